@@ -1,0 +1,69 @@
+"""dollmaker: pixel-level pseudo-masks from image-level labels.
+
+The stages in the order the data flow; everything is written to results/{dataset}/.
+`snakemake --cores 2` runs the embedded default, config.yaml.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+ROOT = Path(str(workflow.current_basedir))
+sys.path.insert(0, str(ROOT / "workflow"))
+
+from dollmaker import pipeline
+from dollmaker.errors import DollmakerError
+
+try:
+    CONFIG = pipeline.configure(config, ROOT / "config.yaml")
+    if workflow.is_main_process:
+        pipeline.preflight(CONFIG)
+except DollmakerError as error:
+    raise WorkflowError(f"dollmaker: {error}") from None
+
+DATASET = CONFIG["dataset"]
+DATA_ROOT = pipeline.data_root(CONFIG)
+
+# Jobs use this package and, unless conda or a container brings one, this Python.
+shell.prefix(f"export PYTHONPATH='{ROOT}/workflow'; ")
+if not workflow.deployment_settings.deployment_method:
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+wildcard_constraints:
+    dataset=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    shard=r"\d+",
+    member=r"[^/]+",
+    recipe=r"[^/]+",
+    task=r"[^/]+",
+    init=r"random|imagenet|classifier|doll",
+    tuning=r"full|adapter|head",
+
+
+localrules:
+    all,
+
+
+rule all:
+    """The release, the segmenter, the scores and the report."""
+    input:
+        f"results/{DATASET}/release.verified",
+        f"results/{DATASET}/segmenter",
+        f"results/{DATASET}/report.html",
+        f"results/{DATASET}/summary.json",
+
+
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/classify.smk"
+include: "workflow/rules/attribute.smk"
+include: "workflow/rules/binarize.smk"
+include: "workflow/rules/release.smk"
+include: "workflow/rules/segment.smk"
+include: "workflow/rules/adapt.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"

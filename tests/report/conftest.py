@@ -1,0 +1,26 @@
+"""The fake results tree, built once."""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+class Tree(NamedTuple):
+    """Where the tree is."""
+
+    config: dict[str, Any]
+    results: Path
+    data: Path
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A results folder with everything but scores."""
+    import fake_results
+
+    config = fake_results.make_config()
+    return Tree(config, *fake_results.build(tmp_path_factory.mktemp("fake"), config))

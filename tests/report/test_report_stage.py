@@ -1,0 +1,278 @@
+"""The report of the fake tree: what it says, what it must never do, and what it leaves out."""
+
+import html.parser
+import io
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fake_results as fake
+import numpy as np
+import polars as pl
+import pytest
+from numpy.testing import assert_allclose
+from PIL import Image
+
+from dollmaker import cli
+from dollmaker.evaluate.stage import evaluate
+from dollmaker.report import figures
+from dollmaker.report.gather import read_seconds
+from dollmaker.report.stage import report
+
+
+class Report(NamedTuple):
+    """What the stage wrote."""
+
+    page: str
+    summary: dict[str, Any]
+    figures: Path
+
+
+def _report(config: dict[str, Any], results: Path, data: Path, output: Path) -> Report:
+    report(
+        config,
+        results_folder=results,
+        data_root=data,
+        output=output / "report.html",
+        summary_file=output / "summary.json",
+        figures_folder=output / "figures",
+    )
+    summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+    return Report((output / "report.html").read_text(encoding="utf-8"), summary, output / "figures")
+
+
+@pytest.fixture(scope="module")
+def scored(tree: Any) -> Any:
+    """The tree with scores."""
+    results = tree.results
+    evaluate(
+        tree.config,
+        index_file=results / "index.parquet",
+        images=results / "images",
+        data_root=tree.data,
+        committee=sorted((results / "committee").iterdir()),
+        relevance=results / "relevance",
+        masks=results / "masks",
+        tasks=sorted((results / "tasks" / "organs").iterdir()),
+        output=results / "scores",
+    )
+    return tree
+
+
+@pytest.fixture(scope="module")
+def made(scored: Any, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """The full report."""
+    return _report(scored.config, scored.results, scored.data, tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the drawing of charts, most of the time of a report, where they are not looked at."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    monkeypatch.setattr(figures, "_render", lambda *_: buffer.getvalue())
+
+
+class _Parser(html.parser.HTMLParser):
+    """Collects tags, addresses and text; counts what is open."""
+
+    VOID = frozenset({"meta", "img", "br", "source", "link", "input", "hr"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.handlers: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "srcset"):
+                self.addresses.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def _parse(page: str) -> _Parser:
+    parser = _Parser()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    return parser
+
+
+def test_the_page_is_whole_and_needs_nothing(made: Report) -> None:
+    parser = _parse(made.page)
+    assert parser.addresses
+    for address in parser.addresses:
+        assert address.startswith(("data:image/png;base64,", "#"))
+    assert len(made.page.encode()) < 6_000_000
+
+
+def test_hostile_names_are_text(made: Report) -> None:
+    parser = _parse(made.page)
+    assert "script" not in parser.tags and "b>.png" not in parser.tags and not parser.handlers
+    assert fake.HOSTILE not in made.page
+    assert sum(fake.HOSTILE in text for text in parser.text) >= 5
+    assert "images/<b>.png" in "".join(parser.text)
+
+
+def test_the_page_says_what_it_must(made: Report) -> None:
+    text = " ".join(" ".join(_parse(made.page).text).split())
+    for phrase in ("Not for diagnosis", "no patient is in more than one split", "Best", "Worst"):
+        assert phrase in text
+    for name in ("centre", "intensity", "whole", "doll", "tight", "against random"):
+        assert name in text
+    assert "prefers-color-scheme: dark" in made.page
+    assert f"{made.summary['masks']['doll']['miou']:.3f}" in text
+
+
+def test_every_number_of_the_summary_is_finite(made: Report) -> None:
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for child in value.values():
+                walk(child)
+        elif isinstance(value, list):
+            for child in value:
+                walk(child)
+        elif isinstance(value, float):
+            assert math.isfinite(value)
+
+    walk(made.summary)
+
+
+def test_summary_by_hand(made: Report) -> None:
+    summary = made.summary
+    assert summary["dataset"] == "fake"
+    assert list(summary["masks"]) == ["doll", "tight", "centre", "intensity", "whole"]
+    doll = summary["masks"]["doll"]
+    assert (doll["split"], doll["slice"], doll["target"], doll["pairs"]) == (
+        "test",
+        "full",
+        "finding",
+        16,
+    )
+    assert_allclose(doll["miou"], np.mean(list(doll["findings"].values())))
+    assert_allclose(
+        doll["findings"]["Cardiomegaly"],
+        np.mean([fake.expected_iou("Cardiomegaly", n) for n in (8, 10, 12, 14)]),
+    )
+    assert doll["targets"]["finding"]["miou"] == doll["miou"]
+    assert doll["low"] < doll["miou"] < doll["high"]
+    best = summary["tasks"]["organs"]["doll"]["full"]["all"]
+    assert_allclose(best["miou"], np.mean(best["seeds"]))
+    assert set(summary["tasks"]["organs"]) == {"random", "doll"}
+    assert set(summary["classifier"]["members"]) == {"first", "second"}
+    assert summary["classifier"]["split"] == "test"
+    seconds = summary["seconds"]
+    assert (seconds["classify"], seconds["attribute"], seconds["evaluate"]) == (22.0, 3.0, 2.0)
+    assert seconds["segment"] is None
+
+
+def test_figures_are_pictures_of_the_expected_names(made: Report) -> None:
+    names = {file.name for file in made.figures.iterdir()}
+    assert names == {
+        "classifier-curves.png",
+        "recipes.png",
+        "segmenter.png",
+        "task-organs.png",
+        "examples-organs.png",
+        "gallery-doll.png",
+        "gallery-tight.png",
+    }
+    for file in made.figures.iterdir():
+        with Image.open(file) as picture:
+            picture.load()
+            assert min(picture.size) > 100
+
+
+def test_the_same_report_twice(scored: Any, made: Report, tmp_path: Path) -> None:
+    again = _report(scored.config, scored.results, scored.data, tmp_path)
+    assert again.page == made.page
+    assert again.summary == made.summary
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("absent", ["tasks", "segmenter", "scores", "benchmarks", "masks"])
+def test_what_is_absent_is_left_out(scored: Any, tmp_path: Path, absent: str) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(scored.results, results)
+    shutil.rmtree(results / absent)
+    made = _report(scored.config, results, scored.data, tmp_path / "out")
+    text = " ".join(_parse(made.page).text)
+    sign = {
+        "tasks": "Test images",
+        "segmenter": "Pre-trained segmenter",
+        "scores": "Masks against truth",
+        "benchmarks": "all jobs together",
+        "masks": "Recipe doll",
+    }[absent]
+    assert sign not in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_the_index_is_enough(scored: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    shutil.copy(scored.results / "index.parquet", results)
+    made = _report(fake.make_config(truth=None), results, scored.data, tmp_path / "out")
+    assert made.summary["masks"] == made.summary["classifier"] == made.summary["tasks"] == {}
+    assert "quality is the recipe's own opinion" in " ".join(
+        " ".join(_parse(made.page).text).split()
+    )
+    assert list(made.figures.iterdir()) == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_truth_the_gallery_ranks_by_quality(scored: Any, tmp_path: Path) -> None:
+    made = _report(fake.make_config(truth=None), scored.results, scored.data, tmp_path)
+    text = " ".join(" ".join(_parse(made.page).text).split())
+    assert "own quality" in text and "quality 0.80" in text and "· IoU" not in text
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command(scored: Any, tmp_path: Path) -> None:
+    words = ["report", "--config", fake.inline(scored.config), "--results", str(scored.results)]
+    words += ["--data-root", str(scored.data), "--output", str(tmp_path / "r.html")]
+    words += ["--summary", str(tmp_path / "s.json"), "--figures", str(tmp_path / "f")]
+    assert cli.main(words) == 0
+    words[4] = str(tmp_path / "nothing")
+    assert cli.main(words) == 1
+
+
+def test_seconds_of_rules(tmp_path: Path) -> None:
+    def write(name: str, *lines: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("s\th:m:s\n" + "".join(f"{line}\t-\n" for line in lines), encoding="utf-8")
+
+    write("decode_images-0000.tsv", "1.5")
+    write("decode_images-0001.tsv", "2.5")
+    write("build_index.tsv", "1.0", "3.0")  # a repeated benchmark counts once, with its mean
+    write("make_masks.doll.0000.tsv", "-")
+    write("deep/adapt_segmenter-organs-doll-full.tsv", "4")
+    write("somebody_else.tsv", "100")
+    seconds = read_seconds(tmp_path)
+    assert {name: value for name, value in seconds.items() if value} == {
+        "prepare": 6.0,
+        "adapt": 4.0,
+    }
+    assert read_seconds(tmp_path / "none")["prepare"] is None
+
+
+def test_differences_reach_the_task_table(made: Report, scored: Any) -> None:
+    table = pl.read_parquet(scored.results / "scores" / "differences.parquet")
+    assert not table.is_empty()
+    assert "+0.200" in " ".join(_parse(made.page).text)

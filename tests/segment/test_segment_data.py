@@ -1,0 +1,93 @@
+"""What is known of each pixel, from labels and released masks."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from dollmaker.errors import ArtifactError
+from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
+from dollmaker.shards import ImageShards, create_shard
+
+# image: A, B labels; what is released of it; what must become of A and B ("m" mask, 0, 255)
+CASES = [
+    ("masked", 1, 0, [("A", True)], ("m", 0)),
+    ("gated", 1, 0, [("A", False)], (255, 0)),
+    ("half", 1, 1, [("A", True)], ("m", 255)),
+    ("negative", 0, 0, [], (0, 0)),
+    ("blank", None, 0, [], ("blank", 0)),
+    ("uncertain", -1, 0, [("A", True)], (255, 0)),
+    ("never looked at", 1, 0, [], None),
+    ("nothing known", 1, -1, [("A", False)], None),
+]
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> tuple[pl.DataFrame, Path]:
+    index = pl.DataFrame(
+        [
+            {"image_id": name, "shard": "0000", "row": i, "A": a, "B": b}
+            for i, (name, a, b, _, _) in enumerate(CASES)
+        ],
+        schema_overrides={"A": pl.Int8, "B": pl.Int8},
+    )
+    rows = [(case[0], finding, kept) for case in CASES for finding, kept in case[3]]
+    ids, names, kept = zip(*rows, strict=True)
+    quality = np.linspace(0.2, 0.9, len(rows)).astype(np.float32)
+    masks = np.stack([np.full((8, 8), n % 2, np.uint8) for n in range(len(rows))])
+    masks[:, 0, : len(rows)] = np.eye(len(rows), dtype=np.uint8)
+    masks[:, 7, 7] = 255
+    with create_shard(tmp_path / "masks.h5", "masks", {"format": 1}) as writer:
+        table = {"image_id": ids, "finding": names, "kept": kept, "quality": quality}
+        writer.append(table, mask=masks)
+    with create_shard(tmp_path / "0000.h5", "images", {"format": 1}) as writer:
+        images = np.arange(len(CASES), dtype=np.uint8)[:, None, None, None]
+        writer.append(
+            {"image_id": [case[0] for case in CASES]}, image=np.tile(images, (1, 1, 8, 8))
+        )
+    return index, tmp_path / "masks.h5"
+
+
+@pytest.mark.parametrize("blank", ["zeros", "ignore"])
+def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
+    index, path = release
+    table, _ = read_mask_table(path)
+    targets = list_targets(index, ["A", "B"], table, blank=blank, source="s")  # type: ignore[arg-type]
+    data = PseudoLabelled(
+        targets,
+        ImageShards(path.parent),
+        ReleasedMasks(path),
+        kind="none",
+        quality_weight=True,
+        seed=0,
+    )
+    used = [case for case in CASES if case[4] is not None]
+    assert targets.index["image_id"].to_list() == [case[0] for case in used]
+    for i, (name, _, _, _, expected) in enumerate(used):
+        image, masks, weights = data[(0, i)]
+        assert int(image[0, 0, 0]) == [case[0] for case in CASES].index(name)
+        assert expected is not None
+        for k, want in enumerate(expected):
+            if want == "m":
+                number = int(np.flatnonzero(table["image_id"] == name)[0])
+                assert int(masks[k, 0, number]) == 1 and int(masks[k, 7, 7]) == 255
+                assert float(weights[k]) == pytest.approx(float(table["quality"][number]))
+            else:
+                value = (0 if blank == "zeros" else 255) if want == "blank" else want
+                assert (masks[k] == value).all()
+                assert float(weights[k]) == 1
+
+
+def test_other_grid_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
+    _, path = release
+    with pytest.raises(ArtifactError, match="8 pixels wide, images 16"):
+        ReleasedMasks(path).read(0, 16)
+
+
+def test_missing_quality_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
+    index, path = release
+    table, _ = read_mask_table(path)
+    del table["quality"]
+    with pytest.raises(ArtifactError, match="no column 'quality'"):
+        list_targets(index, ["A"], table, blank="zeros", source="s")

@@ -1,0 +1,100 @@
+"""Networks by name, their starting weights, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from segment_network import NETWORK
+from torchvision.models import mobilenet_v2
+
+from dollmaker.errors import ModelError
+from dollmaker.files import write_json
+from dollmaker.segment.models import Input, create, find_start
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder", "arguments"),
+    [
+        ("Unet", "mobilenet_v2", {}),
+        ("UnetPlusPlus", "resnet18", {"decoder_channels": [32, 16, 16, 8, 8]}),
+        ("PSPNet", "resnet18", {}),
+        ("deeplabv3plus", "tu-regnetx_002", {}),
+        ("FPN", "tu-mobilenetv3_small_050", {}),
+    ],
+)
+def test_forward_and_backward(
+    architecture: str, encoder: str, arguments: dict[str, object]
+) -> None:
+    options = {"architecture": architecture, "encoder": encoder, "arguments": arguments}
+    model = create(options, channels=1, classes=5, size=64, seed=0)
+    out = model(torch.randn(2, 1, 64, 64))
+    assert out.shape == (2, 5, 64, 64)
+    out.square().mean().backward()
+    head = [p for name, p in model.named_parameters() if name.startswith("segmentation_head")]
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in head)
+
+
+def test_seed_decides_the_weights_and_leaves_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    models = [
+        create(NETWORK, channels=1, classes=2, size=32, seed=s).state_dict() for s in (1, 1, 2)
+    ]
+    assert torch.equal(before, torch.get_rng_state())
+    name = "decoder.blocks.0.conv1.0.weight"
+    assert torch.equal(models[0][name], models[1][name])
+    assert not torch.equal(models[0][name], models[2][name])
+
+
+@pytest.mark.parametrize(
+    ("change", "size", "words"),
+    [
+        ({"architecture": "Vnet"}, 32, "unknown architecture 'Vnet'; use one of: Unet"),
+        ({"encoder": "mobilenetv2"}, 32, "did you mean .*mobilenet_v2"),
+        ({"encoder": "regnetx_002"}, 32, "tu-regnetx_002"),
+        ({"encoder": "tu-hf-hub:someone/net"}, 32, "unknown encoder"),
+        ({"arguments": {"depth_charge": 1}}, 32, "correct segment.arguments"),
+        ({"arguments": {"classes": 1}}, 32, "may not hold 'classes'"),
+        ({"arguments": {"activation": "sigmoid"}}, 32, "may not hold 'activation'"),
+        ({"architecture": "Linknet", "arguments": {}}, 40, "multiple of 32"),
+    ],
+)
+def test_refused_with_a_remedy(change: dict[str, object], size: int, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        create({**NETWORK, **change}, channels=1, classes=2, size=size, seed=0)
+
+
+def test_member_starts_the_encoder(tmp_path: Path) -> None:
+    classifier = mobilenet_v2(num_classes=4).eval()
+    folder = tmp_path / "member0"
+    folder.mkdir()
+    save_file(classifier.state_dict(), folder / "model.safetensors")
+    spec = {"channels": 3, "size": 64, "mean": 0.4, "std": 0.2}
+    write_json(folder / "model.json", {"architecture": "torchvision:mobilenet_v2", "input": spec})
+    options = {"architecture": "Unet", "encoder": "mobilenet_v2", "arguments": {}}
+    start = find_start("member0", [folder], tmp_path, channels=1, size=64)
+    assert start.input == Input(channels=1, size=64, mean=0.4, std=0.2)
+    model = create(options, channels=1, classes=2, size=64, seed=0)
+    start.load(model.get_submodule("encoder"))
+    model.eval()
+    grey = torch.randn(1, 1, 64, 64)
+    with torch.no_grad():
+        features = model.get_submodule("encoder")(grey)
+        expected = classifier.features(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(features[-1], expected, rtol=1e-3, atol=1e-4)
+    other = create({**options, "encoder": "resnet18"}, channels=1, classes=2, size=64, seed=0)
+    with pytest.raises(ModelError, match=r"member0 .torchvision:mobilenet_v2. does not fit"):
+        start.load(other.get_submodule("encoder"))
+
+
+def test_file_starts_the_encoder(tmp_path: Path) -> None:
+    source = create(NETWORK, channels=1, classes=2, size=32, seed=5).get_submodule("encoder")
+    save_file(
+        {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "net.safetensors"
+    )
+    start = find_start("net.safetensors", [], tmp_path, channels=1, size=32)
+    target = create(NETWORK, channels=1, classes=2, size=32, seed=6).get_submodule("encoder")
+    start.load(target)
+    assert all(torch.equal(v, target.state_dict()[k]) for k, v in source.state_dict().items())
+    with pytest.raises(ModelError, match="no committee member and no file"):
+        find_start("missing", [], tmp_path, channels=1, size=32)

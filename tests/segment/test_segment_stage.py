@@ -1,0 +1,173 @@
+"""The stage: it learns, resumes, and plain segmentation-models-pytorch reads what it writes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import segmentation_models_pytorch as smp
+import torch
+from safetensors.torch import load_file
+
+from dollmaker.cli import main
+from dollmaker.errors import DataError
+from dollmaker.segment import stage
+from dollmaker.segment.models import Input
+from dollmaker.segment.train import SegmenterTraining, predict, pseudo_miou
+from dollmaker.shards import ImageShards, Shard, create_shard
+
+
+def train(config: dict[str, Any], world: Path, output: str) -> Path:
+    stage.train_segmenter(
+        config,
+        world / "index.parquet",
+        world / "images",
+        world / "release",
+        [],
+        world / "weights",
+        world / output,
+    )
+    return world / output
+
+
+def test_learns_and_loads_in_plain_smp(config: dict[str, Any], world: Path) -> None:
+    config["segment"].update(epochs=12, learning_rate=0.01, encoder_learning_rate=1.0)
+    folder = train(config, world, "segmenter")
+    description = json.loads((folder / "segmenter.json").read_text())
+    assert description["findings"] == ["Bright", "Dark"]
+    assert description["input"] == {"channels": 1, "size": 32, "mean": 0.5, "std": 0.5}
+    curve = description["curve"]
+    assert [point["epoch"] for point in curve] == list(range(1, 13))
+    assert curve[-1]["loss"] < curve[0]["loss"] / 2
+    assert curve[-1]["valid_miou"] > 0.5
+    assert not list(world.glob(".segmenter*"))
+
+    model = smp.from_pretrained(folder).eval()
+    images = np.stack([ImageShards(world / "images").read("0001", row) for row in (6, 7, 8)])
+    with Shard(world / "release" / "masks" / "valid.h5", "masks") as shard:
+        truth = shard.read("mask")
+    spec = Input(**description["input"])
+    predicted = predict(model, torch.from_numpy(images), spec, torch.device("cpu")).numpy()
+    overlap = (predicted[:, 0] & (truth == 1)).sum() / (predicted[:, 0] | (truth == 1)).sum()
+    assert overlap == pytest.approx(curve[-1]["valid_miou"], abs=0.05)
+
+
+def test_saved_network_has_the_same_output(
+    config: dict[str, Any], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+    save = stage.save
+
+    def spy(folder: Path, model: torch.nn.Module, *args: Any, **more: Any) -> None:
+        x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            seen["x"], seen["y"] = x, model.eval()(x)
+        save(folder, model, *args, **more)
+
+    monkeypatch.setattr(stage, "save", spy)
+    config["segment"]["epochs"] = 1
+    folder = train(config, world, "segmenter")
+    with torch.no_grad():
+        loaded = smp.from_pretrained(folder).eval()(seen["x"])
+    torch.testing.assert_close(loaded, seen["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_killed_run_resumes_to_the_same_weights(
+    config: dict[str, Any], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config, world, "whole")
+    step = SegmenterTraining.training_step
+    starts = []
+
+    def dies(self: SegmenterTraining, batch: Any, number: int) -> Any:
+        if self.current_epoch == 2 and number == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, number)
+
+    def counts(self: SegmenterTraining, batch: Any, number: int) -> Any:
+        starts.append((self.current_epoch, number))
+        return step(self, batch, number)
+
+    monkeypatch.setattr(SegmenterTraining, "training_step", dies)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train(config, world, "broken")
+    assert not (world / "broken").exists()
+    monkeypatch.setattr(SegmenterTraining, "training_step", counts)
+    broken = train(config, world, "broken")
+    assert starts[0] == (2, 0)
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert (whole / "segmenter.json").read_bytes() == (broken / "segmenter.json").read_bytes()
+
+
+def test_frozen_batch_norm_stays(config: dict[str, Any], world: Path) -> None:
+    config["segment"].update(freeze_batch_norm=True, epochs=2)
+    options, prepare = config["segment"], config["prepare"]
+    before = stage.create(options, channels=1, classes=2, size=prepare["size"], seed=0).state_dict()
+    after = load_file(train(config, world, "segmenter") / "model.safetensors")
+    running = [name for name in after if name.endswith(("running_mean", "running_var"))]
+    encoder = [name for name in running if name.startswith("encoder.")]
+    assert encoder and all(torch.equal(before[name], after[name]) for name in encoder)
+    decoder = [name for name in running if name.startswith("decoder.")]
+    assert decoder and not any(torch.equal(before[name], after[name]) for name in decoder)
+    assert not torch.equal(
+        before["encoder.model.conv_stem.weight"], after["encoder.model.conv_stem.weight"]
+    )
+
+
+def test_encoder_has_its_own_rate(config: dict[str, Any]) -> None:
+    options = config["segment"]
+    model = stage.create(options, channels=1, classes=2, size=32, seed=0)
+    module = SegmenterTraining(model, Input(channels=1, size=32), lambda _: 0.0, options, 10)
+    optimizer = module.configure_optimizers()["optimizer"]
+    encoder, rest = optimizer.param_groups
+    assert encoder["initial_lr"] == pytest.approx(0.1 * rest["initial_lr"])
+    own = {id(p) for p in model.get_submodule("encoder").parameters()}
+    assert {id(p) for p in encoder["params"]} == own
+    assert len(own) + len(rest["params"]) == len(list(model.parameters()))
+
+
+def test_score_counts_pairs_with_a_mask_only() -> None:
+    class Half(torch.nn.Module):
+        """Predicts finding 0 in the left half, finding 1 everywhere."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out = torch.full((len(x), 2, 4, 4), -1.0)
+            out[:, 0, :, :2] = out[:, 1] = 1
+            return out
+
+    class Data:
+        def batches(self, _: int) -> Any:
+            masks = np.zeros((2, 2, 4, 4), np.uint8)
+            masks[0, 0] = 1  # IoU 1/2
+            masks[1, 0, :, :1] = 1  # IoU 1/2, but with the second column ignored: 1
+            masks[1, 0, :, 1] = 255
+            yield np.zeros((2, 1, 4, 4), np.uint8), masks
+
+    spec = Input(channels=1, size=4)
+    value = pseudo_miou(Half(), Data(), spec, torch.device("cpu"))  # type: ignore[arg-type]
+    assert value == pytest.approx(0.75)
+
+
+def test_release_without_masks_is_refused(config: dict[str, Any], world: Path) -> None:
+    path = world / "release" / "masks" / "train.h5"
+    path.unlink()
+    with create_shard(path, "masks", {"format": 1}) as writer:
+        none = np.array([], object)
+        writer.append({"image_id": none, "finding": none, "quality": np.zeros(0)})
+    with pytest.raises(DataError, match="no kept mask"):
+        train(config, world, "segmenter")
+
+
+def test_command(config: dict[str, Any], world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config["segment"]["epochs"] = 1
+    words = ["segment", "--config", json.dumps(config), "--weights-root", str(world)]
+    for name in ("index.parquet", "images", "release"):
+        words += [f"--{name.removesuffix('.parquet')}", str(world / name)]
+    assert main([*words, "--output", str(world / "out")]) == 0
+    assert (world / "out" / "segmenter.json").exists()
+    config["segment"]["encoder"] = "resnet19"
+    words[2] = json.dumps(config)
+    assert main([*words, "--output", str(world / "out2")]) == 1
+    assert "did you mean resnet1" in capsys.readouterr().err

@@ -1,0 +1,5 @@
+"""``python -m dollmaker``."""
+
+from dollmaker.cli import entry
+
+entry()

@@ -1,0 +1,1 @@
+"""Attribute: the committee's relevance maps, by Integrated Gradients and other methods."""

@@ -1,0 +1,33 @@
+"""``dollmaker attribute``."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the options."""
+    parser.add_argument("--config", required=True, help="configuration file or inline JSON")
+    parser.add_argument("--index", type=Path, required=True, help="index.parquet")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
+    parser.add_argument("--shard", required=True, help="shard to explain, e.g. 0000")
+    parser.add_argument(
+        "--committee", type=Path, nargs="+", required=True, help="folders of all members"
+    )
+    parser.add_argument("--recipe", required=True, help="recipe of the configuration")
+    parser.add_argument("--output", type=Path, required=True, help="relevance shard to write")
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Explain one shard."""
+    from dollmaker import config
+    from dollmaker.attribute.stage import explain_shard
+
+    explain_shard(
+        config.load(arguments.config),
+        arguments.index,
+        arguments.images,
+        arguments.committee,
+        arguments.recipe,
+        arguments.shard,
+        arguments.output,
+    )

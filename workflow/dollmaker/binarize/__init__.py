@@ -1,0 +1,1 @@
+"""Binarize: relevance maps become masks, by a chain of named steps."""

@@ -1,0 +1,35 @@
+"""What a step of binarize takes and returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+BACKGROUND, FOREGROUND, IGNORE = 0, 1, 255
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One image-finding pair on its way from map to mask.
+
+    Attributes:
+        map: Relevance, float32 (H, W); at most 1, negative only for signed maps.
+        image: The stored image, uint8 (C, H, W).
+        label: 1, 0, -1 or ``BLANK``.
+        probability: The committee's, 0..1.
+        mask: uint8 (H, W) of 0, 1, 255 (ignore), or ``None`` before the first threshold.
+        threshold: Where the map was cut; NaN before that.
+        kept: False when a gate let the pair go; its mask is then empty.
+    """
+
+    map: npt.NDArray[np.float32]
+    image: npt.NDArray[np.uint8]
+    label: int
+    probability: float
+    mask: npt.NDArray[np.uint8] | None = None
+    threshold: float = float("nan")
+    kept: bool = True
+
+
+Step = Callable[..., Pair]

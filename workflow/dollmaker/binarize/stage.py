@@ -1,0 +1,88 @@
+"""The stage: one relevance shard in, one mask shard out, same pairs, same order."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dollmaker import provenance
+from dollmaker.binarize.pair import FOREGROUND, Pair
+from dollmaker.binarize.quality import quality
+from dollmaker.binarize.steps import make_chain
+from dollmaker.errors import ArtifactError, ConfigError, unknown
+from dollmaker.files import sha256_file
+from dollmaker.shards import Shard, create_shard
+
+_BLOCK = 64
+
+
+def binarize_shard(
+    config: dict[str, Any], images_file: Path, relevance_file: Path, recipe: str, output: Path
+) -> None:
+    """Write the mask shard of one relevance shard.
+
+    Args:
+        config: The resolved configuration.
+        images_file: The image shard that the pairs belong to.
+        relevance_file: The relevance shard.
+        recipe: Name of the recipe.
+        output: The mask shard to write.
+    """
+    if recipe not in config["recipes"]:
+        raise ConfigError(unknown("recipe", recipe, config["recipes"]))
+    steps = config["recipes"][recipe]["binarize"]
+    chain = make_chain(steps)
+    with Shard(relevance_file, "relevance") as source, Shard(images_file, "images") as images:
+        rows = {image_id: row for row, image_id in enumerate(images.table()["image_id"])}
+        table = source.table()
+        header = provenance.header(
+            "binarize",
+            {"recipe": recipe, "steps": steps},
+            inputs={"relevance": sha256_file(relevance_file)},
+        )
+        with create_shard(output, "masks", header) as writer:
+            for start in range(0, max(len(source), 1), _BLOCK):
+                stop = min(start + _BLOCK, len(source))
+                maps = source.read("map", slice(start, stop)).astype(np.float32)
+                pairs = []
+                for i in range(start, stop):
+                    if table["image_id"][i] not in rows:
+                        raise ArtifactError(
+                            f"{relevance_file} explains images that {images_file} does not hold; "
+                            "delete it and run the workflow again."
+                        )
+                    pair = Pair(
+                        map=maps[i - start],
+                        image=images.read("image", rows[table["image_id"][i]]),
+                        label=int(table["label"][i]),
+                        probability=float(table["probability"][i]),
+                    )
+                    pairs.append(chain(pair))
+                part = {name: column[start:stop] for name, column in table.items()}
+                masks = [pair.mask for pair in pairs if pair.mask is not None]
+                writer.append(
+                    _rows(part, pairs),
+                    mask=np.stack(masks) if masks else maps.astype(np.uint8),
+                )
+
+
+def _rows(table: dict[str, Any], pairs: list[Pair]) -> dict[str, Any]:
+    areas = [float((pair.mask == FOREGROUND).mean()) for pair in pairs]
+    qualities = [
+        quality(
+            agreement=float(table["agreement"][i]),
+            completeness=float(table["completeness"][i]),
+            probability=pair.probability,
+            area=areas[i],
+        )
+        for i, pair in enumerate(pairs)
+    ]
+    return {
+        **{name: table[name] for name in ("image_id", "finding", "label", "probability")},
+        "threshold": np.array([pair.threshold for pair in pairs], np.float32),
+        "area": np.array(areas, np.float32),
+        "quality": np.array(qualities, np.float32),
+        "agreement": table["agreement"],
+        "completeness": table["completeness"],
+        "kept": np.array([pair.kept for pair in pairs], np.bool_),
+    }

@@ -1,0 +1,62 @@
+"""The registry of steps, and chains made of them."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dollmaker.binarize.clean import clean, dense_crf
+from dollmaker.binarize.pair import Pair, Step
+from dollmaker.binarize.thresholds import fraction_of_maximum, gate, otsu, quantile, two_threshold
+from dollmaker.errors import ConfigError, unknown
+
+#: Every step by name. A new one is a function and a line here.
+STEPS: dict[str, Step] = {
+    "gate": gate,
+    "otsu": otsu,
+    "quantile": quantile,
+    "fraction_of_maximum": fraction_of_maximum,
+    "two_threshold": two_threshold,
+    "clean": clean,
+    "dense_crf": dense_crf,
+}
+
+
+def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Callable[[Pair], Pair]:
+    """One function from the configured steps.
+
+    Args:
+        steps: Each a mapping of one name to its arguments.
+
+    Returns:
+        A function that takes a pair and returns it with a mask; a pair that a gate let go skips
+        the rest and gets an empty mask.
+
+    Raises:
+        ConfigError: For an unknown step or argument, or a chain without a threshold.
+    """
+    functions = [_bind(name, options or {}) for step in steps for name, options in step.items()]
+
+    def run(pair: Pair) -> Pair:
+        for function in functions:
+            pair = function(pair)
+            if not pair.kept:
+                return replace(pair, mask=np.zeros(pair.map.shape, np.uint8))
+        if pair.mask is None:
+            raise ConfigError("the chain of binarize has no threshold; add otsu or another one.")
+        return pair
+
+    return run
+
+
+def _bind(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Pair]:
+    if name not in STEPS:
+        raise ConfigError(unknown("step", name, STEPS))
+    known = [p for p in inspect.signature(STEPS[name]).parameters if p != "pair"]
+    for key in options:
+        if key not in known:
+            raise ConfigError(unknown(f"argument of step {name}", key, known or ["(none)"]))
+    return partial(STEPS[name], **options)

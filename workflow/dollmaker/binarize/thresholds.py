@@ -1,0 +1,63 @@
+"""Steps that decide: gates, and thresholds of the map."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair
+from dollmaker.errors import ConfigError
+
+
+def gate(pair: Pair, *, labels: Sequence[int] = (1,), min_probability: float = 0.0) -> Pair:
+    """Let go of pairs whose label is not listed or whose probability is too low."""
+    if pair.label in labels and pair.probability >= min_probability:
+        return pair
+    return replace(pair, kept=False)
+
+
+def otsu(pair: Pair) -> Pair:
+    """Otsu's threshold (1979) of the map; the most common rule (CheXlocalize, ExplainSeg)."""
+    from skimage.filters import threshold_otsu
+
+    if pair.map.max() <= pair.map.min():
+        return _cut(pair, float("inf"))
+    return _cut(pair, float(threshold_otsu(pair.map)))
+
+
+def quantile(pair: Pair, *, q: float = 0.8) -> Pair:
+    """Keep the pixels above the quantile ``q`` of the map: the most relevant share 1 - q."""
+    if not 0 <= q < 1:
+        raise ConfigError(f"step quantile has q = {q}; give a number from 0 to under 1.")
+    return _cut(pair, float(np.quantile(pair.map, q)))
+
+
+def fraction_of_maximum(pair: Pair, *, fraction: float = 0.3) -> Pair:
+    """Keep the pixels above a fraction of the map's maximum (which is 1)."""
+    if not 0 <= fraction < 1:
+        raise ConfigError(
+            f"step fraction_of_maximum has fraction = {fraction}; give a number from 0 to under 1."
+        )
+    return _cut(pair, fraction * float(pair.map.max()))
+
+
+def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.05) -> Pair:
+    """Foreground above one threshold, background under another, ignore between.
+
+    Defaults from IRNet (Ahn et al. 2019); CheXseg uses 0.25 and 0.10.
+    """
+    if not 0 <= background <= foreground < 1:
+        raise ConfigError(
+            "step two_threshold needs 0 <= background <= foreground < 1; correct the two."
+        )
+    high = foreground * float(pair.map.max())
+    low = background * float(pair.map.max())
+    mask = np.full(pair.map.shape, IGNORE, dtype=np.uint8)
+    mask[pair.map <= low] = BACKGROUND
+    mask[pair.map > high] = FOREGROUND
+    return replace(pair, mask=mask, threshold=high)
+
+
+def _cut(pair: Pair, threshold: float) -> Pair:
+    mask = np.where(pair.map > threshold, FOREGROUND, BACKGROUND).astype(np.uint8)
+    return replace(pair, mask=mask, threshold=threshold)

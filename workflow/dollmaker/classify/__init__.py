@@ -1,0 +1,1 @@
+"""Classify: a committee of multi-label classifiers, one member a job."""

@@ -1,0 +1,90 @@
+"""Images and labels for training a classifier."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dollmaker.augment import Kind, augment, make_transform
+from dollmaker.findings import ABSENT, BLANK, PRESENT, UNCERTAIN
+from dollmaker.shards import ImageShards
+
+Floats = npt.NDArray[np.float32]
+
+
+def label_matrix(index: pl.DataFrame, findings: Sequence[str]) -> npt.NDArray[np.int8]:
+    """Labels (N, K): 1, 0, -1, and ``BLANK`` where the index has null."""
+    return index.select(pl.col(list(findings)).fill_null(BLANK)).to_numpy().astype(np.int8)
+
+
+def targets(
+    labels: npt.NDArray[np.int8],
+    findings: Sequence[str],
+    uncertain: Mapping[str, str],
+    blank: str,
+    seed: int,
+) -> tuple[Floats, Floats]:
+    """Training targets and loss weights under the uncertainty policies.
+
+    Policies as in Irvin et al. 2019 (ignore, zeros, ones) and Pham et al. 2019 (smooth-ones:
+    uniform in 0.55..0.85, drawn once per label).
+
+    Args:
+        labels: (N, K) with 1, 0, -1, ``BLANK``.
+        findings: The K names.
+        uncertain: Finding -> policy; ``default`` for the others.
+        blank: ``zeros`` or ``ignore``.
+        seed: Seed of the smoothed labels.
+
+    Returns:
+        Targets in 0..1 and weights (0 or 1), both (N, K).
+    """
+    values = (labels == PRESENT).astype(np.float32)
+    weights = np.isin(labels, (PRESENT, ABSENT)).astype(np.float32)
+    if blank == "zeros":
+        weights[labels == BLANK] = 1
+    smooth = np.random.default_rng(seed).uniform(0.55, 0.85, labels.shape).astype(np.float32)
+    for k, finding in enumerate(findings):
+        policy = uncertain.get(finding, uncertain.get("default", "ignore"))
+        rows = labels[:, k] == UNCERTAIN
+        if policy != "ignore":
+            weights[rows, k] = 1
+        if policy == "ones":
+            values[rows, k] = 1
+        elif policy == "smooth-ones":
+            values[rows, k] = smooth[rows, k]
+    return values, weights
+
+
+class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Images of an index with targets and weights, indexed by (epoch, index)."""
+
+    def __init__(
+        self,
+        index: pl.DataFrame,
+        images: ImageShards,
+        values: Floats,
+        weights: Floats,
+        *,
+        kind: Kind,
+        seed: int,
+    ) -> None:
+        self._places = index.select("shard", "row").rows()
+        self._images = images
+        self._values = torch.from_numpy(values)
+        self._weights = torch.from_numpy(weights)
+        self._transform = make_transform(kind)
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, i = key
+        image = torch.from_numpy(self._images.read(*self._places[i]))
+        image, _ = augment(self._transform, image, None, seed=self._seed, epoch=epoch, index=i)
+        return image, self._values[i], self._weights[i]

@@ -1,0 +1,111 @@
+"""A member of the committee on disk: ``model.safetensors``, ``model.json``, predictions.
+
+The one way to read a classifier, whatever its origin.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dollmaker.classify.networks import create_network
+from dollmaker.errors import ArtifactError
+from dollmaker.files import read_json, sha256_file, write_json
+from dollmaker.weights import adapt_images, load_weights, read_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What a network expects.
+
+    Attributes:
+        channels: 1 or 3.
+        size: Side in pixels.
+        mean: Subtracted from images in [0, 1].
+        std: Images are divided by it.
+    """
+
+    channels: int
+    size: int
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A trained classifier.
+
+    Attributes:
+        name: Name in the committee.
+        network: Maps float (B, channels, size, size) to logits (B, findings).
+        findings: Names of the logits, in order.
+        input: What the network expects.
+        sha256: Checksum of the weights.
+    """
+
+    name: str
+    network: nn.Module
+    findings: list[str]
+    input: Input
+    sha256: str
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Stored images, uint8 (B, C, H, W), to the network's input."""
+        spec = self.input
+        return adapt_images(
+            images, channels=spec.channels, size=spec.size, mean=spec.mean, std=spec.std
+        )
+
+
+def save_member(
+    folder: Path, network: nn.Module, architecture: str, findings: list[str], spec: Input, **more: Any
+) -> None:
+    """Write the weights and their description into an existing folder."""
+    from safetensors.torch import save_file
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    description: Mapping[str, Any] = {
+        "architecture": architecture,
+        "findings": findings,
+        "input": vars(spec),
+        "sha256": sha256_file(folder / "model.safetensors"),
+        **more,
+    }
+    write_json(folder / "model.json", description)
+
+
+def load_member(folder: Path, device: torch.device) -> Member:
+    """Read a member: evaluation mode, parameters frozen.
+
+    Raises:
+        ArtifactError: If a file is missing or the weights are not those that were described.
+    """
+    description = read_json(folder / "model.json")
+    weights = folder / "model.safetensors"
+    state = read_weights(weights)
+    if sha256_file(weights) != description["sha256"]:
+        raise ArtifactError(
+            f"{weights} is not the file that model.json describes; delete {folder} and train it again."
+        )
+    spec = Input(**description["input"])
+    network, _ = create_network(
+        description["architecture"],
+        outputs=len(description["findings"]),
+        channels=spec.channels,
+        size=spec.size,
+    )
+    load_weights(network, state, source=str(weights))
+    network.eval().to(device=device, memory_format=torch.channels_last)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    return Member(
+        name=folder.name,
+        network=network,
+        findings=list(description["findings"]),
+        input=spec,
+        sha256=description["sha256"],
+    )

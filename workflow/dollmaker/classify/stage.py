@@ -1,0 +1,215 @@
+"""The stage: train one member, measure it, write it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import nn
+
+from dollmaker import devices, provenance, scores, tables
+from dollmaker.classify.data import LabelledImages, label_matrix, targets
+from dollmaker.classify.member import Input, Member, save_member
+from dollmaker.classify.networks import create_network, head_name
+from dollmaker.classify.train import ClassifierTraining, positive_weights
+from dollmaker.errors import ConfigError, DataError, unknown
+from dollmaker.files import atomic_path, sha256_file, work_folder
+from dollmaker.findings import BLANK, PRESENT
+from dollmaker.prepare.stage import read_index
+from dollmaker.shards import ImageShards
+from dollmaker.training import fit, train_loader
+from dollmaker.weights import load_weights, read_weights
+
+_BATCH = 64
+
+
+def train_member(
+    config: dict[str, Any],
+    index_file: Path,
+    images_folder: Path,
+    name: str,
+    weights_root: Path,
+    output: Path,
+) -> None:
+    """Train the member ``name`` and write its folder.
+
+    Raises:
+        ConfigError: If the configuration has no such member.
+        DataError: If there is nothing to train on.
+        ModelError: If its weights file or the device is missing or does not fit.
+    """
+    options, prepare = config["classify"], config["prepare"]
+    if name not in options["members"]:
+        raise ConfigError(unknown("member", name, options["members"]))
+    mine = options["members"][name]
+    device = devices.choose(config["device"])
+    seed = config["seed"] * 1000 + mine["seed"]
+    index, findings = read_index(index_file)
+    train = index.filter(pl.col("split") == "train")
+    if train.is_empty():
+        raise DataError("the index has no training images; lower prepare.valid and prepare.test.")
+    spec = Input(
+        channels=options["input_channels"] or prepare["channels"],
+        size=prepare["size"],
+        mean=options["mean"],
+        std=options["std"],
+    )
+    torch.manual_seed(seed)
+    network, architecture = create_network(
+        mine["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
+    )
+    head = head_name(network, len(findings))
+    inputs = {"index": sha256_file(index_file)}
+    if mine["weights"]:
+        file = weights_root / mine["weights"]
+        load_weights(network, read_weights(file), optional=(head,), source=f"weights file {file}")
+        inputs["weights"] = sha256_file(file)
+    network = network.to(device=device, memory_format=torch.channels_last)
+
+    images = ImageShards(images_folder)
+    member = Member(name=name, network=network, findings=findings, input=spec, sha256="")
+    values, weights = targets(
+        label_matrix(train, findings), findings, options["uncertain"], options["blank"], seed
+    )
+    data = LabelledImages(train, images, values, weights, kind=options["augment"], seed=seed)
+    loader = train_loader(data, batch_size=options["batch_size"], seed=seed, device=device)
+    valid = index.filter(pl.col("split") == "valid")
+
+    def validate(current: nn.Module) -> float:
+        return macro_auroc(valid, findings, predict(member, valid, images, device), options["blank"])
+
+    module = ClassifierTraining(
+        network,
+        member.prepare,
+        positive_weights(values, weights) if options["balance"] else None,
+        validate,
+        options,
+        head if mine["linear_probe"] else "",
+        len(loader) * options["epochs"],
+    )
+    header = provenance.header("classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs)
+    work = work_folder(output, provenance.digest([header, spec.__dict__, architecture]))
+    fit(
+        module,
+        loader,
+        epochs=options["epochs"],
+        seed=seed,
+        device=device,
+        precision=options["precision"],
+        work=work,
+        label=f"classify {name}",
+    )
+    network.load_state_dict(module.best)
+    network.to(device)
+    held_out = index.filter(pl.col("split") != "train")
+    probabilities = predict(member, held_out, images, device)
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        save_member(
+            folder,
+            network,
+            architecture,
+            findings,
+            spec,
+            prior={f: float(p) for f, p in zip(findings, values.mean(0), strict=True)},
+            metrics=measure(held_out, findings, probabilities, options, seed),
+            best_epoch=module.best_epoch,
+            curve=[{key: _finite(value) for key, value in row.items()} for row in module.curve],
+            header=header,
+        )
+        columns = {f: probabilities[:, k] for k, f in enumerate(findings)}
+        tables.write(
+            held_out.select("image_id", "split").with_columns(
+                pl.Series(f, column, dtype=pl.Float32) for f, column in columns.items()
+            ),
+            folder / "predictions.parquet",
+            header,
+        )
+    for file in work.iterdir():
+        file.unlink()
+    work.rmdir()
+
+
+def predict(
+    member: Member, index: pl.DataFrame, images: ImageShards, device: torch.device
+) -> npt.NDArray[np.float32]:
+    """Probabilities (N, K) of the images of an index, in its order."""
+    places = index.select("shard", "row").rows()
+    network = member.network
+    was_training = network.training
+    network.eval()
+    parts = [np.zeros((0, len(member.findings)), np.float32)]
+    with torch.inference_mode():
+        for start in range(0, len(places), _BATCH):
+            batch = np.stack([images.read(*place) for place in places[start : start + _BATCH]])
+            x = member.prepare(torch.from_numpy(batch).to(device))
+            logits = network(x.contiguous(memory_format=torch.channels_last))
+            parts.append(torch.sigmoid(logits.float()).cpu().numpy())
+    network.train(was_training)
+    return np.concatenate(parts)
+
+
+def known_labels(
+    index: pl.DataFrame, findings: list[str], blank: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Positive labels and which labels count, both (N, K): -1 never, blank as configured."""
+    labels = label_matrix(index, findings)
+    counts = labels >= 0
+    if blank == "zeros":
+        counts |= labels == BLANK
+    return labels == PRESENT, counts
+
+
+def macro_auroc(
+    index: pl.DataFrame, findings: list[str], probabilities: npt.NDArray[np.float32], blank: str
+) -> float:
+    """Mean AUROC over the findings that have positives and negatives; NaN if none has."""
+    if index.is_empty():
+        return float("nan")
+    positive, counts = known_labels(index, findings, blank)
+    values = [
+        scores.auroc(positive[counts[:, k], k], probabilities[counts[:, k], k])
+        for k in range(len(findings))
+    ]
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def measure(
+    index: pl.DataFrame,
+    findings: list[str],
+    probabilities: npt.NDArray[np.float32],
+    options: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """AUROC per finding on test (or valid) images with patient-bootstrap intervals."""
+    split = "test" if "test" in index["split"] else "valid"
+    rows = (index["split"] == split).to_numpy()
+    chosen = index.filter(pl.col("split") == split)
+    positive, counts = known_labels(chosen, findings, options["blank"])
+    patients = chosen["patient_id"].to_numpy()
+    per_finding: dict[str, Any] = {}
+    for k, finding in enumerate(findings):
+        use = counts[:, k]
+        value, low, high = scores.auroc_interval(
+            positive[use, k],
+            probabilities[rows][use, k],
+            patients[use],
+            replicates=options["bootstrap"],
+            seed=seed,
+        )
+        per_finding[finding] = {
+            "auroc": _finite(value),
+            "low": _finite(low),
+            "high": _finite(high),
+            "positives": int(positive[use, k].sum()),
+            "negatives": int((~positive[use, k]).sum()),
+        }
+    macro = macro_auroc(chosen, findings, probabilities[rows], options["blank"])
+    return {"split": split, "macro_auroc": _finite(macro), "findings": per_finding}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,138 @@
+"""Training of one classifier: masked BCE, class balance, the best epoch by validation AUROC."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as lightning
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dollmaker.weights import freeze_batch_norm
+
+Probabilities = npt.NDArray[np.float32]
+
+
+def positive_weights(values: Probabilities, weights: Probabilities, cap: float = 10.0) -> Tensor:
+    """Weight of the positives of each finding: negatives / positives, within 1..cap."""
+    positives = (values * weights).sum(0)
+    negatives = weights.sum(0) - positives
+    ratio = negatives / np.maximum(positives, 1)
+    return torch.from_numpy(np.clip(ratio, 1.0, cap).astype(np.float32))
+
+
+def masked_bce(logits: Tensor, values: Tensor, weights: Tensor, positive: Tensor | None) -> Tensor:
+    """Binary cross-entropy over the labels with weight, averaged over their number.
+
+    Args:
+        logits: (B, K).
+        values: Targets in 0..1, (B, K).
+        weights: 0 or 1, (B, K).
+        positive: Weight of positives, (K,), or ``None``.
+    """
+    loss = nn.functional.binary_cross_entropy_with_logits(
+        logits, values, pos_weight=positive, reduction="none"
+    )
+    return (loss * weights).sum() / weights.sum().clamp(min=1)
+
+
+class ClassifierTraining(lightning.LightningModule):
+    """Model, loss and optimiser of one member.
+
+    Args:
+        network: The classifier.
+        prepare: Stored images to the network's input.
+        positive: Weight of positives, or ``None``.
+        validate: Maps the network to its validation macro AUROC (NaN if there is none).
+        options: The section ``classify``.
+        trainable: Prefix of the parameters that are trained; "" for all.
+        steps: Steps of the whole schedule.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        prepare: Callable[[Tensor], Tensor],
+        positive: Tensor | None,
+        validate: Callable[[nn.Module], float],
+        options: dict[str, Any],
+        trainable: str,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.curve: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_score = float("-inf")
+        self.best_epoch = 0
+        self._prepare = prepare
+        self.register_buffer("_positive", positive, persistent=False)
+        self._validate = validate
+        self._options = options
+        self._trainable = trainable
+        self._steps = steps
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name.startswith(trainable))
+
+    def on_train_epoch_start(self) -> None:
+        """Training mode, but for what is frozen."""
+        self.network.train()
+        if self._trainable:
+            self.network.eval()
+        if self._options["freeze_batch_norm"]:
+            freeze_batch_norm(self.network)
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+        """Loss of a batch."""
+        images, values, weights = batch
+        logits = self.network(self._prepare(images))
+        loss = masked_bce(logits, values, weights, self._positive)
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Score, keep the best weights, stop when there is no progress."""
+        score = self._validate(self.network)
+        epoch = self.current_epoch + 1
+        self.log("valid_macro_auroc", score)
+        self.curve.append(
+            {
+                "epoch": epoch,
+                "loss": float(self.trainer.callback_metrics["loss"]),
+                "valid_macro_auroc": score,
+            }
+        )
+        if np.isnan(score) or score > self.best_score:
+            self.best_score = score if not np.isnan(score) else self.best_score
+            self.best_epoch = epoch
+            self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        elif epoch - self.best_epoch >= self._options["patience"]:
+            self.trainer.should_stop = True
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a one-cycle schedule over all steps."""
+        parameters = [p for p in self.network.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters,
+            lr=self._options["learning_rate"],
+            weight_decay=self._options["weight_decay"],
+        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, max_lr=self._options["learning_rate"], total_steps=self._steps + 1, pct_start=0.2
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is needed to resume."""
+        checkpoint["dollmaker"] = {
+            "curve": self.curve,
+            "best": self.best,
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where a killed run stopped."""
+        for key, value in checkpoint["dollmaker"].items():
+            setattr(self, key, value)

@@ -1,0 +1,71 @@
+"""The command line: one thin command per rule.
+
+A command lives in the room of its stage, in ``command.py``, as two functions: ``add_arguments``
+and ``run``. Only the command that was asked for is imported, and it imports torch and the like
+inside ``run``, so that help is instant.
+"""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from dollmaker import __version__
+from dollmaker.errors import DollmakerError, unknown
+
+#: Command -> (module with add_arguments and run, what it does). In the order the data flows.
+COMMANDS = {
+    "phantom": ("phantoms", "Generate radiographs in CheXpert's form, with pixel truth."),
+    "prepare-list": ("prepare", "List the images of the source: the plan."),
+    "prepare-decode": ("prepare", "Decode the images of one shard."),
+    "prepare-index": ("prepare", "Gather the decoded shards into the index."),
+    "classify": ("classify", "Train one member of the committee."),
+    "attribute": ("attribute", "Explain one shard of images with the committee."),
+    "binarize": ("binarize", "Turn the relevance maps of one shard into masks."),
+    "release": ("release", "Put masks, tables, checksums and a card into a release."),
+    "verify": ("release", "Check that a release is whole and consistent."),
+    "segment": ("segment", "Pre-train a segmenter on a release."),
+    "adapt": ("adapt", "Fine-tune on a task with true masks."),
+    "evaluate": ("evaluate", "Score classifiers, masks and tasks against truth."),
+    "report": ("report", "Write report.html and summary.json."),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 on success, 1 when the input was wrong (one sentence on stderr), 2 when the command line
+        was, 130 on Ctrl-C.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="dollmaker",
+        description="Pixel-level pseudo-masks from image-level labels.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<16} {doc}" for name, (_, doc) in COMMANDS.items())
+        + "\n\n'dollmaker COMMAND --help' lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"dollmaker {__version__}")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
+    name = parser.parse_args(words[:1]).command
+    if name not in COMMANDS:
+        parser.error(unknown("command", name, COMMANDS))
+    module = importlib.import_module(f"dollmaker.{COMMANDS[name][0]}.command")
+    command = argparse.ArgumentParser(prog=f"dollmaker {name}", description=COMMANDS[name][1])
+    module.add_arguments(command, name)
+    try:
+        module.run(name, command.parse_args(words[1:]))
+    except DollmakerError as error:
+        print(f"dollmaker: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("dollmaker: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def entry() -> None:
+    """The installed command ``dollmaker``."""
+    sys.exit(main())

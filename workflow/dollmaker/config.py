@@ -1,0 +1,179 @@
+"""The configuration: read, check against the closed schema, fill in defaults.
+
+A configuration is given as a file (YAML or JSON) or as inline JSON that starts with ``{``: the
+workflow passes each rule its own sections inline, so that a change reruns the stages it concerns.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dollmaker.errors import ConfigError
+
+Config = dict[str, Any]
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """The JSON schema of the configuration."""
+    here = Path(__file__).resolve().parent
+    for folder in (here / "schemas", here.parent / "schemas"):
+        path = folder / "config.schema.yaml"
+        if path.exists():
+            loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+            return loaded
+    raise ConfigError("the configuration schema is not installed; reinstall dollmaker.")
+
+
+def load(source: str) -> Config:
+    """Read a configuration and resolve it.
+
+    Args:
+        source: Path of a YAML or JSON file, or inline JSON.
+
+    Raises:
+        ConfigError: If it cannot be read or is not valid.
+    """
+    return resolve(read(source))
+
+
+def read(source: str) -> Config:
+    """Read a configuration as it was written, without defaults."""
+    if source.lstrip().startswith("{"):
+        try:
+            value = json.loads(source)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the inline configuration is not JSON ({error}); correct it.") from None
+    else:
+        try:
+            value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read the configuration {source} ({error.strerror}); give an existing file."
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            detail = " ".join(str(error).split())
+            raise ConfigError(f"{source} is not YAML ({detail}); correct the file.") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"the configuration {source} is not a mapping of keys; see config.yaml.")
+    return value
+
+
+def resolve(config: Mapping[str, Any]) -> Config:
+    """Check a configuration and return a copy with every default filled in.
+
+    Raises:
+        ConfigError: With the first mistake, in one sentence.
+    """
+    check(config)
+    full: Config = _filled(json.loads(json.dumps(config)), schema())
+    _check_combinations(full)
+    return full
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse what the schema does not allow."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    errors = sorted(validator.iter_errors(dict(config)), key=lambda e: [str(p) for p in e.path])
+    if errors:
+        raise ConfigError(_sentence(_deepest(errors[0])))
+
+
+def _deepest(error: Any) -> Any:
+    """Of alternatives (oneOf, anyOf), the complaint that got furthest into the value."""
+    while error.context:
+        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
+    return error
+
+
+def _sentence(error: Any) -> str:
+    where = ".".join(str(part) for part in error.absolute_path)
+    place = f"configuration key {where!r}" if where else "the configuration"
+    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
+        known = sorted(error.schema.get("properties", {}))
+        extra = sorted(str(key) for key in error.instance if key not in known)
+        return f"{place} has an unknown key {extra[0]!r}; known keys: {', '.join(known)}."
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return f"{place} lacks the key {missing[0]!r}; add it."
+    if error.validator == "enum":
+        legal = ", ".join(json.dumps(value) for value in error.validator_value)
+        return f"{place} is {json.dumps(error.instance)}; use one of: {legal}."
+    if error.validator == "type":
+        kinds = error.validator_value
+        legal = kinds if isinstance(kinds, str) else " or ".join(kinds)
+        return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}."
+    return f"{place} is not valid: {error.message}; correct it."
+
+
+def _filled(value: Any, rules: Mapping[str, Any]) -> Any:
+    """Fill defaults of a value from its part of the schema, recursively."""
+    for option in rules.get("oneOf", ()):
+        if option.get("type") == "object" and isinstance(value, dict):
+            return _filled(value, option)
+    if not isinstance(value, dict) or rules.get("type") != "object":
+        return value
+    filled = dict(value)
+    for key, rule in rules.get("properties", {}).items():
+        if key not in filled and "default" in rule:
+            filled[key] = json.loads(json.dumps(rule["default"]))
+        if key in filled:
+            filled[key] = _filled(filled[key], rule)
+    others = rules.get("additionalProperties")
+    if isinstance(others, dict):
+        for key in filled:
+            if key not in rules.get("properties", {}):
+                filled[key] = _filled(filled[key], others)
+    return filled
+
+
+def _check_combinations(config: Config) -> None:
+    source, prepare = config["source"], config["prepare"]
+    if source["kind"] == "table":
+        if "table" not in source:
+            raise ConfigError("source.kind is table but source.table is missing; describe the table.")
+        table = source["table"]
+        if (table["label_column"] is None) == (table["finding_columns"] is None):
+            raise ConfigError("source.table needs label_column or finding_columns; give exactly one.")
+    if prepare["valid"] + prepare["test"] >= 1:
+        raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
+    recipes = config["recipes"]
+    for name, recipe in recipes.items():
+        donor = recipe["attribute"]
+        if isinstance(donor, str) and (
+            donor not in recipes or isinstance(recipes[donor]["attribute"], str)
+        ):
+            raise ConfigError(
+                f"recipes.{name}.attribute names {donor!r}, which is no recipe with maps of its own; "
+                f"name one of: {', '.join(k for k, r in recipes.items() if isinstance(r['attribute'], dict))}."
+            )
+    if config["release"]["recipe"] not in recipes:
+        raise ConfigError(
+            f"release.recipe is {config['release']['recipe']!r}; use one of: {', '.join(recipes)}."
+        )
+    truth = config["truth"]
+    if truth is not None and truth["kind"] == "masks":
+        for key in ("folder", "column", "targets"):
+            if key not in truth:
+                raise ConfigError(f"truth.kind is masks but truth.{key} is missing; add it.")
+    if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
+        if config["adapt"]["imagenet"] is None:
+            raise ConfigError("adapt.runs has imagenet but adapt.imagenet names no weights file; add it.")
+
+
+def relevance_recipe(config: Config, recipe: str) -> str:
+    """The recipe whose relevance maps a recipe uses (often its own)."""
+    donor = config["recipes"][recipe]["attribute"]
+    return donor if isinstance(donor, str) else recipe
+
+
+def sections(config: Config, names: Iterable[str]) -> str:
+    """Some sections as inline JSON, with what every command needs (dataset, source kind)."""
+    chosen = {"dataset", "source", *names}
+    return json.dumps({key: config[key] for key in config if key in chosen}, ensure_ascii=False)

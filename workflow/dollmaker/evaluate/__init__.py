@@ -1,0 +1,1 @@
+"""Evaluate: classifiers, pseudo-masks and fine-tuned segmenters against truth."""

@@ -1,0 +1,71 @@
+"""The trivial baselines that every table carries: what a mask is worth that knows nothing.
+
+Each gives a mask and a map for an image, the same for all of its findings.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dollmaker.geometry import Fit, box, unfit_map, unfit_mask
+
+#: Names in the order of the tables.
+BASELINES = ("centre", "intensity", "whole")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A mask with the map it was cut from.
+
+    Attributes:
+        mask: bool (height, width).
+        values: float32 (height, width), higher is more likely.
+    """
+
+    mask: npt.NDArray[np.bool_]
+    values: npt.NDArray[np.float32]
+
+
+def guess(name: str, image: npt.NDArray[np.uint8], width: int, height: int, fit: Fit) -> Guess:
+    """Make one baseline for one image.
+
+    Args:
+        name: One of :data:`BASELINES`.
+        image: uint8 (C, size, size) as the networks see it.
+        width: Width of the source in pixels.
+        height: Height of the source in pixels.
+        fit: How the source lies in the square.
+    """
+    if name == "centre":
+        return _centre(width, height)
+    if name == "intensity":
+        return _intensity(image, width, height, fit)
+    shape = (height, width)
+    return Guess(np.ones(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
+
+
+def _centre(width: int, height: int) -> Guess:
+    """A disk whose radius is a quarter of the shorter side; the map falls with the distance."""
+    y = np.arange(height, dtype=np.float32)[:, None] - (height - 1) / 2
+    x = np.arange(width, dtype=np.float32)[None, :] - (width - 1) / 2
+    distance = np.hypot(y, x).astype(np.float32)
+    return Guess(distance <= min(width, height) / 4, -distance)
+
+
+def _intensity(image: npt.NDArray[np.uint8], width: int, height: int, fit: Fit) -> Guess:
+    """Otsu's threshold on the grey image; the side that touches the border less is foreground."""
+    from skimage.filters import threshold_otsu
+
+    grey = image.astype(np.float32).mean(axis=0)
+    left, top, right, bottom = box(width, height, grey.shape[0], fit)
+    inner = grey[top:bottom, left:right]  # the black of a letterbox is not part of the image
+    plain = inner.min() == inner.max()
+    threshold = float(inner.min() if plain else threshold_otsu(inner))  # type: ignore[no-untyped-call]
+    border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]]) > threshold
+    bright = bool(border.mean() <= 0.5)
+    mask = (grey > threshold) if bright else (grey <= threshold)
+    values = unfit_map(grey, width, height, fit)
+    return Guess(
+        unfit_mask(mask, width, height, fit).astype(bool), values if bright else 255 - values
+    )

@@ -1,0 +1,161 @@
+"""Classifiers against labels: per member and for the mean of the committee."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import scores, tables
+from dollmaker.errors import ArtifactError
+from dollmaker.findings import ABSENT, PRESENT
+
+#: Name of the rows of the mean over members.
+COMMITTEE = "committee"
+
+#: Name of the rows of the mean over findings that have both classes.
+MACRO = "macro"
+
+#: Columns of classifiers.parquet: one row per member, split and finding.
+CLASSIFIERS = {
+    "member": pl.String,
+    "split": pl.String,
+    "finding": pl.String,
+    "n_positive": pl.Int64,
+    "n_negative": pl.Int64,
+    "auroc": pl.Float64,
+    "auroc_low": pl.Float64,
+    "auroc_high": pl.Float64,
+    "auprc": pl.Float64,
+    "auprc_low": pl.Float64,
+    "auprc_high": pl.Float64,
+}
+
+_SPLITS = ("test", "valid")
+
+Floats = npt.NDArray[np.float64]
+
+
+def score_classifiers(
+    config: Mapping[str, Any],
+    index: pl.DataFrame,
+    findings: Sequence[str],
+    members: Sequence[Path],
+) -> pl.DataFrame:
+    """AUROC and average precision with intervals over patients.
+
+    A blank label counts as absent where ``classify.blank`` is zeros; an uncertain one never
+    counts.
+
+    Args:
+        config: The resolved configuration.
+        index: The index.
+        findings: All findings of the data set.
+        members: Folders of the members, each with predictions.parquet.
+
+    Returns:
+        A table with the columns :data:`CLASSIFIERS`. What needs a class that is missing is NaN.
+
+    Raises:
+        ArtifactError: If predictions lack a finding or name an image that is not in the index.
+    """
+    predictions = {folder.name: _predictions(folder, findings) for folder in members}
+    if len(predictions) > 1:
+        predictions[COMMITTEE] = _mean(list(predictions.values()), findings)
+    elif predictions:
+        predictions[COMMITTEE] = next(iter(predictions.values()))
+    zeros = config["classify"]["blank"] == "zeros"
+    replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+    rows: list[dict[str, Any]] = []
+    for member, table in predictions.items():
+        joined = table.join(index, on="image_id", suffix=" label", maintain_order="left")
+        if len(joined) != len(table):
+            raise ArtifactError(
+                f"predictions of member {member} name images that are not in the index; train "
+                "the committee again."
+            )
+        for split in _SPLITS:
+            part = joined.filter(pl.col("split") == split)
+            if part.is_empty():
+                continue
+            labels = _labels(part, findings, zeros)
+            values = part.select(findings).to_numpy().astype(np.float64)
+            patients = part["patient_id"].to_numpy()
+            rows += _rows(member, split, findings, labels, values, patients, replicates, seed)
+    return pl.DataFrame(rows, schema=CLASSIFIERS, orient="row")
+
+
+def _predictions(folder: Path, findings: Sequence[str]) -> pl.DataFrame:
+    path = folder / "predictions.parquet"
+    table = tables.read(path)
+    missing = [name for name in ("image_id", *findings) if name not in table.columns]
+    if missing:
+        raise ArtifactError(f"{path} lacks the column {missing[0]!r}; train the committee again.")
+    return table.select("image_id", *findings)
+
+
+def _mean(members: Sequence[pl.DataFrame], findings: Sequence[str]) -> pl.DataFrame:
+    """The mean probability over members of the images that all of them saw."""
+    together = pl.concat(members)
+    return (
+        together.group_by("image_id", maintain_order=True)
+        .agg(pl.col(list(findings)).cast(pl.Float64).mean(), pl.len().alias("members of image"))
+        .filter(pl.col("members of image") == len(members))
+        .drop("members of image")
+    )
+
+
+def _labels(table: pl.DataFrame, findings: Sequence[str], zeros: bool) -> Floats:
+    """Labels (N, K): 1, 0 or NaN where the label does not count."""
+    columns = []
+    for finding in findings:
+        label = table[f"{finding} label"]
+        if zeros:
+            label = label.fill_null(ABSENT)
+        values = label.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        columns.append(np.where((values == PRESENT) | (values == ABSENT), values, np.nan))
+    return np.stack(columns, axis=1)
+
+
+def _rows(
+    member: str,
+    split: str,
+    findings: Sequence[str],
+    labels: Floats,
+    values: Floats,
+    patients: npt.NDArray[Any],
+    replicates: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    positive, negative = (labels == PRESENT).sum(axis=0), (labels == ABSENT).sum(axis=0)
+    both = (positive > 0) & (negative > 0)
+    labels = np.where(both, labels, np.nan)
+
+    def row(finding: str, columns: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        area, precision = (
+            measure(
+                labels[:, columns], values[:, columns], patients, replicates=replicates, seed=seed
+            )
+            for measure in (scores.auroc_interval, scores.average_precision_interval)
+        )
+        return {
+            "member": member,
+            "split": split,
+            "finding": finding,
+            "n_positive": int(positive[columns].sum()),
+            "n_negative": int(negative[columns].sum()),
+            "auroc": area.point,
+            "auroc_low": area.low,
+            "auroc_high": area.high,
+            "auprc": precision.point,
+            "auprc_low": precision.low,
+            "auprc_high": precision.high,
+        }
+
+    numbers = np.arange(len(findings))
+    return [
+        row(MACRO, both),
+        *(row(finding, numbers == number) for number, finding in enumerate(findings)),
+    ]

@@ -1,0 +1,303 @@
+"""Pseudo-masks against truth: one row per pair, then means with intervals.
+
+Scores follow CheXlocalize (Saporta et al. 2022): at the size of the source image, on two slices.
+``positive`` holds the pairs where mask and truth both have pixels; ``full`` holds every pair
+where either has, so that false positives and negatives count 0.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import config as configuration
+from dollmaker import scores
+from dollmaker.errors import ArtifactError
+from dollmaker.evaluate.baselines import BASELINES, Guess, guess
+from dollmaker.evaluate.truth import Truth
+from dollmaker.findings import BLANK
+from dollmaker.geometry import Fit, unfit_map, unfit_mask
+from dollmaker.shards import ImageShards, Shard
+
+#: Columns of pairs.parquet: one row per recipe, target, image and finding.
+PAIRS = {
+    "recipe": pl.String,
+    "target": pl.String,
+    "split": pl.String,
+    "image_id": pl.String,
+    "patient_id": pl.String,
+    "finding": pl.String,
+    "label": pl.Int8,
+    "probability": pl.Float32,
+    "explained": pl.Boolean,
+    "truth_area": pl.Float64,
+    "mask_area": pl.Float64,
+    "iou": pl.Float64,
+    "dice": pl.Float64,
+    "hit": pl.Float64,
+    "auprc": pl.Float64,
+    "quality": pl.Float64,
+}
+
+SLICES = ("full", "positive")
+
+#: Name of the row that holds the mean over findings.
+MEAN = "mean"
+
+#: Column of the pairs -> name of its mean in masks.parquet.
+METRICS = {"iou": "miou", "dice": "dice", "hit": "hit_rate", "auprc": "auprc"}
+
+#: Columns of masks.parquet: one row per recipe, target, split, slice and finding.
+MASKS = {
+    "recipe": pl.String,
+    "target": pl.String,
+    "split": pl.String,
+    "slice": pl.String,
+    "finding": pl.String,
+    "n": pl.Int64,
+    **{f"{name}{end}": pl.Float64 for name in METRICS.values() for end in ("", "_low", "_high")},
+}
+
+
+# --- pairs --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """One recipe's masks and maps of one shard, read pair by pair."""
+
+    masks: Shard
+    maps: Shard
+    table: Mapping[str, npt.NDArray[Any]]
+    place: Mapping[tuple[str, str], int]
+    images: frozenset[str]
+
+    def close(self) -> None:
+        self.masks.close()
+        self.maps.close()
+
+
+def score_pairs(
+    config: Mapping[str, Any],
+    index: pl.DataFrame,
+    findings: Sequence[str],
+    images: Path,
+    relevance: Path,
+    masks: Path,
+    truth: Truth | None,
+) -> pl.DataFrame:
+    """Score every pair with truth, for every recipe and trivial baseline.
+
+    A pair that a recipe did not explain counts as an empty mask with a map without contrast. With
+    ``attribute.max_images`` only images with an explained pair are scored: the others were never
+    asked for. The baselines are gated as the released recipe: they see the labels that it sees.
+
+    Args:
+        config: The resolved configuration.
+        index: The index.
+        findings: The findings that are localized.
+        images: Folder of the image shards.
+        relevance: Folder with one folder of relevance shards per recipe.
+        masks: Folder with one folder of mask shards per recipe.
+        truth: The truth; ``None`` gives an empty table.
+
+    Returns:
+        A table with the columns :data:`PAIRS`.
+
+    Raises:
+        ArtifactError: If masks and relevance shards do not hold the same pairs.
+        DataError: If a true mask is damaged.
+    """
+    rows: list[dict[str, Any]] = []
+    if truth is not None:
+        explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
+        pixels = ImageShards(images)
+        for shard in sorted(explained["shard"].unique()):
+            recipes = {
+                name: _open(
+                    masks / name / f"{shard}.h5",
+                    relevance / configuration.relevance_recipe(dict(config), name) / f"{shard}.h5",
+                )
+                for name in config["recipes"]
+            }
+            try:
+                for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
+                    rows += _score_image(config, row, findings, pixels, recipes, truth)
+            finally:
+                for recipe in recipes.values():
+                    recipe.close()
+    return pl.DataFrame(rows, schema=PAIRS, orient="row")
+
+
+def _open(masks_file: Path, maps_file: Path) -> _Masks:
+    masks, maps = Shard(masks_file, "masks"), Shard(maps_file, "relevance")
+    table, other = masks.table(), maps.table()
+    for key in ("image_id", "finding"):
+        if list(table.get(key, ())) != list(other.get(key, ())):
+            raise ArtifactError(
+                f"{masks_file} and {maps_file} do not hold the same pairs; delete the masks and "
+                "run the workflow again."
+            )
+    pairs = list(zip(table.get("image_id", ()), table.get("finding", ()), strict=True))
+    place = {pair: row for row, pair in enumerate(pairs)}
+    return _Masks(masks, maps, table, place, frozenset(image for image, _ in pairs))
+
+
+def _score_image(
+    config: Mapping[str, Any],
+    row: Mapping[str, Any],
+    findings: Sequence[str],
+    pixels: ImageShards,
+    recipes: Mapping[str, _Masks],
+    truth: Truth,
+) -> Iterator[dict[str, Any]]:
+    width, height, fit = row["width"], row["height"], config["prepare"]["fit"]
+    least = config["evaluate"]["min_probability"]
+    released = recipes[config["release"]["recipe"]]
+    if config["attribute"]["max_images"] is not None and row["image_id"] not in released.images:
+        return
+    guesses: dict[str, Guess] = {}
+    for finding in findings:
+        targets = {name: truth.mask(row, finding, name) for name in truth.targets}
+        known = {name: area for name, area in targets.items() if area is not None}
+        if not known:
+            continue
+        if not guesses and (row["image_id"], finding) in released.place:
+            image = pixels.read(row["shard"], row["row"])
+            guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
+        for name in (*recipes, *BASELINES):
+            recipe = recipes.get(name, released)
+            place = recipe.place.get((row["image_id"], finding))
+            facts = _facts(row, name, finding, recipe, place)
+            if place is None:
+                for target, area in known.items():
+                    if area.any():
+                        yield facts | {"target": target} | _unexplained(area)
+                continue
+            kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
+            if name in recipes:
+                proposal = _read(recipe, place, width, height, fit)
+            else:
+                proposal = guesses[name]
+                facts["quality"] = None
+            mask = proposal.mask & kept
+            for target, area in known.items():
+                yield facts | {"target": target} | _compare(mask, proposal.values, area)
+
+
+def _facts(
+    row: Mapping[str, Any], recipe_name: str, finding: str, recipe: _Masks, place: int | None
+) -> dict[str, Any]:
+    label = row[finding]
+    found = place is not None
+    return {
+        "recipe": recipe_name,
+        "split": row["split"],
+        "image_id": row["image_id"],
+        "patient_id": row["patient_id"],
+        "finding": finding,
+        "label": BLANK if label is None else label,
+        "probability": float(recipe.table["probability"][place]) if found else None,
+        "explained": found,
+        "quality": float(recipe.table["quality"][place]) if found else None,
+    }
+
+
+def _read(recipe: _Masks, place: int, width: int, height: int, fit: Fit) -> Guess:
+    """The pair's mask and map at the size of the source; pixels to ignore are background."""
+    mask = unfit_mask(recipe.masks.read("mask", place), width, height, fit) == 1
+    return Guess(mask, unfit_map(recipe.maps.read("map", place), width, height, fit))
+
+
+def _unexplained(area: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Scores of an empty mask and of a map that is the same everywhere."""
+    share = float(area.mean())
+    return {
+        "truth_area": share,
+        "mask_area": 0.0,
+        "iou": 0.0,
+        "dice": 0.0,
+        "hit": 0.0,
+        "auprc": share,
+    }
+
+
+def _compare(
+    mask: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], area: npt.NDArray[np.bool_]
+) -> dict[str, float]:
+    return {
+        "truth_area": float(area.mean()),
+        "mask_area": float(mask.mean()),
+        "iou": float(scores.iou(mask, area)),
+        "dice": float(scores.dice(mask, area)),
+        "hit": scores.hit(values, area),
+        "auprc": scores.average_precision(area, values),
+    }
+
+
+# --- means --------------------------------------------------------------------------------------
+
+
+def summarize(
+    pairs: pl.DataFrame, findings: Sequence[str], replicates: int, seed: int
+) -> pl.DataFrame:
+    """Means over pairs with bootstrap intervals over images.
+
+    Args:
+        pairs: Result of :func:`score_pairs`.
+        findings: Findings in the order of the table.
+        replicates: Bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A table with the columns :data:`MASKS`; finding ``mean`` is the mean over findings, whose
+        interval draws each image with all its findings.
+    """
+    rows: list[dict[str, Any]] = []
+    keys = ("recipe", "target", "split")
+    for (recipe, target, split), group in pairs.group_by(keys, maintain_order=True):
+        where = {"recipe": recipe, "target": target, "split": split}
+        for name in SLICES:
+            rows += _summarize_slice(where | {"slice": name}, group, findings, replicates, seed)
+    return pl.DataFrame(rows, schema=MASKS, orient="row")
+
+
+def _summarize_slice(
+    where: Mapping[str, Any],
+    group: pl.DataFrame,
+    findings: Sequence[str],
+    replicates: int,
+    seed: int,
+) -> Iterable[dict[str, Any]]:
+    images = sorted(group["image_id"].unique())
+    row = {image: number for number, image in enumerate(images)}
+    column = {finding: number for number, finding in enumerate(findings)}
+    at = ([row[i] for i in group["image_id"]], [column[f] for f in group["finding"]])
+    true, predicted = group["truth_area"].to_numpy() > 0, group["mask_area"].to_numpy() > 0
+    inside = (true & predicted) if where["slice"] == "positive" else (true | predicted)
+    tables: dict[str, npt.NDArray[np.float64]] = {}
+    for metric in METRICS:
+        values = np.full((len(images), len(findings)), np.nan)
+        values[at] = np.where(inside, group[metric].to_numpy(), np.nan)
+        tables[metric] = values
+    counts = (~np.isnan(tables["iou"])).sum(axis=0)
+    result = [
+        dict(where) | {"finding": finding, "n": int(count)}
+        for finding, count in zip((MEAN, *findings), (counts.sum(), *counts), strict=True)
+        if count
+    ]
+    for metric, mean in METRICS.items():
+        intervals = scores.column_intervals(tables[metric], replicates=replicates, seed=seed)
+        by_finding = dict(zip((MEAN, *findings), intervals, strict=True))
+        for line in result:
+            interval = by_finding[line["finding"]]
+            line |= {
+                mean: interval.point,
+                f"{mean}_low": interval.low,
+                f"{mean}_high": interval.high,
+            }
+    return result

@@ -1,0 +1,64 @@
+"""The stage: all scores of a run, as Parquet files in one folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dollmaker import provenance, tables
+from dollmaker.evaluate.classifiers import score_classifiers
+from dollmaker.evaluate.masks import score_pairs, summarize
+from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
+from dollmaker.evaluate.truth import load_truth
+from dollmaker.files import atomic_path
+from dollmaker.findings import localized
+from dollmaker.prepare.stage import read_index
+
+
+def evaluate(
+    config: Mapping[str, Any],
+    *,
+    index_file: Path,
+    images: Path,
+    data_root: Path,
+    committee: Sequence[Path],
+    relevance: Path,
+    masks: Path,
+    tasks: Sequence[Path],
+    output: Path,
+) -> None:
+    """Score classifiers, masks and tasks.
+
+    Args:
+        config: The resolved configuration.
+        index_file: The index.
+        images: Folder of the image shards.
+        data_root: Folder of the source data, for the truth.
+        committee: Folders of the members.
+        relevance: Folder with a folder of relevance shards per recipe.
+        masks: Folder with a folder of mask shards per recipe.
+        tasks: Folders ``tasks/{task}/{init}-{tuning}``.
+        output: Folder to write: classifiers, pairs, masks, tasks and differences (Parquet).
+
+    Raises:
+        ArtifactError: If a file of an earlier stage is missing or damaged.
+        DataError: If the truth is not as described.
+    """
+    index, names = read_index(index_file)
+    findings = localized(names, config["attribute"]["findings"])
+    replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+    truth = load_truth(config, data_root, findings)
+    pairs = score_pairs(config, index, findings, images, relevance, masks, truth)
+    runs = read_runs(tasks)
+    results = {
+        "classifiers": score_classifiers(config, index, names, committee),
+        "pairs": pairs,
+        "masks": summarize(pairs, findings, replicates, seed),
+        "tasks": score_tasks(runs, replicates, seed),
+        "differences": compare_starts(runs, replicates, seed),
+    }
+    header = provenance.header("evaluate", config["evaluate"], seed=seed)
+    header["targets"] = truth.targets if truth is not None else []
+    with atomic_path(output) as part:
+        part.mkdir()
+        for name, table in results.items():
+            tables.write(table, part / f"{name}.parquet", header)

@@ -1,0 +1,229 @@
+"""Fine-tuned segmenters on their tasks' test images, and what a start is worth over another."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import scores, tables
+
+#: Name of the rows of the mean over classes.
+MEAN = "mean"
+
+#: Starts that the others are compared with.
+REFERENCES = ("random", "imagenet")
+
+#: Columns of tasks.parquet: one row per task, init, tuning, n and class.
+TASKS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "task": pl.String,
+    "init": pl.String,
+    "tuning": pl.String,
+    "n": pl.String,
+    "n_images": pl.Int64,
+    "class": pl.String,
+    "images": pl.Int64,
+    "miou": pl.Float64,
+    "miou_low": pl.Float64,
+    "miou_high": pl.Float64,
+    "dice": pl.Float64,
+    "dice_low": pl.Float64,
+    "dice_high": pl.Float64,
+    "seeds": pl.List(pl.Float64),
+}
+
+#: Columns of differences.parquet: mIoU of ``init`` minus that of ``reference``.
+DIFFERENCES = {
+    "task": pl.String,
+    "tuning": pl.String,
+    "n": pl.String,
+    "init": pl.String,
+    "reference": pl.String,
+    "class": pl.String,
+    "difference": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All seeds of one task, start, tuning and number of images, on the same test images.
+
+    Attributes:
+        task: Name of the task.
+        init: Start of the network.
+        tuning: What was trained.
+        n: Number of training images as configured.
+        n_images: The number itself.
+        classes: Names of the classes (K).
+        images: Test images (N), sorted.
+        patients: Patient of each image (N).
+        iou: float64 (N, seeds, K).
+        dice: float64 (N, seeds, K).
+    """
+
+    task: str
+    init: str
+    tuning: str
+    n: str
+    n_images: int
+    classes: list[str]
+    images: list[str]
+    patients: npt.NDArray[Any]
+    iou: Floats
+    dice: Floats
+
+
+def read_runs(folders: Sequence[Path]) -> list[Runs]:
+    """Read the scores of ``tasks/{task}/{init}-{tuning}`` folders.
+
+    Raises:
+        ArtifactError: If a folder holds no scores.
+    """
+    result: list[Runs] = []
+    for folder in folders:
+        init, _, tuning = folder.name.rpartition("-")
+        table = tables.read(folder / "scores.parquet").with_columns(pl.col("n").cast(pl.String))
+        for (n,), group in table.group_by("n", maintain_order=True):
+            classes = group["class"].unique(maintain_order=True).to_list()
+            result.append(_runs(folder.parent.name, init, tuning, str(n), classes, group))
+    return result
+
+
+def _runs(
+    task: str, init: str, tuning: str, n: str, classes: list[str], group: pl.DataFrame
+) -> Runs:
+    people = dict(group.select("image_id", "patient_id").sort("image_id").iter_rows())
+    images, seeds = list(people), sorted(group["seed"].unique())
+    at = (
+        _positions(group["image_id"], images),
+        _positions(group["seed"], seeds),
+        _positions(group["class"], classes),
+    )
+    iou = np.full((len(images), len(seeds), len(classes)), np.nan)
+    dice = iou.copy()
+    iou[at] = group["iou"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    dice[at] = group["dice"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    return Runs(
+        task=task,
+        init=init,
+        tuning=tuning,
+        n=n,
+        n_images=int(group["n_images"][0]),
+        classes=classes,
+        images=images,
+        patients=np.array([people[image] or image for image in images]),
+        iou=iou,
+        dice=dice,
+    )
+
+
+def _positions(values: pl.Series, known: Sequence[Any]) -> list[int]:
+    place = {value: number for number, value in enumerate(known)}
+    return [place[value] for value in values]
+
+
+def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFrame:
+    """Mean IoU and Dice of each set of runs.
+
+    The mean over images is taken per class and seed, then the mean over those. Intervals draw
+    patients, each with all its images, seeds and classes.
+
+    Args:
+        runs: Sets of runs.
+        replicates: Bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A table with the columns :data:`TASKS`; ``seeds`` holds the mIoU of each seed.
+    """
+    rows = []
+    for run in runs:
+        for name, columns in _classes(run):
+            iou, dice = run.iou[:, :, columns], run.dice[:, :, columns]
+            first, second = (
+                scores.bootstrap_interval(_flat(v), run.patients, replicates=replicates, seed=seed)
+                for v in (iou, dice)
+            )
+            each = scores.nanmean(scores.nanmean(iou, axis=0), axis=1)
+            rows.append(
+                {
+                    "task": run.task,
+                    "init": run.init,
+                    "tuning": run.tuning,
+                    "n": run.n,
+                    "n_images": run.n_images,
+                    "class": name,
+                    "images": len(run.images),
+                    "miou": first.point,
+                    "miou_low": first.low,
+                    "miou_high": first.high,
+                    "dice": second.point,
+                    "dice_low": second.low,
+                    "dice_high": second.high,
+                    "seeds": [float(value) for value in each],
+                }
+            )
+    return pl.DataFrame(rows, schema=TASKS, orient="row")
+
+
+def compare_starts(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFrame:
+    """Differences of mIoU between starts, same task, tuning and n, on the same test images.
+
+    Args:
+        runs: Sets of runs.
+        replicates: Bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A table with the columns :data:`DIFFERENCES`: every start against each of
+        :data:`REFERENCES` that was run.
+    """
+    rows = []
+    for run in runs:
+        for other in runs:
+            same = (run.task, run.tuning, run.n) == (other.task, other.tuning, other.n)
+            if not same or other.init not in REFERENCES or other.init == run.init:
+                continue
+            shared = sorted(set(run.images) & set(other.images))
+            left = [run.images.index(image) for image in shared]
+            right = [other.images.index(image) for image in shared]
+            for name, columns in _classes(run):
+                difference = scores.paired_difference_interval(
+                    _flat(run.iou[left][:, :, columns]),
+                    _flat(other.iou[right][:, :, columns]),
+                    run.patients[left],
+                    replicates=replicates,
+                    seed=seed,
+                )
+                rows.append(
+                    {
+                        "task": run.task,
+                        "tuning": run.tuning,
+                        "n": run.n,
+                        "init": run.init,
+                        "reference": other.init,
+                        "class": name,
+                        "difference": difference.point,
+                        "low": difference.low,
+                        "high": difference.high,
+                    }
+                )
+    return pl.DataFrame(rows, schema=DIFFERENCES, orient="row")
+
+
+def _classes(run: Runs) -> list[tuple[str, list[int]]]:
+    """The mean and each class, with its columns; one class alone is its own mean."""
+    everything = list(range(len(run.classes)))
+    each = [(name, [number]) for number, name in enumerate(run.classes)]
+    return [(MEAN, everything), *each]
+
+
+def _flat(values: Floats) -> Floats:
+    return values.reshape(len(values), -1)

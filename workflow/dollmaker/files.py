@@ -1,0 +1,125 @@
+"""Files that appear whole or not at all, and paths that stay inside their root."""
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dollmaker.errors import ArtifactError, DataError
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; rename it to ``target`` on success.
+
+    The temporary name is unique per attempt, so that a forgotten process that still writes can
+    never mix its bytes with those of its successor. A rename inside one folder is atomic.
+
+    Args:
+        target: The file or folder to make. Its parents are created.
+
+    Yields:
+        A path that does not exist yet; the caller creates a file or a folder there.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        yield part
+        if part.is_dir():
+            if target.is_dir():
+                old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
+                target.rename(old)
+                shutil.rmtree(old, ignore_errors=True)
+        else:
+            with part.open("rb") as handle:
+                os.fsync(handle.fileno())
+        part.replace(target)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(target) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write JSON atomically, keys in the order given, one stable form for equal values."""
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of the pipeline.
+
+    Raises:
+        ArtifactError: If the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(
+            f"{path} does not exist; run the stage that makes it, or correct the path."
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ArtifactError(
+            f"{path} is not readable JSON ({error}); delete it and run again."
+        ) from None
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Hexadecimal SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's content, read in pieces."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def inside(root: Path, relative: str) -> Path:
+    """Join a path from untrusted data to its root.
+
+    Args:
+        root: The folder that must not be left.
+        relative: A path as found in a table.
+
+    Returns:
+        The joined path, symbolic links resolved.
+
+    Raises:
+        DataError: If the path is absolute, or leaves the root by ``..`` or a link.
+    """
+    if not relative or "\0" in relative or Path(relative).is_absolute():
+        raise DataError(f"path {relative!r} is not relative to the data root; correct the table.")
+    base = root.resolve()
+    joined = (base / relative).resolve()
+    if not joined.is_relative_to(base):
+        raise DataError(f"path {relative!r} leaves the data root; correct the table.")
+    return joined
+
+
+def work_folder(output: Path, key: str) -> Path:
+    """The folder for resumable state of a long job, beside its output but never part of it.
+
+    Folders of other keys (an older configuration, code or input) are removed.
+
+    Args:
+        output: The output the job will make.
+        key: Hash of all that determines the result.
+    """
+    folder = output.with_name(f".{output.name}-{key}.work")
+    for other in output.parent.glob(f".{output.name}-*.work"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

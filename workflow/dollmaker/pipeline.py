@@ -1,0 +1,177 @@
+"""What the Snakefiles need to know: the configuration, and what follows from it.
+
+Pure look-ups, so that rules only wire files together.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dollmaker import config as configuration
+from dollmaker.errors import ConfigError, DataError, ModelError
+from dollmaker.provenance import STAGES
+
+Config = dict[str, Any]
+
+#: Cores that the embedded rules plan for; profiles set threads for larger machines.
+_CORES = 2
+
+#: Stage -> sections its command reads. A change of any of them reruns the stage.
+_SECTIONS = {
+    "prepare": ("prepare", "attribute", "classify", "truth"),
+    "classify": ("seed", "device", "prepare", "classify"),
+    "attribute": ("seed", "device", "prepare", "attribute", "recipes"),
+    "binarize": ("recipes",),
+    "release": ("seed", "prepare", "classify", "attribute", "recipes", "release"),
+    "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
+    "adapt": ("seed", "device", "prepare", "classify", "attribute", "segment", "tasks", "adapt"),
+    "evaluate": ("seed", "prepare", "classify", "attribute", "recipes", "truth", "tasks", "adapt", "evaluate"),
+}
+
+
+def configure(given: Mapping[str, Any], default: Path) -> Config:
+    """The resolved configuration of a run.
+
+    A configuration file replaces the embedded default as a whole; without one (only ``--config``
+    values, which have no ``dataset``), the values are laid over the embedded default.
+
+    Args:
+        given: What Snakemake collected from --configfile and --config.
+        default: The embedded default, config.yaml.
+    """
+    values = dict(given)
+    if "source" not in values:
+        values = {**configuration.read(str(default)), **values}
+    return configuration.resolve(values)
+
+
+def preflight(config: Config) -> None:
+    """Refuse at once what would stop the run hours later.
+
+    Raises:
+        DataError: If the data folder or a table is missing.
+        ModelError: If a weights file is missing.
+    """
+    root = Path(config["data_root"])
+    if config["source"]["kind"] != "phantoms" and not root.is_dir():
+        raise DataError(f"data folder {root} does not exist; set data_root to an existing folder.")
+    files = {m["weights"] for m in config["classify"]["members"].values()}
+    if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
+        files.add(config["adapt"]["imagenet"])
+    init = config["segment"]["init"]
+    if init != "random" and init not in config["classify"]["members"]:
+        files.add(init)
+    for name in sorted(file for file in files if file):
+        path = Path(config["weights_root"]) / name
+        if not path.is_file():
+            raise ModelError(
+                f"weights file {path} does not exist; correct weights_root or the file's name."
+            )
+    if config["source"]["kind"] == "table":
+        _preflight_table(config, root)
+    if config["device"] == "cuda":
+        from dollmaker import devices
+
+        devices.choose("cuda")
+
+
+def _preflight_table(config: Config, root: Path) -> None:
+    from dollmaker.prepare.sources import check_findings, make_plan
+
+    _, names = make_plan(config, root)
+    check_findings(names, config)
+
+
+def stage_config(config: Config, stage: str) -> str:
+    """The sections that a stage reads, as inline JSON."""
+    return configuration.sections(config, _SECTIONS[stage])
+
+
+def member_config(config: Config, member: str) -> str:
+    """As :func:`stage_config` for classify, with one member only."""
+    classify = config["classify"]
+    if member not in classify["members"]:
+        raise ConfigError(f"no member {member!r} in classify.members.")
+    mine = {**classify, "members": {member: classify["members"][member]}}
+    return stage_config({**config, "classify": mine}, "classify")
+
+
+def recipe_config(config: Config, stage: str, recipe: str) -> str:
+    """As :func:`stage_config` for attribute and binarize, with one recipe only."""
+    mine = config["recipes"][recipe]
+    if stage == "attribute":
+        mine = {"attribute": mine["attribute"], "binarize": [{"otsu": {}}]}
+    else:
+        mine = {"attribute": {}, "binarize": mine["binarize"]}
+    return stage_config({**config, "recipes": {recipe: mine}}, stage)
+
+
+def task_config(config: Config, task: str) -> str:
+    """As :func:`stage_config` for adapt, with one task only."""
+    return stage_config({**config, "tasks": {task: config["tasks"][task]}}, "adapt")
+
+
+def version(stage: str) -> int:
+    """Version of a stage's computation, for ``params``."""
+    return STAGES[stage]
+
+
+def shards(config: Config) -> list[str]:
+    """Names of the shards."""
+    return [f"{number:04d}" for number in range(config["prepare"]["shards"])]
+
+
+def members(config: Config) -> list[str]:
+    """Names of the committee's members."""
+    return list(config["classify"]["members"])
+
+
+def recipes(config: Config) -> list[str]:
+    """Names of the recipes."""
+    return list(config["recipes"])
+
+
+def explained_recipes(config: Config) -> list[str]:
+    """Recipes with maps of their own."""
+    return [name for name in recipes(config) if configuration.relevance_recipe(config, name) == name]
+
+
+def tuned(config: Config) -> list[str]:
+    """Folders of all fine-tunings: task/init-tuning."""
+    runs = [run.replace("/", "-") for run in config["adapt"]["runs"]]
+    return [f"{task}/{run}" for task in config["tasks"] for run in runs]
+
+
+def data_root(config: Config) -> str:
+    """Where the source data lie: the generated ones under results, others as configured."""
+    if config["source"]["kind"] == "phantoms":
+        return f"results/{config['dataset']}/phantoms"
+    return str(config["data_root"])
+
+
+def source_files(config: Config) -> list[str]:
+    """The files of the source that prepare depends on."""
+    source = config["source"]
+    root = data_root(config)
+    if source["kind"] == "phantoms":
+        return [root]
+    if source["kind"] == "chexpert":
+        folder = (source.get("chexpert") or {}).get("folder", "CheXpert-v1.0-small")
+        return [f"{root.rstrip('/')}/{folder}/{name}.csv" for name in ("train", "valid")]
+    return [f"{root.rstrip('/')}/{source['table']['file']}"]
+
+
+def share_of_cores(jobs: int) -> int:
+    """Threads of each of so many jobs that run side by side."""
+    return max(1, _CORES // max(1, jobs))
+
+
+def relevance_shard(config: Config, dataset: str, recipe: str, shard: str) -> str:
+    """The relevance shard that a mask shard is made from."""
+    donor = configuration.relevance_recipe(config, recipe)
+    return f"results/{dataset}/relevance/{donor}/{shard}.h5"
+
+
+def report_config(config: Config) -> str:
+    """The whole configuration as inline JSON: the report shows it."""
+    return configuration.sections(config, config)

@@ -1,0 +1,1 @@
+"""Prepare: source tables and images become an index and image shards."""

@@ -1,0 +1,45 @@
+"""``dollmaker prepare-list``, ``prepare-decode`` and ``prepare-index``."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the options of one of the three commands."""
+    parser.add_argument("--config", required=True, help="configuration file or inline JSON")
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    if name != "prepare-index":
+        parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")
+    if name != "prepare-list":
+        parser.add_argument("--plan", type=Path, required=True, help="plan made by prepare-list")
+    if name == "prepare-decode":
+        parser.add_argument("--shard", required=True, help="shard to decode, e.g. 0000")
+        parser.add_argument("--rows", type=Path, required=True, help="table of rows to write")
+        parser.add_argument("--workers", type=int, default=1, help="threads")
+    if name == "prepare-index":
+        parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows of all shards")
+        parser.add_argument("--quarantine", type=Path, required=True, help="CSV of broken images")
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Run one of the three commands."""
+    from dollmaker import config
+    from dollmaker.prepare import stage
+
+    settings = config.load(arguments.config)
+    if name == "prepare-list":
+        stage.list_images(settings, arguments.data_root, arguments.output)
+    elif name == "prepare-decode":
+        stage.decode_shard(
+            settings,
+            arguments.plan,
+            arguments.shard,
+            arguments.data_root,
+            arguments.output,
+            arguments.rows,
+            arguments.workers,
+        )
+    else:
+        stage.build_index(
+            settings, arguments.plan, arguments.rows, arguments.output, arguments.quarantine
+        )

@@ -1,0 +1,90 @@
+"""Decoding of one untrusted image file."""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, ImageStat
+
+from dollmaker.errors import DataError
+from dollmaker.geometry import Fit, fit_image
+
+_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8 of shape (C, size, size).
+        width: Width of the source in pixels.
+        height: Height of the source in pixels.
+        sha256: Checksum of the file.
+        mean: Mean of each channel of the source, letterbox bars apart, 0..255.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    width: int
+    height: int
+    sha256: str
+    mean: list[float]
+
+
+def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -> Decoded:
+    """Decode a file and fit it into the square.
+
+    Rotation by EXIF is applied, transparency is laid on black, palettes and CMYK become RGB;
+    images deeper than 8 bits are scaled from their own range to 0..255.
+
+    Raises:
+        DataError: With the reason why the image cannot be used.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("file is missing") from None
+    except OSError as error:
+        raise DataError(f"file is not readable ({error.strerror})") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                if image.width * image.height > max_pixels:
+                    raise DataError(f"{image.width}x{image.height} is over {max_pixels} pixels")
+                if getattr(image, "n_frames", 1) > 1:
+                    raise DataError("holds several frames")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                plain = _to_mode(upright, "L" if channels == 1 else "RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise anything on hostile bytes
+        raise DataError(f"not a readable image ({type(error).__name__}: {error})") from None
+    pixels = np.asarray(fit_image(plain, size, fit), dtype=np.uint8)
+    pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
+    return Decoded(
+        pixels=np.ascontiguousarray(pixels),
+        width=plain.width,
+        height=plain.height,
+        sha256=hashlib.sha256(data).hexdigest(),
+        mean=ImageStat.Stat(plain).mean,
+    )
+
+
+def _to_mode(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode in _DEEP:
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise DataError("holds values that are not finite")
+        low, high = values.min(), values.max()
+        scaled = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+        return Image.fromarray(scaled.round().astype(np.uint8)).convert(mode)
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba)
+    return image.convert(mode)

@@ -1,0 +1,159 @@
+"""The three steps of prepare: list the images, decode a shard of them, index what is good."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dollmaker import provenance, tables
+from dollmaker.errors import DataError
+from dollmaker.files import atomic_path, inside
+from dollmaker.prepare.images import Decoded, decode
+from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.prepare.splits import assert_disjoint
+from dollmaker.shards import create_shard
+
+_BLOCK = 256
+
+
+def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
+    """Write the plan: every image of the source with its labels, split and shard.
+
+    Shards are runs of the plan of equal length, so that their number changes nothing else.
+    """
+    plan, names = make_plan(config, data_root)
+    check_findings(names, config)
+    shards = config["prepare"]["shards"]
+    number = (np.arange(len(plan)) * shards) // len(plan)
+    plan = plan.with_columns(pl.Series("shard", [f"{value:04d}" for value in number]))
+    tables.write(plan, output, {**_header(config), "findings": names})
+
+
+def decode_shard(
+    config: dict[str, Any],
+    plan_file: Path,
+    shard: str,
+    data_root: Path,
+    output: Path,
+    rows_file: Path,
+    workers: int,
+) -> None:
+    """Decode the images of one shard; broken ones are noted with the reason, never fatal."""
+    options = config["prepare"]
+    plan = tables.read(plan_file).filter(pl.col("shard") == shard)
+    rows: list[dict[str, Any]] = []
+    with (
+        create_shard(output, "images", _header(config)) as writer,
+        ThreadPoolExecutor(workers) as pool,
+    ):
+        size, channels = options["size"], options["channels"]
+        writer.append({"image_id": np.array([], object)}, image=np.zeros((0, channels, size, size), np.uint8))
+        good_count = 0
+        items = plan.select("image_id", "path").rows()
+        for block in (items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)):
+            results = list(pool.map(lambda item: _try_decode(item[1], data_root, options), block))
+            good = [(item[0], r) for item, r in zip(block, results, strict=True) if isinstance(r, Decoded)]
+            if good:
+                writer.append(
+                    {"image_id": [image_id for image_id, _ in good]},
+                    image=np.stack([decoded.pixels for _, decoded in good]),
+                )
+            for (image_id, _), result in zip(block, results, strict=True):
+                rows.append(_row(image_id, result, good_count))
+                good_count += isinstance(result, Decoded)
+    tables.write(pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, _header(config))
+
+
+_ROW = {
+    "image_id": pl.String,
+    "row": pl.Int64,
+    "width": pl.Int64,
+    "height": pl.Int64,
+    "sha256": pl.String,
+    "mean": pl.List(pl.Float64),
+    "reason": pl.String,
+}
+
+
+def _try_decode(path: str, data_root: Path, options: dict[str, Any]) -> Decoded | str:
+    try:
+        return decode(
+            inside(data_root, path),
+            size=options["size"],
+            channels=options["channels"],
+            fit=options["fit"],
+            max_pixels=options["max_pixels"],
+        )
+    except DataError as error:
+        return str(error)
+
+
+def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
+    if isinstance(result, str):
+        return dict.fromkeys(_ROW) | {"image_id": image_id, "reason": result}
+    return {
+        "image_id": image_id,
+        "row": row,
+        "width": result.width,
+        "height": result.height,
+        "sha256": result.sha256,
+        "mean": result.mean,
+        "reason": None,
+    }
+
+
+def build_index(
+    config: dict[str, Any], plan_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
+) -> None:
+    """Gather the shards' rows into the index; list what was left out in the quarantine.
+
+    Raises:
+        DataError: If more than ``max_quarantined`` of the images are broken, or a patient is in
+            two splits.
+    """
+    plan = tables.read(plan_file)
+    names: list[str] = tables.read_header(plan_file)["findings"]
+    decoded = pl.concat([tables.read(path) for path in rows])
+    joined = pl.concat([plan, decoded.drop("image_id")], how="horizontal")
+    duplicate = joined["image_id"].is_duplicated() & ~joined["image_id"].is_first_distinct()
+    joined = joined.with_columns(
+        pl.when(duplicate).then(pl.lit("image_id occurs twice")).otherwise("reason").alias("reason")
+    )
+    bad = joined.filter(pl.col("reason").is_not_null())
+    with atomic_path(quarantine) as part:
+        bad.select("image_id", "path", "reason").write_csv(part)
+    share = len(bad) / len(joined)
+    if share > config["prepare"]["max_quarantined"]:
+        worst = bad.row(0, named=True)
+        raise DataError(
+            f"{len(bad)} of {len(joined)} images cannot be used (listed in {quarantine}; the first "
+            f"is {worst['path']!r}: {worst['reason']}); mend them or raise prepare.max_quarantined."
+        )
+    index = joined.filter(pl.col("reason").is_null()).select(
+        "image_id", "path", "patient_id", "split", "view", "mask",
+        "width", "height", "sha256", "shard", "row", *names,
+    )  # fmt: skip
+    assert_disjoint(index)
+    means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))["mean"].to_list()
+    channel_mean = np.mean(means, axis=0).tolist() if means else [127.5] * config["prepare"]["channels"]
+    left_out = bad.select("image_id", "path", "reason").head(1000).to_dicts()
+    facts = {"findings": names, "quarantine": left_out, "channel_mean": channel_mean}
+    tables.write(index, output, {**_header(config), **facts})
+
+
+def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
+    """The index and its findings."""
+    index = tables.read(path)
+    return index, list(tables.read_header(path)["findings"])
+
+
+def iterate_shards(count: int) -> Iterator[str]:
+    """Names of the shards: 0000, 0001, ..."""
+    return (f"{number:04d}" for number in range(count))
+
+
+def _header(config: dict[str, Any]) -> dict[str, Any]:
+    return provenance.header("prepare", config["prepare"])

@@ -1,0 +1,1 @@
+"""Release: what leaves the building. Masks, ids, checksums and scores; no source pixels."""

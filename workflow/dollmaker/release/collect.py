@@ -1,0 +1,126 @@
+"""Gather the masks of a recipe into one table and one mask file per split."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import ndimage
+
+from dollmaker import tables
+from dollmaker.release.rle import encode
+from dollmaker.shards import Shard, create_shard
+
+SPLITS = ("train", "valid", "test")
+
+#: Columns of data/{split}.parquet, one row per image-finding pair with a mask.
+SCHEMA: dict[str, Any] = {
+    "image_id": pl.String,
+    "path": pl.String,
+    "sha256": pl.String,
+    "patient_id": pl.String,
+    "split": pl.String,
+    "width": pl.Int64,
+    "height": pl.Int64,
+    "finding": pl.String,
+    "label": pl.Int8,
+    "probability": pl.Float32,
+    "size": pl.List(pl.Int64),
+    "counts": pl.String,
+    "area": pl.Int64,
+    "box": pl.List(pl.Int64),
+    "components": pl.Int64,
+    "threshold": pl.Float32,
+    "quality": pl.Float32,
+    "agreement": pl.Float32,
+    "completeness": pl.Float32,
+}
+
+_FROM_MASKS = ("label", "probability", "threshold", "quality", "agreement", "completeness")
+_FROM_INDEX = ("path", "sha256", "patient_id", "split", "width", "height")
+_BLOCK = 256
+
+
+def collect_split(
+    index: pl.DataFrame,
+    shards: Sequence[Path],
+    split: str,
+    folder: Path,
+    header: dict[str, Any],
+) -> pl.DataFrame:
+    """Write ``data/{split}.parquet`` and ``masks/{split}.h5``, same rows in the same order.
+
+    Pairs that were gated out or whose mask is empty are left out.
+
+    Args:
+        index: The index.
+        shards: Mask shards in the order of the index.
+        split: The split.
+        folder: The release.
+        header: Provenance.
+
+    Returns:
+        The table.
+    """
+    images = {row["image_id"]: row for row in index.filter(split=split).iter_rows(named=True)}
+    parts = [pl.DataFrame(schema=SCHEMA)]
+    side = 0
+    with create_shard(folder / "masks" / f"{split}.h5", "masks", header, gzip=True) as writer:
+        for table, masks in _blocks(shards):
+            side = masks.shape[-1]
+            chosen = [i for i, image_id in enumerate(table["image_id"]) if image_id in images]
+            rows = [_row(table, i, images[table["image_id"][i]], masks[i]) for i in chosen]
+            part = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+            writer.append(
+                {
+                    "image_id": part["image_id"].to_numpy(),
+                    "finding": part["finding"].to_numpy(),
+                    "quality": part["quality"].to_numpy(),
+                },
+                mask=masks[chosen],
+            )
+            parts.append(part)
+        if side == 0:
+            empty = np.array([], object)
+            writer.append(
+                {"image_id": empty, "finding": empty, "quality": np.zeros(0, np.float32)},
+                mask=np.zeros((0, 1, 1), np.uint8),
+            )
+    result = pl.concat(parts)
+    tables.write(result, folder / "data" / f"{split}.parquet", header)
+    return result
+
+
+def _blocks(shards: Sequence[Path]) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.uint8]]]:
+    """Rows with a mask that is kept and not empty, some at a time."""
+    for path in shards:
+        with Shard(path, "masks") as shard:
+            table = shard.table()
+            for start in range(0, len(shard), _BLOCK):
+                part = slice(start, min(start + _BLOCK, len(shard)))
+                good = table["kept"][part] & (table["area"][part] > 0)
+                yield (
+                    {name: column[part][good] for name, column in table.items()},
+                    shard.read("mask", part)[good],
+                )
+
+
+def _row(
+    table: dict[str, Any], i: int, image: dict[str, Any], mask: npt.NDArray[np.uint8]
+) -> dict[str, Any]:
+    foreground = mask == 1
+    ys, xs = np.nonzero(foreground)
+    left, top = int(xs.min()), int(ys.min())
+    return {
+        "image_id": table["image_id"][i],
+        "finding": table["finding"][i],
+        **{name: image[name] for name in _FROM_INDEX},
+        **{name: table[name][i].item() for name in _FROM_MASKS},
+        "size": list(mask.shape),
+        "counts": encode(foreground),
+        "area": int(foreground.sum()),
+        "box": [left, top, int(xs.max()) - left + 1, int(ys.max()) - top + 1],
+        "components": int(ndimage.label(foreground)[1]),
+    }

@@ -1,0 +1,215 @@
+"""Charts, each as two PNG files: on light and on dark ground."""
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dollmaker.evaluate.baselines import BASELINES
+from dollmaker.evaluate.masks import MEAN
+
+#: Colour of each start; told apart by lightness as well (Okabe and Ito 2008).
+INIT_COLOURS = {
+    "random": "#8c8f99",
+    "imagenet": "#e69f00",
+    "classifier": "#009e73",
+    "doll": "#3f7fd6",
+}
+
+_TUNING_LINES = {"full": "-", "adapter": "--", "head": ":"}
+
+_SERIES = ("#3f7fd6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8f99")
+
+_INK = {"light": ("#1b1f27", "#ffffff", "#d9dde5"), "dark": ("#e7eaf0", "#171b22", "#343b47")}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart on light and on dark ground, PNG bytes."""
+
+    light: bytes
+    dark: bytes
+
+
+def _chart(draw: Callable[[Figure], None], size: tuple[float, float]) -> Chart:
+    return Chart(*(_render(draw, size, ground) for ground in ("light", "dark")))
+
+
+def _render(draw: Callable[[Figure], None], size: tuple[float, float], ground: str) -> bytes:
+    ink, paper, line = _INK[ground]
+    style = {
+        "text.color": ink,
+        "axes.labelcolor": ink,
+        "axes.titlecolor": ink,
+        "axes.facecolor": paper,
+        "figure.facecolor": paper,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "axes.edgecolor": line,
+        "grid.color": line,
+        "axes.grid": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "font.size": 9,
+        "lines.linewidth": 1.8,
+        "legend.frameon": False,
+        "text.parse_math": False,  # names from data are text, never formulas
+    }
+    with _style(style):
+        figure = Figure(figsize=size, dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+@contextmanager
+def _style(values: Mapping[str, Any]) -> Iterator[None]:
+    with mpl.rc_context(dict(values)):  # type: ignore[arg-type]
+        yield
+
+
+def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
+    """Training loss and validation AUROC of each member by epoch."""
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        for number, (member, curve) in enumerate(curves.items()):
+            colour = _SERIES[number % len(_SERIES)]
+            _line(left, curve, "epoch", "loss", colour, member)
+            _line(right, curve, "epoch", "valid_macro_auroc", colour, member)
+        left.set(title="Training loss", xlabel="epoch")
+        right.set(title="Validation macro AUROC", xlabel="epoch")
+        _integers(left, right)
+        right.legend(loc="best")
+
+    return _chart(draw, (9, 3))
+
+
+def segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
+    """Training loss and validation mIoU of the pre-trained segmenter by epoch."""
+
+    def draw(figure: Figure) -> None:
+        left, right = figure.subplots(1, 2)
+        _line(left, curve, "epoch", "loss", _SERIES[0], "")
+        _line(right, curve, "epoch", "valid_miou", _SERIES[0], "")
+        left.set(title="Training loss", xlabel="epoch")
+        right.set(title="Validation mIoU (against pseudo-masks)", xlabel="epoch")
+        _integers(left, right)
+
+    return _chart(draw, (9, 2.8))
+
+
+def _integers(*axes: Any) -> None:
+    for axis in axes:
+        axis.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _line(
+    axis: Any, curve: Sequence[Mapping[str, Any]], x: str, y: str, colour: str, label: str
+) -> None:
+    points = [
+        (row[x], row[y]) for row in curve if row.get(x) is not None and row.get(y) is not None
+    ]
+    if points:
+        axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=3)
+
+
+def recipe_chart(masks: pl.DataFrame) -> Chart:
+    """Mean IoU of recipes and trivial baselines with intervals, both slices.
+
+    Args:
+        masks: Rows of masks.parquet of one target and split, finding ``mean``.
+    """
+    names = masks["recipe"].unique(maintain_order=True).to_list()
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        for place, name in enumerate(names):
+            colour = _SERIES[6] if name in BASELINES else _SERIES[0]
+            for slice_name, offset, fill in (("full", -0.13, colour), ("positive", 0.13, "none")):
+                rows = masks.filter(pl.col("recipe") == name, pl.col("slice") == slice_name)
+                for row in rows.iter_rows(named=True):
+                    y = place + offset
+                    axis.plot(
+                        [row["miou_low"], row["miou_high"]], [y, y], color=colour, linewidth=2
+                    )
+                    axis.plot(row["miou"], y, "o", color=colour, markerfacecolor=fill, markersize=7)
+        axis.set_yticks(range(len(names)), names)
+        axis.set(xlabel="mean IoU over findings", ylim=(len(names) - 0.4, -0.6))
+        axis.set_xlim(left=0)
+        axis.plot([], [], "o", color=_SERIES[0], label="all pairs (full)")
+        axis.plot(
+            [], [], "o", color=_SERIES[0], markerfacecolor="none", label="true positives only"
+        )
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+
+    return _chart(draw, (8, 1.1 + 0.42 * len(names)))
+
+
+def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
+    """Validation mIoU while fine-tuning: the figure that says what a start is worth.
+
+    Args:
+        curves: Run name ``{init}-{tuning}`` -> its curve.parquet. Lines are means over seeds,
+            bands reach from the lowest to the highest seed.
+    """
+    amounts: dict[str, int] = {}
+    for table in curves.values():
+        amounts |= dict(table.select(pl.col("n").cast(pl.String), "n_images").iter_rows())
+    ordered = sorted(amounts, key=lambda n: amounts[n])
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(ordered), sharey=True, squeeze=False)[0]
+        for axis, n in zip(axes, ordered, strict=True):
+            for run, table in curves.items():
+                init, _, tuning = run.rpartition("-")
+                points = (
+                    table.filter(pl.col("n").cast(pl.String) == n, pl.col("valid_miou").is_finite())
+                    .group_by("step")
+                    .agg(
+                        pl.col("valid_miou").mean().alias("mean"),
+                        pl.col("valid_miou").min().alias("low"),
+                        pl.col("valid_miou").max().alias("high"),
+                        pl.col("epoch").mean(),
+                    )
+                    .sort("step")
+                )
+                colour = INIT_COLOURS.get(init, _SERIES[3])
+                axis.plot(
+                    points["epoch"],
+                    points["mean"],
+                    _TUNING_LINES.get(tuning, "-"),
+                    color=colour,
+                    label=f"{init}, {tuning}",
+                )
+                axis.fill_between(
+                    points["epoch"],
+                    points["low"],
+                    points["high"],
+                    color=colour,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+            axis.set(title=f"{amounts[n]} training images", xlabel="epoch")
+        axes[0].set(ylabel="validation mIoU")
+        axes[0].set_ylim(bottom=0)
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+
+    return _chart(draw, (max(5.0, 3.6 * len(ordered) + 1), 3.7))
+
+
+def mean_rows(table: pl.DataFrame) -> pl.DataFrame:
+    """The rows of the mean over findings."""
+    return table.filter(pl.col("finding") == MEAN)

@@ -1,0 +1,148 @@
+"""Everything the report reads, gathered once; whatever was not run is simply absent."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dollmaker import findings as labels
+from dollmaker import tables
+from dollmaker.evaluate.truth import Truth, load_truth
+from dollmaker.files import read_json
+from dollmaker.prepare.stage import read_index
+
+#: Rule name -> stage, for the benchmark files.
+STAGE_OF_RULE = {
+    "generate_phantoms": "phantom",
+    "list_images": "prepare",
+    "decode_images": "prepare",
+    "build_index": "prepare",
+    "train_member": "classify",
+    "explain_images": "attribute",
+    "make_masks": "binarize",
+    "build_release": "release",
+    "pretrain_segmenter": "segment",
+    "adapt_segmenter": "adapt",
+    "evaluate": "evaluate",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of one data set.
+
+    Attributes:
+        config: The resolved configuration.
+        folder: ``results/{dataset}``.
+        index: The index.
+        names: All findings.
+        findings: The findings that are localized.
+        header: Provenance of the index, with the quarantine.
+        members: Member name -> its model.json.
+        scores: Table name -> table of the evaluation; missing ones are absent.
+        truth: The true masks, if configured.
+        segmenter: segmenter.json, or ``None``.
+        tasks: Task name -> run name ``{init}-{tuning}`` -> folder.
+        release: Split -> number of released masks.
+        seconds: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
+    """
+
+    config: dict[str, Any]
+    folder: Path
+    index: pl.DataFrame
+    names: list[str]
+    findings: list[str]
+    header: dict[str, Any]
+    members: dict[str, dict[str, Any]]
+    scores: dict[str, pl.DataFrame]
+    truth: Truth | None
+    segmenter: dict[str, Any] | None
+    tasks: dict[str, dict[str, Path]]
+    release: dict[str, int]
+    seconds: dict[str, float | None]
+
+
+def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
+    """Read what there is.
+
+    Args:
+        config: The resolved configuration.
+        folder: ``results/{dataset}``.
+        data_root: Folder of the source data, for the truth.
+
+    Raises:
+        ArtifactError: If the index is missing or a file is damaged.
+        DataError: If the truth is not as described.
+    """
+    index, names = read_index(folder / "index.parquet")
+    localized = labels.localized(names, config["attribute"]["findings"])
+    segmenter = folder / "segmenter" / "segmenter.json"
+    return Results(
+        config=config,
+        folder=folder,
+        index=index,
+        names=names,
+        findings=localized,
+        header=tables.read_header(folder / "index.parquet"),
+        members={
+            file.parent.name: read_json(file)
+            for file in sorted((folder / "committee").glob("*/model.json"))
+            if file.parent.name in config["classify"]["members"]
+        },
+        scores={
+            file.stem: tables.read(file) for file in sorted((folder / "scores").glob("*.parquet"))
+        },
+        truth=load_truth(config, data_root, localized),
+        segmenter=read_json(segmenter) if segmenter.exists() else None,
+        tasks=_tasks(config, folder / "tasks"),
+        release={
+            file.stem: tables.read(file).height
+            for file in sorted((folder / "release" / "data").glob("*.parquet"))
+        },
+        seconds=read_seconds(folder / "benchmarks"),
+    )
+
+
+def _tasks(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Path]]:
+    """Runs in the order of the configuration."""
+    runs = [run.replace("/", "-") for run in config["adapt"]["runs"]]
+    found = {
+        task: {run: folder / task / run for run in runs if (folder / task / run).is_dir()}
+        for task in config["tasks"]
+    }
+    return {task: there for task, there in found.items() if there}
+
+
+def read_seconds(folder: Path) -> dict[str, float | None]:
+    """Total seconds of each stage from Snakemake's benchmark files.
+
+    The rule is the file's name up to the first ``-`` or ``.``; a repeated benchmark counts with
+    its mean.
+    """
+    total: dict[str, float] = defaultdict(float)
+    for file in sorted(folder.rglob("*.tsv")):
+        stage = STAGE_OF_RULE.get(re.split(r"[-.]", file.name)[0])
+        with file.open(encoding="utf-8", newline="") as handle:
+            rows = list(csv.DictReader(handle, delimiter="\t"))
+        seconds = [value for row in rows if (value := _number(row.get("s"))) is not None]
+        if stage is not None and seconds:
+            total[stage] += sum(seconds) / len(seconds)
+    return {stage: total.get(stage) for stage in dict.fromkeys(STAGE_OF_RULE.values())}
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def headline_split(table: pl.DataFrame) -> str | None:
+    """``test`` if it was scored, else ``valid``, else whatever there is."""
+    there = set(table["split"]) if "split" in table.columns else set()
+    return next((split for split in ("test", "valid", "train") if split in there), None)

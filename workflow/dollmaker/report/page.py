@@ -1,0 +1,257 @@
+"""The page: everything it shows, as plain data for the template, which escapes all of it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+import yaml
+
+from dollmaker import __version__
+from dollmaker.evaluate.baselines import BASELINES
+from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
+from dollmaker.evaluate.masks import MEAN
+from dollmaker.report import gallery
+from dollmaker.report.audit import audit
+from dollmaker.report.examples import Examples
+from dollmaker.report.figures import Chart
+from dollmaker.report.gallery import Gallery
+from dollmaker.report.gather import Results, headline_split
+
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
+
+
+def render(
+    results: Results,
+    summary: dict[str, Any],
+    charts: dict[str, Chart],
+    galleries: dict[str, Gallery],
+    examples: dict[str, Examples],
+) -> str:
+    """The report as one HTML text without outside references.
+
+    Args:
+        results: What was gathered.
+        summary: The summary.
+        charts: Chart name -> chart.
+        galleries: Recipe -> gallery.
+        examples: Task -> examples.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        "score": _score,
+        "signed": _signed,
+        "count": lambda value: f"{value:,}",
+        "duration": _duration,
+        "percent": _percent,
+        "uri": gallery.data_uri,
+        "strip": lambda picture: gallery.data_uri(gallery.to_png(picture)),
+    }
+    return environment.get_template("report.html.j2").render(
+        version=__version__,
+        config=results.config,
+        config_text=yaml.safe_dump(results.config, sort_keys=False, allow_unicode=True),
+        libraries=results.header.get("libraries", {}),
+        members=results.members,
+        segmenter=results.segmenter,
+        release=results.release,
+        seconds={stage: value for stage, value in results.seconds.items() if value is not None},
+        summary=summary,
+        audit=audit(results),
+        classifier=_classifier(results),
+        masks=_masks(results),
+        tasks={task: _task(results, task) for task in results.tasks},
+        charts=charts,
+        galleries=galleries,
+        examples=examples,
+        tiles=_tiles(results, summary),
+        baselines=BASELINES,
+        released=results.config["release"]["recipe"],
+    )
+
+
+# --- numbers to text ----------------------------------------------------------------------------
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.3f}"  # noqa: RUF001
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:+.3f}"  # noqa: RUF001
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def _percent(value: float | None) -> str:
+    """A share of 0..1 as a CSS length within 0..100 %."""
+    good = value is not None and math.isfinite(value)
+    return f"{100 * min(1.0, max(0.0, value)):.2f}%" if good and value is not None else "0%"
+
+
+# --- sections -----------------------------------------------------------------------------------
+
+
+def _tiles(results: Results, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The answers of the page in a few numbers: value, what it is, what to hold it against."""
+    index, masks = results.index, summary["masks"]
+    tiles = [
+        (
+            f"{len(index):,}",
+            "images",
+            f"{index['patient_id'].n_unique():,} patients, {len(results.names)} findings",
+        )
+    ]
+    if summary["classifier"]:
+        value = summary["classifier"]
+        tiles.append(
+            (
+                _score(value["macro_auroc"]),
+                "macro AUROC of the committee",
+                f"{value['split']}, 95 % interval {_score(value['macro_auroc_low'])} to "
+                f"{_score(value['macro_auroc_high'])}",
+            )
+        )
+    released = results.config["release"]["recipe"]
+    if released in masks:
+        rivals = {name: masks[name]["miou"] or 0.0 for name in BASELINES if name in masks}
+        best = max(rivals, key=lambda name: rivals[name], default=None)
+        against = f"; best trivial baseline ({best}) {_score(rivals[best])}" if best else ""
+        tiles.append(
+            (
+                _score(masks[released]["miou"]),
+                f"mIoU of {released} masks",
+                f"{masks[released]['split']}, all pairs{against}",
+            )
+        )
+    if results.release:
+        tiles.append(
+            (f"{sum(results.release.values()):,}", "masks released", "with quality scores")
+        )
+    gains = results.scores.get("differences", pl.DataFrame())
+    if not gains.is_empty():
+        mine = gains.filter(
+            pl.col("class") == MEAN, pl.col("init") == "doll", pl.col("reference") == "random"
+        )
+        full = mine.filter(pl.col("tuning") == "full")
+        if not full.is_empty():
+            low, high = full["difference"].min(), full["difference"].max()
+            tiles.append(
+                (
+                    _signed(full["difference"].mean()),  # type: ignore[arg-type]
+                    "mIoU of the doll start over random",
+                    f"full tuning, {len(full)} settings from {_signed(low)} to {_signed(high)}",  # type: ignore[arg-type]
+                )
+            )
+    return tiles
+
+
+def _classifier(results: Results) -> dict[str, Any] | None:
+    table = results.scores.get("classifiers", pl.DataFrame())
+    if table.is_empty():
+        return None
+    splits = [split for split in ("test", "valid") if split in set(table["split"])]
+    committee = table.filter(pl.col("member") == COMMITTEE)
+    return {
+        "splits": {
+            split: list(committee.filter(pl.col("split") == split).iter_rows(named=True))
+            for split in splits
+        },
+        "members": list(
+            table.filter(pl.col("finding") == MACRO, pl.col("split") == splits[0]).iter_rows(
+                named=True
+            )
+        ),
+        "split": splits[0],
+        "macro": MACRO,
+    }
+
+
+def _masks(results: Results) -> dict[str, Any] | None:
+    table = results.scores.get("masks", pl.DataFrame())
+    split = headline_split(table)
+    if split is None or results.truth is None:
+        return None
+    order = [*results.config["recipes"], *BASELINES]
+    sections = []
+    for target in results.truth.targets:
+        here = table.filter(pl.col("target") == target, pl.col("split") == split)
+        means = {
+            (row["recipe"], row["slice"]): row
+            for row in here.filter(pl.col("finding") == MEAN).iter_rows(named=True)
+        }
+        each = {
+            (row["recipe"], row["finding"]): row
+            for row in here.filter(pl.col("slice") == "full").iter_rows(named=True)
+        }
+        findings = [f for f in results.findings if any((r, f) in each for r in order)]
+        sections.append(
+            {
+                "target": target,
+                "means": {
+                    name: [row for recipe in order if (row := means.get((recipe, name)))]
+                    for name in ("full", "positive")
+                },
+                "findings": findings,
+                "recipes": [recipe for recipe in order if (recipe, "full") in means],
+                "each": each,
+            }
+        )
+    return {
+        "split": split,
+        "sections": sections,
+        "others": [
+            s for s in ("test", "valid", "train") if s != split and s in set(table["split"])
+        ],
+        "by_split": {
+            (row["recipe"], row["split"]): row
+            for row in table.filter(
+                pl.col("target") == results.truth.targets[0],
+                pl.col("finding") == MEAN,
+                pl.col("slice") == "full",
+            ).iter_rows(named=True)
+        },
+        "order": order,
+    }
+
+
+def _task(results: Results, task: str) -> dict[str, Any]:
+    scores = results.scores.get("tasks", pl.DataFrame())
+    if scores.is_empty():
+        return {"rows": [], "classes": [], "each": {}, "patients": 0}
+    mine = scores.filter(pl.col("task") == task)
+    gains = {
+        (row["init"], row["tuning"], row["n"], row["reference"]): row
+        for row in results.scores["differences"]
+        .filter(pl.col("task") == task, pl.col("class") == MEAN)
+        .iter_rows(named=True)
+    }
+    order = list(results.tasks[task])
+    rows = [
+        row
+        | {
+            "random": gains.get((row["init"], row["tuning"], row["n"], "random")),
+            "imagenet": gains.get((row["init"], row["tuning"], row["n"], "imagenet")),
+        }
+        for row in mine.filter(pl.col("class") == MEAN).iter_rows(named=True)
+    ]
+    rows.sort(key=lambda row: (row["n_images"], order.index(f"{row['init']}-{row['tuning']}")))
+    classes = [name for name in mine["class"].unique(maintain_order=True) if name != MEAN]
+    each = {
+        (row["init"], row["tuning"], row["n"], row["class"]): row
+        for row in mine.iter_rows(named=True)
+    }
+    return {"rows": rows, "classes": classes, "each": each}

@@ -1,0 +1,102 @@
+"""summary.json: the headline numbers, for machines. Every number is finite or null."""
+
+import math
+from typing import Any
+
+import polars as pl
+
+from dollmaker.evaluate.baselines import BASELINES
+from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
+from dollmaker.evaluate.masks import MEAN
+from dollmaker.report.gather import Results, headline_split
+
+#: Slice of the headline.
+SLICE = "full"
+
+
+def summarize(results: Results) -> dict[str, Any]:
+    """The nested summary; sections that were not run are empty."""
+    return {
+        "dataset": results.config["dataset"],
+        "classifier": _classifier(results),
+        "masks": _masks(results),
+        "tasks": _tasks(results),
+        "seconds": {stage: finite(value) for stage, value in results.seconds.items()},
+    }
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or ``None`` where it is missing, NaN or infinite."""
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _classifier(results: Results) -> dict[str, Any]:
+    table = results.scores.get("classifiers", pl.DataFrame())
+    split = headline_split(table)
+    if split is None:
+        return {}
+    here = table.filter(pl.col("split") == split)
+    committee = {row["finding"]: row for row in _rows(here.filter(pl.col("member") == COMMITTEE))}
+    macro = here.filter(pl.col("finding") == MACRO, pl.col("member") != COMMITTEE)
+    return {
+        "macro_auroc": finite(committee[MACRO]["auroc"]),
+        "macro_auroc_low": finite(committee[MACRO]["auroc_low"]),
+        "macro_auroc_high": finite(committee[MACRO]["auroc_high"]),
+        "split": split,
+        "findings": {
+            name: finite(row["auroc"]) for name, row in committee.items() if name != MACRO
+        },
+        "members": {row["member"]: finite(row["auroc"]) for row in _rows(macro)},
+    }
+
+
+def _masks(results: Results) -> dict[str, Any]:
+    table = results.scores.get("masks", pl.DataFrame())
+    split = headline_split(table)
+    if split is None or results.truth is None:
+        return {}
+    headline = results.truth.targets[0]
+    here = table.filter(pl.col("split") == split, pl.col("slice") == SLICE)
+    summary: dict[str, Any] = {}
+    for recipe in (*results.config["recipes"], *BASELINES):
+        mine = here.filter(pl.col("recipe") == recipe)
+        means = {row["target"]: row for row in _rows(mine.filter(pl.col("finding") == MEAN))}
+        if headline not in means:
+            continue
+        each = mine.filter(pl.col("target") == headline, pl.col("finding") != MEAN)
+        summary[recipe] = {
+            **_numbers(means[headline]),
+            "split": split,
+            "target": headline,
+            "slice": SLICE,
+            "pairs": means[headline]["n"],
+            "findings": {row["finding"]: finite(row["miou"]) for row in _rows(each)},
+            "targets": {name: _numbers(row) for name, row in means.items()},
+        }
+    return summary
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    numbers = {name: finite(row[name]) for name in ("miou", "dice", "hit_rate", "auprc")}
+    return numbers | {"low": finite(row["miou_low"]), "high": finite(row["miou_high"])}
+
+
+def _tasks(results: Results) -> dict[str, Any]:
+    table = results.scores.get("tasks", pl.DataFrame())
+    summary: dict[str, Any] = {}
+    if table.is_empty():
+        return summary
+    for row in _rows(table.filter(pl.col("class") == MEAN)):
+        place = summary.setdefault(row["task"], {}).setdefault(row["init"], {})
+        place.setdefault(row["tuning"], {})[row["n"]] = {
+            "miou": finite(row["miou"]),
+            "low": finite(row["miou_low"]),
+            "high": finite(row["miou_high"]),
+            "dice": finite(row["dice"]),
+            "seeds": [finite(value) for value in row["seeds"]],
+        }
+    return summary
+
+
+def _rows(table: pl.DataFrame) -> list[dict[str, Any]]:
+    return list(table.iter_rows(named=True))

@@ -1,0 +1,402 @@
+"""Scores and their bootstrap intervals, with numpy alone.
+
+Labels are 1 and 0; every other value (uncertain, blank, NaN) leaves its row out, and so does a
+score that is NaN. What cannot be computed (one class only, two empty masks) is NaN, and means
+over images or findings pass over NaN.
+
+Shapes: N rows (images or pixels), R bootstrap replicates, K columns (findings or classes).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+#: A statistic of weighted rows: weights (r, N) -> values (r,). Weight 1 for all is the point.
+Statistic = Callable[[Floats], Floats]
+
+#: Elements of the largest temporary array of a bootstrap: 32 MB of float64.
+_BLOCK = 4_000_000
+
+
+class Interval(NamedTuple):
+    """A statistic with its 95 % bootstrap interval.
+
+    Attributes:
+        point: The statistic of the data as they are.
+        low: 2.5th percentile of the replicates.
+        high: 97.5th percentile.
+    """
+
+    point: float
+    low: float
+    high: float
+
+
+# --- ranking ------------------------------------------------------------------------------------
+
+
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Area under the ROC curve: the share of (positive, negative) pairs in the right order.
+
+    Ties count one half (Mann-Whitney).
+
+    Args:
+        labels: (N,) of 1 and 0; rows with another value are left out.
+        scores: (N,) higher means positive; rows with NaN are left out.
+
+    Returns:
+        0..1, or NaN when a class is missing.
+    """
+    ranking = _Ranking(labels, scores)
+    return float(ranking.auroc(ranking.ones())[0])
+
+
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Area under the precision-recall curve as a sum over recall steps, without interpolation.
+
+    Args:
+        labels: (N,) of 1 and 0; rows with another value are left out.
+        scores: (N,) higher means positive; rows with NaN are left out.
+
+    Returns:
+        0..1, or NaN when there is no positive.
+    """
+    truth, values = np.asarray(labels).ravel(), np.asarray(scores).ravel()
+    known = ~np.isnan(values)
+    positives = np.sort(values[known & (truth == 1)])
+    if not len(positives):
+        return float("nan")
+    everything = np.sort(values[known & ((truth == 0) | (truth == 1))])
+    # Recall grows only at the scores of positives: look those up instead of ranking all labels,
+    # which takes a tenth of the time on the pixels of a large image.
+    levels, found = np.unique(positives, return_counts=True)
+    below = np.searchsorted(everything, levels, side="left")
+    above = np.cumsum(found[::-1])[::-1]
+    return float((found * above / (len(everything) - below)).sum() / len(positives))
+
+
+class _Ranking:
+    """Rows in falling order of score, with the last row of each group of equal scores."""
+
+    def __init__(self, labels: npt.ArrayLike, scores: npt.ArrayLike) -> None:
+        truth = np.asarray(labels).ravel()
+        values = np.asarray(scores).ravel()
+        valid = ((truth == 0) | (truth == 1)) & ~np.isnan(values)
+        order = np.flatnonzero(valid)
+        order = order[np.argsort(-values[order], kind="stable")]
+        self.size = len(truth)
+        self.order = order
+        self.positive = truth[order] == 1
+        ranked = values[order]
+        last = np.ones(len(order), dtype=bool)
+        last[:-1] = ranked[1:] != ranked[:-1]
+        self.last = np.flatnonzero(last)
+
+    def ones(self) -> Floats:
+        return np.ones((1, self.size))
+
+    def _cumulated(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Weight of positives and of negatives at or above each distinct score, (r, T)."""
+        ranked = weights[:, self.order]
+        above = np.cumsum(ranked, axis=1)[:, self.last]
+        positives = np.cumsum(ranked * self.positive, axis=1)[:, self.last]
+        return positives, above - positives
+
+    def auroc(self, weights: Floats) -> Floats:
+        if not len(self.order):
+            return np.full(len(weights), np.nan)
+        positives, negatives = self._cumulated(weights)
+        steps = np.diff(negatives, axis=1, prepend=0.0)
+        before = positives - np.diff(positives, axis=1, prepend=0.0) / 2
+        pairs = positives[:, -1] * negatives[:, -1]
+        return _ratio((before * steps).sum(axis=1), pairs)
+
+    def average_precision(self, weights: Floats) -> Floats:
+        if not len(self.order):
+            return np.full(len(weights), np.nan)
+        positives, negatives = self._cumulated(weights)
+        precision = positives / np.maximum(positives + negatives, 1e-300)
+        steps = np.diff(positives, axis=1, prepend=0.0)
+        return _ratio((precision * steps).sum(axis=1), positives[:, -1])
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """The quotient, NaN where the denominator is zero."""
+    result = np.full(np.broadcast(above, below).shape, np.nan)
+    np.divide(above, below, out=result, where=below > 0)
+    return result
+
+
+# --- overlap ------------------------------------------------------------------------------------
+
+
+def iou(prediction: Array, truth: Array, ignore: Array | None = None) -> Any:
+    """Intersection over union.
+
+    Args:
+        prediction: bool (..., H, W).
+        truth: bool (..., H, W).
+        ignore: bool (..., H, W), pixels that count for neither; ``None`` for none.
+
+    Returns:
+        0..1 of shape (...) (a number for two masks), NaN where both are empty.
+    """
+    overlap, predicted, true = _areas(prediction, truth, ignore)
+    return _ratio(overlap, predicted + true - overlap)[()]
+
+
+def dice(prediction: Array, truth: Array, ignore: Array | None = None) -> Any:
+    """Dice coefficient, twice the intersection over the sum of both areas. As :func:`iou`."""
+    overlap, predicted, true = _areas(prediction, truth, ignore)
+    return _ratio(2 * overlap, predicted + true)[()]
+
+
+def _areas(prediction: Array, truth: Array, ignore: Array | None) -> tuple[Floats, Floats, Floats]:
+    predicted, true = np.asarray(prediction, dtype=bool), np.asarray(truth, dtype=bool)
+    if predicted.shape != true.shape:
+        raise ValueError(f"prediction has shape {predicted.shape}, truth {true.shape}")
+    if ignore is not None:
+        counted = ~np.asarray(ignore, dtype=bool)
+        predicted, true = predicted & counted, true & counted
+    areas = (np.count_nonzero(m, axis=(-2, -1)) for m in (predicted & true, predicted, true))
+    overlap, of_prediction, of_truth = (np.asarray(area, dtype=np.float64) for area in areas)
+    return overlap, of_prediction, of_truth
+
+
+def hit(values: Array, truth: Array) -> float:
+    """Whether the highest pixel of a map lies inside the truth (CheXlocalize's hit rate).
+
+    Args:
+        values: Map of reals (H, W).
+        truth: bool (H, W).
+
+    Returns:
+        1.0 or 0.0; where several pixels share the maximum, the share of them inside; NaN when
+        the truth is empty.
+    """
+    inside = np.asarray(truth, dtype=bool)
+    if not inside.any():
+        return float("nan")
+    plain = np.asarray(values)
+    return float(inside[plain == plain.max()].mean()) if not np.isnan(plain).any() else float("nan")
+
+
+# --- bootstrap ----------------------------------------------------------------------------------
+
+
+def resamples(count: int, groups: Any | None, replicates: int, seed: int) -> Iterator[Floats]:
+    """How often each row is drawn in each replicate, in blocks of replicates.
+
+    Whole groups are drawn with replacement. The draws depend on the seed and on the set of
+    groups, not on the size of the blocks.
+
+    Args:
+        count: Number of rows N.
+        groups: (N,) the group of each row, e.g. its patient; ``None`` draws single rows.
+        replicates: Number of replicates R.
+        seed: Seed of the draws.
+
+    Yields:
+        Weights (r, N); the r of all blocks sum to R.
+    """
+    number = np.arange(count)
+    if groups is not None:
+        number = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].reshape(-1)
+    total = int(number.max(initial=-1)) + 1
+    rng = np.random.default_rng(seed)
+    rows = max(1, min(replicates, _BLOCK // max(1, count)))
+    for start in range(0, replicates, rows):
+        block = np.empty((min(rows, replicates - start), count))
+        for row in block:
+            drawn = rng.integers(total, size=total) if total else np.zeros(0, dtype=np.int64)
+            row[:] = np.bincount(drawn, minlength=total)[number]
+        yield block
+
+
+def bootstrap(
+    statistic: Statistic, count: int, groups: Any | None, replicates: int, seed: int
+) -> Interval:
+    """The 95 % percentile interval of any statistic of weighted rows.
+
+    Args:
+        statistic: Maps weights (r, N) to values (r,); replicates that give NaN are passed over.
+        count: Number of rows N.
+        groups: (N,) rows that are drawn together; ``None`` draws single rows.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
+    """
+    point = float(statistic(np.ones((1, count)))[0]) if count else float("nan")
+    if np.isnan(point):
+        return Interval(float("nan"), float("nan"), float("nan"))
+    drawn = [statistic(weights) for weights in resamples(count, groups, replicates, seed)]
+    return _interval(point, np.concatenate(drawn))
+
+
+def _interval(point: float, replicates: Floats) -> Interval:
+    known = replicates[~np.isnan(replicates)]
+    if np.isnan(point) or not len(known):
+        return Interval(point, float("nan"), float("nan"))
+    low, high = np.percentile(known, (2.5, 97.5))
+    return Interval(point, float(low), float(high))
+
+
+def bootstrap_interval(
+    values: npt.ArrayLike, groups: Any | None = None, *, replicates: int = 1000, seed: int = 0
+) -> Interval:
+    """Mean with its interval.
+
+    Args:
+        values: (N,), or (N, K) for the mean over K columns of each column's mean over rows, the
+            rows being drawn jointly. NaN is passed over.
+        groups: (N,) rows that are drawn together; ``None`` draws single rows.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
+    """
+    statistic = mean_statistic(values)
+    return bootstrap(statistic, len(np.asarray(values)), groups, replicates, seed)
+
+
+def column_intervals(
+    values: npt.ArrayLike, groups: Any | None = None, *, replicates: int = 1000, seed: int = 0
+) -> list[Interval]:
+    """The mean over columns and the mean of each column, with intervals from the same draws.
+
+    Args:
+        values: (N, K), rows drawn jointly; NaN is passed over.
+        groups: (N,) rows that are drawn together; ``None`` draws single rows.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
+
+    Returns:
+        1 + K intervals: of the mean as in :func:`bootstrap_interval`, then of each column.
+    """
+    columns = _columns(values)
+    means = _column_means(columns)
+
+    def all_means(weights: Floats) -> Floats:
+        each = means(weights)
+        return np.column_stack([nanmean(each, axis=1), each])
+
+    points = all_means(np.ones((1, len(columns))))[0]
+    blocks = [all_means(w) for w in resamples(len(columns), groups, replicates, seed)]
+    drawn = np.concatenate(blocks) if len(columns) else np.zeros((0, len(points)))
+    return [_interval(float(point), drawn[:, k]) for k, point in enumerate(points)]
+
+
+def paired_difference_interval(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    groups: Any | None = None,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Difference of means, first minus second, on the same rows, with its interval.
+
+    Args:
+        first: (N,) or (N, K) as in :func:`bootstrap_interval`.
+        second: Values of the same rows.
+        groups: (N,) rows that are drawn together; ``None`` draws single rows.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
+    """
+    left, right = mean_statistic(first), mean_statistic(second)
+    count = len(np.asarray(first))
+    if count != len(np.asarray(second)):
+        raise ValueError("first and second must have the same rows")
+    return bootstrap(lambda w: left(w) - right(w), count, groups, replicates, seed)
+
+
+def auroc_interval(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    patients: Any | None = None,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """AUROC with its interval over patients.
+
+    Args:
+        labels: (N,), or (N, K) for the mean over the columns that have both classes.
+        scores: Same shape.
+        patients: (N,) patient of each row; ``None`` makes every row its own.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
+    """
+    return _ranking_interval(_Ranking.auroc, labels, scores, patients, replicates, seed)
+
+
+def average_precision_interval(
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    patients: Any | None = None,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Interval:
+    """Average precision with its interval over patients. As :func:`auroc_interval`."""
+    return _ranking_interval(_Ranking.average_precision, labels, scores, patients, replicates, seed)
+
+
+def _ranking_interval(
+    score: Callable[[_Ranking, Floats], Floats],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    patients: Any | None,
+    replicates: int,
+    seed: int,
+) -> Interval:
+    truth, values = _columns(labels), _columns(scores)
+    pairs = zip(truth.T, values.T, strict=True)
+    rankings = [_Ranking(column, value) for column, value in pairs]
+
+    def statistic(weights: Floats) -> Floats:
+        if not rankings:
+            return np.full(len(weights), np.nan)
+        each = np.stack([score(ranking, weights) for ranking in rankings], axis=1)
+        return np.asarray(nanmean(each, axis=1))
+
+    return bootstrap(statistic, len(truth), patients, replicates, seed)
+
+
+def mean_statistic(values: npt.ArrayLike) -> Statistic:
+    """The statistic 'mean over columns of the weighted mean over rows', NaN passed over.
+
+    Args:
+        values: (N,) or (N, K).
+    """
+    means = _column_means(_columns(values))
+    return lambda weights: np.asarray(nanmean(means(weights), axis=1))
+
+
+def _column_means(columns: Array) -> Statistic:
+    """Weights (r, N) -> weighted mean of each column (r, K), NaN passed over."""
+    known = ~np.isnan(columns)
+    filled = np.where(known, columns, 0.0).astype(np.float64)
+
+    def statistic(weights: Floats) -> Floats:
+        # einsum instead of @: the same bits whatever the number of BLAS threads.
+        total = np.einsum("rn,nk->rk", weights, filled)
+        seen = np.einsum("rn,nk->rk", weights, known.astype(np.float64))
+        return _ratio(total, seen)
+
+    return statistic
+
+
+def nanmean(values: Array, axis: int | None = None) -> Any:
+    """Mean that passes over NaN, without numpy's warning; NaN when nothing is left."""
+    plain = np.asarray(values, dtype=np.float64)
+    known = ~np.isnan(plain)
+    total = np.where(known, plain, 0.0).sum(axis=axis)
+    return _ratio(np.asarray(total), np.asarray(known.sum(axis=axis), dtype=np.float64))[()]
+
+
+def _columns(values: npt.ArrayLike) -> Array:
+    plain = np.asarray(values)
+    return plain[:, None] if plain.ndim == 1 else plain

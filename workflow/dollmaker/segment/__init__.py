@@ -1,0 +1,1 @@
+"""Segment: a segmentation network is pre-trained end to end on the release."""

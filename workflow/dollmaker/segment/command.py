@@ -1,0 +1,33 @@
+"""``dollmaker segment``."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the options."""
+    parser.add_argument("--config", required=True, help="configuration file or inline JSON")
+    parser.add_argument("--index", type=Path, required=True, help="index of the images")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
+    parser.add_argument("--release", type=Path, required=True, help="folder of the release")
+    parser.add_argument(
+        "--committee", type=Path, nargs="*", default=[], help="folders of the members"
+    )
+    parser.add_argument("--weights-root", type=Path, required=True, help="folder of weights files")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Train the segmenter."""
+    from dollmaker import config
+    from dollmaker.segment.stage import train_segmenter
+
+    train_segmenter(
+        config.load(arguments.config),
+        arguments.index,
+        arguments.images,
+        arguments.release,
+        arguments.committee,
+        arguments.weights_root,
+        arguments.output,
+    )

@@ -1,0 +1,193 @@
+"""The release as training data: which pixels are a finding, background, or unknown."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from dollmaker.augment import IGNORE, Kind, augment, make_transform
+from dollmaker.errors import ArtifactError
+from dollmaker.findings import ABSENT, BLANK, PRESENT
+from dollmaker.shards import ImageShards, Shard
+
+Masks = npt.NDArray[np.uint8]
+
+#: What a finding of an image is without its mask: all background, or unknown.
+_EMPTY, _UNKNOWN, _MASK = 0, 1, 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Targets:
+    """What is known of each image and finding, without the pixels.
+
+    Attributes:
+        index: Rows of the index, one per image that teaches something (N rows).
+        findings: The K localized findings.
+        state: (N, K): all background, unknown, or a mask.
+        row: (N, K) row of the mask in the shard of masks; -1 where there is none.
+        quality: (N, K) quality of the mask in 0..1; 1 where there is none.
+    """
+
+    index: pl.DataFrame
+    findings: list[str]
+    state: npt.NDArray[np.int8]
+    row: npt.NDArray[np.int64]
+    quality: npt.NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+def list_targets(
+    index: pl.DataFrame,
+    findings: Sequence[str],
+    masks: Mapping[str, npt.NDArray[Any]],
+    *,
+    blank: Literal["zeros", "ignore"],
+    source: str,
+) -> Targets:
+    """Join the labels of a split with its released masks.
+
+    A positive finding is its kept mask, and unknown everywhere without one; an absent finding is
+    background; one that was not mentioned is background or unknown as classifiers treat it; an
+    uncertain one is unknown. Images count when the release looked at them (they have a row there)
+    or when they are true negatives (no positive finding); those of which nothing is known do not.
+
+    Args:
+        index: Rows of the index of one split.
+        findings: The localized findings.
+        masks: Table of the split's shard of masks.
+        blank: ``zeros`` or ``ignore``, as ``classify.blank``.
+        source: The shard, for messages.
+
+    Raises:
+        ArtifactError: If the table lacks a column.
+    """
+    for column in ("image_id", "finding", "quality"):
+        if column not in masks:
+            raise ArtifactError(f"{source} has no column {column!r}; make the release again.")
+    labels = index.select(pl.col(list(findings)).fill_null(BLANK)).to_numpy().astype(np.int8)
+    places = {image_id: i for i, image_id in enumerate(index["image_id"])}
+    columns = {finding: k for k, finding in enumerate(findings)}
+    row = np.full(labels.shape, -1, np.int64)
+    quality = np.ones(labels.shape, np.float32)
+    seen = np.zeros(len(index), bool)
+    kept = masks.get("kept", np.ones(len(masks["image_id"]), bool))
+    pairs = zip(masks["image_id"], masks["finding"], kept, masks["quality"], strict=True)
+    for number, (image_id, finding, good, value) in enumerate(pairs):
+        i, k = places.get(image_id), columns.get(finding)
+        if i is None or k is None:
+            continue
+        seen[i] = True
+        if good and labels[i, k] == PRESENT:
+            row[i, k], quality[i, k] = number, value
+    state = np.full(labels.shape, _UNKNOWN, np.int8)
+    state[labels == ABSENT] = _EMPTY
+    if blank == "zeros":
+        state[labels == BLANK] = _EMPTY
+    state[row >= 0] = _MASK
+    use = (seen | ~(labels == PRESENT).any(1)) & (state != _UNKNOWN).any(1)
+    return Targets(
+        index=index.filter(pl.Series(use, dtype=pl.Boolean)),
+        findings=list(findings),
+        state=state[use],
+        row=row[use],
+        quality=quality[use],
+    )
+
+
+def read_mask_table(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """Table and header of a shard of masks."""
+    with Shard(path, "masks") as shard:
+        return shard.table(), shard.header
+
+
+class ReleasedMasks:
+    """The masks of one split, read on demand; opened on first use in each process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._shard: Shard | None = None
+
+    def read(self, row: int, size: int) -> Masks:
+        """One mask, uint8 (size, size).
+
+        Raises:
+            ArtifactError: If it lies on another grid.
+        """
+        if self._shard is None:
+            self._shard = Shard(self.path, "masks")
+        mask = self._shard.read("mask", row)
+        if mask.shape != (size, size):
+            raise ArtifactError(
+                f"masks of {self.path} are {mask.shape[-1]} pixels wide, images {size}; make the "
+                "release again."
+            )
+        return mask.astype(np.uint8, copy=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_shard": None}
+
+
+class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Images with pseudo-masks and their weights, indexed by (epoch, index).
+
+    Items are image uint8 (C, H, W), masks uint8 (K, H, W) with 255 = ignore, and the weight of
+    each mask (K,).
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        images: ImageShards,
+        masks: ReleasedMasks,
+        *,
+        kind: Kind,
+        quality_weight: bool,
+        seed: int,
+    ) -> None:
+        self._places = targets.index.select("shard", "row").rows()
+        self._targets = targets
+        self._images = images
+        self._masks = masks
+        self._transform = make_transform(kind)
+        self._quality_weight = quality_weight
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        epoch, i = key
+        image, masks = (torch.from_numpy(array) for array in self.read(i))
+        moved, target = augment(
+            self._transform, image, masks, seed=self._seed, epoch=epoch, index=i
+        )
+        quality = torch.from_numpy(self._targets.quality[i])
+        weights = quality if self._quality_weight else torch.ones_like(quality)
+        return moved, masks if target is None else target, weights
+
+    def read(self, i: int) -> tuple[Masks, Masks]:
+        """Image (C, H, W) and masks (K, H, W) as stored, without augmentation."""
+        image = self._images.read(*self._places[i])
+        size = image.shape[-1]
+        masks = np.zeros((len(self._targets.findings), size, size), np.uint8)
+        for k, state in enumerate(self._targets.state[i]):
+            if state == _UNKNOWN:
+                masks[k] = IGNORE
+            elif state == _MASK:
+                masks[k] = self._masks.read(int(self._targets.row[i, k]), size)
+        return image, masks
+
+    def batches(self, size: int) -> Iterator[tuple[Masks, Masks]]:
+        """Images (b, C, H, W) and masks (b, K, H, W) in order, as stored."""
+        for start in range(0, len(self), size):
+            items = [self.read(i) for i in range(start, min(start + size, len(self)))]
+            yield np.stack([image for image, _ in items]), np.stack([mask for _, mask in items])

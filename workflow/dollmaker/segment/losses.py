@@ -1,0 +1,70 @@
+"""Pixel losses of independent findings (multi-label), with pixels that do not count.
+
+Shapes: B images, K findings or classes, H x W pixels. Targets are 1 (finding), 0 (background)
+and 255 (ignore).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from dollmaker.augment import IGNORE
+
+Kind = Literal["bce_dice", "focal"]
+
+_GAMMA = 2.0
+
+
+def pixel_loss(
+    logits: Tensor,
+    targets: Tensor,
+    weights: Tensor | None = None,
+    *,
+    kind: Kind = "bce_dice",
+    background_weight: float = 1.0,
+) -> Tensor:
+    """The loss of a batch.
+
+    ``bce_dice`` is cross-entropy plus soft Dice (Milletari et al. 2016). Dice says nothing where
+    a target is empty, so it is taken over the other masks only and cross-entropy teaches absence.
+    ``focal`` is the focal loss with gamma 2 (Lin et al. 2017).
+
+    Args:
+        logits: (B, K, H, W), of any float type; the loss is computed in float32.
+        targets: uint8 (B, K, H, W).
+        weights: Weight of each mask, (B, K), e.g. its quality; ``None`` weighs all alike.
+        kind: Which loss.
+        background_weight: Weight of background pixels in the cross-entropy or focal loss
+            (0.1 in Li et al., arXiv 2207.03335).
+
+    Returns:
+        A scalar; 0 with a gradient of 0 when no pixel counts.
+    """
+    x = logits.float()
+    known = targets != IGNORE
+    truth = (targets == 1).float()
+    mask_weights = x.new_ones(x.shape[:2]) if weights is None else weights.float()
+    pixels = (
+        torch.where(targets == 1, 1.0, background_weight) * known * mask_weights[..., None, None]
+    )
+    entropy = binary_cross_entropy_with_logits(x, truth, reduction="none")
+    if kind == "focal":
+        # 1 - p of the right answer is sigmoid of minus its logit; exact for large logits.
+        entropy = entropy * torch.sigmoid(torch.where(truth == 1, -x, x)) ** _GAMMA
+    loss = _weighted_mean(entropy, pixels)
+    return loss if kind == "focal" else loss + _dice(x, truth, known, mask_weights)
+
+
+def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:
+    """1 - soft Dice of each mask, averaged over the masks that are not empty."""
+    probability = torch.sigmoid(x) * known
+    overlap = (probability * truth).sum((2, 3))
+    total = (probability + truth).sum((2, 3))
+    present = truth.sum((2, 3)) > 0
+    return _weighted_mean(1 - 2 * overlap / total.clamp(min=1e-6), weights * present)
+
+
+def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / weights.sum().clamp(min=1e-6)

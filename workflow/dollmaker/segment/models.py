@@ -1,0 +1,232 @@
+"""Segmentation networks of segmentation-models-pytorch by name, and their starting weights.
+
+Nothing is ever downloaded: networks start from random numbers or from local files.
+"""
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
+from torch import Tensor, nn
+
+from dollmaker.errors import ArtifactError, ModelError, unknown
+from dollmaker.files import read_json, sha256_file
+from dollmaker.weights import adapt_images, load_weights, read_weights
+
+ARCHITECTURES: dict[str, str] = {
+    name: model.__name__ for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
+}
+
+#: Arguments that this project sets itself, or that would change what the network returns.
+_RESERVED = (
+    "encoder_name",
+    "encoder_weights",
+    "in_channels",
+    "classes",
+    "activation",
+    "aux_params",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What a network expects: ``(x / 255 - mean) / std``.
+
+    Attributes:
+        channels: 1 or 3.
+        size: Side in pixels.
+        mean: Subtracted from images in [0, 1].
+        std: Images are divided by it.
+    """
+
+    channels: int
+    size: int
+    mean: float = 0.5
+    std: float = 0.5
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Stored images, uint8 (B, C, H, W), to float32 (B, channels, size, size)."""
+        x = adapt_images(images, **asdict(self))
+        return x.contiguous(memory_format=torch.channels_last)
+
+
+def create(
+    options: Mapping[str, Any], *, channels: int, classes: int, size: int, seed: int
+) -> nn.Module:
+    """A network with random weights that depend on the seed alone.
+
+    The encoder draws its random numbers first, then the decoder, then the head: networks of one
+    architecture and seed have the same decoder whatever is loaded into the encoder afterwards.
+
+    Args:
+        options: ``architecture``, ``encoder`` and ``arguments`` of the section ``segment``.
+        channels: Channels of the input.
+        classes: Channels of the output (logits).
+        size: Side of the images, to refuse what the network cannot take.
+        seed: Seed of the weights.
+
+    Raises:
+        ModelError: If a name is unknown, or architecture, encoder, arguments and size do not fit.
+    """
+    architecture, encoder = str(options["architecture"]), str(options["encoder"])
+    arguments = dict(options["arguments"])
+    _check_names(architecture, encoder)
+    for name in _RESERVED:
+        if name in arguments:
+            raise ModelError(f"segment.arguments may not hold {name!r}; remove it.")
+    title = f"{ARCHITECTURES[architecture.lower()]} with encoder {encoder}"
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            model: nn.Module = smp.create_model(
+                architecture, encoder, encoder_weights=None, in_channels=channels, classes=classes,
+                **arguments,
+            )  # fmt: skip
+    except Exception as error:  # the libraries raise many types for combinations that do not fit
+        raise ModelError(
+            f"cannot make {title} ({_first_line(error)}); correct segment.arguments."
+        ) from None
+    _check_size(model, title, channels, size)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _check_names(architecture: str, encoder: str) -> None:
+    if architecture.lower() not in ARCHITECTURES:
+        raise ModelError(unknown("architecture", architecture, ARCHITECTURES.values()))
+    if encoder in NATIVE_ENCODERS:
+        return
+    if encoder.startswith("tu-") and timm.is_model(encoder.removeprefix("tu-").split(".")[0]):
+        return
+    known = [*NATIVE_ENCODERS, *(f"tu-{name}" for name in timm.list_models())]
+    close = difflib.get_close_matches(encoder, known, n=5, cutoff=0.5)
+    close += [name for name in known if name == f"tu-{encoder}" and name not in close]
+    hint = f"did you mean {', '.join(close)}? " if close else ""
+    raise ModelError(
+        f"unknown encoder {encoder!r}; {hint}Use one of: {', '.join(NATIVE_ENCODERS)}, or tu- and "
+        "the name of a timm network."
+    )
+
+
+def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
+    """A forward pass of zeros: sizes that are not divisible show here, before hours of work."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            out = model(torch.zeros(1, channels, size, size))
+    except Exception as error:
+        raise ModelError(
+            f"{title} does not take images of {size} pixels ({_first_line(error)}); set "
+            "prepare.size to a multiple of 32 (ViT: give img_size in segment.arguments)."
+        ) from None
+    if out.shape[-2:] != (size, size):
+        raise ModelError(
+            f"{title} gives {out.shape[-1]} pixels for {size}; set prepare.size to a multiple "
+            "of 32."
+        )
+    model.train()
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights an encoder starts from.
+
+    Attributes:
+        state: Name -> tensor; empty for random weights.
+        input: What the network that they come from expects.
+        sha256: Checksum of the file; empty for random weights.
+        source: For messages.
+    """
+
+    state: dict[str, Tensor]
+    input: Input
+    sha256: str
+    source: str
+
+    def load(self, encoder: nn.Module) -> None:
+        """Fill an encoder, in place.
+
+        Raises:
+            ModelError: If the weights belong to another network.
+        """
+        if self.state:
+            load_weights(encoder, self.state, source=self.source)
+
+
+def find_start(
+    init: str, committee: Sequence[Path], weights_root: Path, *, channels: int, size: int
+) -> Start:
+    """The configured start of the encoder.
+
+    Args:
+        init: ``random``, the name of a committee member, or a file under ``weights_root``.
+        committee: Folders of the members.
+        weights_root: Folder of local weights.
+        channels: Channels of the images.
+        size: Side of the images.
+
+    Raises:
+        ModelError: If it is neither, or the file is not usable.
+    """
+    spec = Input(channels=channels, size=size)
+    if init == "random":
+        return Start(state={}, input=spec, sha256="", source="random weights")
+    members = {folder.name: folder for folder in committee}
+    if init in members:
+        return member_start(members[init], channels=channels, size=size)
+    if not (weights_root / init).is_file():
+        names = "".join(f"{name}, " for name in members)
+        raise ModelError(
+            f"segment.init {init!r} is no committee member and no file under {weights_root}; use "
+            f"random, {names}or the name of a safetensors file there."
+        )
+    return file_start(weights_root / init, channels=channels, size=size)
+
+
+def member_start(folder: Path, *, channels: int, size: int) -> Start:
+    """A committee member as start: its weights and its normalisation.
+
+    Channels and size stay those of the images: a first convolution is adapted without changing
+    what it computes (see :func:`dollmaker.weights.load_weights`).
+
+    Raises:
+        ArtifactError: If its description is missing or damaged.
+        ModelError: If its weights are not usable.
+    """
+    description = read_json(folder / "model.json")
+    try:
+        theirs, architecture = description["input"], description["architecture"]
+        spec = Input(
+            channels=channels, size=size, mean=float(theirs["mean"]), std=float(theirs["std"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder / 'model.json'} lacks {error}; train the member {folder.name} again."
+        ) from None
+    file = folder / "model.safetensors"
+    state = read_weights(file)
+    source = f"committee member {folder.name} ({architecture})"
+    return Start(state=state, input=spec, sha256=sha256_file(file), source=source)
+
+
+def file_start(file: Path, *, channels: int, size: int) -> Start:
+    """A weights file as start.
+
+    Raises:
+        ModelError: If it is missing or is not safetensors.
+    """
+    state = read_weights(file)
+    spec = Input(channels=channels, size=size)
+    return Start(state=state, input=spec, sha256=sha256_file(file), source=f"weights file {file}")

@@ -1,0 +1,157 @@
+"""The stage: train a segmenter on a release, write it."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import nn
+
+from dollmaker import devices, findings, provenance
+from dollmaker.errors import DataError
+from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, write_text
+from dollmaker.prepare.stage import read_index
+from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
+from dollmaker.segment.models import ARCHITECTURES, Input, create, find_start
+from dollmaker.segment.train import SegmenterTraining, pseudo_miou
+from dollmaker.shards import ImageShards
+from dollmaker.training import fit, train_loader
+
+
+def train_segmenter(
+    config: dict[str, Any],
+    index_file: Path,
+    images_folder: Path,
+    release: Path,
+    committee: Sequence[Path],
+    weights_root: Path,
+    output: Path,
+) -> None:
+    """Train the configured network on the masks of a release and write its folder.
+
+    Args:
+        config: The resolved configuration (sections prepare, classify, attribute, segment).
+        index_file: The index.
+        images_folder: Folder of the image shards.
+        release: Folder of the release.
+        committee: Folders of the members, for ``segment.init``.
+        weights_root: Folder of local weights files.
+        output: Folder to make.
+
+    Raises:
+        DataError: If the release has no mask to train on.
+        ModelError: If network, weights or device are unknown, missing or do not fit.
+    """
+    options, prepare, seed = config["segment"], config["prepare"], config["seed"]
+    device = devices.choose(config["device"])
+    index, names = read_index(index_file)
+    names = findings.localized(names, config["attribute"]["findings"])
+    channels, size = prepare["channels"], prepare["size"]
+    model = create(options, channels=channels, classes=len(names), size=size, seed=seed)
+    start = find_start(options["init"], committee, weights_root, channels=channels, size=size)
+    start.load(model.get_submodule("encoder"))
+
+    images = ImageShards(images_folder)
+    data, headers = {}, {}
+    blank = config["classify"]["blank"]
+    for split in ("train", "valid"):
+        rows = index.filter(pl.col("split") == split)
+        path = release / "masks" / f"{split}.h5"
+        # A data set without validation images may have no file for them in its release.
+        if split == "valid" and rows.is_empty() and not path.exists():
+            continue
+        table, headers[split] = read_mask_table(path)
+        targets = list_targets(rows, names, table, blank=blank, source=str(path))
+        if split == "train" and not (targets.row >= 0).any():
+            raise DataError(f"{path} has no kept mask to train on; loosen the gate of the recipe.")
+        data[split] = PseudoLabelled(
+            targets,
+            images,
+            ReleasedMasks(path),
+            kind=options["augment"],
+            quality_weight=options["quality_weight"],
+            seed=seed,
+        )
+
+    def validate(current: nn.Module) -> float:
+        if "valid" not in data:
+            return float("nan")
+        return pseudo_miou(current, data["valid"], start.input, device)
+
+    sums = release / "SHA256SUMS"
+    inputs = {"index": sha256_file(index_file)}
+    inputs["release"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
+    if start.sha256:
+        inputs["weights"] = start.sha256
+    header = provenance.header("segment", options, seed=seed, inputs=inputs)
+    loader = train_loader(data["train"], batch_size=options["batch_size"], seed=seed, device=device)
+    module = SegmenterTraining(
+        model.to(device), start.input, validate, options, len(loader) * options["epochs"]
+    )
+    work = work_folder(output, provenance.digest([header, vars(start.input), names, blank]))
+    fit(
+        module,
+        loader,
+        epochs=options["epochs"],
+        seed=seed,
+        device=device,
+        precision=options["precision"],
+        work=work,
+        label="segment",
+    )
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        save(folder, model, options, names, start.input, curve=module.curve, header=header)
+    shutil.rmtree(work)
+
+
+def save(
+    folder: Path,
+    model: nn.Module,
+    options: dict[str, Any],
+    names: list[str],
+    spec: Input,
+    **more: Any,
+) -> None:
+    """Write a network as segmentation-models-pytorch does, and what it expects and predicts."""
+    architecture = ARCHITECTURES[options["architecture"].lower()]
+    write_text(folder / "README.md", _card(architecture, options["encoder"], names, spec))
+    plain: Any = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    plain.save_pretrained(folder)  # keeps a README that exists
+    write_json(
+        folder / "segmenter.json",
+        {
+            "findings": names,
+            "input": vars(spec),
+            "architecture": architecture,
+            "encoder": options["encoder"],
+            "init": options["init"],
+            **more,
+            "sha256": sha256_file(folder / "model.safetensors"),
+        },
+    )
+
+
+def _card(architecture: str, encoder: str, names: list[str], spec: Input) -> str:
+    listed = "\n".join(f"{k}. {name}" for k, name in enumerate(names))
+    mean, std = np.format_float_positional(spec.mean), np.format_float_positional(spec.std)
+    return f"""# {architecture} with encoder {encoder}, pre-trained on pseudo-masks
+
+```python
+import segmentation_models_pytorch as smp
+
+model = smp.from_pretrained("segmenter").eval()
+# x: (B, {spec.channels}, {spec.size}, {spec.size}), values in 0..255
+logits = model((x / 255 - {mean}) / {std})
+```
+
+Each output channel is a finding of its own; it is present where the logit is above 0:
+
+{listed}
+
+The masks it learned from are explanations of classifiers, not drawn by people.
+Not for clinical use.
+"""

@@ -1,0 +1,135 @@
+"""Training of the segmenter, and its score against the pseudo-masks of the validation split."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import lightning.pytorch as lightning
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dollmaker import scores
+from dollmaker.augment import IGNORE
+from dollmaker.segment.data import PseudoLabelled
+from dollmaker.segment.losses import pixel_loss
+from dollmaker.segment.models import Input
+from dollmaker.segment.schedule import one_cycle
+from dollmaker.weights import freeze_batch_norm
+
+_BATCH = 32
+
+
+class SegmenterTraining(lightning.LightningModule):
+    """Model, loss and optimiser.
+
+    Args:
+        model: A network of segmentation-models-pytorch.
+        spec: What it expects.
+        validate: Maps the network to its validation mIoU (NaN if there is none).
+        options: The section ``segment``.
+        steps: Steps of the whole schedule.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        spec: Input,
+        validate: Callable[[nn.Module], float],
+        options: dict[str, Any],
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.curve: list[dict[str, float | None]] = []
+        self._spec = spec
+        self._validate = validate
+        self._options = options
+        self._steps = steps
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but for frozen batch normalisation of the encoder."""
+        super().train(mode)
+        if self._options["freeze_batch_norm"]:
+            freeze_batch_norm(self.model.get_submodule("encoder"))
+        return self
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+        """Loss of a batch."""
+        images, masks, weights = batch
+        loss = pixel_loss(
+            self.model(self._spec.prepare(images)),
+            masks,
+            weights,
+            kind=self._options["loss"],
+            background_weight=self._options["background_weight"],
+        )
+        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Score the epoch."""
+        score = self._validate(self.model)
+        self.train()
+        self.log("valid_miou", score)
+        self.curve.append(
+            {
+                "epoch": self.current_epoch + 1,
+                "loss": float(self.trainer.callback_metrics["loss"]),
+                "valid_miou": None if np.isnan(score) else score,
+            }
+        )
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a one-cycle schedule; the encoder's rate is a factor of the decoder's."""
+        named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+        encoder = [p for n, p in named if n.startswith("encoder.")]
+        rest = [p for n, p in named if not n.startswith("encoder.")]
+        peak = self._options["learning_rate"]
+        rates = [peak * self._options["encoder_learning_rate"], peak]
+        groups = [{"params": p, "lr": rate} for p, rate in zip((encoder, rest), rates, strict=True)]
+        optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
+        schedule = one_cycle(optimizer, self._steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what is needed to resume."""
+        checkpoint["dollmaker"] = {"curve": self.curve}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where a killed run stopped."""
+        self.curve = checkpoint["dollmaker"]["curve"]
+
+
+def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: torch.device) -> float:
+    """Mean over findings of the mean IoU with the pseudo-masks that are not empty.
+
+    Pairs without a pseudo-mask do not count: most findings are absent from most images, and their
+    zeros would drown the rest. Ignored pixels do not count.
+
+    Returns:
+        0..1, or NaN when there is no pseudo-mask.
+    """
+    values = []
+    model.eval()
+    for images, masks in data.batches(_BATCH):
+        predicted = predict(model, torch.from_numpy(images), spec, device).numpy()
+        truth = masks == 1
+        each = scores.iou(predicted, truth, masks == IGNORE)
+        values.append(np.where(truth.any((2, 3)), each, np.nan))
+    if not values:
+        return float("nan")
+    return float(scores.nanmean(scores.nanmean(np.concatenate(values), axis=0)))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, spec: Input, device: torch.device) -> Tensor:
+    """Predicted masks, bool (B, K, H, W), of stored images, uint8 (B, C, H, W).
+
+    The network's mode (training or evaluation) is the caller's choice.
+    """
+    parts = [
+        model(spec.prepare(batch.to(device))).float().cpu() > 0
+        for batch in torch.split(images, _BATCH)
+    ]
+    return torch.cat(parts)

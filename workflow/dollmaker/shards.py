@@ -1,0 +1,208 @@
+"""Shards: the HDF5 files of the pipeline. The only module that opens HDF5.
+
+A shard is a table (one row per image or per image-finding pair) and stacked arrays with the same
+number of rows, one row a chunk, checksummed by Fletcher-32 so that a flipped bit is an error on
+read, not a wrong pixel. A JSON header says where it comes from (:mod:`dollmaker.provenance`).
+One process writes a shard, once, and it appears whole under its name or not at all.
+"""
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from dollmaker.errors import ArtifactError
+from dollmaker.files import atomic_path
+from dollmaker.provenance import FORMAT
+
+Kind = Literal["images", "relevance", "masks"]
+Array = npt.NDArray[Any]
+
+
+class ShardWriter:
+    """Appends rows to one shard. Made by :func:`create_shard`."""
+
+    def __init__(self, file: h5py.File, gzip: bool) -> None:
+        self._file = file
+        self._gzip = gzip
+
+    def append(self, table: Mapping[str, Sequence[Any] | Array], **arrays: Array) -> None:
+        """Append rows.
+
+        Args:
+            table: Column name -> values, all of one length P. Strings become UTF-8.
+            arrays: Array name -> values of shape (P, ...).
+        """
+        for name, column in table.items():
+            values = np.asarray(column)
+            if values.dtype.kind in "UO":
+                values = values.astype(object)
+            self._extend(f"table/{name}", values, compress=False)
+        for name, values in arrays.items():
+            self._extend(f"arrays/{name}", values, compress=True)
+
+    def _extend(self, path: str, values: Array, *, compress: bool) -> None:
+        if path not in self._file:
+            text = values.dtype.kind == "O"
+            self._file.create_dataset(
+                path,
+                shape=(0, *values.shape[1:]),
+                maxshape=(None, *values.shape[1:]),
+                chunks=(1, *values.shape[1:]) if compress else (1024,),
+                dtype=h5py.string_dtype() if text else values.dtype,
+                fletcher32=not text,
+                **(self._filters() if compress else {}),
+            )
+        dataset = self._file[path]
+        start = dataset.shape[0]
+        dataset.resize(start + len(values), axis=0)
+        dataset[start:] = values
+
+    def _filters(self) -> dict[str, Any]:
+        if self._gzip:
+            return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+        import hdf5plugin
+
+        return dict(hdf5plugin.LZ4())
+
+
+@contextmanager
+def create_shard(
+    path: Path, kind: Kind, header: Mapping[str, Any], *, gzip: bool = False
+) -> Iterator[ShardWriter]:
+    """Write a shard: open, append, close, rename.
+
+    Args:
+        path: Where the finished shard appears.
+        kind: What it holds.
+        header: Provenance, see :func:`dollmaker.provenance.header`.
+        gzip: Use gzip, which every HDF5 reader has, instead of LZ4. For released files.
+    """
+    with atomic_path(path) as part:
+        with h5py.File(part, "w", track_order=True) as file:
+            file.attrs["kind"] = kind
+            file.attrs["header"] = json.dumps(header, ensure_ascii=False)
+            yield ShardWriter(file, gzip)
+            file.attrs["complete"] = True
+
+
+class Shard:
+    """An open shard, read-only.
+
+    Args:
+        path: The file.
+        kind: The kind that is expected.
+
+    Raises:
+        ArtifactError: If the file is missing, damaged, half-written or of another kind.
+    """
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        import hdf5plugin  # noqa: F401  registers the LZ4 filter
+
+        self.path = path
+        try:
+            self._file = h5py.File(path, "r", locking="best-effort")
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"shard {path} does not exist; run the stage that makes it."
+            ) from None
+        except OSError as error:
+            raise ArtifactError(f"shard {path} is damaged ({error}); {_REMAKE}") from None
+        attrs = dict(self._file.attrs)
+        if not attrs.get("complete") or attrs.get("kind") != kind:
+            raise ArtifactError(f"{path} is not a complete shard of {kind}; {_REMAKE}")
+        self.header: dict[str, Any] = json.loads(attrs["header"])
+        if self.header.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{path} has format version {self.header.get('format')}, this program reads "
+                f"{FORMAT}; {_REMAKE}"
+            )
+
+    def table(self) -> dict[str, Array]:
+        """All columns, strings as Python ``str`` in object arrays."""
+        return {name: self._column(name) for name in self._file.get("table", {})}
+
+    def _column(self, name: str) -> Array:
+        dataset = self._file[f"table/{name}"]
+        with self._checked():
+            if h5py.check_string_dtype(dataset.dtype):
+                return np.asarray(dataset.asstr()[:], dtype=object)
+            return np.asarray(dataset[:])
+
+    def __len__(self) -> int:
+        for group in ("table", "arrays"):
+            for dataset in self._file.get(group, {}).values():
+                return int(dataset.shape[0])
+        return 0
+
+    def read(self, name: str, rows: int | slice | Sequence[int] | None = None) -> Array:
+        """Read rows of an array.
+
+        Args:
+            name: Array name, e.g. ``"image"``.
+            rows: One row, a slice, increasing row numbers, or ``None`` for all.
+        """
+        with self._checked():
+            if f"arrays/{name}" not in self._file:
+                return np.zeros((0, 0, 0), dtype=np.uint8)
+            return np.asarray(self._file[f"arrays/{name}"][slice(None) if rows is None else rows])
+
+    def has(self, name: str) -> bool:
+        """Whether the shard holds an array of this name."""
+        return f"arrays/{name}" in self._file
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError) as error:
+            raise ArtifactError(f"shard {self.path} is damaged ({error}); {_REMAKE}") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_REMAKE = "delete it and run the workflow again to make it anew."
+
+
+class ImageShards:
+    """Random access to the images of all shards of a data set.
+
+    Files are opened on first use in each process (h5py objects do not survive a fork) and at most
+    ``max_open`` stay open.
+
+    Args:
+        folder: The folder with ``{shard}.h5``.
+        max_open: Number of files kept open.
+    """
+
+    def __init__(self, folder: Path, max_open: int = 32) -> None:
+        self.folder = folder
+        self._max_open = max_open
+        self._open: OrderedDict[str, Shard] = OrderedDict()
+
+    def read(self, shard: str, row: int) -> npt.NDArray[np.uint8]:
+        """One image, uint8 of shape (C, H, W)."""
+        if shard not in self._open:
+            if len(self._open) >= self._max_open:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = Shard(self.folder / f"{shard}.h5", "images")
+        self._open.move_to_end(shard)
+        return self._open[shard].read("image", row)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_max_open": self._max_open, "_open": OrderedDict()}

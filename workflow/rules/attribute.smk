@@ -1,0 +1,50 @@
+"""
+Attribute: the committee's relevance maps, one shard a job with all members.
+
+REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+    committee = results/{dataset}/committee/{member}/
+OUTPUTS
+    relevance = results/{dataset}/relevance/{recipe}/{shard}.h5
+"""
+
+
+rule explain_images:
+    """Explain the images of one shard with the whole committee."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images="results/{dataset}/images/{shard}.h5",
+        committee=expand(
+            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+        ),
+    output:
+        relevance="results/{dataset}/relevance/{recipe}/{shard}.h5",
+    log:
+        "results/{dataset}/logs/explain_images-{recipe}-{shard}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/explain_images-{recipe}-{shard}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads:
+        pipeline.share_of_cores(
+            CONFIG["prepare"]["shards"] * len(pipeline.explained_recipes(CONFIG))
+        )
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        version=pipeline.version("attribute"),
+        config=lambda wildcards: pipeline.recipe_config(CONFIG, "attribute", wildcards.recipe),
+        images="results/{dataset}/images",
+    shell:
+        """
+        python -m dollmaker attribute \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --shard {wildcards.shard:q} \
+            --committee {input.committee:q} \
+            --recipe {wildcards.recipe:q} \
+            --output {output.relevance:q} 2>&1 | tee {log:q}
+        """

@@ -1,0 +1,43 @@
+"""
+Classify: a committee of multi-label classifiers, one member a job.
+
+REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+OUTPUTS
+    member    = results/{dataset}/committee/{member}/
+"""
+
+
+rule train_member:
+    """Train one member of the committee; resumes after an interruption."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand("results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)),
+    output:
+        member=directory("results/{dataset}/committee/{member}"),
+    log:
+        "results/{dataset}/logs/train_member-{member}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/train_member-{member}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: pipeline.share_of_cores(len(pipeline.members(CONFIG)))
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        version=pipeline.version("classify"),
+        config=lambda wildcards: pipeline.member_config(CONFIG, wildcards.member),
+        weights_root=CONFIG["weights_root"],
+        images="results/{dataset}/images",
+    shell:
+        """
+        python -m dollmaker classify \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --member {wildcards.member:q} \
+            --weights-root {params.weights_root:q} \
+            --output {output.member:q} 2>&1 | tee {log:q}
+        """

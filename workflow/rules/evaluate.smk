@@ -1,0 +1,65 @@
+"""
+Evaluate: classifiers, masks and tasks against truth, beside the trivial baselines.
+
+REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+    committee = results/{dataset}/committee/{member}/
+    relevance = results/{dataset}/relevance/{recipe}/{shard}.h5
+    masks     = results/{dataset}/masks/{recipe}/{shard}.h5
+    tasks     = results/{dataset}/tasks/{task}/{init}-{tuning}/
+OUTPUTS
+    scores    = results/{dataset}/scores/
+"""
+
+
+rule evaluate:
+    """Score everything that there is truth for, with bootstrap intervals."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand("results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)),
+        committee=expand(
+            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+        ),
+        relevance=expand(
+            "results/{{dataset}}/relevance/{recipe}/{shard}.h5",
+            recipe=pipeline.explained_recipes(CONFIG),
+            shard=pipeline.shards(CONFIG),
+        ),
+        masks=expand(
+            "results/{{dataset}}/masks/{recipe}/{shard}.h5",
+            recipe=pipeline.recipes(CONFIG),
+            shard=pipeline.shards(CONFIG),
+        ),
+        tasks=expand("results/{{dataset}}/tasks/{run}", run=pipeline.tuned(CONFIG)),
+    output:
+        scores=directory("results/{dataset}/scores"),
+    log:
+        "results/{dataset}/logs/evaluate.log",
+    benchmark:
+        "results/{dataset}/benchmarks/evaluate.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        version=pipeline.version("evaluate"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "evaluate"),
+        data_root=DATA_ROOT,
+        images="results/{dataset}/images",
+        relevance="results/{dataset}/relevance",
+        masks="results/{dataset}/masks",
+    shell:
+        """
+        python -m dollmaker evaluate \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --data-root {params.data_root:q} \
+            --committee {input.committee:q} \
+            --relevance {params.relevance:q} \
+            --masks {params.masks:q} \
+            --tasks {input.tasks:q} \
+            --output {output.scores:q} 2>&1 | tee {log:q}
+        """

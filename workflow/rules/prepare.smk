@@ -1,0 +1,131 @@
+"""
+Prepare: source tables and images become an index and image shards.
+
+REQUIRED INPUTS
+    {data_root}                                 the source, or the generated phantoms
+OUTPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+    quarantine = results/{dataset}/quarantine.csv   (kept when the run stops because of it)
+"""
+
+
+rule generate_phantoms:
+    """Generate radiographs in CheXpert's form (the embedded default only)."""
+    output:
+        phantoms=directory("results/{dataset}/phantoms"),
+    log:
+        "results/{dataset}/logs/generate_phantoms.log",
+    benchmark:
+        "results/{dataset}/benchmarks/generate_phantoms.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: 2
+    resources:
+        mem_mb=2000,
+    params:
+        version=pipeline.version("phantom"),
+        images=CONFIG["source"].get("phantoms", {}).get("images", 0),
+        size=CONFIG["source"].get("phantoms", {}).get("size", 0),
+        task_images=CONFIG["source"].get("phantoms", {}).get("task_images", 0),
+        seed=CONFIG["seed"],
+    shell:
+        """
+        python -m dollmaker phantom \
+            --images {params.images} \
+            --size {params.size} \
+            --task-images {params.task_images} \
+            --seed {params.seed} \
+            --workers {threads} \
+            --output {output.phantoms:q} 2>&1 | tee {log:q}
+        """
+
+
+rule list_images:
+    """List the images of the source with their labels, splits and shards."""
+    input:
+        source=pipeline.source_files(CONFIG),
+    output:
+        plan="results/{dataset}/prepare/plan.parquet",
+    log:
+        "results/{dataset}/logs/list_images.log",
+    benchmark:
+        "results/{dataset}/benchmarks/list_images.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        version=pipeline.version("prepare"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
+        data_root=DATA_ROOT,
+    shell:
+        """
+        python -m dollmaker prepare-list \
+            --config {params.config:q} \
+            --data-root {params.data_root:q} \
+            --output {output.plan:q} 2>&1 | tee {log:q}
+        """
+
+
+rule decode_images:
+    """Decode the images of one shard."""
+    input:
+        plan="results/{dataset}/prepare/plan.parquet",
+    output:
+        images="results/{dataset}/images/{shard}.h5",
+        rows="results/{dataset}/prepare/{shard}.parquet",
+    log:
+        "results/{dataset}/logs/decode_images-{shard}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/decode_images-{shard}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: pipeline.share_of_cores(CONFIG["prepare"]["shards"])
+    resources:
+        mem_mb=2000,
+    params:
+        version=pipeline.version("prepare"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
+        data_root=DATA_ROOT,
+    shell:
+        """
+        python -m dollmaker prepare-decode \
+            --config {params.config:q} \
+            --plan {input.plan:q} \
+            --shard {wildcards.shard:q} \
+            --data-root {params.data_root:q} \
+            --workers {threads} \
+            --output {output.images:q} \
+            --rows {output.rows:q} 2>&1 | tee {log:q}
+        """
+
+
+rule build_index:
+    """Gather the shards into the index; leave broken images in quarantine."""
+    input:
+        plan="results/{dataset}/prepare/plan.parquet",
+        rows=expand("results/{{dataset}}/prepare/{shard}.parquet", shard=pipeline.shards(CONFIG)),
+    output:
+        index="results/{dataset}/index.parquet",
+    log:
+        text="results/{dataset}/logs/build_index.log",
+        quarantine="results/{dataset}/quarantine.csv",
+    benchmark:
+        "results/{dataset}/benchmarks/build_index.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        version=pipeline.version("prepare"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
+    shell:
+        """
+        python -m dollmaker prepare-index \
+            --config {params.config:q} \
+            --plan {input.plan:q} \
+            --rows {input.rows:q} \
+            --quarantine {log.quarantine:q} \
+            --output {output.index:q} 2>&1 | tee {log.text:q}
+        """

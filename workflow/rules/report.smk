@@ -1,0 +1,58 @@
+"""
+Report: one self-contained page, the headline numbers, and figures for `snakemake --report`.
+
+REQUIRED INPUTS
+    scores    = results/{dataset}/scores/        and all that it was made from
+    segmenter = results/{dataset}/segmenter/
+    release   = results/{dataset}/release/
+OUTPUTS
+    page      = results/{dataset}/report.html
+    summary   = results/{dataset}/summary.json
+    figures   = results/{dataset}/figures/
+"""
+
+
+rule write_report:
+    """Galleries, score tables, training curves and the data audit."""
+    input:
+        scores="results/{dataset}/scores",
+        segmenter="results/{dataset}/segmenter",
+        release="results/{dataset}/release/SHA256SUMS",
+    output:
+        page=report(
+            "results/{dataset}/report.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"what": "everything on one page"},
+        ),
+        summary="results/{dataset}/summary.json",
+        figures=report(
+            directory("results/{dataset}/figures"),
+            patterns=["{name}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{name}"},
+        ),
+    log:
+        "results/{dataset}/logs/write_report.log",
+    benchmark:
+        "results/{dataset}/benchmarks/write_report.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        version=pipeline.version("report"),
+        config=lambda wildcards: pipeline.report_config(CONFIG),
+        data_root=DATA_ROOT,
+        results="results/{dataset}",
+    shell:
+        """
+        python -m dollmaker report \
+            --config {params.config:q} \
+            --results {params.results:q} \
+            --data-root {params.data_root:q} \
+            --output {output.page:q} \
+            --summary {output.summary:q} \
+            --figures {output.figures:q} 2>&1 | tee {log:q}
+        """
