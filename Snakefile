@@ -4,7 +4,7 @@ The stages in the order the data flow; everything is written to results/{dataset
 `snakemake --cores 2` runs the embedded default, config.yaml.
 """
 
-import os
+import os.path
 import sys
 from pathlib import Path
 
@@ -30,9 +30,10 @@ DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)
 
 # Jobs use this package and, unless conda or a container brings one, this Python.
-shell.prefix(f"export PYTHONPATH='{ROOT}/workflow'; ")
+JOB_PATHS = f"export PYTHONPATH='{ROOT}/workflow'; "
 if not workflow.deployment_settings.deployment_method:
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    JOB_PATHS += f"export PATH='{Path(sys.executable).parent}':$PATH; "
+shell.prefix(JOB_PATHS)
 
 
 wildcard_constraints:

@@ -190,7 +190,7 @@ def _write_index(results: Path, config: dict[str, Any]) -> None:
         }
         for number, split in enumerate(SPLITS)
     ]
-    schema = {"mask": pl.String, **{finding: pl.Int8 for finding in FINDINGS}}
+    schema = {"mask": pl.String, **dict.fromkeys(FINDINGS, pl.Int8)}
     index = pl.DataFrame(rows, schema_overrides=schema)
     header = provenance.header("prepare", config["prepare"])
     broken = [{"image_id": "broken", "path": "images/<b>.png", "reason": "file is missing"}]

@@ -1,12 +1,11 @@
 """The fake results tree, built once."""
 
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import fake_results
 
 
 class Tree(NamedTuple):
@@ -20,7 +19,5 @@ class Tree(NamedTuple):
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A results folder with everything but scores."""
-    import fake_results
-
     config = fake_results.make_config()
     return Tree(config, *fake_results.build(tmp_path_factory.mktemp("fake"), config))

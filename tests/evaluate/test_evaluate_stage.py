@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import fake_results as fake
 import numpy as np
 import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 
+import fake_results as fake
 from dollmaker import cli, tables
 from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.stage import evaluate

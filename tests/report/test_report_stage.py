@@ -8,13 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fake_results as fake
 import numpy as np
 import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 from PIL import Image
 
+import fake_results as fake
 from dollmaker import cli
 from dollmaker.evaluate.stage import evaluate
 from dollmaker.report import figures

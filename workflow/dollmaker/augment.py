@@ -37,7 +37,13 @@ def make_transform(kind: Kind) -> v2.Transform:
 
 
 def augment(
-    transform: v2.Transform, image: Tensor, masks: Tensor | None, *, seed: int, epoch: int, index: int
+    transform: v2.Transform,
+    image: Tensor,
+    masks: Tensor | None,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
 ) -> tuple[Tensor, Tensor | None]:
     """Transform one image and its masks alike.
 

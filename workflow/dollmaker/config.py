@@ -47,7 +47,9 @@ def read(source: str) -> Config:
         try:
             value = json.loads(source)
         except json.JSONDecodeError as error:
-            raise ConfigError(f"the inline configuration is not JSON ({error}); correct it.") from None
+            raise ConfigError(
+                f"the inline configuration is not JSON ({error}); correct it."
+            ) from None
     else:
         try:
             value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
@@ -137,10 +139,14 @@ def _check_combinations(config: Config) -> None:
     source, prepare = config["source"], config["prepare"]
     if source["kind"] == "table":
         if "table" not in source:
-            raise ConfigError("source.kind is table but source.table is missing; describe the table.")
+            raise ConfigError(
+                "source.kind is table but source.table is missing; describe the table."
+            )
         table = source["table"]
         if (table["label_column"] is None) == (table["finding_columns"] is None):
-            raise ConfigError("source.table needs label_column or finding_columns; give exactly one.")
+            raise ConfigError(
+                "source.table needs label_column or finding_columns; give exactly one."
+            )
     if prepare["valid"] + prepare["test"] >= 1:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
     recipes = config["recipes"]
@@ -149,9 +155,10 @@ def _check_combinations(config: Config) -> None:
         if isinstance(donor, str) and (
             donor not in recipes or isinstance(recipes[donor]["attribute"], str)
         ):
+            own = [key for key, value in recipes.items() if isinstance(value["attribute"], dict)]
             raise ConfigError(
-                f"recipes.{name}.attribute names {donor!r}, which is no recipe with maps of its own; "
-                f"name one of: {', '.join(k for k, r in recipes.items() if isinstance(r['attribute'], dict))}."
+                f"recipes.{name}.attribute names {donor!r}, which has no maps of its own; "
+                f"use one of: {', '.join(own)}."
             )
     if config["release"]["recipe"] not in recipes:
         raise ConfigError(
@@ -162,9 +169,11 @@ def _check_combinations(config: Config) -> None:
         for key in ("folder", "column", "targets"):
             if key not in truth:
                 raise ConfigError(f"truth.kind is masks but truth.{key} is missing; add it.")
-    if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
-        if config["adapt"]["imagenet"] is None:
-            raise ConfigError("adapt.runs has imagenet but adapt.imagenet names no weights file; add it.")
+    imagenet = any(run.startswith("imagenet/") for run in config["adapt"]["runs"])
+    if config["tasks"] and imagenet and config["adapt"]["imagenet"] is None:
+        raise ConfigError(
+            "adapt.runs has imagenet but adapt.imagenet names no weights file; add it."
+        )
 
 
 def relevance_recipe(config: Config, recipe: str) -> str:

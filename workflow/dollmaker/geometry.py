@@ -50,9 +50,7 @@ def _fit(image: Image.Image, size: int, fit: Fit, how: Image.Resampling) -> Imag
     return square
 
 
-def unfit_mask(
-    mask: npt.NDArray[Any], width: int, height: int, fit: Fit
-) -> npt.NDArray[np.uint8]:
+def unfit_mask(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> npt.NDArray[np.uint8]:
     """Bring a square mask (size, size) back to the source's (height, width), nearest neighbour."""
     left, top, right, bottom = box(width, height, mask.shape[0], fit)
     inner = Image.fromarray(np.asarray(mask, dtype=np.uint8)).crop((left, top, right, bottom))

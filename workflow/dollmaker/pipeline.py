@@ -25,7 +25,17 @@ _SECTIONS = {
     "release": ("seed", "prepare", "classify", "attribute", "recipes", "release"),
     "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
     "adapt": ("seed", "device", "prepare", "classify", "attribute", "segment", "tasks", "adapt"),
-    "evaluate": ("seed", "prepare", "classify", "attribute", "recipes", "truth", "tasks", "adapt", "evaluate"),
+    "evaluate": (
+        "seed",
+        "prepare",
+        "classify",
+        "attribute",
+        "recipes",
+        "truth",
+        "tasks",
+        "adapt",
+        "evaluate",
+    ),
 }
 
 
@@ -83,8 +93,12 @@ def _preflight_table(config: Config, root: Path) -> None:
 
 
 def stage_config(config: Config, stage: str) -> str:
-    """The sections that a stage reads, as inline JSON."""
-    return configuration.sections(config, _SECTIONS[stage])
+    """The sections that a stage reads, as inline JSON; of the release only its recipe's name."""
+    if "recipes" not in _SECTIONS[stage]:
+        return configuration.sections(config, _SECTIONS[stage])
+    if "release" not in _SECTIONS[stage]:
+        config = {**config, "release": {"recipe": config["release"]["recipe"]}}
+    return configuration.sections(config, (*_SECTIONS[stage], "release"))
 
 
 def member_config(config: Config, member: str) -> str:
@@ -103,7 +117,7 @@ def recipe_config(config: Config, stage: str, recipe: str) -> str:
         mine = {"attribute": mine["attribute"], "binarize": [{"otsu": {}}]}
     else:
         mine = {"attribute": {}, "binarize": mine["binarize"]}
-    return stage_config({**config, "recipes": {recipe: mine}}, stage)
+    return stage_config({**config, "recipes": {recipe: mine}, "release": {"recipe": recipe}}, stage)
 
 
 def task_config(config: Config, task: str) -> str:
@@ -133,7 +147,9 @@ def recipes(config: Config) -> list[str]:
 
 def explained_recipes(config: Config) -> list[str]:
     """Recipes with maps of their own."""
-    return [name for name in recipes(config) if configuration.relevance_recipe(config, name) == name]
+    return [
+        name for name in recipes(config) if configuration.relevance_recipe(config, name) == name
+    ]
 
 
 def tuned(config: Config) -> list[str]:

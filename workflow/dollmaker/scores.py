@@ -266,11 +266,7 @@ def column_intervals(
 ) -> list[Interval]:
     """The mean over columns and the mean of each column, with intervals from the same draws.
 
-    Args:
-        values: (N, K), rows drawn jointly; NaN is passed over.
-        groups: (N,) rows that are drawn together; ``None`` draws single rows.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
+    Arguments as for :func:`bootstrap_interval`, ``values`` (N, K).
 
     Returns:
         1 + K intervals: of the mean as in :func:`bootstrap_interval`, then of each column.

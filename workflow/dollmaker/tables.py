@@ -26,7 +26,9 @@ def read_source(path: Path) -> pl.DataFrame:
             table = pl.read_csv(path, infer_schema=False)
     except Exception as error:  # polars raises many types; the file is the user's
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"table {path} is not readable ({detail}); save it as CSV or Parquet.") from None
+        raise DataError(
+            f"table {path} is not readable ({detail}); save it as CSV or Parquet."
+        ) from None
     if table.is_empty():
         raise DataError(f"table {path} has no rows; give a table with one row per image.")
     text = pl.all().cast(pl.String).str.strip_chars()

@@ -43,7 +43,9 @@ class EpochSampler(Sampler[Key]):
         return self._length
 
 
-def train_loader(data: Dataset[Any], *, batch_size: int, seed: int, device: torch.device) -> DataLoader[Any]:
+def train_loader(
+    data: Dataset[Any], *, batch_size: int, seed: int, device: torch.device
+) -> DataLoader[Any]:
     """A loader whose data set is indexed by (epoch, index); the last short batch is dropped.
 
     A data set smaller than one batch gives one batch of all.
@@ -91,14 +93,13 @@ class _Progress(Checkpoint):
         self._label = label
         self._start = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule
+    ) -> None:
         seconds = time.monotonic() - self._start
         values = " ".join(f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items())
-        print(
-            f"{self._label} epoch {trainer.current_epoch + 1}/{trainer.max_epochs} {values} ({seconds:.0f} s)",
-            file=sys.stderr,
-            flush=True,
-        )
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(f"{self._label} {epoch} {values} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
 def fit(

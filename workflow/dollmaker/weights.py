@@ -22,7 +22,9 @@ def read_weights(path: Path) -> State:
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise ModelError(f"weights file {path} does not exist; correct weights_root or the file's name.")
+        raise ModelError(
+            f"weights file {path} does not exist; correct weights_root or the file's name."
+        )
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError) as error:
@@ -62,8 +64,8 @@ def load_weights(
             missing.append(name)
     if missing:
         raise ModelError(
-            f"{source} does not fit the network: {len(missing)} of {len(own)} tensors are missing or of "
-            f"another shape, first {missing[0]!r}; name the architecture that the weights belong to."
+            f"{source} does not fit the network: {len(missing)} of {len(own)} tensors are missing "
+            f"or of another shape, first {missing[0]!r}; name the architecture of the weights."
         )
     module.load_state_dict({**own, **filled})
 

@@ -30,7 +30,7 @@ rule adapt_segmenter:
     params:
         version=pipeline.version("adapt"),
         config=lambda wildcards: pipeline.task_config(CONFIG, wildcards.task),
-        data_root=DATA_ROOT,
+        data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],
     shell:
         """

@@ -35,8 +35,10 @@ rule explain_images:
         mem_mb=8000,
     params:
         version=pipeline.version("attribute"),
-        config=lambda wildcards: pipeline.recipe_config(CONFIG, "attribute", wildcards.recipe),
-        images="results/{dataset}/images",
+        config=lambda wildcards: pipeline.recipe_config(
+            CONFIG, "attribute", wildcards.recipe
+        ),
+        images=lambda wildcards, input: os.path.dirname(input.images),
     shell:
         """
         python -m dollmaker attribute \

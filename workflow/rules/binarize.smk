@@ -26,7 +26,9 @@ rule make_masks:
         mem_mb=2000,
     params:
         version=pipeline.version("binarize"),
-        config=lambda wildcards: pipeline.recipe_config(CONFIG, "binarize", wildcards.recipe),
+        config=lambda wildcards: pipeline.recipe_config(
+            CONFIG, "binarize", wildcards.recipe
+        ),
     shell:
         """
         python -m dollmaker binarize \

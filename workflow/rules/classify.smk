@@ -13,7 +13,9 @@ rule train_member:
     """Train one member of the committee; resumes after an interruption."""
     input:
         index="results/{dataset}/index.parquet",
-        images=expand("results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)),
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
     output:
         member=directory("results/{dataset}/committee/{member}"),
     log:
@@ -30,7 +32,7 @@ rule train_member:
         version=pipeline.version("classify"),
         config=lambda wildcards: pipeline.member_config(CONFIG, wildcards.member),
         weights_root=CONFIG["weights_root"],
-        images="results/{dataset}/images",
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
     shell:
         """
         python -m dollmaker classify \

@@ -17,7 +17,9 @@ rule evaluate:
     """Score everything that there is truth for, with bootstrap intervals."""
     input:
         index="results/{dataset}/index.parquet",
-        images=expand("results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)),
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
         committee=expand(
             "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
         ),
@@ -46,10 +48,12 @@ rule evaluate:
     params:
         version=pipeline.version("evaluate"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "evaluate"),
-        data_root=DATA_ROOT,
-        images="results/{dataset}/images",
-        relevance="results/{dataset}/relevance",
-        masks="results/{dataset}/masks",
+        data_root=lambda wildcards: DATA_ROOT,
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        relevance=lambda wildcards, input: os.path.dirname(
+            os.path.dirname(input.relevance[0])
+        ),
+        masks=lambda wildcards, input: os.path.dirname(os.path.dirname(input.masks[0])),
     shell:
         """
         python -m dollmaker evaluate \

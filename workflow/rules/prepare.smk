@@ -58,7 +58,7 @@ rule list_images:
     params:
         version=pipeline.version("prepare"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
-        data_root=DATA_ROOT,
+        data_root=lambda wildcards: DATA_ROOT,
     shell:
         """
         python -m dollmaker prepare-list \
@@ -87,7 +87,7 @@ rule decode_images:
     params:
         version=pipeline.version("prepare"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
-        data_root=DATA_ROOT,
+        data_root=lambda wildcards: DATA_ROOT,
     shell:
         """
         python -m dollmaker prepare-decode \
@@ -105,7 +105,10 @@ rule build_index:
     """Gather the shards into the index; leave broken images in quarantine."""
     input:
         plan="results/{dataset}/prepare/plan.parquet",
-        rows=expand("results/{{dataset}}/prepare/{shard}.parquet", shard=pipeline.shards(CONFIG)),
+        rows=expand(
+            "results/{{dataset}}/prepare/{shard}.parquet",
+            shard=pipeline.shards(CONFIG),
+        ),
     output:
         index="results/{dataset}/index.parquet",
     log:

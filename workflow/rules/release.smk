@@ -16,7 +16,9 @@ rule build_release:
     """Put the masks of the released recipe into a folder that strangers can load."""
     input:
         index="results/{dataset}/index.parquet",
-        images=expand("results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)),
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
             recipe=CONFIG["release"]["recipe"],
@@ -38,8 +40,8 @@ rule build_release:
     params:
         version=pipeline.version("release"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "release"),
-        images="results/{dataset}/images",
-        release="results/{dataset}/release",
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        release=lambda wildcards, output: os.path.dirname(output.release),
     shell:
         """
         python -m dollmaker release \
@@ -67,7 +69,7 @@ rule verify_release:
     resources:
         mem_mb=2000,
     params:
-        release="results/{dataset}/release",
+        release=lambda wildcards, input: os.path.dirname(input.release),
     shell:
         """
         python -m dollmaker verify {params.release:q} 2>&1 | tee {log:q}

@@ -44,8 +44,8 @@ rule write_report:
     params:
         version=pipeline.version("report"),
         config=lambda wildcards: pipeline.report_config(CONFIG),
-        data_root=DATA_ROOT,
-        results="results/{dataset}",
+        data_root=lambda wildcards: DATA_ROOT,
+        results=lambda wildcards, input: os.path.dirname(input.scores),
     shell:
         """
         python -m dollmaker report \

@@ -15,7 +15,9 @@ rule pretrain_segmenter:
     """Train encoder and decoder on the pseudo-masks; resumes after an interruption."""
     input:
         index="results/{dataset}/index.parquet",
-        images=expand("results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)),
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
         release="results/{dataset}/release/SHA256SUMS",
         verified="results/{dataset}/release.verified",
         committee=expand(
@@ -37,8 +39,8 @@ rule pretrain_segmenter:
         version=pipeline.version("segment"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "segment"),
         weights_root=CONFIG["weights_root"],
-        images="results/{dataset}/images",
-        release="results/{dataset}/release",
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        release=lambda wildcards, input: os.path.dirname(input.release),
     shell:
         """
         python -m dollmaker segment \

@@ -47,7 +47,8 @@ def _median(images: Tensor, _: Tensor) -> Tensor:
 def _blur(images: Tensor, _: Tensor) -> Tensor:
     sigma = images.shape[-1] / 16
     kernel = 2 * int(2 * sigma) + 1
-    return functional.gaussian_blur(images, [kernel, kernel], [sigma, sigma])
+    blurred: Tensor = functional.gaussian_blur(images, [kernel, kernel], [sigma, sigma])
+    return blurred
 
 
 BASELINES: dict[str, Baseline] = {

@@ -35,11 +35,11 @@ def reduce_channels(attributions: Maps, reduction: str) -> Maps:
             finding, ``signed`` sums.
     """
     if reduction == "abs":
-        return np.abs(attributions).sum(1)
+        return np.asarray(np.abs(attributions).sum(1))
     if reduction == "positive":
-        return np.maximum(attributions, 0).sum(1)
+        return np.asarray(np.maximum(attributions, 0).sum(1))
     if reduction == "signed":
-        return attributions.sum(1)
+        return np.asarray(attributions.sum(1))
     raise ConfigError(unknown("reduction", reduction, ("abs", "positive", "signed")))
 
 
@@ -47,7 +47,8 @@ def smooth(maps: Maps, sigma: float) -> Maps:
     """Gaussian blur of each map (P, H, W); sigma in pixels, 0 leaves them as they are."""
     if sigma == 0 or not maps.size:
         return maps
-    return ndimage.gaussian_filter(maps, sigma, axes=(1, 2), mode="nearest").astype(np.float32)
+    blurred = ndimage.gaussian_filter(maps, sigma, axes=(1, 2), mode="nearest")
+    return np.asarray(blurred, dtype=np.float32)
 
 
 def agree(members: list[Maps]) -> Consensus:

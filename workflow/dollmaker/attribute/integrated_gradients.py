@@ -75,7 +75,12 @@ def integrated_gradients(
         if members:
             padded = members + members[-1:] * (group - len(members))
             gradients = _path_gradients(
-                network, images[padded], baselines[padded], [slots[i] for i in members], nodes, chunk
+                network,
+                images[padded],
+                baselines[padded],
+                [slots[i] for i in members],
+                nodes,
+                chunk,
             )
             for place, image in enumerate(members):
                 for k, (pair, _) in enumerate(slots[image]):
@@ -113,17 +118,18 @@ def _path_gradients(
     )
     step = min(nodes, chunk)
     for first in range(0, nodes, step):
-        alpha = torch.as_tensor(places[first : first + step], dtype=images.dtype, device=images.device)
+        alpha = torch.as_tensor(
+            places[first : first + step], dtype=images.dtype, device=images.device
+        )
         weight = torch.as_tensor(
             weights[first : first + step], dtype=torch.float32, device=images.device
         )
         path = baselines[:, None] + alpha[None, :, None, None, None] * (images - baselines)[:, None]
-        rows = path.flatten(0, 1).contiguous(memory_format=torch.channels_last).requires_grad_()
+        rows = path.flatten(0, 1).contiguous().requires_grad_()
         logits = network(rows).view(len(images), len(alpha), -1)
         for k in range(most):
-            target = sum(
-                logits[place, :, slot[k][1]].sum() for place, slot in enumerate(slots) if k < len(slot)
-            )
+            wanted = [(place, slot[k][1]) for place, slot in enumerate(slots) if k < len(slot)]
+            target = torch.stack([logits[place, :, output].sum() for place, output in wanted]).sum()
             (gradient,) = torch.autograd.grad(target, rows, retain_graph=k + 1 < most)
             per_node = gradient.float().view(len(images), len(alpha), *images.shape[1:])
             total[:, k] += torch.einsum("gnchw,n->gchw", per_node, weight)
@@ -137,6 +143,6 @@ def _forward(network: Network, images: Tensor, chunk: int) -> Tensor:
         for start in range(0, len(images), chunk):
             rows = images[start : start + chunk]
             padded = torch.cat([rows, rows[-1:].expand(chunk - len(rows), -1, -1, -1)])
-            logits = network(padded.contiguous(memory_format=torch.channels_last))
+            logits = network(padded)
             parts.append(logits[: len(rows)].float())
     return torch.cat(parts)

@@ -11,7 +11,9 @@ from dollmaker.classify.data import label_matrix
 from dollmaker.findings import PRESENT
 
 
-def select_images(index: pl.DataFrame, findings: Sequence[str], options: dict[str, Any]) -> pl.DataFrame:
+def select_images(
+    index: pl.DataFrame, findings: Sequence[str], options: dict[str, Any]
+) -> pl.DataFrame:
     """The images to look at: of the configured splits, at most ``max_images`` of each.
 
     Chosen from the whole index, so that the number of shards changes nothing. With a limit, images

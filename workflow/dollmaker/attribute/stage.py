@@ -68,7 +68,8 @@ def explain_shard(
     for member in members:
         if member.findings != names:
             raise ArtifactError(
-                f"member {member.name} was trained on other findings than the index; train it again."
+                f"member {member.name} was trained on other findings than the index has; "
+                "train it again."
             )
     chosen = select_images(index, localized, selection).filter(pl.col("shard") == shard)
     size = config["prepare"]["size"]
@@ -87,7 +88,15 @@ def explain_shard(
                 block = chosen[start : start + _BLOCK]
                 images = torch.from_numpy(source.read("image", block["row"].to_list())).to(device)
                 pairs = _explain_block(
-                    members, images, block, names, localized, channel_mean, selection, options, writer
+                    members,
+                    images,
+                    block,
+                    names,
+                    localized,
+                    channel_mean,
+                    selection,
+                    options,
+                    writer,
                 )
                 progress.add(len(block), pairs)
 
@@ -115,7 +124,9 @@ def _explain_block(
     maps, errors, nodes = [], [], 0
     for member in members:
         result = explain(member, images, pairs, channel_mean, selection["chunk"], options)
-        reduced = _resize(reduce_channels(result.attributions, options["reduction"]), images.shape[-1])
+        reduced = _resize(
+            reduce_channels(result.attributions, options["reduction"]), images.shape[-1]
+        )
         maps.append(smooth(reduced, options["smoothing"]))
         errors.append(result.completeness)
         nodes = result.nodes

@@ -67,7 +67,7 @@ def binarize_shard(
 
 
 def _rows(table: dict[str, Any], pairs: list[Pair]) -> dict[str, Any]:
-    areas = [float((pair.mask == FOREGROUND).mean()) for pair in pairs]
+    areas = [float(np.mean(np.asarray(pair.mask) == FOREGROUND)) for pair in pairs]
     qualities = [
         quality(
             agreement=float(table["agreement"][i]),

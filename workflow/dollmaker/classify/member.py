@@ -61,12 +61,19 @@ class Member:
 
 
 def save_member(
-    folder: Path, network: nn.Module, architecture: str, findings: list[str], spec: Input, **more: Any
+    folder: Path,
+    network: nn.Module,
+    architecture: str,
+    findings: list[str],
+    spec: Input,
+    **more: Any,
 ) -> None:
     """Write the weights and their description into an existing folder."""
     from safetensors.torch import save_file
 
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
+    }
     save_file(state, folder / "model.safetensors")
     description: Mapping[str, Any] = {
         "architecture": architecture,
@@ -89,7 +96,8 @@ def load_member(folder: Path, device: torch.device) -> Member:
     state = read_weights(weights)
     if sha256_file(weights) != description["sha256"]:
         raise ArtifactError(
-            f"{weights} is not the file that model.json describes; delete {folder} and train it again."
+            f"{weights} is not the file that model.json describes; delete {folder} and "
+            "run the workflow again."
         )
     spec = Input(**description["input"])
     network, _ = create_network(
@@ -99,7 +107,7 @@ def load_member(folder: Path, device: torch.device) -> Member:
         size=spec.size,
     )
     load_weights(network, state, source=str(weights))
-    network.eval().to(device=device, memory_format=torch.channels_last)
+    network.eval().to(device).to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     return Member(

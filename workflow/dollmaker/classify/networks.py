@@ -27,7 +27,9 @@ def create_network(
     """
     library, _, name = architecture.rpartition(":")
     if library not in ("", "timm", "torchvision"):
-        raise ModelError(f"unknown library {library!r} in {architecture!r}; use timm: or torchvision:.")
+        raise ModelError(
+            f"unknown library {library!r} in {architecture!r}; use timm: or torchvision:."
+        )
     if library in ("", "torchvision"):
         import torchvision
 
@@ -85,7 +87,9 @@ def head_name(network: nn.Module, outputs: int) -> str:
         if isinstance(layer, nn.Linear | nn.Conv2d) and width == outputs:
             found = name
     if not found:
-        raise ModelError("the network has no last layer with one output per finding; use another one.")
+        raise ModelError(
+            "the network has no last layer with one output per finding; use another one."
+        )
     return found
 
 
@@ -99,4 +103,3 @@ def _suggest(name: str) -> str:
     close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
     hint = ", ".join(close) if close else "resnet18, densenet121, mobilenet_v2"
     return f"unknown architecture {name!r}; did you mean one of: {hint}?"
-

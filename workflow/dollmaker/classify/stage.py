@@ -66,7 +66,7 @@ def train_member(
         file = weights_root / mine["weights"]
         load_weights(network, read_weights(file), optional=(head,), source=f"weights file {file}")
         inputs["weights"] = sha256_file(file)
-    network = network.to(device=device, memory_format=torch.channels_last)
+    network = network.to(device).to(memory_format=torch.channels_last)
 
     images = ImageShards(images_folder)
     member = Member(name=name, network=network, findings=findings, input=spec, sha256="")
@@ -78,7 +78,9 @@ def train_member(
     valid = index.filter(pl.col("split") == "valid")
 
     def validate(current: nn.Module) -> float:
-        return macro_auroc(valid, findings, predict(member, valid, images, device), options["blank"])
+        return macro_auroc(
+            valid, findings, predict(member, valid, images, device), options["blank"]
+        )
 
     module = ClassifierTraining(
         network,
@@ -89,7 +91,9 @@ def train_member(
         head if mine["linear_probe"] else "",
         len(loader) * options["epochs"],
     )
-    header = provenance.header("classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs)
+    header = provenance.header(
+        "classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs
+    )
     work = work_folder(output, provenance.digest([header, spec.__dict__, architecture]))
     fit(
         module,

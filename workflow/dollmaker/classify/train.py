@@ -66,8 +66,9 @@ class ClassifierTraining(lightning.LightningModule):
         self.best: dict[str, Tensor] = {}
         self.best_score = float("-inf")
         self.best_epoch = 0
+        self.progress_epoch = 0
         self._prepare = prepare
-        self.register_buffer("_positive", positive, persistent=False)
+        self._positive = positive
         self._validate = validate
         self._options = options
         self._trainable = trainable
@@ -87,7 +88,8 @@ class ClassifierTraining(lightning.LightningModule):
         """Loss of a batch."""
         images, values, weights = batch
         logits = self.network(self._prepare(images))
-        loss = masked_bce(logits, values, weights, self._positive)
+        positive = None if self._positive is None else self._positive.to(logits.device)
+        loss = masked_bce(logits, values, weights, positive)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
 
@@ -103,14 +105,16 @@ class ClassifierTraining(lightning.LightningModule):
                 "valid_macro_auroc": score,
             }
         )
-        if np.isnan(score) or score > self.best_score:
-            self.best_score = score if not np.isnan(score) else self.best_score
+        if np.isnan(score) or score >= self.best_score:  # of equals, the one trained longer
             self.best_epoch = epoch
             self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        elif epoch - self.best_epoch >= self._options["patience"]:
+        if not score <= self.best_score:
+            self.best_score = self.best_score if np.isnan(score) else score
+            self.progress_epoch = epoch
+        elif epoch - self.progress_epoch >= self._options["patience"]:
             self.trainer.should_stop = True
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule over all steps."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -119,7 +123,10 @@ class ClassifierTraining(lightning.LightningModule):
             weight_decay=self._options["weight_decay"],
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self._options["learning_rate"], total_steps=self._steps + 1, pct_start=0.2
+            optimizer,
+            max_lr=self._options["learning_rate"],
+            total_steps=self._steps + 1,
+            pct_start=0.2,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -130,6 +137,7 @@ class ClassifierTraining(lightning.LightningModule):
             "best": self.best,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
+            "progress_epoch": self.progress_epoch,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def _intensity(image: npt.NDArray[np.uint8], width: int, height: int, fit: Fit) 
     left, top, right, bottom = box(width, height, grey.shape[0], fit)
     inner = grey[top:bottom, left:right]  # the black of a letterbox is not part of the image
     plain = inner.min() == inner.max()
-    threshold = float(inner.min() if plain else threshold_otsu(inner))  # type: ignore[no-untyped-call]
+    threshold = float(inner.min() if plain else threshold_otsu(inner))
     border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]]) > threshold
     bright = bool(border.mean() <= 0.5)
     mask = (grey > threshold) if bright else (grey <= threshold)

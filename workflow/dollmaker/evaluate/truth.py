@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dollmaker import rle
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.findings import PRESENT
@@ -136,37 +137,9 @@ def _decode(code: Any, row: Row, finding: str) -> Mask:
     size = [row["height"], row["width"]]
     _require_size(where, code.get("size"), size)
     try:
-        runs = _runs(code["counts"])
-    except (IndexError, UnicodeEncodeError):
-        raise DataError(f"{where} has a damaged run-length code; correct the truth file.") from None
-    if min(runs, default=0) < 0 or sum(runs) != size[0] * size[1]:
-        raise DataError(
-            f"{where} has runs that do not fill {size[1]}x{size[0]} pixels; correct the truth file."
-        )
-    values = np.arange(len(runs)) % 2 == 1  # runs of background and foreground take turns
-    return np.repeat(values, runs).reshape(size[1], size[0]).T  # column by column
-
-
-def _runs(counts: str) -> list[int]:
-    """Run lengths of COCO's text form: 5 bits a character, differences from the fourth run on.
-
-    Read here because pycocotools returns uninitialised memory for codes that end too early.
-    """
-    runs: list[int] = []
-    data, place = counts.encode("ascii"), 0
-    while place < len(data):
-        value, shift, more = 0, 0, True
-        while more:
-            bits = data[place] - 48
-            if not 0 <= bits < 64 or shift > 40:
-                raise IndexError
-            value |= (bits & 31) << shift
-            more = bool(bits & 32)
-            place, shift = place + 1, shift + 5
-            if not more and bits & 16:
-                value -= 1 << shift
-        runs.append(value + runs[-2] if len(runs) > 2 else value)
-    return runs
+        return rle.decode(code["counts"], row["height"], row["width"])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
 
 
 class MaskFiles:

@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--rows", type=Path, required=True, help="table of rows to write")
         parser.add_argument("--workers", type=int, default=1, help="threads")
     if name == "prepare-index":
-        parser.add_argument("--rows", type=Path, nargs="+", required=True, help="rows of all shards")
+        parser.add_argument(
+            "--rows", type=Path, nargs="+", required=True, help="rows of all shards"
+        )
         parser.add_argument("--quarantine", type=Path, required=True, help="CSV of broken images")
 
 

@@ -35,7 +35,9 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
         DataError: If the folder or a table is not as described.
     """
     if not data_root.is_dir():
-        raise DataError(f"data folder {data_root} does not exist; set data_root to an existing folder.")
+        raise DataError(
+            f"data folder {data_root} does not exist; set data_root to an existing folder."
+        )
     kind = config["source"]["kind"]
     plan, names = _SOURCES[kind](config, data_root)
     if plan.is_empty():
@@ -45,7 +47,10 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
 
 def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
     """CheXpert as released (Irvin et al. 2019): train.csv and valid.csv, which is test here."""
-    options = config["source"].get("chexpert") or {"folder": "CheXpert-v1.0-small", "views": ["frontal"]}
+    options = config["source"].get("chexpert") or {
+        "folder": "CheXpert-v1.0-small",
+        "views": ["frontal"],
+    }
     folder, prepare = options["folder"], config["prepare"]
     parts = []
     for name in ("train", "valid"):
@@ -86,7 +91,9 @@ def _part(path: str, prefix: str) -> str:
     for part in PurePosixPath(path).parts:
         if part.startswith(prefix):
             return part
-    raise DataError(f"path {path!r} names no {prefix}; expected .../patient00001/study1/view1_frontal.jpg.")
+    raise DataError(
+        f"path {path!r} names no {prefix}; expected .../patient00001/study1/view1_frontal.jpg."
+    )
 
 
 def _chexpert_id(path: str) -> str:
@@ -101,7 +108,9 @@ def _table(config: dict[str, Any], data_root: Path) -> Plan:
     options, prepare, truth = config["source"]["table"], config["prepare"], config.get("truth")
     file = data_root / options["file"]
     table = tables.read_source(file)
-    wanted = [options[key] for key in ("image_column", "patient_column", "label_column", "split_column")]
+    wanted = [
+        options[key] for key in ("image_column", "patient_column", "label_column", "split_column")
+    ]
     columns = [column for column in wanted if column] + list(options["finding_columns"] or ())
     mask_column = truth["column"] if truth and truth["kind"] == "masks" else None
     tables.require_columns(table, [*columns, *([mask_column] if mask_column else [])], file)
@@ -113,7 +122,9 @@ def _table(config: dict[str, Any], data_root: Path) -> Plan:
         splits = _filled(table, options["split_column"], file)
         for row, split in enumerate(splits, start=2):
             if split not in ("train", "valid", "test"):
-                raise DataError(f"table {file} line {row}: split {split!r}; use train, valid or test.")
+                raise DataError(
+                    f"table {file} line {row}: split {split!r}; use train, valid or test."
+                )
     else:
         splits = [assign(p, prepare["valid"], prepare["test"]) for p in patients]
     names, labels = _table_labels(table, options, file)
@@ -125,7 +136,9 @@ def _table(config: dict[str, Any], data_root: Path) -> Plan:
             "patient_id": patients,
             "split": splits,
             "view": pl.Series([None] * len(ids), dtype=pl.String),
-            "mask": table[mask_column] if mask_column else pl.Series([None] * len(ids), dtype=pl.String),
+            "mask": table[mask_column]
+            if mask_column
+            else pl.Series([None] * len(ids), dtype=pl.String),
             **labels,
         }
     )
@@ -142,11 +155,14 @@ def _table_labels(
         classes = _filled(table, options["label_column"], file)
         names = sorted(set(classes))
         labels = {
-            name: pl.Series([int(label == name) for label in classes], dtype=pl.Int8) for name in names
+            name: pl.Series([int(label == name) for label in classes], dtype=pl.Int8)
+            for name in names
         }
     for name in names:
         if name in _COLUMNS or name in ("width", "height", "sha256", "shard", "row"):
-            raise DataError(f"finding {name!r} in {file} has the name of an index column; rename it.")
+            raise DataError(
+                f"finding {name!r} in {file} has the name of an index column; rename it."
+            )
     return names, labels
 
 
@@ -155,7 +171,9 @@ def _filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
     values = table[column].to_list()
     for row, value in enumerate(values, start=2):
         if value is None:
-            raise DataError(f"table {file} line {row}: {column!r} is blank; fill it in or remove the row.")
+            raise DataError(
+                f"table {file} line {row}: {column!r} is blank; fill it in or remove the row."
+            )
     return values
 
 

@@ -50,12 +50,18 @@ def decode_shard(
         ThreadPoolExecutor(workers) as pool,
     ):
         size, channels = options["size"], options["channels"]
-        writer.append({"image_id": np.array([], object)}, image=np.zeros((0, channels, size, size), np.uint8))
+        writer.append(
+            {"image_id": np.array([], object)}, image=np.zeros((0, channels, size, size), np.uint8)
+        )
         good_count = 0
         items = plan.select("image_id", "path").rows()
         for block in (items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)):
             results = list(pool.map(lambda item: _try_decode(item[1], data_root, options), block))
-            good = [(item[0], r) for item, r in zip(block, results, strict=True) if isinstance(r, Decoded)]
+            good = [
+                (item[0], r)
+                for item, r in zip(block, results, strict=True)
+                if isinstance(r, Decoded)
+            ]
             if good:
                 writer.append(
                     {"image_id": [image_id for image_id, _ in good]},
@@ -67,7 +73,7 @@ def decode_shard(
     tables.write(pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, _header(config))
 
 
-_ROW = {
+_ROW: dict[str, Any] = {
     "image_id": pl.String,
     "row": pl.Int64,
     "width": pl.Int64,
@@ -137,8 +143,12 @@ def build_index(
         "width", "height", "sha256", "shard", "row", *names,
     )  # fmt: skip
     assert_disjoint(index)
-    means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))["mean"].to_list()
-    channel_mean = np.mean(means, axis=0).tolist() if means else [127.5] * config["prepare"]["channels"]
+    means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))[
+        "mean"
+    ].to_list()
+    channel_mean = (
+        np.mean(means, axis=0).tolist() if means else [127.5] * config["prepare"]["channels"]
+    )
     left_out = bad.select("image_id", "path", "reason").head(1000).to_dicts()
     facts = {"findings": names, "quarantine": left_out, "channel_mean": channel_mean}
     tables.write(index, output, {**_header(config), **facts})

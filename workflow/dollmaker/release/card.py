@@ -7,9 +7,7 @@ import polars as pl
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_card(
-    table: pl.DataFrame, config: dict[str, Any], committee: list[dict[str, Any]]
-) -> str:
+def write_card(table: pl.DataFrame, config: dict[str, Any], committee: list[dict[str, Any]]) -> str:
     """The card in Markdown with a YAML front matter.
 
     Args:
@@ -69,21 +67,22 @@ not be where the finding is.
 - `masks/{{split}}.h5`: the same rows as arrays, 0 background, 1 finding, 255 ignore (plain gzip).
 - `provenance.json`, `SHA256SUMS` (`sha256sum -c SHA256SUMS`, or `dollmaker verify`).
 
-Masks lie on a square of {config["prepare"]["size"]} pixels, into which the source image was fitted by
-`{config["prepare"]["fit"]}`. No pixels of the source are part of this release; join it with your own
-copy by `path` or by `sha256`. Splits are by patient.
+Masks lie on a square of {config["prepare"]["size"]} pixels, into which the source image was
+fitted by `{config["prepare"]["fit"]}`. The masks hold no pixels of the source; join them with your
+own copy by `path` or by `sha256`. Splits are by patient.
 
 ## How it was made
 
 {chr(10).join(members)}
 
-Recipe `{_text(options["recipe"])}`: steps {_text(steps)}. The whole configuration is in `provenance.json`.
+Recipe `{_text(options["recipe"])}`: steps {_text(steps)}. `provenance.json` has the configuration.
 `quality` (0 to 1) is the geometric mean of the members' agreement, of completeness and of the
 committee's probability; it knows nothing of the truth.
 
 ## Licence
 
-Source images: {_text(options["source_license"])}. The masks are derived from them: respect its terms.
+Source images: {_text(options["source_license"])}. The masks are derived from them: respect its
+terms.
 """
 
 

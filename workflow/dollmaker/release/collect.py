@@ -10,7 +10,7 @@ import polars as pl
 from scipy import ndimage
 
 from dollmaker import tables
-from dollmaker.release.rle import encode
+from dollmaker.rle import encode
 from dollmaker.shards import Shard, create_shard
 
 SPLITS = ("train", "valid", "test")

@@ -12,7 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet")
     parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
-    parser.add_argument("--masks", type=Path, nargs="+", required=True, help="mask shards, in order")
+    parser.add_argument(
+        "--masks", type=Path, nargs="+", required=True, help="mask shards, in order"
+    )
     parser.add_argument("--committee", type=Path, nargs="+", required=True, help="member folders")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
 

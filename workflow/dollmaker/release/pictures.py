@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageDraw
 
-from dollmaker.release.rle import decode
+from dollmaker.rle import decode
 
 _SIDE, _PER_ROW, _TEXT = 112, 8, 16
 _COLOUR = (255, 99, 71)
@@ -40,9 +40,7 @@ def contact_sheet(table: pl.DataFrame, read_image: ReadImage | None) -> Image.Im
     return sheet
 
 
-def _overlay(
-    image: npt.NDArray[np.uint8] | None, mask: npt.NDArray[np.bool_]
-) -> Image.Image:
+def _overlay(image: npt.NDArray[np.uint8] | None, mask: npt.NDArray[np.bool_]) -> Image.Image:
     if image is None:
         grey = np.where(mask[..., None], np.array(_COLOUR), 24).astype(np.uint8)
         return Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)

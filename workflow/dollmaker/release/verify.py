@@ -10,8 +10,8 @@ from dollmaker.errors import ArtifactError, DataError, DollmakerError
 from dollmaker.files import inside, sha256_file
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release.collect import SCHEMA, SPLITS
-from dollmaker.release.rle import decode
 from dollmaker.release.stage import CHECKSUMS
+from dollmaker.rle import decode
 from dollmaker.shards import Shard
 
 _BLOCK = 512
@@ -74,9 +74,7 @@ def _verify_split(folder: Path, split: str, faults: list[str]) -> pl.DataFrame:
         faults.append(f"{name}: holds rows of another split")
     with Shard(folder / "masks" / f"{split}.h5", "masks") as shard:
         columns = shard.table()
-        same = all(
-            columns[key].tolist() == table[key].to_list() for key in ("image_id", "finding")
-        )
+        same = all(columns[key].tolist() == table[key].to_list() for key in ("image_id", "finding"))
         if not same:
             faults.append(f"masks/{split}.h5: rows differ from {name}")
             return table

@@ -146,14 +146,14 @@ def _tiles(results: Results, summary: dict[str, Any]) -> list[tuple[str, str, st
         mine = gains.filter(
             pl.col("class") == MEAN, pl.col("init") == "doll", pl.col("reference") == "random"
         )
-        full = mine.filter(pl.col("tuning") == "full")
-        if not full.is_empty():
-            low, high = full["difference"].min(), full["difference"].max()
+        full = mine.filter(pl.col("tuning") == "full")["difference"].to_list()
+        if full:
+            settings = f"{len(full)} settings from {_signed(min(full))} to {_signed(max(full))}"
             tiles.append(
                 (
-                    _signed(full["difference"].mean()),  # type: ignore[arg-type]
+                    _signed(sum(full) / len(full)),
                     "mIoU of the doll start over random",
-                    f"full tuning, {len(full)} settings from {_signed(low)} to {_signed(high)}",  # type: ignore[arg-type]
+                    f"full tuning, {settings}",
                 )
             )
     return tiles
@@ -231,7 +231,7 @@ def _masks(results: Results) -> dict[str, Any] | None:
 def _task(results: Results, task: str) -> dict[str, Any]:
     scores = results.scores.get("tasks", pl.DataFrame())
     if scores.is_empty():
-        return {"rows": [], "classes": [], "each": {}, "patients": 0}
+        return {"rows": [], "classes": [], "each": {}}
     mine = scores.filter(pl.col("task") == task)
     gains = {
         (row["init"], row["tuning"], row["n"], row["reference"]): row
@@ -247,6 +247,7 @@ def _task(results: Results, task: str) -> dict[str, Any]:
             "imagenet": gains.get((row["init"], row["tuning"], row["n"], "imagenet")),
         }
         for row in mine.filter(pl.col("class") == MEAN).iter_rows(named=True)
+        if f"{row['init']}-{row['tuning']}" in order
     ]
     rows.sort(key=lambda row: (row["n_images"], order.index(f"{row['init']}-{row['tuning']}")))
     classes = [name for name in mine["class"].unique(maintain_order=True) if name != MEAN]

@@ -42,29 +42,30 @@ def pixel_loss(
     Returns:
         A scalar; 0 with a gradient of 0 when no pixel counts.
     """
-    x = logits.float()
-    known = targets != IGNORE
-    truth = (targets == 1).float()
+    # Everything is flat and contiguous, and each large product is made once: the loss of many
+    # findings costs as much as a part of the network otherwise.
+    x = logits.float().contiguous().flatten(2)
+    labels = targets.flatten(2)
+    truth, known = (labels == 1).float(), (labels != IGNORE).float()
     mask_weights = x.new_ones(x.shape[:2]) if weights is None else weights.float()
-    pixels = (
-        torch.where(targets == 1, 1.0, background_weight) * known * mask_weights[..., None, None]
-    )
-    entropy = binary_cross_entropy_with_logits(x, truth, reduction="none")
+    pixels = torch.lerp(known * background_weight, known, truth) * mask_weights[..., None]
+    total = pixels.sum().clamp(min=1e-6)
     if kind == "focal":
+        entropy = binary_cross_entropy_with_logits(x, truth, reduction="none")
         # 1 - p of the right answer is sigmoid of minus its logit; exact for large logits.
-        entropy = entropy * torch.sigmoid(torch.where(truth == 1, -x, x)) ** _GAMMA
-    loss = _weighted_mean(entropy, pixels)
-    return loss if kind == "focal" else loss + _dice(x, truth, known, mask_weights)
+        wrong = torch.sigmoid(torch.where(truth == 1, -x, x))
+        return (entropy * wrong**_GAMMA * pixels).sum() / total
+    entropy = binary_cross_entropy_with_logits(x, truth, weight=pixels, reduction="sum")
+    return entropy / total + _dice(x, truth, known, mask_weights)
 
 
 def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:
     """1 - soft Dice of each mask, averaged over the masks that are not empty."""
-    probability = torch.sigmoid(x) * known
-    overlap = (probability * truth).sum((2, 3))
-    total = (probability + truth).sum((2, 3))
-    present = truth.sum((2, 3)) > 0
-    return _weighted_mean(1 - 2 * overlap / total.clamp(min=1e-6), weights * present)
-
-
-def _weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    return (values * weights).sum() / weights.sum().clamp(min=1e-6)
+    area = truth.sum(-1)
+    present = area > 0
+    # Most masks are empty: only the others are worth the sigmoid.
+    probability, true = torch.sigmoid(x[present]), truth[present]
+    overlap = (probability * true).sum(-1)
+    total = (probability * known[present]).sum(-1) + area[present]
+    used = weights[present]
+    return ((1 - 2 * overlap / total) * used).sum() / used.sum().clamp(min=1e-6)

@@ -24,13 +24,17 @@ def decode(counts: str, height: int, width: int) -> npt.NDArray[np.bool_]:
     """
     runs = _runs(counts)
     if sum(runs) != height * width:
-        raise DataError(f"an RLE mask is not of size {height}x{width}; make the release anew.")
+        raise DataError(f"its runs do not fill {width}x{height} pixels; correct the file.")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
 
 def _runs(counts: str) -> list[int]:
-    """Run lengths of a compressed string, checked (the C code of pycocotools trusts its input)."""
+    """Run lengths of COCO's text form: 5 bits a character, differences from the fourth run on.
+
+    Read here because pycocotools trusts its input: it returns uninitialised memory for codes that
+    end too early.
+    """
     runs: list[int] = []
     place = 0
     data = counts.encode("ascii", errors="replace")
@@ -38,7 +42,7 @@ def _runs(counts: str) -> list[int]:
         value, shift, more = 0, 0, True
         while more:
             if place >= len(data) or not 48 <= data[place] < 112 or shift > 60:
-                raise DataError("an RLE mask is damaged; make the release anew.")
+                raise DataError("its run-length code is damaged; correct the file.")
             byte = data[place] - 48
             value |= (byte & 0x1F) << shift
             more = bool(byte & 0x20)
@@ -49,6 +53,6 @@ def _runs(counts: str) -> list[int]:
         if len(runs) > 2:
             value += runs[-2]
         if value < 0:
-            raise DataError("an RLE mask is damaged; make the release anew.")
+            raise DataError("its run-length code is damaged; correct the file.")
         runs.append(value)
     return runs

@@ -1,0 +1,46 @@
+# make demo   the whole pipeline on generated radiographs     make test   is the installation sound?
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+CORES ?= 2
+export OMP_NUM_THREADS ?= 2
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make .venv with the tested pins
+
+$(STAMP): pyproject.toml envs/constraints.txt
+	@echo "Installing into .venv (some minutes and about 8 GB; details in .venv/install.log) ..."
+	@$(PYTHON) -c 'import sys; sys.exit("dollmaker needs Python 3.11 or newer; set PYTHON=python3.11 or the like." if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[dev]' >.venv/install.log 2>&1 \
+		|| { tail -n 15 .venv/install.log; echo "Installation failed: see .venv/install.log."; exit 1; }
+	@touch $@
+
+demo: install  ## the whole pipeline on generated radiographs
+	@echo "Running the pipeline on generated radiographs (about 5 minutes on 2 cores) -> results/phantoms/report.html"
+	@snakemake --cores $(CORES) --quiet rules progress host
+	@snakemake --cores 1 --quiet all --report results/phantoms/report.zip >/dev/null
+	@python -m dollmaker headline results/phantoms/summary.json
+
+test: install  ## format, lint, types, unit tests and a micro end-to-end run
+	@echo "Checking format, lint, types, unit tests and a micro run of the workflow (some minutes) ..."
+	@ruff format --check --quiet .
+	@ruff check --quiet .
+	@snakefmt --check Snakefile workflow 2>/dev/null || { echo "snakefmt: run make format."; exit 1; }
+	@snakemake --lint >/dev/null
+	@mypy
+	@pytest -q tests
+
+format:  ## put the code into its form
+	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
+
+clean:  ## remove results and Snakemake's state, keep .venv
+	@rm -rf results .snakemake
+
+.PHONY: help install demo test format clean

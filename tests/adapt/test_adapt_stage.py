@@ -1,0 +1,256 @@
+"""Runs: what stays frozen, that starts share what is random, resuming, and the files."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dollmaker import scores
+from dollmaker.adapt import stage, train
+from dollmaker.adapt.starts import find_beginning, make_network
+from dollmaker.adapt.tasks import read_task
+from dollmaker.adapt.train import make_batch, train_run
+from dollmaker.cli import main
+from dollmaker.errors import ArtifactError, ModelError
+from dollmaker.files import write_json
+from dollmaker.segment.models import Input, create
+from dollmaker.segment.stage import save
+from dollmaker.tables import read_header
+
+
+def beginning_of(config: dict[str, Any], init: str, root: Path) -> Any:
+    return find_beginning(
+        init,  # type: ignore[arg-type]
+        config,
+        committee=root / "member0",
+        segmenter=root / "segmenter",
+        weights_root=root,
+    )
+
+
+@pytest.fixture
+def starts(config: dict[str, Any], root: Path) -> Path:
+    """The root with a segmenter of three findings, a committee member and a weights file."""
+    options = config["segment"]
+    model = create(options, channels=1, classes=3, size=32, seed=77)
+    (root / "segmenter").mkdir()
+    spec = Input(channels=1, size=32, mean=0.4, std=0.3)
+    save(root / "segmenter", model, options, ["A", "B", "C"], spec, header={})
+    encoder = create(options, channels=3, classes=1, size=32, seed=78).get_submodule("encoder")
+    state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(state, root / "imagenet.safetensors")
+    (root / "member0").mkdir()
+    save_file(state, root / "member0" / "model.safetensors")
+    theirs = {"channels": 3, "size": 32, "mean": 0.2, "std": 0.1}
+    write_json(root / "member0" / "model.json", {"architecture": "timm:x", "input": theirs})
+    config["adapt"]["imagenet"] = "imagenet.safetensors"
+    return root
+
+
+def test_starts_differ_in_what_is_loaded_only(config: dict[str, Any], starts: Path) -> None:
+    states, inputs = {}, {}
+    for init in ("random", "imagenet", "classifier", "doll"):
+        beginning = beginning_of(config, init, starts)
+        states[init] = make_network(beginning, config["segment"], 2, 5).state_dict()
+        inputs[init] = (beginning.input.mean, beginning.input.std)
+    assert inputs["random"] == inputs["imagenet"] == (0.5, 0.5)
+    assert inputs["classifier"] == (0.2, 0.1) and inputs["doll"] == (0.4, 0.3)
+    segmenter = create(config["segment"], channels=1, classes=3, size=32, seed=77).state_dict()
+    for name, value in states["random"].items():
+        part = name.split(".")[0]
+        assert torch.equal(states["imagenet"][name], states["classifier"][name])
+        if part != "encoder":
+            assert torch.equal(states["imagenet"][name], value), name
+        expected = value if part == "segmentation_head" else segmenter[name]
+        assert torch.equal(states["doll"][name], expected), name
+    first = "encoder.model.conv_stem.weight"
+    assert not torch.equal(states["imagenet"][first], states["random"][first])
+
+
+def test_segmenter_that_does_not_fit(config: dict[str, Any], starts: Path) -> None:
+    with pytest.raises(ModelError, match="Unet with encoder tu-mobilenetv3_small_050"):
+        beginning_of({**config, "segment": {**config["segment"], "encoder": "x"}}, "doll", starts)
+    file = starts / "segmenter" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4] + b"abcd")
+    with pytest.raises(ArtifactError, match="checksum"):
+        beginning_of(config, "doll", starts)
+
+
+@pytest.mark.parametrize(
+    ("init", "tuning", "moves", "stays"),
+    [
+        ("doll", "full", ["encoder", "decoder", "segmentation_head", "adapters"], []),
+        ("doll", "adapter", ["decoder", "segmentation_head", "adapters"], ["encoder"]),
+        ("doll", "head", ["segmentation_head"], ["encoder", "decoder"]),
+    ],
+)
+def test_frozen_parts_stay_bit_for_bit(
+    config: dict[str, Any], starts: Path, init: Any, tuning: Any, moves: list[str], stays: list[str]
+) -> None:
+    options, task = config["adapt"], read_task("squares", config, starts)
+    beginning = beginning_of(config, init, starts)
+    tuned = stage.make_tuned(beginning, config["segment"], task, init, tuning, options, 0)
+    before = {name: value.clone() for name, value in tuned.state_dict().items()}
+    train_run(
+        tuned,
+        beginning.input,
+        task,
+        task.choose(3, 0),
+        options,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    changed = {name for name, value in tuned.state_dict().items() if not before[name].equal(value)}
+    for part in moves:
+        own = [name for name in before if f".{part}." in f".{name}"]
+        assert bool(own) == bool(part != "adapters" or tuning == "adapter")
+        assert not own or changed & set(own), part
+    for part in stays:
+        own = {name for name in before if name.startswith(f"model.{part}.")}
+        assert any("running_mean" in name for name in own) and not changed & own
+    statistics = {name for name in before if "running_" in name and ".encoder." in name}
+    assert not changed & statistics  # frozen in full tuning as well, as configured
+
+
+def test_random_start_moves_its_batch_norm(config: dict[str, Any], starts: Path) -> None:
+    options, task = config["adapt"], read_task("squares", config, starts)
+    assert options["freeze_batch_norm"]
+    beginning = beginning_of(config, "random", starts)
+    tuned = stage.make_tuned(beginning, config["segment"], task, "random", "full", options, 0)
+    norms = [m for m in tuned.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(norm.training for norm in norms)
+    assert tuned.encoder_share() == 1
+
+
+def test_rounds_have_each_image_once(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    task.images[:] = np.arange(24)[:, None, None, None]
+    chosen, options = task.choose(5, 0), {"augment": "none", "batch_size": 3}
+    seen = [
+        int(image[0, 0, 0])
+        for step in range(5)
+        for image in make_batch(task, chosen, options, seed=1, step=step)[0]
+    ]
+    rounds = [seen[i : i + 5] for i in range(0, 15, 5)]
+    assert all(sorted(each) == sorted(chosen.tolist()) for each in rounds)
+    assert rounds[0] != rounds[1]
+
+
+def run(config: dict[str, Any], root: Path, output: str, init: Any = "random") -> Path:
+    stage.adapt(
+        config,
+        "squares",
+        init,
+        "full",
+        data_root=root,
+        weights_root=root,
+        committee=None,
+        segmenter=root / "segmenter",
+        output=root / output,
+    )
+    return root / output
+
+
+def test_files(config: dict[str, Any], root: Path) -> None:
+    config["adapt"]["n"] = [3, 1000]
+    folder = run(config, root, "out")
+    assert {path.name for path in folder.iterdir()} == {
+        "curve.parquet",
+        "scores.parquet",
+        "runs.json",
+        "examples.npz",
+    }
+    assert not list(root.glob(".out*"))
+    task = read_task("squares", config, root)
+    curve = pl.read_parquet(folder / "curve.parquet")
+    assert curve["step"].to_list() == [2, 4] * 4
+    assert curve["epoch"][0] == pytest.approx(2 * 4 / 3)
+    table = pl.read_parquet(folder / "scores.parquet")
+    assert len(table) == 2 * 2 * len(task.rows("test")) * 2
+    assert table["n"].unique(maintain_order=True).to_list() == ["3", "1000"]
+    described = json.loads((folder / "runs.json").read_text())
+    assert described["header"] == read_header(folder / "scores.parquet")
+    assert [entry["n_images"] for entry in described["runs"]] == [3, 3] + [
+        len(task.rows("train"))
+    ] * 2
+    for entry in described["runs"]:
+        mine = table.filter(pl.col("n") == entry["n"], pl.col("seed") == entry["seed"])
+        per_class = mine.fill_nan(None).group_by("class").agg(pl.col("iou").mean())["iou"]
+        assert entry["test_miou"] == pytest.approx(per_class.mean())
+        assert entry["optimizer_mb"] > 2 * 4 * entry["trainable"] / 1e6
+    with np.load(folder / "examples.npz", allow_pickle=False) as examples:
+        first = examples["image_id"][0]
+        truth, predicted = examples["truth"][0], examples["prediction_3"][0]
+        assert list(examples["classes"]) == ["bright", "dark"]
+        assert examples["image"].shape[1:] == (1, 32, 32)
+        assert "prediction_1000" in examples
+    mine = table.filter(pl.col("n") == "3", pl.col("seed") == 0, pl.col("image_id") == str(first))
+    expected = scores.iou(predicted == 1, truth == 1, truth == 255)
+    np.testing.assert_allclose(mine["iou"].to_numpy(), expected)
+
+
+def test_killed_job_goes_on_with_its_run(
+    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(config, root, "whole")
+    calls: list[int] = []
+    original = train.make_batch
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        calls.append(more["step"])
+        if len(calls) == 7:  # in the middle of the second of four runs
+            raise KeyboardInterrupt
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(train, "make_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, root, "broken")
+    assert not (root / "broken").exists()
+    del calls[:]
+    monkeypatch.setattr(
+        train, "make_batch", lambda *a, **m: (calls.append(0), original(*a, **m))[1]
+    )
+    broken = run(config, root, "broken")
+    assert len(calls) == 3 * 4
+    for name in ("curve.parquet", "scores.parquet", "examples.npz"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+
+
+def test_scores_leave_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:
+    class Everything(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones(len(x), 2, 32, 32)
+
+    task = read_task("squares", config, root)
+    spec, rows = Input(channels=1, size=32), task.rows("test")
+    task.masks[rows[0], 1] = np.where(task.masks[rows[0], 1] == 1, 0, task.masks[rows[0], 1])
+    _, iou, dice = train.overlap(Everything(), spec, task, rows, torch.device("cpu"))  # type: ignore[arg-type]
+    for i, row in enumerate(rows):
+        for k in (0, 1):
+            known = task.masks[row, k][task.masks[row, k] != 255]
+            assert iou[i, k] == pytest.approx((known == 1).mean())
+            assert dice[i, k] == pytest.approx(
+                2 * (known == 1).sum() / (known.size + (known == 1).sum())
+            )
+
+
+def test_learns(config: dict[str, Any], root: Path) -> None:
+    config["adapt"].update(n=["all"], seeds=1, steps=60, batch_size=8, learning_rate=0.01)
+    folder = run(config, root, "out")
+    assert json.loads((folder / "runs.json").read_text())["runs"][0]["test_miou"] > 0.6
+
+
+def test_command(config: dict[str, Any], starts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config["adapt"].update(n=[3], seeds=1)
+    words = ["adapt", "--config", json.dumps(config), "--task", "squares", "--tuning", "adapter"]
+    words += ["--data-root", str(starts), "--weights-root", str(starts)]
+    words += ["--output", str(starts / "tasks" / "squares" / "doll-adapter")]
+    assert main([*words, "--init", "doll"]) == 1
+    assert "give --segmenter." in capsys.readouterr().err
+    assert main([*words, "--init", "doll", "--segmenter", str(starts / "segmenter")]) == 0
+    assert (starts / "tasks" / "squares" / "doll-adapter" / "runs.json").exists()

@@ -1,0 +1,133 @@
+"""Reading of tasks: pixels, splits, the choice of images, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dollmaker.adapt.tasks import encode_classes, fit_classes, read_task
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.prepare.splits import assign
+
+
+def test_pixels(config: dict[str, Any], root: Path) -> None:
+    config["prepare"]["size"] = 48
+    task = read_task("squares", config, root)
+    assert task.image_ids == [f"case{i:02d}" for i in range(24)]
+    assert task.images.shape == (24, 1, 48, 48) and task.masks.shape == (24, 2, 48, 48)
+    source = np.asarray(Image.open(root / "task" / "masks" / "case07.png"))
+    inner = task.masks[7][:, 4:44]  # 48 x 40 at scale 1, letterboxed by 4 rows on both sides
+    assert ((inner[0] == 1) == (source == 1)).all()
+    assert ((inner[1] == 1) == (source == 3)).all()
+    assert ((inner == 255) == (source == 2)).all()
+    assert (task.masks[7][:, :4] == 255).all() and (task.masks[7][:, 44:] == 255).all()
+    assert (task.images[7][:, :4] == 0).all()
+    config["prepare"]["fit"] = "resize"
+    assert (read_task("squares", config, root).masks == 255).mean() < 0.01
+
+
+def test_bits_overlap_and_ignore() -> None:
+    values = np.array([[0, 1, 2], [3, 2049, 255]])
+    classes = {"a": [1], "b": [2, 2048]}
+    assert encode_classes(values, classes, "bits", 255).tolist() == [
+        [[0, 1, 0], [1, 1, 255]],
+        [[0, 0, 1], [1, 1, 255]],
+    ]
+    assert encode_classes(values, {"a": [1, 3]}, "index", None).tolist() == [[[0, 1, 0], [1, 0, 0]]]
+
+
+def test_fitted_masks_keep_their_values() -> None:
+    mask = np.zeros((1, 20, 30), np.uint8)
+    mask[0, 5:15, 10:20] = 1
+    mask[0, 0] = 255
+    assert set(np.unique(fit_classes(mask, 16, "letterbox"))) == {0, 1, 255}
+
+
+def test_splits_by_patient(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    assert task.splits == [assign(patient, 0.2, 0.3) for patient in task.patients]
+    assert task.patients[:2] == ["patient0", "patient0"]
+    config["tasks"]["squares"].update(valid=None, test=None)
+    config["prepare"].update(valid=0.4, test=0.2)
+    own = read_task("squares", config, root)
+    assert own.splits == [assign(patient, 0.4, 0.2) for patient in own.patients]
+
+
+def test_splits_of_the_source_table(config: dict[str, Any], root: Path) -> None:
+    (root / "source.csv").write_text(
+        "file,who,part\n"
+        + "".join(f"{i},patient{i},{('test', 'valid', 'train')[i % 3]}\n" for i in range(12))
+    )
+    config["source"] = {
+        "kind": "table",
+        "table": {"file": "source.csv", "patient_column": "who", "split_column": "part"},
+    }
+    config["tasks"]["squares"].update(valid=None, test=None)
+    task = read_task("squares", config, root)
+    numbers = [int(patient.removeprefix("patient")) for patient in task.patients]
+    assert task.splits == [("test", "valid", "train")[number % 3] for number in numbers]
+
+
+def test_choices_are_nested_and_seeded(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    train = set(task.rows("train").tolist())
+    few, more, every = (task.choose(n, 0).tolist() for n in (3, 5, "all"))
+    assert set(few) < set(more) < set(every) == train
+    assert task.choose(1000, 0).tolist() == every
+    assert task.choose(5, 1).tolist() != more
+    assert task.choose(5, 0).tolist() == more
+
+
+def _edit(root: Path, old: str, new: str) -> None:
+    table = root / "task" / "table.csv"
+    table.write_text(table.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c, r: (r / "task" / "table.csv").unlink(), "does not exist"),
+        (lambda c, r: _edit(r, "patient\n", "person\n"), "lacks the column 'patient'"),
+        (lambda c, r: (r / "task" / "images" / "case03.png").unlink(), "'case03.png'.*is missing"),
+        (lambda c, r: (r / "task" / "masks" / "case03.png").unlink(), "mask 'case03.png'.*missing"),
+        (
+            lambda c, r: _edit(r, "case03.png,case03", "case03.png,../../../x"),
+            "leaves the data root",
+        ),
+        (lambda c, r: _edit(r, "case03.png,", "case04.png,"), "'case04' twice"),
+        (lambda c, r: _edit(r, "case03.png,patient1", "case03.png,"), "'patient' of 'case03.png'"),
+        (
+            lambda c, r: Image.new("L", (9, 8)).save(r / "task" / "masks" / "case03.png"),
+            "9x8 pixels, its image has 48x40",
+        ),
+        (
+            lambda c, r: Image.new("RGB", (48, 40)).save(r / "task" / "masks" / "case03.png"),
+            "mode RGB",
+        ),
+        (
+            lambda c, r: (r / "task" / "masks" / "case03.png").write_bytes(b"no"),
+            "not a readable image",
+        ),
+        (
+            lambda c, r: c["tasks"]["squares"]["classes"].update(other=[255]),
+            r"'other'.*in no mask; values there: 0, 1, 2, 3\.",
+        ),
+        (lambda c, r: c["tasks"]["squares"].update(test=0.001), "no test image"),
+        (lambda c, r: c["tasks"]["squares"].update(valid=0.001), "no valid image"),
+        (lambda c, r: c["tasks"]["squares"].update(test=0.01, valid=0.985), "no train image"),
+    ],
+)
+def test_refused_with_a_remedy(config: dict[str, Any], root: Path, change: Any, words: str) -> None:
+    change(config, root)
+    with pytest.raises(DataError, match=words):
+        read_task("squares", config, root)
+
+
+def test_impossible_configurations(config: dict[str, Any], root: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown task 'x'; use one of: squares"):
+        read_task("x", config, root)
+    config["tasks"]["squares"].update(valid=0.6, test=0.5)
+    with pytest.raises(ConfigError, match="leave no patients"):
+        read_task("squares", config, root)

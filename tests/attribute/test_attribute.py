@@ -1,0 +1,134 @@
+"""Baselines, consensus, selection, and the stage from images to relevance shards."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from classify.test_classify import make_config, make_dataset, train
+from dollmaker.attribute.baselines import BASELINES, make_baseline
+from dollmaker.attribute.consensus import agree, reduce_channels, smooth
+from dollmaker.attribute.selection import select_images, select_pairs
+from dollmaker.attribute.stage import explain_shard
+from dollmaker.errors import ConfigError
+from dollmaker.shards import Shard
+
+
+def test_baselines_are_what_their_names_say() -> None:
+    images = torch.randint(0, 256, (2, 3, 32, 32)).float()
+    mean = torch.tensor([10.0, 20.0, 30.0])
+    made = {name: make_baseline(name, images, mean) for name in BASELINES}
+    assert made["black"].abs().max() == 0
+    assert (made["white"] == 255).all()
+    assert made["mean"][1, :, 5, 7].tolist() == [10, 20, 30]
+    assert made["median"][0, 1, 0, 0] == images[0, 1].median()
+    assert made["blur"].std() < 0.2 * images.std()
+    assert made["blur"].mean() == pytest.approx(float(images.mean()), rel=0.05)
+    with pytest.raises(ConfigError, match="unknown baseline 'grey'; use one of: black"):
+        make_baseline("grey", images, mean)
+
+
+def test_reductions() -> None:
+    attributions = np.array([[[[1.0]], [[-3.0]]]], np.float32)
+    values = [
+        float(reduce_channels(attributions, r)[0, 0, 0]) for r in ("abs", "positive", "signed")
+    ]
+    assert values == [4, 1, -2]
+
+
+def test_smoothing_keeps_the_sum_and_does_not_mix_pairs() -> None:
+    maps = np.zeros((2, 41, 41), np.float32)
+    maps[0, 20, 20] = 1
+    smoothed = smooth(maps, 2.0)
+    assert smoothed[0].sum() == pytest.approx(1, rel=1e-3)
+    assert smoothed[0, 20, 20] == pytest.approx(1 / (2 * np.pi * 4), rel=0.02)
+    assert smoothed[1].max() == 0
+
+
+def test_a_consensus_of_one_is_the_map_and_votes_are_equal() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.random((3, 8, 8)).astype(np.float32)
+    alone = agree([one])
+    np.testing.assert_allclose(alone.maps * alone.scale[:, None, None], one, rtol=1e-5)
+    np.testing.assert_allclose(alone.agreement, 1, rtol=1e-6)
+    other = rng.random((3, 8, 8)).astype(np.float32)
+    loud = agree([one, 1000 * other])
+    np.testing.assert_allclose(loud.maps, agree([one, other]).maps, rtol=1e-4)
+    assert loud.maps.max((1, 2)).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_agreement_is_the_mean_cosine() -> None:
+    a = np.array([[[1.0, 0.0]]], np.float32)
+    b = np.array([[[0.0, 1.0]]], np.float32)
+    assert float(agree([a, b]).agreement[0]) == pytest.approx(np.sqrt(0.5), rel=1e-6)
+    assert float(agree([np.zeros_like(a)]).agreement[0]) == 0
+
+
+def test_selection_is_spread_and_knows_only_the_index() -> None:
+    index = pl.DataFrame(
+        {
+            "split": ["train"] * 90 + ["test"] * 10,
+            "shard": ["0"] * 100,
+            "row": range(100),
+            "A": pl.Series([1, 0, None] * 33 + [1], dtype=pl.Int8),
+        }
+    )
+    options = {"splits": ["train", "test"], "max_images": 5, "min_probability": None}
+    chosen = select_images(index, ["A"], options)
+    assert chosen["row"].to_list() == [0, 21, 42, 66, 87, 90, 93, 96, 99]
+    labels = np.array([[1, 0, -1, -2]], np.int8)
+    probabilities = np.array([[0.1, 0.9, 0.6, 0.2]], np.float32)
+    assert select_pairs(labels, None, None).tolist() == [[True, False, False, False]]
+    assert select_pairs(labels, probabilities, 0.6).tolist() == [[True, True, True, False]]
+
+
+def explain(config: dict[str, Any], folder: Path, members: list[Path], output: str) -> Path:
+    explain_shard(
+        config,
+        folder / "index.parquet",
+        folder / "images",
+        members,
+        "doll",
+        "0000",
+        folder / output,
+    )
+    return folder / output
+
+
+def test_the_map_points_at_what_decides(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    config = make_config(epochs=8)
+    config["recipes"]["doll"]["attribute"].update(baselines=["mean"], smoothing=1.0)
+    member = train(config, tmp_path, "a")
+    with Shard(explain(config, tmp_path, [member], "r.h5"), "relevance") as shard:
+        table, maps = shard.table(), shard.read("map").astype(np.float32)
+    assert len(maps) == 48  # one finding an image
+    assert set(table["finding"]) == {"bright", "dark"}
+    assert np.isfinite(table["completeness"]).all()
+    np.testing.assert_allclose(maps.max((1, 2)), 1)
+    with Shard(tmp_path / "images/0000.h5", "images") as images:
+        stored = images.read("image")[:, 0].astype(int)
+    square = np.abs(stored - 125) > 60
+    inside = [m[s].mean() / m[~s].mean() for m, s in zip(maps, square, strict=True)]
+    assert np.median(inside) > 3
+
+
+def test_batches_and_runs_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(tmp_path)
+    config = make_config(epochs=1)
+    member = train(config, tmp_path, "a")
+    first = explain(config, tmp_path, [member], "a.h5").read_bytes()
+    assert explain(config, tmp_path, [member], "b.h5").read_bytes() == first
+
+
+def test_unknown_names_are_refused(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    config = make_config(epochs=1)
+    member = train(config, tmp_path, "a")
+    config["recipes"]["doll"]["attribute"]["method"] = "magic"
+    with pytest.raises(ConfigError, match="unknown attribution method 'magic'; use one of: integ"):
+        explain(config, tmp_path, [member], "a.h5")
+    assert not (tmp_path / "a.h5").exists()

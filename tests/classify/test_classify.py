@@ -1,0 +1,198 @@
+"""Networks by name, targets, loss, a member from training to disk and back."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from torch import nn
+
+from dollmaker import config as configuration
+from dollmaker import provenance, tables
+from dollmaker.classify import stage
+from dollmaker.classify.data import label_matrix, targets
+from dollmaker.classify.member import load_member
+from dollmaker.classify.networks import create_network, head_name
+from dollmaker.classify.train import masked_bce, positive_weights
+from dollmaker.errors import ArtifactError, ConfigError, ModelError
+from dollmaker.findings import BLANK
+from dollmaker.shards import create_shard
+
+FINDINGS = ["bright", "dark"]
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("resnet18", "torchvision:resnet18"),
+        ("timm:test_resnet", "timm:test_resnet"),
+        ("timm:test_vit", "timm:test_vit"),
+        ("torchvision:mobilenet_v2", "torchvision:mobilenet_v2"),
+        ("densenet121", "torchvision:densenet121"),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_networks_take_any_size_and_channels(name: str, full: str, channels: int) -> None:
+    network, found = create_network(name, outputs=5, channels=channels, size=64)
+    assert found == full
+    assert network.eval()(torch.zeros(1, channels, 64, 64)).shape == (1, 5)
+    head = network.get_submodule(head_name(network, 5))
+    assert isinstance(head, nn.Linear)
+
+
+def test_unknown_networks_are_refused_with_near_names() -> None:
+    with pytest.raises(ModelError, match="resnet18"):
+        create_network("resnet81", outputs=2, channels=1, size=32)
+    with pytest.raises(ModelError, match="unknown library 'keras'"):
+        create_network("keras:resnet", outputs=2, channels=1, size=32)
+
+
+def test_uncertainty_policies() -> None:
+    labels = np.array([[1, -1, -1, -1, BLANK], [0, 0, 1, -1, -1]], np.int8)
+    names = list("abcde")
+    policies = {"default": "ignore", "b": "ones", "c": "zeros", "d": "smooth-ones"}
+    values, weights = targets(labels, names, policies, "zeros", seed=0)
+    assert values[0, :3].tolist() == [1, 1, 0]
+    assert 0.55 <= values[0, 3] <= 0.85
+    assert weights.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
+    _, ignoring = targets(labels, names, policies, "ignore", seed=0)
+    assert ignoring[0, 4] == 0
+
+
+def test_loss_counts_only_what_has_weight() -> None:
+    logits = torch.tensor([[0.0, 9.0], [2.0, -9.0]], requires_grad=True)
+    values = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    loss = masked_bce(logits, values, weights, torch.tensor([3.0, 1.0]))
+    expected = (3 * np.log(2) + np.log1p(np.exp(2.0))) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None and (logits.grad[:, 1] == 0).all()
+
+
+def test_rare_positives_weigh_more_up_to_a_cap() -> None:
+    values = np.zeros((100, 3), np.float32)
+    values[:50, 0], values[:20, 1], values[:1, 2] = 1, 1, 1
+    assert positive_weights(values, np.ones_like(values)).tolist() == [1, 4, 10]
+
+
+def make_dataset(folder: Path) -> None:
+    """48 images: a bright or a dark square says which finding is there."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(100, 150, (48, 1, 32, 32), dtype=np.uint8)
+    labels = np.zeros((48, 2), np.int8)
+    for i in range(48):
+        kind, y, x = i % 2, *rng.integers(4, 16, 2)
+        images[i, 0, y : y + 12, x : x + 12] = (250, 5)[kind]
+        labels[i, kind] = 1
+    header = provenance.header("prepare", {})
+    with create_shard(folder / "images/0000.h5", "images", header) as writer:
+        writer.append({"image_id": [f"i{i}" for i in range(48)]}, image=images)
+    index = pl.DataFrame(
+        {
+            "image_id": [f"i{i}" for i in range(48)],
+            "patient_id": [f"p{i // 2}" for i in range(48)],
+            "split": (["train"] * 24 + ["valid"] * 12 + ["test"] * 12),
+            "shard": ["0000"] * 48,
+            "row": range(48),
+            **{f: pl.Series(labels[:, k], dtype=pl.Int8) for k, f in enumerate(FINDINGS)},
+        }
+    )
+    facts = {"findings": FINDINGS, "channel_mean": [125.0], "quarantine": []}
+    tables.write(index, folder / "index.parquet", {**header, **facts})
+
+
+def make_config(**classify: Any) -> dict[str, Any]:
+    members = {"a": {"architecture": "timm:test_resnet"}}
+    options = {"members": members, "epochs": 4, "batch_size": 8, "bootstrap": 20, **classify}
+    return configuration.resolve(
+        {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "prepare": {"size": 32},
+            "classify": options,
+        }
+    )
+
+
+def train(config: dict[str, Any], folder: Path, output: str) -> Path:
+    stage.train_member(
+        config, folder / "index.parquet", folder / "images", "a", folder, folder / output
+    )
+    return folder / output
+
+
+def test_a_member_learns_and_comes_back_from_disk(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    out = train(make_config(epochs=8), tmp_path, "a")
+    member = load_member(out, torch.device("cpu"))
+    assert member.findings == FINDINGS
+    assert not any(p.requires_grad for p in member.network.parameters())
+    predictions = tables.read(out / "predictions.parquet")
+    index = tables.read(tmp_path / "index.parquet").filter(pl.col("split") != "train")
+    assert predictions["image_id"].to_list() == index["image_id"].to_list()
+    labels = label_matrix(index, FINDINGS)
+    probabilities = predictions.select(FINDINGS).to_numpy()
+    right = (probabilities.argmax(1) == labels.argmax(1)).mean()
+    assert right >= 0.9
+    assert [path.name for path in tmp_path.glob(".*")] == []  # no state is left behind
+
+
+def test_an_interrupted_training_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path)
+    whole = train(make_config(), tmp_path, "whole")
+    original = stage.macro_auroc
+    calls = []
+
+    def dies(*arguments: Any) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(stage, "macro_auroc", dies)
+    with pytest.raises((KeyboardInterrupt, SystemExit, AttributeError, KeyError)):
+        train(make_config(), tmp_path, "again")
+    assert not (tmp_path / "again").exists()
+    monkeypatch.setattr(stage, "macro_auroc", original)
+    again = train(make_config(), tmp_path, "again")
+    for name in ("model.safetensors", "predictions.parquet", "model.json"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_a_linear_probe_moves_the_head_only(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    probe = {"a": {"architecture": "timm:test_resnet", "linear_probe": True}}
+    config = make_config(epochs=1, members=probe)
+    torch.manual_seed(config["seed"] * 1000)
+    start, _ = create_network("timm:test_resnet", outputs=2, channels=1, size=32)
+    trained = load_member(train(config, tmp_path, "a"), torch.device("cpu")).network.state_dict()
+    moved = [k for k, v in start.state_dict().items() if not torch.equal(v, trained[k])]
+    assert moved == ["fc.weight", "fc.bias"]
+
+
+def test_wrong_requests_are_refused(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    config = make_config()
+    with pytest.raises(ConfigError, match="unknown member 'b'; use one of: a"):
+        stage.train_member(
+            config, tmp_path / "index.parquet", tmp_path / "images", "b", tmp_path, tmp_path / "b"
+        )
+    config["classify"]["members"]["a"]["weights"] = "absent.safetensors"
+    with pytest.raises(ModelError, match=r"absent\.safetensors does not exist"):
+        train(config, tmp_path, "a")
+
+
+def test_weights_that_were_changed_are_detected(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    out = train(make_config(epochs=1), tmp_path, "a")
+    weights = out / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="not the file that"):
+        load_member(out, torch.device("cpu"))

@@ -1,0 +1,226 @@
+"""Sources, splits, decoding, index and quarantine."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from dollmaker import config as configuration
+from dollmaker import tables
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.findings import CHEXPERT
+from dollmaker.prepare import stage
+from dollmaker.prepare.images import decode
+from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.splits import assert_disjoint, assign
+from dollmaker.shards import Shard
+
+TABLE = {"file": "t.csv", "images": "images", "image_column": "name", "label_column": "class"}
+
+
+def table_config(prepare: dict[str, Any] | None = None, **table: Any) -> dict[str, Any]:
+    return configuration.resolve(
+        {
+            "dataset": "x",
+            "source": {"kind": "table", "table": {**TABLE, **table}},
+            "prepare": {"size": 16, "max_quarantined": 0.5, **(prepare or {})},
+        }
+    )
+
+
+def write_images(root: Path, names: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    for name in names:
+        path = root / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (20, 30), dtype=np.uint8)).save(path)
+
+
+def run(config: dict[str, Any], root: Path, out: Path) -> pl.DataFrame:
+    stage.list_images(config, root, out / "plan.parquet")
+    rows = []
+    for number in range(config["prepare"]["shards"]):
+        rows.append(out / f"{number:04d}.parquet")
+        stage.decode_shard(
+            config, out / "plan.parquet", f"{number:04d}", root,
+            out / "images" / f"{number:04d}.h5", rows[-1], workers=2,
+        )  # fmt: skip
+    stage.build_index(config, out / "plan.parquet", rows, out / "index.parquet", out / "q.csv")
+    return stage.read_index(out / "index.parquet")[0]
+
+
+def test_splits_follow_the_patient_and_the_shares() -> None:
+    splits = [assign(f"p{number}", 0.1, 0.2) for number in range(5000)]
+    assert assign("p7", 0.1, 0.2) == splits[7]
+    assert abs(splits.count("test") / 5000 - 0.2) < 0.02
+    assert abs(splits.count("valid") / 5000 - 0.1) < 0.02
+    with pytest.raises(DataError, match="'b'"):
+        assert_disjoint(pl.DataFrame({"patient_id": ["b", "b"], "split": ["train", "test"]}))
+
+
+def test_broken_images_are_quarantined_with_their_reason(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png", "sub/c.png", "d.png"])
+    (tmp_path / "images/b.png").write_bytes(b"no image")
+    (tmp_path / "t.csv").write_text(
+        "name,class\na.png,x\nb.png,y\nsub/c.png,x\nd.png,y\nabsent.png,x\n../../etc/passwd,y\n"
+        "a.jpg,x\n"
+    )
+    index = run(table_config(prepare={"max_quarantined": 0.9}), tmp_path, tmp_path / "out")
+    assert index["image_id"].to_list() == ["a", "sub_c", "d"]
+    quarantine = pl.read_csv(tmp_path / "out/q.csv")
+    reasons = dict(quarantine.select("path", "reason").rows())
+    assert "not a readable image" in reasons["images/b.png"]
+    assert "missing" in reasons["images/absent.png"]
+    assert "leaves the data root" in reasons["images/../../etc/passwd"]
+    assert len(index) + len(quarantine) == 7
+    with Shard(tmp_path / "out/images/0000.h5", "images") as shard:
+        for image_id, row in index.select("image_id", "row").iter_rows():
+            assert shard.table()["image_id"][row] == image_id
+
+
+def test_too_many_broken_images_stop_the_run_and_leave_the_list(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png"])
+    (tmp_path / "t.csv").write_text("name,class\na.png,x\nb.png,y\nc.png,y\n")
+    with pytest.raises(DataError, match="2 of 3 images"):
+        run(table_config(), tmp_path, tmp_path / "out")
+    assert len(pl.read_csv(tmp_path / "out/q.csv")) == 2
+
+
+def test_an_image_listed_twice_counts_once(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "t.csv").write_text("name,class\na.png,x\nb.png,y\na.png,y\n")
+    assert run(table_config(), tmp_path, tmp_path / "out")["image_id"].to_list() == ["a", "b"]
+
+
+def test_the_number_of_shards_changes_nothing_but_the_shards(tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(11)]
+    write_images(tmp_path, names)
+    (tmp_path / "t.csv").write_text("name,class\n" + "".join(f"{n},x\n" for n in names))
+    one = run(table_config(), tmp_path, tmp_path / "one")
+    three = run(table_config(prepare={"shards": 3}), tmp_path, tmp_path / "three")
+    assert one.drop("shard", "row").equals(three.drop("shard", "row"))
+    assert three["shard"].unique().to_list().__len__() == 3
+
+
+def test_patients_stay_together(tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(40)]
+    write_images(tmp_path, names)
+    rows = "".join(f"{n},x,p{i % 8}\n" for i, n in enumerate(names))
+    (tmp_path / "t.csv").write_text("name,class,who\n" + rows)
+    config = table_config(prepare={"valid": 0.3, "test": 0.3}, patient_column="who")
+    index = run(config, tmp_path, tmp_path / "out")
+    assert index.group_by("patient_id").agg(pl.col("split").n_unique())["split"].max() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "words"),
+    [
+        ("name,klass\na,x\n", {}, ["lacks the column 'class'", "name, klass"]),
+        ("name,class\na,\n", {}, ["line 2", "'class' is blank"]),
+        ("name,class\n", {}, ["has no rows"]),
+        ("name,A\na,2\n", {"label_column": None, "finding_columns": ["A"]}, ["label '2' of 'A'"]),
+        ("name,class,split\na,x,dev\n", {"split_column": "split"}, ["split 'dev'"]),
+    ],
+)
+def test_wrong_tables_are_one_sentence(
+    tmp_path: Path, text: str, options: dict[str, Any], words: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        make_plan(table_config(**options), tmp_path)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_labels_keep_uncertain_and_blank(tmp_path: Path) -> None:
+    # A byte order mark, Windows line ends and blanks around values, as spreadsheets write them.
+    text = "\ufeffname,A,B\r\na.png,1.0, -1 \r\nb.png,,0\r\n"
+    (tmp_path / "t.csv").write_text(text, newline="")
+    config = table_config(label_column=None, finding_columns=["A", "B"])
+    plan, names = make_plan(config, tmp_path)
+    assert names == ["A", "B"]
+    assert plan["A"].to_list() == [1, None]
+    assert plan["B"].to_list() == [-1, 0]
+
+
+def test_an_unknown_finding_is_refused_with_the_list(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,class\na,x\nb,y\n")
+    config = table_config()
+    config["attribute"]["findings"] = ["z"]
+    with pytest.raises(ConfigError, match="unknown finding 'z'; use one of: x, y"):
+        stage.list_images(config, tmp_path, tmp_path / "plan.parquet")
+
+
+@pytest.mark.parametrize("folder", ["CheXpert-v1.0-small", "CheXpert-v1.0", "renamed"])
+def test_chexpert_is_read_as_released(tmp_path: Path, folder: str) -> None:
+    head = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT]
+    (tmp_path / folder).mkdir()
+    base = "CheXpert-v1.0-small"
+    for split, patient in (("train", "patient00001"), ("valid", "patient64541")):
+        rows = [
+            [f"{base}/{split}/{patient}/study1/view1_frontal.jpg", "Male", "50", "Frontal", "AP"]
+            + ["1.0", "", "-1.0", "0.0"] + [""] * 10,
+            [f"{base}/{split}/{patient}/study1/view2_lateral.jpg", "Male", "50", "Lateral", ""]
+            + [""] * 14,
+        ]  # fmt: skip
+        lines = [",".join(row) for row in [head, *rows]]
+        (tmp_path / folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    source = {"kind": "chexpert", "chexpert": {"folder": folder}}
+    config = configuration.resolve({"dataset": "x", "source": source})
+    plan, names = make_plan(config, tmp_path)
+    assert names == list(CHEXPERT)
+    assert plan["image_id"].to_list() == [
+        "patient00001_study1_view1_frontal",
+        "patient64541_study1_view1_frontal",
+    ]
+    assert plan["path"][0] == f"{folder}/train/patient00001/study1/view1_frontal.jpg"
+    assert plan["split"][1] == "test"
+    assert plan.select("No Finding", "Cardiomegaly", "Lung Opacity", "Edema").row(0) == (
+        1, -1, 0, None,
+    )  # fmt: skip
+
+
+def _decode(path: Path, **options: Any) -> Any:
+    return decode(
+        path, **{"size": 8, "channels": 1, "fit": "resize", "max_pixels": 10**6, **options}
+    )
+
+
+def test_modes_become_eight_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[0, 4000], [2000, 4000]], np.uint16)).save(path)
+    assert sorted(set(_decode(path, size=2).pixels.ravel().tolist())) == [0, 128, 255]
+    Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save(path)
+    assert _decode(path).pixels.max() == 0
+    Image.new("CMYK", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.jpg")
+    assert _decode(tmp_path / "a.jpg", channels=3).pixels.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_bytes_that_are_no_image_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(DataError, match="not a readable image"):
+        _decode(tmp_path / "a.png")
+
+
+def test_bombs_and_animations_are_refused(tmp_path: Path) -> None:
+    Image.new("L", (2000, 2000)).save(tmp_path / "big.png")
+    with pytest.raises(DataError, match="2000x2000"):
+        _decode(tmp_path / "big.png")
+    frames = [Image.new("L", (4, 4), value) for value in (0, 99)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="frames"):
+        _decode(tmp_path / "a.gif")
+
+
+def test_the_index_knows_the_mean_of_the_training_images(tmp_path: Path) -> None:
+    for name, value in (("a", 10), ("b", 30)):
+        path = tmp_path / "images" / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (5, 9), value).save(path)
+    (tmp_path / "t.csv").write_text("name,class,s\na.png,x,train\nb.png,y,train\n")
+    run(table_config(split_column="s"), tmp_path, tmp_path / "out")
+    assert tables.read_header(tmp_path / "out/index.parquet")["channel_mean"] == [20.0]

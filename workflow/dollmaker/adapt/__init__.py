@@ -1,0 +1,1 @@
+"""Adapt: segmenters are fine-tuned on small sets of true masks, from several starts."""

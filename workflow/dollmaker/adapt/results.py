@@ -1,0 +1,126 @@
+"""The results of runs: kept one by one, then written as the folder of a task."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dollmaker import tables
+from dollmaker.adapt.tasks import Task
+from dollmaker.adapt.train import Run, mean_iou
+from dollmaker.errors import ArtifactError
+from dollmaker.files import atomic_path, write_json
+
+#: Number of test images in examples.npz.
+EXAMPLES = 6
+
+_KEYS: dict[str, Any] = {"n": pl.String, "n_images": pl.Int64, "seed": pl.Int64}
+
+#: Columns of curve.parquet: one row per run and evaluation.
+CURVE = {
+    **_KEYS,
+    "step": pl.Int64,
+    "epoch": pl.Float64,
+    "loss": pl.Float64,
+    "valid_miou": pl.Float64,
+}
+
+#: Columns of scores.parquet: one row per run, test image and class.
+SCORES = {
+    **_KEYS,
+    "image_id": pl.String,
+    "patient_id": pl.String,
+    "class": pl.String,
+    "iou": pl.Float64,
+    "dice": pl.Float64,
+}
+
+
+def keep(run: Run, file: Path, keys: Mapping[str, Any]) -> None:
+    """Write a run atomically, with the keys (n, n_images, seed) that tell it from others."""
+    words = json.dumps({"keys": dict(keys), "curve": run.curve, "cost": run.cost})
+    with atomic_path(file) as part, part.open("wb") as handle:
+        np.savez_compressed(
+            handle,
+            words=np.array(words),
+            predictions=run.predictions,
+            iou=run.iou,
+            dice=run.dice,
+        )
+
+
+def take(file: Path) -> tuple[dict[str, Any], Run]:
+    """Read what :func:`keep` wrote: the keys and the run.
+
+    Raises:
+        ArtifactError: If the file is damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            words = json.loads(str(arrays["words"]))
+            return words["keys"], Run(
+                curve=words["curve"],
+                predictions=arrays["predictions"],
+                iou=arrays["iou"],
+                dice=arrays["dice"],
+                cost=words["cost"],
+            )
+    except Exception as error:  # any damage of the file
+        raise ArtifactError(f"{file} is damaged ({error}); delete it and run again.") from None
+
+
+def write_results(
+    folder: Path, task: Task, runs: Sequence[tuple[dict[str, Any], Run]], header: dict[str, Any]
+) -> None:
+    """Write curve.parquet, scores.parquet, runs.json and examples.npz into an existing folder.
+
+    Args:
+        folder: Where to write.
+        task: The task.
+        runs: Keys and results of each run.
+        header: Provenance.
+    """
+    test = task.rows("test")
+    curve = [{**keys, **point} for keys, run in runs for point in run.curve]
+    scores = [
+        {
+            **keys,
+            "image_id": task.image_ids[row],
+            "patient_id": task.patients[row],
+            "class": name,
+            "iou": float(run.iou[i, k]),
+            "dice": float(run.dice[i, k]),
+        }
+        for keys, run in runs
+        for i, row in enumerate(test)
+        for k, name in enumerate(task.classes)
+    ]
+    tables.write(pl.DataFrame(curve, schema=CURVE), folder / "curve.parquet", header)
+    tables.write(pl.DataFrame(scores, schema=SCORES), folder / "scores.parquet", header)
+    described = [
+        {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou))} for keys, run in runs
+    ]
+    write_json(folder / "runs.json", {"header": header, "runs": described})
+    chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
+    rows = test[chosen]
+    with (folder / "examples.npz").open("wb") as handle:
+        np.savez_compressed(
+            handle,
+            allow_pickle=False,
+            image=task.images[rows],
+            truth=task.masks[rows],
+            image_id=np.array([task.image_ids[row] for row in rows], dtype=np.str_),
+            classes=np.array(task.classes, dtype=np.str_),
+            **{
+                f"prediction_{keys['n']}": run.predictions[chosen]
+                for keys, run in runs
+                if keys["seed"] == 0
+            },
+        )
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,127 @@
+"""Where a network starts: random, ImageNet, a classifier of the committee, or the segmenter."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from dollmaker.errors import ArtifactError, ModelError
+from dollmaker.files import read_json, sha256_file
+from dollmaker.segment.models import ARCHITECTURES, Input, create, file_start, member_start
+from dollmaker.weights import load_weights, read_weights
+
+Init = Literal["random", "imagenet", "classifier", "doll"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beginning:
+    """Weights to start from.
+
+    Attributes:
+        parts: Part of the network (encoder, decoder) -> its weights; others stay random.
+        input: What the network expects.
+        sha256: Checksum of the weights; empty if all are random.
+        source: For messages.
+    """
+
+    parts: dict[str, dict[str, Tensor]]
+    input: Input
+    sha256: str
+    source: str
+
+
+def find_beginning(
+    init: Init,
+    config: Mapping[str, Any],
+    *,
+    committee: Path | None,
+    segmenter: Path | None,
+    weights_root: Path,
+) -> Beginning:
+    """Read the weights of a start.
+
+    Args:
+        init: Name of the start.
+        config: The resolved configuration (sections prepare, segment, adapt).
+        committee: Folder of the member, for ``classifier``.
+        segmenter: Folder of the segmenter, for ``doll``.
+        weights_root: Folder of local weights, for ``imagenet``.
+
+    Raises:
+        ModelError: If what the start needs is not given or does not fit.
+        ArtifactError: If a folder of the pipeline is damaged.
+    """
+    channels, size = config["prepare"]["channels"], config["prepare"]["size"]
+    if init == "random":
+        spec = Input(channels=channels, size=size)
+        return Beginning(parts={}, input=spec, sha256="", source="random weights")
+    if init == "doll":
+        if segmenter is None:
+            raise ModelError("the start doll needs a segmenter; give --segmenter.")
+        return _segmenter(segmenter, config["segment"], channels, size)
+    if init == "classifier":
+        if committee is None:
+            raise ModelError("the start classifier needs a committee member; give --committee.")
+        start = member_start(committee, channels=channels, size=size)
+    else:
+        if config["adapt"]["imagenet"] is None:
+            raise ModelError("the start imagenet needs weights; set adapt.imagenet.")
+        start = file_start(weights_root / config["adapt"]["imagenet"], channels=channels, size=size)
+    return Beginning(
+        parts={"encoder": start.state},
+        input=start.input,
+        sha256=start.sha256,
+        source=start.source,
+    )
+
+
+def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: int) -> Beginning:
+    """Encoder and decoder of a segmenter; its head is for other classes."""
+    description = read_json(folder / "segmenter.json")
+    file = folder / "model.safetensors"
+    state = read_weights(file)
+    try:
+        theirs = description["input"]
+        spec = Input(channels=channels, size=size, mean=theirs["mean"], std=theirs["std"])
+        network = (description["architecture"], description["encoder"])
+        damaged = description["sha256"] != (sha256 := sha256_file(file))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{folder / 'segmenter.json'} lacks {error}; make the segmenter again."
+        ) from None
+    if damaged:
+        raise ArtifactError(f"{file} is not what was written (checksum); make the segmenter again.")
+    wanted = ARCHITECTURES.get(options["architecture"].lower()), options["encoder"]
+    if network != wanted:
+        raise ModelError(
+            f"the segmenter {folder} is {network[0]} with encoder {network[1]}, the section "
+            f"segment names {wanted[0]} with {wanted[1]}; make it again or correct the section."
+        )
+    parts = {
+        part: {
+            name.removeprefix(f"{part}."): tensor
+            for name, tensor in state.items()
+            if name.startswith(f"{part}.")
+        }
+        for part in ("encoder", "decoder")
+    }
+    return Beginning(parts=parts, input=spec, sha256=sha256, source=f"segmenter {folder}")
+
+
+def make_network(
+    beginning: Beginning, options: Mapping[str, Any], classes: int, seed: int
+) -> nn.Module:
+    """The network of the section ``segment`` with its starting weights.
+
+    What is random is the same for every start of a seed.
+
+    Raises:
+        ModelError: If the weights belong to another network.
+    """
+    spec = beginning.input
+    model = create(options, channels=spec.channels, classes=classes, size=spec.size, seed=seed)
+    for part, state in beginning.parts.items():
+        load_weights(model.get_submodule(part), state, source=f"{beginning.source} ({part})")
+    return model

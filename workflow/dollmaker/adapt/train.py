@@ -1,0 +1,156 @@
+"""One run: a few hundred optimiser steps on a few images, then the scores."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dollmaker import scores
+from dollmaker.adapt.tasks import Task
+from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
+from dollmaker.augment import IGNORE, augment, make_transform
+from dollmaker.segment.losses import pixel_loss
+from dollmaker.segment.models import Input
+from dollmaker.segment.schedule import one_cycle
+from dollmaker.segment.train import predict
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run gives.
+
+    Attributes:
+        curve: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou``.
+        predictions: uint8 (T, K, S, S) of the test images, by the final weights.
+        iou: (T, K), NaN where mask and truth are empty.
+        dice: (T, K), likewise.
+        cost: ``seconds``, ``trainable``, ``encoder_trainable_share``, ``optimizer_mb``, ``steps``.
+    """
+
+    curve: list[dict[str, float]]
+    predictions: npt.NDArray[np.uint8]
+    iou: Floats
+    dice: Floats
+    cost: dict[str, float]
+
+
+def train_run(
+    tuned: Tuned,
+    spec: Input,
+    task: Task,
+    chosen: npt.NDArray[np.int64],
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    device: torch.device,
+) -> Run:
+    """Fine-tune a network on some images of a task and score it on the test images.
+
+    AdamW with a one-cycle schedule. The test scores are those of the final weights; the validation
+    images only draw the curve. Every step's images and augmentation follow from (seed, step).
+
+    Args:
+        tuned: The network.
+        spec: What it expects.
+        task: The task.
+        chosen: Positions of the training images.
+        options: The section ``adapt``.
+        seed: Seed of the run.
+        device: Where to train.
+    """
+    began = time.perf_counter()
+    tuned.to(device)
+    optimizer = torch.optim.AdamW(
+        tuned.trained(), lr=options["learning_rate"], weight_decay=0.01, fused=True
+    )
+    steps, count = options["steps"], options["evaluations"]
+    schedule = one_cycle(optimizer, steps)
+    points = {round(steps * (k + 1) / count) for k in range(count)}
+    valid = task.rows("valid")
+    curve: list[dict[str, float]] = []
+    losses: list[float] = []
+    tuned.train()
+    for step in range(steps):
+        images, masks = make_batch(task, chosen, options, seed=seed, step=step)
+        with torch.random.fork_rng(devices=[]):  # dropout
+            torch.manual_seed(hash((seed, step)) % 2**63)
+            logits = tuned(spec.prepare(images.to(device)))
+        loss = pixel_loss(logits, masks.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+        if step + 1 in points:
+            curve.append(
+                {
+                    "step": step + 1,
+                    "epoch": (step + 1) * options["batch_size"] / len(chosen),
+                    "loss": float(np.mean(losses)),
+                    "valid_miou": mean_iou(overlap(tuned, spec, task, valid, device)[1]),
+                }
+            )
+            losses.clear()
+            tuned.train()
+    predictions, iou, dice = overlap(tuned, spec, task, task.rows("test"), device)
+    cost = {
+        "seconds": round(time.perf_counter() - began, 3),
+        "trainable": sum(p.numel() for p in tuned.trained()),
+        "encoder_trainable_share": tuned.encoder_share(),
+        "optimizer_mb": optimizer_megabytes(optimizer),
+        "steps": steps,
+    }
+    return Run(curve=curve, predictions=predictions, iou=iou, dice=dice, cost=cost)
+
+
+def make_batch(
+    task: Task,
+    chosen: npt.NDArray[np.int64],
+    options: Mapping[str, Any],
+    *,
+    seed: int,
+    step: int,
+) -> tuple[Tensor, Tensor]:
+    """Images (B, C, S, S) and masks (B, K, S, S) of a step, augmented.
+
+    The images come in rounds; every round has each image once, in an order of its own. A batch
+    larger than a round spans several, so that its size never depends on the number of images.
+    """
+    transform = make_transform(options["augment"])
+    images, masks = [], []
+    size, count = options["batch_size"], len(chosen)
+    for place in range(step * size, (step + 1) * size):
+        number, position = divmod(place, count)
+        row = int(np.random.default_rng([seed, number]).permutation(chosen)[position])
+        image, mask = torch.from_numpy(task.images[row]), torch.from_numpy(task.masks[row])
+        moved, target = augment(transform, image, mask, seed=seed, epoch=number, index=row)
+        images.append(moved)
+        masks.append(mask if target is None else target)
+    return torch.stack(images), torch.stack(masks)
+
+
+def overlap(
+    tuned: Tuned, spec: Input, task: Task, rows: npt.NDArray[np.int64], device: torch.device
+) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
+    """Predictions uint8 (T, K, S, S) with IoU and Dice (T, K); ignored pixels do not count.
+
+    Leaves the network in evaluation mode.
+    """
+    tuned.eval()
+    predicted = predict(tuned, torch.from_numpy(task.images[rows]), spec, device).numpy()
+    truth = task.masks[rows]
+    ignored = truth == IGNORE
+    iou, dice = (f(predicted, truth == 1, ignored) for f in (scores.iou, scores.dice))
+    return predicted.astype(np.uint8), iou, dice
+
+
+def mean_iou(iou: Floats) -> float:
+    """Mean over classes of the mean over images, both passing over NaN."""
+    return float(scores.nanmean(scores.nanmean(iou, axis=0)))
