@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-import torch
 
-from dollmaker.augment import augment, make_transform
 from dollmaker.errors import ArtifactError
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
 from dollmaker.shards import ImageShards, create_shard
@@ -79,24 +77,6 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
                 value = (0 if blank == "zeros" else 255) if want == "blank" else want
                 assert (masks[k] == value).all()
                 assert float(weights[k]) == 1
-
-
-def test_augmentation_of_empty_masks_in_one(release: tuple[pl.DataFrame, Path]) -> None:
-    index, path = release
-    table, _ = read_mask_table(path)
-    targets = list_targets(index, ["A", "B"], table, blank="ignore", source="s")
-    images, masks = ImageShards(path.parent), ReleasedMasks(path)
-    data = PseudoLabelled(targets, images, masks, kind="geometric", quality_weight=True, seed=3)
-    for i in range(len(targets)):
-        stored = [torch.from_numpy(array) for array in data.read(i)]
-        transform = make_transform("geometric")
-        image, each = augment(transform, *stored, seed=3, epoch=2, index=i)
-        found = data[(2, i)]
-        assert each is not None
-        unknown = (stored[1] == 255).flatten(1).all(1)
-        assert torch.equal(found[0], image)
-        assert torch.equal(found[1][~unknown], each[~unknown])
-        assert (found[1][unknown] == 255).all()
 
 
 def test_other_grid_is_refused(release: tuple[pl.DataFrame, Path]) -> None:

@@ -1,6 +1,6 @@
 """Gather the masks of a recipe into one table and one mask file per split."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,45 +66,53 @@ def collect_split(
     """
     images = {row["image_id"]: row for row in index.filter(split=split).iter_rows(named=True)}
     parts = [pl.DataFrame(schema=SCHEMA)]
-    side = 0
     with create_shard(folder / "masks" / f"{split}.h5", "masks", header, gzip=True) as writer:
-        for table, masks in _blocks(shards):
-            side = masks.shape[-1]
-            chosen = [i for i, image_id in enumerate(table["image_id"]) if image_id in images]
-            rows = [_row(table, i, images[table["image_id"][i]], masks[i]) for i in chosen]
-            part = pl.DataFrame(rows, schema=SCHEMA, orient="row")
+        for rows in _blocks(shards, images):
+            part = pl.DataFrame([row for row, _ in rows], schema=SCHEMA, orient="row")
             writer.append(
                 {
-                    "image_id": part["image_id"].to_numpy(),
-                    "finding": part["finding"].to_numpy(),
+                    "image_id": part["image_id"].to_numpy().astype(object),
+                    "finding": part["finding"].to_numpy().astype(object),
                     "quality": part["quality"].to_numpy(),
                 },
-                mask=masks[chosen],
+                **({"mask": np.stack([mask for _, mask in rows])} if rows else {}),
             )
             parts.append(part)
-        if side == 0:
-            empty = np.array([], object)
-            writer.append(
-                {"image_id": empty, "finding": empty, "quality": np.zeros(0, np.float32)},
-                mask=np.zeros((0, 1, 1), np.uint8),
-            )
     result = pl.concat(parts)
     tables.write(result, folder / "data" / f"{split}.parquet", header)
     return result
 
 
-def _blocks(shards: Sequence[Path]) -> Iterator[tuple[dict[str, Any], npt.NDArray[np.uint8]]]:
-    """Rows with a mask that is kept and not empty, some at a time."""
+_Row = tuple[dict[str, Any], npt.NDArray[np.uint8]]
+
+
+def _blocks(shards: Sequence[Path], images: Mapping[str, dict[str, Any]]) -> Iterator[list[_Row]]:
+    """Blocks of one length whatever the shards are, the last one shorter (perhaps empty).
+
+    What is written in one piece decides how HDF5 lays out a file: equal blocks, equal bytes.
+    """
+    waiting: list[_Row] = []
+    for row in _rows(shards, images):
+        waiting.append(row)
+        if len(waiting) == _BLOCK:
+            yield waiting
+            waiting = []
+    yield waiting
+
+
+def _rows(shards: Sequence[Path], images: Mapping[str, dict[str, Any]]) -> Iterator[_Row]:
+    """Rows of these images with a mask that is kept and not empty."""
     for path in shards:
         with Shard(path, "masks") as shard:
             table = shard.table()
             for start in range(0, len(shard), _BLOCK):
-                part = slice(start, min(start + _BLOCK, len(shard)))
-                good = table["kept"][part] & (table["area"][part] > 0)
-                yield (
-                    {name: column[part][good] for name, column in table.items()},
-                    shard.read("mask", part)[good],
-                )
+                stop = min(start + _BLOCK, len(shard))
+                masks = shard.read("mask", slice(start, stop))
+                for i in range(start, stop):
+                    image = images.get(table["image_id"][i])
+                    if image is not None and table["kept"][i] and table["area"][i] > 0:
+                        mask = masks[i - start]
+                        yield _row(table, i, image, mask), mask
 
 
 def _row(

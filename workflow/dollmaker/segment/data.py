@@ -166,18 +166,13 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         epoch, i = key
-        state, drawn = self._targets.state[i], self._targets.state[i] == _MASK
         image, masks = (torch.from_numpy(array) for array in self.read(i))
-        # All empty masks look alike after the augmentation, too: one of them stands for all.
-        few = torch.cat([masks[torch.from_numpy(drawn)], torch.zeros_like(masks[:1])])
-        moved, target = augment(self._transform, image, few, seed=self._seed, epoch=epoch, index=i)
-        few = few if target is None else target
-        source = np.where(drawn, np.cumsum(drawn) - 1, len(few) - 1)
-        result = few[torch.from_numpy(source)]
-        result[torch.from_numpy(state == _UNKNOWN)] = IGNORE
+        moved, target = augment(
+            self._transform, image, masks, seed=self._seed, epoch=epoch, index=i
+        )
         quality = torch.from_numpy(self._targets.quality[i])
         weights = quality if self._quality_weight else torch.ones_like(quality)
-        return moved, result, weights
+        return moved, masks if target is None else target, weights
 
     def read(self, i: int) -> tuple[Masks, Masks]:
         """Image (C, H, W) and masks (K, H, W) as stored, without augmentation."""
