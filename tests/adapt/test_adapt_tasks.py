@@ -22,7 +22,7 @@ def test_pixels(config: dict[str, Any], root: Path) -> None:
     assert ((inner[0] == 1) == (source == 1)).all()
     assert ((inner[1] == 1) == (source == 3)).all()
     assert ((inner == 255) == (source == 2)).all()
-    assert (task.masks[7][:, :4] == 255).all() and (task.masks[7][:, 44:] == 255).all()
+    assert (task.masks[7][:, :4] == 0).all() and (task.masks[7][:, 44:] == 0).all()
     assert (task.images[7][:, :4] == 0).all()
     config["prepare"]["fit"] = "resize"
     assert (read_task("squares", config, root).masks == 255).mean() < 0.01

@@ -112,7 +112,8 @@ def make_tuned(
         seed: Seed of all that is random in it.
     """
     spec = beginning.input
-    model = make_network(beginning, network, len(task.classes), seed)
+    keep = 1.0 if tuning == "head" else options["keep_decoder"]
+    model = make_network(beginning, network, len(task.classes), seed, keep)
     generator = torch.Generator().manual_seed(0)
     return Tuned(
         model,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from dollmaker.errors import ArtifactError, ModelError
@@ -111,17 +112,37 @@ def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: in
 
 
 def make_network(
-    beginning: Beginning, options: Mapping[str, Any], classes: int, seed: int
+    beginning: Beginning,
+    options: Mapping[str, Any],
+    classes: int,
+    seed: int,
+    keep_decoder: float = 1.0,
 ) -> nn.Module:
     """The network of the section ``segment`` with its starting weights.
 
-    What is random is the same for every start of a seed.
+    What is random is the same for every start of a seed. A decoder that was trained before is
+    shrunk and perturbed (Ash & Adams 2020): as it is, it adapts worse than a random one.
+
+    Args:
+        beginning: The weights.
+        options: Section ``segment``.
+        classes: Number of classes.
+        seed: Seed of what is random.
+        keep_decoder: Share of the trained decoder in the mixture with a random one, 0..1; running
+            statistics of its normalisation are kept.
 
     Raises:
         ModelError: If the weights belong to another network.
     """
     spec = beginning.input
     model = create(options, channels=spec.channels, classes=classes, size=spec.size, seed=seed)
+    fresh = {name: tensor.clone() for name, tensor in model.decoder.state_dict().items()}
+    decoder = model.get_submodule("decoder")
+    fresh = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
     for part, state in beginning.parts.items():
         load_weights(model.get_submodule(part), state, source=f"{beginning.source} ({part})")
+    if "decoder" in beginning.parts and keep_decoder < 1:
+        with torch.no_grad():
+            for name, parameter in decoder.named_parameters():
+                parameter.lerp_(fresh[name], 1 - keep_decoder)
     return model

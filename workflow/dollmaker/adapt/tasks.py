@@ -37,7 +37,8 @@ class Task:
         patients: Patient of each image (N).
         splits: train, valid or test (N).
         images: uint8 (N, C, S, S).
-        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore (also the padding of a letterbox).
+        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore. The padding of
+            a letterbox is background: left out of the loss, it gets painted.
     """
 
     name: str
@@ -251,10 +252,10 @@ def encode_classes(
 
 
 def fit_classes(mask: Pixels, size: int, fit: geometry.Fit) -> Pixels:
-    """Scale channels (K, h, w) into the square by nearest neighbour; padding becomes 255."""
+    """Scale channels (K, h, w) into the square by nearest neighbour; padding is background."""
     height, width = mask.shape[1:]
     left, top, right, bottom = geometry.box(width, height, size, fit)
-    result = np.full((len(mask), size, size), IGNORE, np.uint8)
+    result = np.zeros((len(mask), size, size), np.uint8)
     for channel, into in zip(mask, result, strict=True):
         fitted = geometry.fit_mask(channel, size, fit)
         into[top:bottom, left:right] = fitted[top:bottom, left:right]

@@ -121,6 +121,7 @@ class ClassifierTraining(lightning.LightningModule):
             parameters,
             lr=self._options["learning_rate"],
             weight_decay=self._options["weight_decay"],
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
