@@ -185,4 +185,5 @@ def relevance_recipe(config: Config, recipe: str) -> str:
 def sections(config: Config, names: Iterable[str]) -> str:
     """Some sections as inline JSON, with what every command needs (dataset, source kind)."""
     chosen = {"dataset", "source", *names}
-    return json.dumps({key: config[key] for key in config if key in chosen}, ensure_ascii=False)
+    part = {key: config[key] for key in sorted(chosen) if key in config}
+    return json.dumps(part, ensure_ascii=False)

@@ -16,7 +16,7 @@ from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
 from dollmaker.augment import IGNORE, augment, make_transform
 from dollmaker.segment.losses import pixel_loss
 from dollmaker.segment.models import Input
-from dollmaker.segment.schedule import one_cycle
+from dollmaker.schedule import one_cycle
 from dollmaker.segment.train import predict
 
 Floats = npt.NDArray[np.float64]

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dollmaker.schedule import one_cycle
 from dollmaker.weights import freeze_batch_norm
 
 Probabilities = npt.NDArray[np.float32]
@@ -123,12 +124,7 @@ class ClassifierTraining(lightning.LightningModule):
             weight_decay=self._options["weight_decay"],
             fused=True,
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self._options["learning_rate"],
-            total_steps=self._steps + 1,
-            pct_start=0.2,
-        )
+        schedule = one_cycle(optimizer, self._steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dollmaker.augment import IGNORE
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import pixel_loss
 from dollmaker.segment.models import Input
-from dollmaker.segment.schedule import one_cycle
+from dollmaker.schedule import one_cycle
 from dollmaker.weights import freeze_batch_norm
 
 _BATCH = 32

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dollmaker.segment.schedule import factor
+from dollmaker.schedule import factor
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 5, 100])
