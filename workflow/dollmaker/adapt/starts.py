@@ -136,7 +136,6 @@ def make_network(
     """
     spec = beginning.input
     model = create(options, channels=spec.channels, classes=classes, size=spec.size, seed=seed)
-    fresh = {name: tensor.clone() for name, tensor in model.decoder.state_dict().items()}
     decoder = model.get_submodule("decoder")
     fresh = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
     for part, state in beginning.parts.items():
