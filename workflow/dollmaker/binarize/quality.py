@@ -7,8 +7,8 @@ def quality(*, agreement: float, completeness: float, probability: float, area: 
     """A number in 0..1; 0 for an empty mask.
 
     The geometric mean of its parts, so that one bad part is not outweighed by the others: how far
-    the members agree (PSSL uses this cosine alone), how exactly the map adds up to the logit, and
-    how sure the committee is. The combination is our choice.
+    the members agree (PSSL uses this cosine alone), how exactly the map adds up to the logit
+    (1 / (1 + error)), and how sure the committee is. The combination is our choice.
 
     Args:
         agreement: Mean cosine of members to the consensus, -1..1.
@@ -20,5 +20,5 @@ def quality(*, agreement: float, completeness: float, probability: float, area: 
         return 0.0
     parts = [np.clip(agreement, 0, 1), np.clip(probability, 0, 1)]
     if np.isfinite(completeness):
-        parts.append(1 - np.clip(completeness, 0, 1))
+        parts.append(1 / (1 + completeness))
     return float(np.prod(parts) ** (1 / len(parts)))
