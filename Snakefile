@@ -8,7 +8,6 @@ import os.path
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -24,7 +23,7 @@ try:
     if workflow.is_main_process:
         pipeline.preflight(CONFIG)
 except DollmakerError as error:
-    raise WorkflowError(f"dollmaker: {error}") from None
+    sys.exit(f"dollmaker: error: {error}")
 
 DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from dollmaker import cli, config, pipeline
-from dollmaker.errors import DataError, ModelError
+from dollmaker.errors import ConfigError, DataError, ModelError
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +42,8 @@ def test_a_change_reaches_the_stages_that_it_concerns_and_no_other() -> None:
     for stage in ("prepare", "classify", "attribute", "segment", "evaluate"):
         assert pipeline.stage_config(before, stage) == pipeline.stage_config(after, stage), stage
     assert pipeline.stage_config(before, "release") != pipeline.stage_config(after, "release")
+    fewer = resolved(attribute={"max_images": 5}, classify={"epochs": 3})
+    assert pipeline.stage_config(before, "prepare") == pipeline.stage_config(fewer, "prepare")
     members = {"a": {}, "b": {"seed": 1}}
     two = resolved(classify={"members": members})
     other = resolved(classify={"members": {**members, "b": {"seed": 2}}})
@@ -59,6 +61,8 @@ def test_a_given_configuration_replaces_the_default_as_a_whole() -> None:
 
 
 def test_preflight_finds_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown finding 'Oedema'; use one of: No Finding, Enl"):
+        pipeline.preflight(resolved(attribute={"findings": ["Oedema"]}))
     with pytest.raises(DataError, match="does not exist; set data_root"):
         pipeline.preflight(resolved(source={"kind": "chexpert"}, data_root=str(tmp_path / "no")))
     members = {"a": {"weights": "w.safetensors"}}

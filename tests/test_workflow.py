@@ -64,7 +64,7 @@ def test_killed_and_in_other_shards_the_release_has_the_same_bytes(
 ) -> None:
     config = (ROOT / "tests/micro.yaml").read_text().replace("shards: 2", "shards: 3")
     (tmp_path / "other.yaml").write_text(config)
-    words = ["--configfile", "other.yaml", "results/micro/release.verified"]
+    words = ["results/micro/release.verified", "--configfile", "other.yaml"]
     command = [*COMMAND, *words]
     log = tmp_path / "results/micro/logs/train_member-a.log"
     process = subprocess.Popen(

@@ -9,6 +9,8 @@ from typing import Any
 
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError, DataError, ModelError
+from dollmaker.findings import CHEXPERT
+from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.provenance import STAGES
 
 Config = dict[str, Any]
@@ -18,7 +20,7 @@ _CORES = 2
 
 #: Stage -> sections its command reads. A change of any of them reruns the stage.
 _SECTIONS = {
-    "prepare": ("prepare", "attribute", "classify", "truth"),
+    "prepare": ("prepare", "truth"),
     "classify": ("seed", "device", "prepare", "classify"),
     "attribute": ("seed", "device", "prepare", "attribute", "recipes"),
     "binarize": ("recipes",),
@@ -59,7 +61,8 @@ def preflight(config: Config) -> None:
     """Refuse at once what would stop the run hours later.
 
     Raises:
-        DataError: If the data folder or a table is missing.
+        DataError: If the data folder or a table is missing or not as described.
+        ConfigError: If a configured finding does not exist.
         ModelError: If a weights file is missing.
     """
     root = Path(config["data_root"])
@@ -77,19 +80,18 @@ def preflight(config: Config) -> None:
             raise ModelError(
                 f"weights file {path} does not exist; correct weights_root or the file's name."
             )
-    if config["source"]["kind"] == "table":
-        _preflight_table(config, root)
+    check_findings(_findings(config, root), config)
     if config["device"] == "cuda":
         from dollmaker import devices
 
         devices.choose("cuda")
 
 
-def _preflight_table(config: Config, root: Path) -> None:
-    from dollmaker.prepare.sources import check_findings, make_plan
-
-    _, names = make_plan(config, root)
-    check_findings(names, config)
+def _findings(config: Config, root: Path) -> list[str]:
+    """The findings of the source; of a table, after a look at all its rows."""
+    if config["source"]["kind"] != "table":
+        return list(CHEXPERT)
+    return make_plan(config, root)[1]
 
 
 def stage_config(config: Config, stage: str) -> str:
