@@ -28,8 +28,8 @@ except DollmakerError as error:
 DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)
 
-# Jobs use this package and, unless conda or a container brings one, this Python.
-JOB_PATHS = f"export PYTHONPATH='{ROOT}/workflow'; "
+# Jobs stop at the first error, use this package and, unless conda or a container brings one, this Python.
+JOB_PATHS = f"set -euo pipefail; export PYTHONPATH='{ROOT}/workflow'; "
 if not workflow.deployment_settings.deployment_method:
     JOB_PATHS += f"export PATH='{Path(sys.executable).parent}':$PATH; "
 shell.prefix(JOB_PATHS)

@@ -229,3 +229,17 @@ def test_the_shim_and_the_snakefile_plan_the_same_jobs(tmp_path: Path) -> None:
         plans.append(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
     jobs = [{k: v for k, v in plan if k not in ("all", "catalog", "total")} for plan in plans]
     assert jobs[0] == jobs[1] and jobs[0]["train_member"] == "2"
+
+
+def test_a_job_that_fails_stops_the_workflow_and_leaves_the_quarantine(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/t.csv").write_text("file,class\na.png,x\n../b.png,y\n")
+    table = {"file": "t.csv", "images": ".", "image_column": "file", "label_column": "class"}
+    given = {"dataset": "x", "source": {"kind": "table", "table": table}}
+    (tmp_path / "c.json").write_text(json.dumps(given))
+    done = snakemake("results/x/index.parquet", "--configfile", "c.json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "2 of 2 images cannot be used" in done.stdout + done.stderr
+    assert "MissingOutput" not in done.stderr
+    assert not (tmp_path / "results/x/index.parquet").exists()
+    assert "leaves the data root" in (tmp_path / "results/x/quarantine.csv").read_text()

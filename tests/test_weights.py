@@ -9,7 +9,7 @@ from torch import nn
 
 from dollmaker import devices
 from dollmaker.errors import ModelError
-from dollmaker.weights import adapt_images, freeze_batch_norm, load_weights, read_weights
+from dollmaker.weights import freeze_batch_norm, load_weights, read_weights
 
 
 def network(channels: int, outputs: int = 4) -> nn.Sequential:
@@ -47,13 +47,6 @@ def test_weights_of_another_network_are_refused_unless_it_is_the_head() -> None:
     with pytest.raises(ModelError, match=r"2 of 9 tensors.*'5\.weight'"):
         load_weights(network(1, 7), network(1).state_dict(), source="file w")
     load_weights(network(1, 7), network(1).state_dict(), optional=("5",), source="w")
-
-
-def test_images_become_the_networks_input() -> None:
-    images = torch.full((1, 1, 4, 4), 255, dtype=torch.uint8)
-    x = adapt_images(images, channels=3, size=8, mean=0.5, std=0.5)
-    assert x.shape == (1, 3, 8, 8)
-    torch.testing.assert_close(x, torch.ones_like(x))
 
 
 def test_frozen_batch_norm_does_not_move() -> None:

@@ -18,7 +18,8 @@ from dollmaker.adapt.train import make_batch, train_run
 from dollmaker.cli import main
 from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import write_json
-from dollmaker.segment.models import Input, create
+from dollmaker.inputs import Input
+from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
 from dollmaker.tables import read_header
 

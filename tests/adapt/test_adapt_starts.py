@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from dollmaker.adapt.starts import Beginning, make_network
-from dollmaker.segment.models import Input
+from dollmaker.inputs import Input
 
 
 def test_a_trained_decoder_is_shrunk_and_perturbed(config: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from torchvision.models import mobilenet_v2
 
 from dollmaker.errors import ModelError
 from dollmaker.files import write_json
-from dollmaker.segment.models import Input, create, find_start
+from dollmaker.inputs import Input
+from dollmaker.segment.models import create, find_start
 
 
 @pytest.mark.parametrize(

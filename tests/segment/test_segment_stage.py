@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from dollmaker.cli import main
 from dollmaker.errors import DataError
+from dollmaker.inputs import Input
 from dollmaker.segment import stage
-from dollmaker.segment.models import Input
 from dollmaker.segment.train import SegmenterTraining, predict, pseudo_miou
 from dollmaker.shards import ImageShards, Shard, create_shard
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from dollmaker.errors import ModelError
@@ -86,27 +85,6 @@ def _fit_channels(found: Tensor, wanted: Tensor) -> Tensor | None:
         if (found.shape[1], wanted.shape[1]) == (1, 3):
             return (found.repeat(1, 3, 1, 1) / 3).to(wanted.dtype)
     return None
-
-
-def adapt_images(images: Tensor, *, channels: int, size: int, mean: float, std: float) -> Tensor:
-    """From stored images to a network's input.
-
-    Args:
-        images: uint8 (B, C, H, W).
-        channels: Channels of the network: grey is repeated, colour is averaged as needed.
-        size: Side of the network's input; images are resized when they differ.
-        mean: Mean that is subtracted from images in [0, 1].
-        std: Deviation to divide by.
-
-    Returns:
-        float32 (B, channels, size, size).
-    """
-    x = images.to(torch.float32) / 255
-    if x.shape[1] != channels:
-        x = x.mean(1, keepdim=True) if channels == 1 else x.expand(-1, channels, -1, -1)
-    if x.shape[-1] != size:
-        x = nn.functional.interpolate(x, size=(size, size), mode="bilinear", antialias=True)
-    return (x - mean) / std
 
 
 def freeze_batch_norm(module: nn.Module) -> None:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import read_json, sha256_file
-from dollmaker.segment.models import ARCHITECTURES, Input, create, file_start, member_start
+from dollmaker.inputs import Input
+from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
 from dollmaker.weights import load_weights, read_weights
 
 Init = Literal["random", "imagenet", "classifier", "doll"]

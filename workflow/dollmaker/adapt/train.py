@@ -14,9 +14,9 @@ from dollmaker import scores
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
 from dollmaker.augment import IGNORE, augment, make_transform
+from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.losses import pixel_loss
-from dollmaker.segment.models import Input
 from dollmaker.segment.train import predict
 
 Floats = npt.NDArray[np.float64]

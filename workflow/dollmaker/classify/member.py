@@ -14,24 +14,8 @@ from torch import Tensor, nn
 from dollmaker.classify.networks import create_network
 from dollmaker.errors import ArtifactError
 from dollmaker.files import read_json, sha256_file, write_json
-from dollmaker.weights import adapt_images, load_weights, read_weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Input:
-    """What a network expects.
-
-    Attributes:
-        channels: 1 or 3.
-        size: Side in pixels.
-        mean: Subtracted from images in [0, 1].
-        std: Images are divided by it.
-    """
-
-    channels: int
-    size: int
-    mean: float
-    std: float
+from dollmaker.inputs import Input
+from dollmaker.weights import load_weights, read_weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +38,7 @@ class Member:
 
     def prepare(self, images: Tensor) -> Tensor:
         """Stored images, uint8 (B, C, H, W), to the network's input."""
-        spec = self.input
-        return adapt_images(
-            images, channels=spec.channels, size=spec.size, mean=spec.mean, std=spec.std
-        )
+        return self.input.prepare(images)
 
 
 def save_member(

@@ -11,12 +11,13 @@ from torch import nn
 
 from dollmaker import devices, provenance, scores, tables
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
-from dollmaker.classify.member import Input, Member, save_member
+from dollmaker.classify.member import Member, save_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import atomic_path, sha256_file, work_folder
 from dollmaker.findings import BLANK, PRESENT
+from dollmaker.inputs import Input
 from dollmaker.prepare.stage import read_index
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
@@ -149,7 +150,7 @@ def predict(
         for start in range(0, len(places), _BATCH):
             batch = np.stack([images.read(*place) for place in places[start : start + _BATCH]])
             x = member.prepare(torch.from_numpy(batch).to(device))
-            logits = network(x.contiguous(memory_format=torch.channels_last))
+            logits = network(x)
             parts.append(torch.sigmoid(logits.float()).cpu().numpy())
     network.train(was_training)
     return np.concatenate(parts)

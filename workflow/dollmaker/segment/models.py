@@ -6,7 +6,7 @@ Nothing is ever downloaded: networks start from random numbers or from local fil
 import difflib
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from dollmaker.errors import ArtifactError, ModelError, unknown
 from dollmaker.files import read_json, sha256_file
-from dollmaker.weights import adapt_images, load_weights, read_weights
+from dollmaker.inputs import Input
+from dollmaker.weights import load_weights, read_weights
 
 ARCHITECTURES: dict[str, str] = {
     name: model.__name__ for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
@@ -33,28 +34,6 @@ _RESERVED = (
     "activation",
     "aux_params",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Input:
-    """What a network expects: ``(x / 255 - mean) / std``.
-
-    Attributes:
-        channels: 1 or 3.
-        size: Side in pixels.
-        mean: Subtracted from images in [0, 1].
-        std: Images are divided by it.
-    """
-
-    channels: int
-    size: int
-    mean: float = 0.5
-    std: float = 0.5
-
-    def prepare(self, images: Tensor) -> Tensor:
-        """Stored images, uint8 (B, C, H, W), to float32 (B, channels, size, size)."""
-        x = adapt_images(images, **asdict(self))
-        return x.contiguous(memory_format=torch.channels_last)
 
 
 def create(

@@ -13,9 +13,10 @@ from torch import nn
 from dollmaker import devices, findings, provenance
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, write_text
+from dollmaker.inputs import Input
 from dollmaker.prepare.stage import read_index
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
-from dollmaker.segment.models import ARCHITECTURES, Input, create, find_start
+from dollmaker.segment.models import ARCHITECTURES, create, find_start
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader

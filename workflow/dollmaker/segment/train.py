@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from dollmaker import scores
 from dollmaker.augment import IGNORE
+from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import pixel_loss
-from dollmaker.segment.models import Input
 from dollmaker.weights import freeze_batch_norm
 
 _BATCH = 32
