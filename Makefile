@@ -35,7 +35,7 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 	@snakefmt --check Snakefile workflow 2>/dev/null || { echo "snakefmt: run make format."; exit 1; }
 	@snakemake --lint >/dev/null
 	@mypy
-	@pytest -q tests
+	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile tests
 
 format:  ## put the code into its form
 	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
