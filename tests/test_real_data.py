@@ -1,0 +1,79 @@
+"""The shipped configurations on the real images that they describe, where these are at hand.
+
+Looked for in the folders named by DOLLMAKER_DATA and DOLLMAKER_WEIGHTS, in data/ and weights/ of
+the project, and in a folder shared/ beside it.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dollmaker import config as configuration
+from dollmaker.adapt.tasks import read_task
+from dollmaker.classify.networks import create_network, head_name
+from dollmaker.evaluate.truth import load_truth
+from dollmaker.prepare import stage
+from dollmaker.weights import load_weights, read_weights
+
+ROOT = Path(__file__).parents[1]
+
+
+def find(variable: str, name: str, *inside: str) -> Path:
+    places = [Path(os.environ.get(variable, name)), ROOT / name, ROOT.parent / "shared" / name]
+    for place in places:
+        if all((place / part).exists() for part in inside):
+            return place
+    pytest.skip(f"no {', '.join(inside)} in {variable} or {name}/: real images are not at hand")
+
+
+def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
+    root = find("DOLLMAKER_DATA", "data", "wbc/labels.csv")
+    config = configuration.load(str(ROOT / "workflow/configs/wbc.yaml"))
+    config["prepare"]["shards"] = 1
+    stage.list_images(config, root, tmp_path / "plan.parquet")
+    stage.decode_shard(
+        config, tmp_path / "plan.parquet", "0000", root,
+        tmp_path / "0000.h5", tmp_path / "rows.parquet", workers=2,
+    )  # fmt: skip
+    stage.build_index(
+        config, tmp_path / "plan.parquet", [tmp_path / "rows.parquet"],
+        tmp_path / "index.parquet", tmp_path / "quarantine.csv",
+    )  # fmt: skip
+    index, names = stage.read_index(tmp_path / "index.parquet")
+    assert (len(index), names[-1]) == (300, "neutrophil")
+    truth = load_truth(config, root, names)
+    assert truth is not None and truth.targets == ["nucleus", "cell"]
+    row = index.row(0, named=True)
+    finding = next(name for name in names if row[name] == 1)
+    nucleus, cell = (truth.mask(row, finding, target) for target in truth.targets)
+    assert nucleus is not None and cell is not None
+    assert 0 < nucleus.sum() < cell.sum() and not (nucleus & ~cell).any()
+
+
+def test_lungs_are_read_and_their_patients_keep_their_split() -> None:
+    root = find("DOLLMAKER_DATA", "data", "cxr/labels.csv", "cxr/lung_masks")
+    config = configuration.load(str(ROOT / "workflow/configs/cxr.yaml"))
+    task = read_task("lungs", config, root)
+    assert len(task.image_ids) == 148
+    from dollmaker.prepare.sources import make_plan
+
+    plan, _ = make_plan(config, root)
+    splits = dict(plan.select("patient_id", "split").rows())
+    assert all(splits[p] == s for p, s in zip(task.patients, task.splits, strict=True))
+    assert 0.1 < (task.masks == 1).mean() < 0.5
+
+
+def test_imagenet_weights_fit_grey_and_colour_networks() -> None:
+    root = find("DOLLMAKER_WEIGHTS", "weights", "mobilenet_v2_imagenet.safetensors")
+    state = read_weights(root / "mobilenet_v2_imagenet.safetensors")
+    outputs = []
+    grey = torch.rand(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    for channels in (1, 3):
+        torch.manual_seed(0)
+        network, _ = create_network("mobilenet_v2", outputs=5, channels=channels, size=96)
+        load_weights(network, state, optional=(head_name(network, 5),), source="weights")
+        features = network.eval().features  # type: ignore[union-attr,operator]
+        outputs.append(features(grey.expand(-1, channels, -1, -1)))  # type: ignore[operator]
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-3)
