@@ -75,11 +75,6 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def sha256_bytes(data: bytes) -> str:
-    """Hexadecimal SHA-256 of bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's content, read in pieces."""
     with path.open("rb") as handle:

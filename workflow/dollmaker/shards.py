@@ -154,10 +154,6 @@ class Shard:
                 return np.zeros((0, 0, 0), dtype=np.uint8)
             return np.asarray(self._file[f"arrays/{name}"][slice(None) if rows is None else rows])
 
-    def has(self, name: str) -> bool:
-        """Whether the shard holds an array of this name."""
-        return f"arrays/{name}" in self._file
-
     @contextmanager
     def _checked(self) -> Iterator[None]:
         try:

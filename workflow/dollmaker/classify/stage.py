@@ -1,5 +1,6 @@
 """The stage: train one member, measure it, write it."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,7 @@ def train_member(
             folder / "predictions.parquet",
             header,
         )
-    for file in work.iterdir():
-        file.unlink()
-    work.rmdir()
+    shutil.rmtree(work)
 
 
 def predict(

@@ -1,6 +1,6 @@
 """The three steps of prepare: list the images, decode a shard of them, index what is good."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -158,11 +158,6 @@ def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
     """The index and its findings."""
     index = tables.read(path)
     return index, list(tables.read_header(path)["findings"])
-
-
-def iterate_shards(count: int) -> Iterator[str]:
-    """Names of the shards: 0000, 0001, ..."""
-    return (f"{number:04d}" for number in range(count))
 
 
 def _header(config: dict[str, Any]) -> dict[str, Any]:
