@@ -7,10 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy import ndimage
 
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute.baselines import BASELINES, make_baseline
-from dollmaker.attribute.consensus import agree, reduce_channels, smooth
+from dollmaker.attribute.consensus import agree, cosine, reduce_channels, smooth
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.errors import ConfigError
@@ -32,7 +33,7 @@ def test_baselines_are_what_their_names_say() -> None:
 
 
 def test_reductions() -> None:
-    attributions = np.array([[[[1.0]], [[-3.0]]]], np.float32)
+    attributions = torch.tensor([[[[1.0]], [[-3.0]]]])
     values = [
         float(reduce_channels(attributions, r)[0, 0, 0]) for r in ("abs", "positive", "signed")
     ]
@@ -40,7 +41,7 @@ def test_reductions() -> None:
 
 
 def test_smoothing_keeps_the_sum_and_does_not_mix_pairs() -> None:
-    maps = np.zeros((2, 41, 41), np.float32)
+    maps = torch.zeros(2, 41, 41)
     maps[0, 20, 20] = 1
     smoothed = smooth(maps, 2.0)
     assert smoothed[0].sum() == pytest.approx(1, rel=1e-3)
@@ -48,23 +49,35 @@ def test_smoothing_keeps_the_sum_and_does_not_mix_pairs() -> None:
     assert smoothed[1].max() == 0
 
 
+def test_smoothing_is_scipys() -> None:
+    maps = torch.rand(3, 30, 20, generator=torch.Generator().manual_seed(0))
+    wanted = ndimage.gaussian_filter(maps.numpy(), 2.5, axes=(1, 2), mode="nearest")
+    np.testing.assert_allclose(smooth(maps, 2.5).numpy(), wanted, rtol=1e-5)
+    assert torch.equal(smooth(maps[1:2], 2.5)[0], smooth(maps, 2.5)[1])
+
+
 def test_a_consensus_of_one_is_the_map_and_votes_are_equal() -> None:
-    rng = np.random.default_rng(0)
-    one = rng.random((3, 8, 8)).astype(np.float32)
+    generator = torch.Generator().manual_seed(0)
+    one = torch.rand(3, 8, 8, generator=generator)
     alone = agree([one])
-    np.testing.assert_allclose(alone.maps * alone.scale[:, None, None], one, rtol=1e-5)
-    np.testing.assert_allclose(alone.agreement, 1, rtol=1e-6)
-    other = rng.random((3, 8, 8)).astype(np.float32)
+    torch.testing.assert_close(alone.maps * alone.scale[:, None, None], one)
+    torch.testing.assert_close(alone.agreement, torch.ones(3))
+    other = torch.rand(3, 8, 8, generator=generator)
     loud = agree([one, 1000 * other])
-    np.testing.assert_allclose(loud.maps, agree([one, other]).maps, rtol=1e-4)
-    assert loud.maps.max((1, 2)).tolist() == pytest.approx([1, 1, 1])
+    torch.testing.assert_close(loud.maps, agree([one, other]).maps)
+    assert loud.maps.amax((1, 2)).tolist() == pytest.approx([1, 1, 1])
 
 
 def test_agreement_is_the_mean_cosine() -> None:
-    a = np.array([[[1.0, 0.0]]], np.float32)
-    b = np.array([[[0.0, 1.0]]], np.float32)
+    a, b = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[0.0, 1.0]]])
     assert float(agree([a, b]).agreement[0]) == pytest.approx(np.sqrt(0.5), rel=1e-6)
-    assert float(agree([np.zeros_like(a)]).agreement[0]) == 0
+    assert float(agree([torch.zeros_like(a)]).agreement[0]) == 0
+
+
+def test_cosine_by_hand() -> None:
+    a = torch.tensor([[[3.0, 4.0]], [[0.0, 0.0]]])
+    b = torch.tensor([[[4.0, 3.0]], [[1.0, 0.0]]])
+    assert cosine(a, b).tolist() == pytest.approx([24 / 25, 0])
 
 
 def test_selection_is_spread_and_knows_only_the_index() -> None:
@@ -129,6 +142,8 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
     config = make_config(epochs=1)
     member = train(config, tmp_path, "a")
     config["recipes"]["doll"]["attribute"]["method"] = "magic"
-    with pytest.raises(ConfigError, match="unknown attribution method 'magic'; use one of: integ"):
+    with pytest.raises(
+        ConfigError, match="unknown attribution method 'magic'; use one of: saliency"
+    ):
         explain(config, tmp_path, [member], "a.h5")
     assert not (tmp_path / "a.h5").exists()

@@ -6,7 +6,8 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from dollmaker.attribute.integrated_gradients import gauss_legendre, integrated_gradients
+from dollmaker.attribute.integrated_gradients import integrated_gradients
+from dollmaker.attribute.quadrature import fixed, nested
 from dollmaker.classify.networks import create_network
 
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]
@@ -68,9 +69,24 @@ def test_a_polynomial_is_explained_exactly_by_enough_nodes() -> None:
 
 def test_the_rule_integrates_polynomials_of_degree_two_n_minus_one() -> None:
     for nodes in (1, 2, 5, 16):
-        places, weights = gauss_legendre(nodes)
+        (level,) = fixed(nodes)
         for degree in range(2 * nodes):
-            assert (weights * places**degree).sum() == pytest.approx(1 / (degree + 1))
+            assert (level.weights * level.places**degree).sum() == pytest.approx(1 / (degree + 1))
+
+
+def test_nested_levels_are_the_midpoint_and_trapezoid_rules() -> None:
+    levels = nested(3, 25)
+    assert [len(level.places) for level in levels] == [3, 4, 6, 12]
+    total, seen = 0.0, np.array([])
+    for number, level in enumerate(levels):
+        total = level.keep * total + (level.weights * level.places**3).sum()
+        assert not set(np.round(level.places, 9)) & set(np.round(seen, 9))
+        seen = np.concatenate([seen, level.places])
+        if number:
+            grid = np.linspace(0, 1, 3 * 2**number + 1)
+            assert total == pytest.approx(np.trapezoid(grid**3, grid))
+            np.testing.assert_allclose(np.sort(seen), grid, atol=1e-12)
+    assert total == pytest.approx(1 / 4, abs=1e-3)
 
 
 @pytest.mark.parametrize("chunk", [3, 8, 64])

@@ -28,6 +28,7 @@ COMMANDS = {
     "adapt": ("adapt", "Fine-tune on a task with true masks."),
     "evaluate": ("evaluate", "Score classifiers, masks and tasks against truth."),
     "report": ("report", "Write report.html and summary.json."),
+    "bench": ("bench", "Measure speed and exactness on this machine."),
 }
 
 

@@ -160,6 +160,8 @@ def _check_combinations(config: Config) -> None:
                 f"recipes.{name}.attribute names {donor!r}, which has no maps of its own; "
                 f"use one of: {', '.join(own)}."
             )
+        if isinstance(donor, dict):
+            _check_method(name, donor)
     if config["release"]["recipe"] not in recipes:
         raise ConfigError(
             f"release.recipe is {config['release']['recipe']!r}; use one of: {', '.join(recipes)}."
@@ -174,6 +176,16 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(
             "adapt.runs has imagenet but adapt.imagenet names no weights file; add it."
         )
+
+
+def _check_method(recipe: str, options: Config) -> None:
+    method = options["method"]
+    if options["adaptive"] and method != "integrated_gradients":
+        raise ConfigError(
+            f"recipes.{recipe}.attribute: {method} has no nodes to adapt; remove adaptive."
+        )
+    if options["noise"] and method in ("occlusion", "attention_rollout"):
+        raise ConfigError(f"recipes.{recipe}.attribute: {method} takes no noise; remove it.")
 
 
 def relevance_recipe(config: Config, recipe: str) -> str:

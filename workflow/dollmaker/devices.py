@@ -19,3 +19,10 @@ def choose(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def set_precision(precision: str) -> None:
+    """Allow the GPU TensorFloat-32 for ``tf32``, and forbid it for anything else."""
+    allowed = precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed

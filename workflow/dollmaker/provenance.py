@@ -17,7 +17,7 @@ STAGES: dict[str, int] = {
     "phantom": 1,
     "prepare": 1,
     "classify": 1,
-    "attribute": 1,
+    "attribute": 2,
     "binarize": 1,
     "release": 1,
     "segment": 1,

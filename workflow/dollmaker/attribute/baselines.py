@@ -8,6 +8,9 @@ from torchvision.transforms.v2 import functional
 
 from dollmaker.errors import ConfigError, unknown
 
+#: Baselines that are the same for all images.
+SHARED = frozenset({"black", "white", "mean"})
+
 Baseline = Callable[[Tensor, Tensor], Tensor]
 
 

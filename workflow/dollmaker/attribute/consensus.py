@@ -1,14 +1,13 @@
 """From members' attributions to one relevance map per pair."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
+import torch
+from torch import Tensor
+from torch.nn import functional
 
 from dollmaker.errors import ConfigError, unknown
-
-Maps = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +20,12 @@ class Consensus:
         agreement: Mean cosine of the members to the consensus, (P,); 1 for a single member.
     """
 
-    maps: Maps
-    scale: npt.NDArray[np.float32]
-    agreement: npt.NDArray[np.float32]
+    maps: Tensor
+    scale: Tensor
+    agreement: Tensor
 
 
-def reduce_channels(attributions: Maps, reduction: str) -> Maps:
+def reduce_channels(attributions: Tensor, reduction: str) -> Tensor:
     """Attributions (P, C, H, W) to maps (P, H, W).
 
     Args:
@@ -35,23 +34,45 @@ def reduce_channels(attributions: Maps, reduction: str) -> Maps:
             finding, ``signed`` sums.
     """
     if reduction == "abs":
-        return np.asarray(np.abs(attributions).sum(1))
+        return attributions.abs().sum(1)
     if reduction == "positive":
-        return np.asarray(np.maximum(attributions, 0).sum(1))
+        return attributions.clamp(min=0).sum(1)
     if reduction == "signed":
-        return np.asarray(attributions.sum(1))
+        return attributions.sum(1)
     raise ConfigError(unknown("reduction", reduction, ("abs", "positive", "signed")))
 
 
-def smooth(maps: Maps, sigma: float) -> Maps:
-    """Gaussian blur of each map (P, H, W); sigma in pixels, 0 leaves them as they are."""
-    if sigma == 0 or not maps.size:
+def resize(maps: Tensor, size: int) -> Tensor:
+    """Maps (P, h, w) to (P, size, size), bilinear."""
+    if maps.shape[-1] == size or not len(maps):
         return maps
-    blurred = ndimage.gaussian_filter(maps, sigma, axes=(1, 2), mode="nearest")
-    return np.asarray(blurred, dtype=np.float32)
+    scaled = functional.interpolate(maps[:, None], size=(size, size), mode="bilinear")
+    return scaled[:, 0]
 
 
-def agree(members: list[Maps]) -> Consensus:
+def smooth(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of each map (P, H, W); sigma in pixels, 0 leaves them as they are.
+
+    The kernel reaches four sigma and edges repeat, as in scipy. Written as a sum of shifted maps,
+    whose bits do not depend on how many maps there are.
+    """
+    if sigma == 0 or not maps.numel():
+        return maps
+    reach = int(4 * sigma + 0.5)
+    places = torch.arange(-reach, reach + 1, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    taps = (kernel / kernel.sum()).tolist()
+    for axis in (1, 2):
+        length = maps.shape[axis]
+        where = torch.arange(-reach, length + reach, device=maps.device).clamp(0, length - 1)
+        wide = maps.index_select(axis, where)
+        maps = torch.zeros_like(maps)
+        for shift, tap in enumerate(taps):
+            maps.add_(wide.narrow(axis, shift, length), alpha=tap)
+    return maps
+
+
+def agree(members: Sequence[Tensor]) -> Consensus:
     """Average the members, each with an equal vote.
 
     Maps are brought to unit length before averaging, so that a member with large logits does not
@@ -59,24 +80,30 @@ def agree(members: list[Maps]) -> Consensus:
     (PSSL averages; the equal lengths are our choice.)
 
     Args:
-        members: One array (P, H, W) per member.
+        members: One map tensor (P, H, W) per member.
     """
-    stack = np.stack(members).astype(np.float64)
-    lengths = np.sqrt((stack**2).sum((2, 3), keepdims=True))
-    units = np.divide(stack, lengths, out=np.zeros_like(stack), where=lengths > 0)
+    stack = torch.stack(list(members)).double()
+    lengths = (stack**2).sum((2, 3), keepdim=True).sqrt()
+    units = _divide(stack, lengths)
     mean = units.mean(0)
-    norm = np.sqrt((mean**2).sum((1, 2), keepdims=True))
-    cosine = (units * np.divide(mean, norm, out=np.zeros_like(mean), where=norm > 0)).sum((2, 3))
+    norm = (mean**2).sum((1, 2), keepdim=True).sqrt()
+    cosines = (units * _divide(mean, norm)).sum((2, 3))
     consensus = mean * lengths.mean(0)
-    scale = np.abs(consensus).max((1, 2)) if consensus.size else np.zeros(len(consensus))
-    maps = np.divide(
-        consensus,
-        scale[:, None, None],
-        out=np.zeros_like(consensus),
-        where=scale[:, None, None] > 0,
-    )
+    scale = consensus.abs().amax((1, 2)) if len(consensus) else consensus.new_zeros(0)
     return Consensus(
-        maps=maps.astype(np.float32),
-        scale=scale.astype(np.float32),
-        agreement=cosine.mean(0).astype(np.float32),
+        maps=_divide(consensus, scale[:, None, None]).float(),
+        scale=scale.float(),
+        agreement=cosines.mean(0).float(),
     )
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine between maps (P, H, W), pair by pair, float32 (P,); 0 where one is 0."""
+    a, b = a.double().flatten(1), b.double().flatten(1)
+    lengths = (a**2).sum(1).sqrt() * (b**2).sum(1).sqrt()
+    return _divide((a * b).sum(1), lengths).float()
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    """A / b, and 0 where b is 0."""
+    return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)

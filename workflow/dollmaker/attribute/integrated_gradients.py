@@ -2,24 +2,26 @@
 
 All findings of an image share the forward pass over its path; each costs one backward pass. An
 image's nodes always lie in one forward pass (or, when there are more nodes than a pass holds, in
-the same pieces), and every pass has the same number of rows: so the map of an image does not
-depend on its neighbours, and shards and batches change nothing.
+the same pieces), and the passes of a level have the same number of rows: so the map of an image
+does not depend on its neighbours, and shards and batches change nothing.
 
-Shapes: B images, P pairs (image, finding), N nodes, C channels, H x W pixels.
+Shapes: B images, P pairs (image, output), N nodes, C channels, H x W pixels.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from dollmaker.attribute.frozen import FrozenNetwork
+from dollmaker.attribute.quadrature import Level, fixed
 
 Network = Callable[[Tensor], Tensor]
 Pairs = Sequence[tuple[int, int]]
 
-_EPS = 1e-6
+#: Differences of logits under this count as this in relative errors.
+EPS = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,21 +40,26 @@ class Attribution:
 
     def completeness(self) -> Tensor:
         """Relative error of completeness per pair: |sum - difference| / |difference|, (P,)."""
-        total = self.maps.double().sum((1, 2, 3))
-        wanted = self.difference.double()
-        return ((total - wanted).abs() / wanted.abs().clamp(min=_EPS)).float()
+        return completeness_error(self.maps.double().sum((1, 2, 3)), self.difference)
 
 
-def gauss_legendre(nodes: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Nodes and weights of the Gauss-Legendre rule on [0, 1]; exact for degree 2 nodes - 1."""
-    places, weights = np.polynomial.legendre.leggauss(nodes)
-    return (places + 1) / 2, weights / 2
+def completeness_error(total: Tensor, difference: Tensor) -> Tensor:
+    """|total - difference| / |difference|, float32."""
+    wanted = difference.double()
+    return ((total - wanted).abs() / wanted.abs().clamp(min=EPS)).float()
 
 
 def integrated_gradients(
-    network: Network, images: Tensor, baselines: Tensor, pairs: Pairs, *, nodes: int, chunk: int
+    network: FrozenNetwork | Network,
+    images: Tensor,
+    baselines: Tensor,
+    pairs: Pairs,
+    *,
+    nodes: int,
+    chunk: int,
+    rule: str = "gauss_legendre",
 ) -> Attribution:
-    """Explain pairs of images and outputs.
+    """Explain pairs of images and outputs with a fixed number of nodes.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
@@ -61,37 +68,68 @@ def integrated_gradients(
         pairs: (image, output) numbers, any order.
         nodes: Nodes of the quadrature.
         chunk: Rows (image x node) a forward pass holds.
+        rule: ``gauss_legendre`` or ``midpoint``.
 
     Returns:
         Maps in the order of ``pairs``.
     """
-    baselines = baselines.expand_as(images)
+    if not isinstance(network, FrozenNetwork):
+        network = FrozenNetwork(network, images[:1])
+    maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
+    for level in fixed(nodes, rule):
+        maps += contributions(network, images, baselines, pairs, level, chunk)
+    logits = forward(network, images, chunk)
+    start = forward(network, baselines, chunk)
+    return Attribution(maps=maps, difference=differences(logits, start, pairs), logits=logits)
+
+
+def contributions(
+    network: FrozenNetwork,
+    images: Tensor,
+    baselines: Tensor,
+    pairs: Pairs,
+    level: Level,
+    chunk: int,
+) -> Tensor:
+    """What one level of nodes adds to the maps: weighted gradients times (x - baseline).
+
+    Returns:
+        float32 (P, C, H, W).
+    """
     slots = _slots(pairs, len(images))
     order = sorted(range(len(images)), key=lambda image: -len(slots[image]))
+    order = [image for image in order if slots[image]]
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
-    group = max(1, chunk // nodes)
-    for start in range(0, len(images), group):
-        members = [image for image in order[start : start + group] if slots[image]]
-        if members:
-            padded = members + members[-1:] * (group - len(members))
-            gradients = _path_gradients(
-                network,
-                images[padded],
-                baselines[padded],
-                [slots[i] for i in members],
-                nodes,
-                chunk,
-            )
+    baselines = baselines.expand_as(images)
+    group = max(1, chunk // len(level.places))
+    for start in range(0, len(order), group):
+        members = order[start : start + group]
+        padded = members + members[-1:] * (group - len(members))
+        x, origin = images[padded], baselines[padded]
+        gradients = _path_gradients(network, x, origin, [slots[i] for i in members], level, chunk)
+        for k, gradient in enumerate(gradients):
+            gradient *= x - origin
             for place, image in enumerate(members):
-                for k, (pair, _) in enumerate(slots[image]):
-                    maps[pair] = gradients[place, k]
-    maps *= torch.stack([images[i] - baselines[i] for i, _ in pairs]) if pairs else 1
-    logits = _forward(network, images, chunk)
-    start_logits = _forward(network, baselines, chunk)
+                if k < len(slots[image]):
+                    maps[slots[image][k][0]] = gradient[place]
+    return maps
+
+
+def differences(logits: Tensor, start: Tensor, pairs: Pairs) -> Tensor:
+    """F(x) - F(baseline) of each pair, (P,), from logits (B, K) and (B or 1, K)."""
     rows = [image for image, _ in pairs]
     outputs = [output for _, output in pairs]
-    difference = logits[rows, outputs] - start_logits[rows, outputs]
-    return Attribution(maps=maps, difference=difference, logits=logits)
+    return logits[rows, outputs] - start.expand_as(logits)[rows, outputs]
+
+
+def forward(network: FrozenNetwork, images: Tensor, chunk: int) -> Tensor:
+    """Logits float32 (B, K) in passes of ``chunk`` rows, the last one padded."""
+    parts = []
+    for start in range(0, len(images), chunk):
+        rows = images[start : start + chunk]
+        padded = torch.cat([rows, rows[-1:].expand(chunk - len(rows), -1, -1, -1)])
+        parts.append(network(padded)[: len(rows)])
+    return torch.cat(parts)
 
 
 def _slots(pairs: Pairs, images: int) -> list[list[tuple[int, int]]]:
@@ -103,46 +141,43 @@ def _slots(pairs: Pairs, images: int) -> list[list[tuple[int, int]]]:
 
 
 def _path_gradients(
-    network: Network,
+    network: FrozenNetwork,
     images: Tensor,
     baselines: Tensor,
     slots: list[list[tuple[int, int]]],
-    nodes: int,
+    level: Level,
     chunk: int,
-) -> Tensor:
-    """Gradients averaged along the path: (G, S, C, H, W), G images with up to S findings."""
-    places, weights = gauss_legendre(nodes)
-    most = max(len(slot) for slot in slots)
-    total = torch.zeros(
-        (len(images), most, *images.shape[1:]), dtype=torch.float32, device=images.device
-    )
+) -> list[Tensor]:
+    """Gradients summed along the paths of G images: for each slot float32 (G, C, H, W)."""
+    nodes = len(level.places)
+    totals: list[Tensor] = []
     step = min(nodes, chunk)
     for first in range(0, nodes, step):
-        alpha = torch.as_tensor(
-            places[first : first + step], dtype=images.dtype, device=images.device
-        )
-        weight = torch.as_tensor(
-            weights[first : first + step], dtype=torch.float32, device=images.device
-        )
+        piece = slice(first, first + step)
+        alpha = torch.as_tensor(level.places[piece], dtype=images.dtype, device=images.device)
+        weight = torch.as_tensor(level.weights[piece], dtype=torch.float32, device=images.device)
         path = baselines[:, None] + alpha[None, :, None, None, None] * (images - baselines)[:, None]
-        rows = path.flatten(0, 1).contiguous().requires_grad_()
-        logits = network(rows).view(len(images), len(alpha), -1)
+        rows = path.flatten(0, 1).contiguous()
+        logits, leaf = network.forward(rows)
+        logits = logits.view(len(images), len(alpha), -1)
+        most = max(len(slot) for slot in slots)
         for k in range(most):
             wanted = [(place, slot[k][1]) for place, slot in enumerate(slots) if k < len(slot)]
-            target = torch.stack([logits[place, :, output].sum() for place, output in wanted]).sum()
-            (gradient,) = torch.autograd.grad(target, rows, retain_graph=k + 1 < most)
-            per_node = gradient.float().view(len(images), len(alpha), *images.shape[1:])
-            total[:, k] += torch.einsum("gnchw,n->gchw", per_node, weight)
-    return total
+            places, outputs = zip(*wanted, strict=True)
+            target = logits[list(places), :, list(outputs)].float().sum()
+            (gradient,) = torch.autograd.grad(target, leaf, retain_graph=k + 1 < most)
+            part = _weigh(gradient, weight, len(images))
+            if first == 0:
+                totals.append(part)
+            else:
+                totals[k] += part
+    return [network.pull_back(total, images) for total in totals]
 
 
-def _forward(network: Network, images: Tensor, chunk: int) -> Tensor:
-    """Logits (B, K) in passes of ``chunk`` rows, the last one padded."""
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(images), chunk):
-            rows = images[start : start + chunk]
-            padded = torch.cat([rows, rows[-1:].expand(chunk - len(rows), -1, -1, -1)])
-            logits = network(padded)
-            parts.append(logits[: len(rows)].float())
-    return torch.cat(parts)
+def _weigh(gradient: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Weighted sum over the nodes of each image: (G x N, ...) to float32 (G, ...)."""
+    if gradient.ndim == 4 and not gradient.is_contiguous():
+        last = gradient.permute(0, 2, 3, 1)  # channels last, as it lies in memory
+        return _weigh(last.contiguous(), weight, groups).permute(0, 3, 1, 2)
+    rows = gradient.float().view(groups, len(weight), -1)
+    return (weight @ rows).view(groups, *gradient.shape[1:])

@@ -1,91 +1,82 @@
 """Attribution methods by name, with one signature."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dollmaker.attribute.baselines import make_baseline
-from dollmaker.attribute.integrated_gradients import Pairs, integrated_gradients
-from dollmaker.classify.member import Member
+from dollmaker.attribute import attention, cams, deep_lift, gradients, occlusion, rectifiers
 from dollmaker.errors import ConfigError, unknown
+
+Pairs = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explained:
-    """One member's maps.
+class Method:
+    """An attribution method.
 
     Attributes:
-        attributions: float32 (P, C, H, W), signed.
-        completeness: Relative error (P,); NaN for methods without completeness.
-        nodes: Evaluations of the gradient spent on each pair.
+        call: ``call(network, images, pairs, chunk=rows, **options)`` to signed float32 maps
+            (P, C or 1, H, W).
+        options: Options of a recipe that it takes.
+        baselines: Whether it takes ``baselines``; the maps of several are averaged.
     """
 
-    attributions: npt.NDArray[np.float32]
-    completeness: npt.NDArray[np.float32]
-    nodes: int
+    call: Callable[..., Tensor]
+    options: tuple[str, ...] = ()
+    baselines: bool = False
 
 
-Method = Callable[[Member, Tensor, Pairs, Tensor, int, dict[str, Any]], Explained]
+#: All methods but integrated gradients, which :mod:`refine` drives.
+METHODS: dict[str, Method] = {
+    "saliency": Method(call=gradients.saliency),
+    "input_x_gradient": Method(call=gradients.input_x_gradient),
+    "guided_backprop": Method(call=rectifiers.guided_backprop),
+    "deconvolution": Method(call=rectifiers.deconvolution),
+    "deep_lift": Method(call=deep_lift.deep_lift, baselines=True),
+    "occlusion": Method(call=occlusion.occlusion, options=("window", "stride"), baselines=True),
+    "grad_cam": Method(call=cams.grad_cam, options=("layer",)),
+    "hires_cam": Method(call=cams.hires_cam, options=("layer",)),
+    "layer_cam": Method(call=cams.layer_cam, options=("layer",)),
+    "multi_layer_cam": Method(call=cams.multi_layer_cam, options=("layers",)),
+    "attention_rollout": Method(call=attention.attention_rollout),
+}
 
 
 def explain(
-    member: Member,
+    name: str,
+    network: nn.Module,
     images: Tensor,
     pairs: Pairs,
-    channel_mean: Tensor,
+    *,
     chunk: int,
-    options: dict[str, Any],
-) -> Explained:
-    """Explain pairs by the method that ``options`` names.
+    baselines: Sequence[Tensor] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Tensor:
+    """Explain pairs by one method.
 
     Args:
-        member: The classifier.
-        images: uint8 (B, C, H, W) as stored.
+        name: A key of :data:`METHODS`.
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float32 (B, C, H, W), prepared for the network.
         pairs: (image, output) numbers.
-        channel_mean: Mean of each channel over the training images, (C,).
-        chunk: Rows of a forward pass.
-        options: Section ``attribute`` of a recipe.
+        chunk: Rows of a pass.
+        baselines: float32 (B or 1, C, H, W), for methods that compare with something.
+        options: Options of a recipe; the method takes those that it knows.
 
-    Raises:
-        ConfigError: If there is no such method.
+    Returns:
+        Signed attributions, float32 (P, C or 1, H, W).
     """
-    name = options["method"]
     if name not in METHODS:
         raise ConfigError(unknown("attribution method", name, METHODS))
-    return METHODS[name](member, images, pairs, channel_mean, chunk, options)
-
-
-def _integrated_gradients(
-    member: Member,
-    images: Tensor,
-    pairs: Pairs,
-    channel_mean: Tensor,
-    chunk: int,
-    options: dict[str, Any],
-) -> Explained:
-    """Averaged over the configured baselines; completeness is that of the worst of them."""
-    x = member.prepare(images)
-    total: Tensor | None = None
-    worst: Tensor | None = None
-    for name in options["baselines"]:
-        start = member.prepare(make_baseline(name, images.float(), channel_mean))
-        result = integrated_gradients(
-            member.network, x, start, pairs, nodes=options["nodes"], chunk=chunk
-        )
-        error = result.completeness()
-        total = result.maps if total is None else total + result.maps
-        worst = error if worst is None else torch.maximum(worst, error)
-    assert total is not None and worst is not None  # the schema demands a baseline
-    return Explained(
-        attributions=(total / len(options["baselines"])).cpu().numpy(),
-        completeness=worst.cpu().numpy(),
-        nodes=options["nodes"] * len(options["baselines"]),
-    )
-
-
-METHODS: dict[str, Method] = {"integrated_gradients": _integrated_gradients}
+    method = METHODS[name]
+    known = {key: (options or {})[key] for key in method.options if key in (options or {})}
+    if not method.baselines:
+        return method.call(network, images, pairs, chunk=chunk, **known)
+    maps = [
+        method.call(network, images, pairs, chunk=chunk, baselines=baseline, **known)
+        for baseline in baselines
+    ]
+    return torch.stack(maps).mean(0)

@@ -1,30 +1,36 @@
-"""The stage: explain one shard with all members, write only the consensus."""
+"""The stage: explain one shard with all members, write only the consensus.
 
+Images go through in blocks. While a block is explained, the next is read and the one before is
+written, each by a thread. A finished block is a small shard in the job's work folder; a killed job
+goes on after the last one, and the blocks become the output at the end.
+"""
+
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
 from torch import Tensor
 
 from dollmaker import devices, findings, provenance, tables
-from dollmaker.attribute.consensus import agree, reduce_channels, smooth
-from dollmaker.attribute.methods import explain
+from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
-from dollmaker.classify.member import Member, load_member
+from dollmaker.classify.member import load_member
 from dollmaker.errors import ArtifactError, ConfigError, unknown
-from dollmaker.files import sha256_file
+from dollmaker.files import sha256_file, work_folder
 from dollmaker.prepare.stage import read_index
-from dollmaker.shards import Shard, ShardWriter, create_shard
+from dollmaker.progress import Progress
+from dollmaker.shards import Array, Shard, create_shard
 
 #: Images explained and written at a time.
-_BLOCK = 32
+_BLOCK = {"cpu": 32, "cuda": 128}
 
 _COLUMNS: dict[str, Any] = {
     "image_id": object,
@@ -35,8 +41,12 @@ _COLUMNS: dict[str, Any] = {
     "completeness": np.float32,
     "convergence": np.float32,
     "nodes": np.int32,
+    "met": np.bool_,
     "agreement": np.float32,
 }
+
+#: Columns of the table of pairs, and their maps float16 (P, H, W).
+Block = tuple[dict[str, Any], Array]
 
 
 def explain_shard(
@@ -53,6 +63,7 @@ def explain_shard(
     Raises:
         ConfigError: If the recipe is unknown or uses the maps of another.
         ArtifactError: If the members do not share the data set's findings.
+        ModelError: If the method does not fit a member's network.
     """
     if recipe not in config["recipes"]:
         raise ConfigError(unknown("recipe", recipe, config["recipes"]))
@@ -61,9 +72,8 @@ def explain_shard(
         raise ConfigError(f"recipe {recipe!r} uses the maps of {options!r}; explain that one.")
     selection = config["attribute"]
     index, names = read_index(index_file)
-    channel_mean = torch.tensor(tables.read_header(index_file)["channel_mean"])
-    localized = findings.localized(names, selection["findings"])
     device = devices.choose(config["device"])
+    devices.set_precision(selection["precision"])
     members = [load_member(folder, device) for folder in committee]
     for member in members:
         if member.findings != names:
@@ -71,121 +81,148 @@ def explain_shard(
                 f"member {member.name} was trained on other findings than the index has; "
                 "train it again."
             )
+    localized = findings.localized(names, selection["findings"])
     chosen = select_images(index, localized, selection).filter(pl.col("shard") == shard)
-    size = config["prepare"]["size"]
     header = provenance.header(
         "attribute",
         {"select": selection, "recipe": options},
         seed=config["seed"],
         inputs={"index": sha256_file(index_file), **{m.name: m.sha256 for m in members}},
     )
-    progress = _Progress(f"attribute {recipe} {shard}", len(chosen))
-    with Shard(images_folder / f"{shard}.h5", "images") as source:
-        with create_shard(output, "relevance", header) as writer:
-            empty = {name: np.array([], dtype) for name, dtype in _COLUMNS.items()}
-            writer.append(empty, map=np.zeros((0, size, size), np.float16))
-            for start in range(0, len(chosen), _BLOCK):
-                block = chosen[start : start + _BLOCK]
-                images = torch.from_numpy(source.read("image", block["row"].to_list())).to(device)
-                pairs = _explain_block(
-                    members,
-                    images,
-                    block,
-                    names,
-                    localized,
-                    channel_mean,
-                    selection,
-                    options,
-                    writer,
-                )
-                progress.add(len(block), pairs)
+    experts = Committee(
+        members,
+        options,
+        channel_mean=torch.tensor(tables.read_header(index_file)["channel_mean"]),
+        size=config["prepare"]["size"],
+        seed=config["seed"],
+        precision=selection["precision"],
+        chunk=selection["chunk"],
+    )
+    length = _BLOCK[device.type]
+    blocks = [chosen[start : start + length] for start in range(0, len(chosen), length)]
+    images_file = images_folder / f"{shard}.h5"
+    work = work_folder(output, provenance.digest([header, shard, length]))
+    done = _finished(work)
+    started = time.monotonic()
+    progress = Progress(
+        f"attribute {recipe} {shard}", len(chosen), sum(len(blocks[number]) for number in done)
+    )
+    with ThreadPoolExecutor(1) as thread:
+        writing: Future[float] | None = None
+        spent = 0.0
+        todo = [number for number in range(len(blocks)) if number not in done]
+        images = _read_ahead(images_file, [blocks[number] for number in todo])
+        for number, stored in zip(todo, images, strict=True):
+            table, maps = _explain_block(
+                experts, stored.to(device), blocks[number], names, localized, selection
+            )
+            if writing:
+                spent += writing.result()
+            writing = thread.submit(_write, work / f"{number:06d}.h5", header, (table, maps))
+            progress.add(len(blocks[number]), len(maps), int(np.sum(table["nodes"])))
+        if writing:
+            spent += writing.result()
+    spent += _assemble(work, len(blocks), header, output, config["prepare"]["size"])
+    shutil.rmtree(work, ignore_errors=True)
+    total = max(time.monotonic() - started, 1e-9)
+    print(
+        f"attribute {recipe} {shard}: {total:.1f} s, of which writing {spent:.1f} s "
+        f"({100 * spent / total:.1f} %)",
+        file=sys.stderr,
+    )
+
+
+def _finished(work: Path) -> set[int]:
+    """Numbers of the blocks that an earlier run left whole; what is damaged is removed."""
+    done = set()
+    for path in work.glob("*.h5"):
+        try:
+            with Shard(path, "relevance") as block:
+                block.table(), block.read("map")
+            done.add(int(path.stem))
+        except ArtifactError:
+            path.unlink()
+    return done
+
+
+def _read_ahead(path: Path, blocks: Sequence[pl.DataFrame]) -> Iterator[Tensor]:
+    """The images of each block, uint8 (B, C, H, W); the next one is read meanwhile."""
+    with Shard(path, "images") as source, ThreadPoolExecutor(1) as thread:
+        waiting = [
+            thread.submit(source.read, "image", block["row"].to_list()) for block in blocks[:1]
+        ]
+        for following in [*blocks[1:], None]:
+            if not waiting:
+                return
+            current = waiting.pop()
+            if following is not None:
+                current.result()
+                waiting.append(thread.submit(source.read, "image", following["row"].to_list()))
+            yield torch.from_numpy(current.result())
 
 
 def _explain_block(
-    members: Sequence[Member],
+    experts: Committee,
     images: Tensor,
     block: pl.DataFrame,
     names: list[str],
     localized: list[str],
-    channel_mean: Tensor,
     selection: dict[str, Any],
-    options: dict[str, Any],
-    writer: ShardWriter,
-) -> int:
-    """Explain the pairs of some images and append them; returns their number."""
+) -> Block:
+    """Explain the chosen pairs of some images."""
     outputs = [names.index(finding) for finding in localized]
     labels = label_matrix(block, localized)
-    probabilities = _probabilities(members, images)[:, outputs]
-    chosen = select_pairs(labels, probabilities, selection["min_probability"])
-    rows, columns = np.nonzero(chosen)
+    probabilities = experts.probabilities(images)[:, outputs].cpu().numpy()
+    rows, columns = np.nonzero(select_pairs(labels, probabilities, selection["min_probability"]))
     if not len(rows):
-        return 0
-    pairs = [(int(i), outputs[int(k)]) for i, k in zip(rows, columns, strict=True)]
-    maps, errors, nodes = [], [], 0
-    for member in members:
-        result = explain(member, images, pairs, channel_mean, selection["chunk"], options)
-        reduced = _resize(
-            reduce_channels(result.attributions, options["reduction"]), images.shape[-1]
-        )
-        maps.append(smooth(reduced, options["smoothing"]))
-        errors.append(result.completeness)
-        nodes = result.nodes
-    consensus = agree(maps)
+        return _empty(images.shape[-1])
     ids = block["image_id"].to_list()
-    writer.append(
-        {
-            "image_id": [ids[i] for i in rows],
-            "finding": [localized[k] for k in columns],
-            "label": labels[rows, columns],
-            "probability": probabilities[rows, columns],
-            "scale": consensus.scale,
-            "completeness": np.max(errors, axis=0),
-            "convergence": np.full(len(rows), np.nan, np.float32),
-            "nodes": np.full(len(rows), nodes, np.int32),
-            "agreement": consensus.agreement,
-        },
-        map=consensus.maps.astype(np.float16),
-    )
-    return len(rows)
+    pairs = [(int(i), outputs[int(k)]) for i, k in zip(rows, columns, strict=True)]
+    result = experts.explain(images, ids, pairs)
+    table = {
+        "image_id": [ids[i] for i in rows],
+        "finding": [localized[k] for k in columns],
+        "label": labels[rows, columns],
+        "probability": probabilities[rows, columns],
+        "scale": result.consensus.scale.cpu().numpy(),
+        "completeness": result.completeness.cpu().numpy(),
+        "convergence": result.convergence.cpu().numpy(),
+        "nodes": result.nodes.cpu().numpy(),
+        "met": result.met.cpu().numpy(),
+        "agreement": result.consensus.agreement.cpu().numpy(),
+    }
+    return table, result.consensus.maps.half().cpu().numpy()
 
 
-def _probabilities(members: Sequence[Member], images: Tensor) -> npt.NDArray[np.float32]:
-    """The committee's mean probabilities (B, K); always in batches of one size."""
-    padded = torch.cat([images, images[-1:].expand(_BLOCK - len(images), -1, -1, -1)])
-    with torch.no_grad():
-        total = sum(torch.sigmoid(m.network(m.prepare(padded)).float()) for m in members)
-    assert isinstance(total, Tensor)  # there is at least one member
-    return (total / len(members))[: len(images)].cpu().numpy()
+def _empty(size: int) -> Block:
+    table = {name: np.array([], dtype) for name, dtype in _COLUMNS.items()}
+    return table, np.zeros((0, size, size), np.float16)
 
 
-def _resize(maps: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    if maps.shape[-1] == size:
-        return maps
-    scaled = torch.nn.functional.interpolate(
-        torch.from_numpy(maps)[:, None], size=(size, size), mode="bilinear"
-    )
-    return scaled[:, 0].numpy()
+def _write(path: Path, header: dict[str, Any], block: Block) -> float:
+    """Write one block; returns the seconds it took."""
+    started = time.monotonic()
+    with create_shard(path, "relevance", header) as writer:
+        writer.append(block[0], map=block[1])
+    return time.monotonic() - started
 
 
-class _Progress:
-    """A line on stderr every few seconds."""
-
-    def __init__(self, label: str, images: int, every: float = 10.0) -> None:
-        self._label, self._images, self._every = label, images, every
-        self._start = self._last = time.monotonic()
-        self._done = self._maps = 0
-
-    def add(self, images: int, maps: int) -> None:
-        self._done += images
-        self._maps += maps
-        now = time.monotonic()
-        if now - self._last >= self._every or self._done == self._images:
-            self._last = now
-            rate = self._maps / max(now - self._start, 1e-9)
-            left = (now - self._start) / self._done * (self._images - self._done)
-            print(
-                f"{self._label}: {self._done}/{self._images} images, {self._maps} maps, "
-                f"{rate:.1f} maps/s, {left:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+def _assemble(work: Path, blocks: int, header: dict[str, Any], output: Path, size: int) -> float:
+    """Make the output of all blocks; returns the seconds it took."""
+    started = time.monotonic()
+    pairs = missed = 0
+    files = [work / f"{number:06d}.h5" for number in range(blocks)]
+    for path in files:
+        with Shard(path, "relevance") as block:
+            met = block.table()["met"]
+        pairs, missed = pairs + len(met), missed + int((~met).sum())
+    header = {**header, "pairs": pairs, "missed": missed}
+    with create_shard(output, "relevance", header) as writer:
+        table, maps = _empty(size)
+        writer.append(table, map=maps)
+        for path in files:
+            with Shard(path, "relevance") as block:
+                writer.append(block.table(), map=block.read("map"))
+    if missed:
+        print(f"{missed} of {pairs} maps missed the configured target", file=sys.stderr)
+    return time.monotonic() - started

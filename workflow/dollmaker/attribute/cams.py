@@ -1,0 +1,387 @@
+"""Class activation maps: what a layer's feature maps say for a finding.
+
+A^k are the feature maps of a layer and G^k = d logit / d A^k:
+
+- grad_cam (Selvaraju et al. 2017): ReLU(sum_k mean(G^k) A^k);
+- hires_cam (Draelos & Carin 2020): ReLU(sum_k G^k o A^k), no pooling of the gradient;
+- layer_cam (Jiang et al. 2021): ReLU(sum_k ReLU(G^k) o A^k);
+- multi_layer_cam (MICRA-Net, Feng et al.): Grad-CAM at many layers, joined by principal components.
+
+Maps are coarse, one channel, enlarged to the input's size. Feature maps are (R, K, h, w), or
+(R, h, w, K), or tokens of a transformer (R, N, K) whose patches form a square.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dollmaker.attribute.passes import Pairs, backward, count_prefix_tokens, enlarge, plan
+from dollmaker.errors import ConfigError, ModelError
+
+Combine = Callable[[Tensor, Tensor], Tensor]
+
+_EVERY_LAYER_UP_TO = 16
+
+
+def grad_cam(
+    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, layer: str | None = None
+) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+        layer: Name of a module, whose own output is taken. None: the last feature map, as the
+            rest of the network sees it (after a functional ReLU in place, as in DenseNet).
+
+    Returns:
+        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+
+    Raises:
+        ConfigError: If there is no such layer or it has no feature map.
+        ModelError: If the network has no layer with a feature map.
+    """
+    return _cam(network, images, pairs, chunk, layer, _grad_cam)
+
+
+def hires_cam(
+    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, layer: str | None = None
+) -> Tensor:
+    """HiResCAM (Draelos & Carin 2020): feature maps times their gradients, place by place.
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+        layer: See :func:`grad_cam`.
+
+    Returns:
+        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+
+    Raises:
+        ConfigError: If there is no such layer or it has no feature map.
+        ModelError: If the network has no layer with a feature map.
+    """
+    return _cam(network, images, pairs, chunk, layer, lambda a, g: (g * a).sum(1, keepdim=True))
+
+
+def layer_cam(
+    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, layer: str | None = None
+) -> Tensor:
+    """LayerCAM (Jiang et al. 2021): as HiResCAM, but only gradients that speak for the finding.
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+        layer: See :func:`grad_cam`.
+
+    Returns:
+        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+
+    Raises:
+        ConfigError: If there is no such layer or it has no feature map.
+        ModelError: If the network has no layer with a feature map.
+    """
+    return _cam(
+        network, images, pairs, chunk, layer, lambda a, g: (g.relu() * a).sum(1, keepdim=True)
+    )
+
+
+def multi_layer_cam(
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    *,
+    chunk: int,
+    layers: Sequence[str] | None = None,
+) -> Tensor:
+    """Grad-CAM at several layers, joined as in MICRA-Net.
+
+    The maps are scaled to [0, 1] and enlarged; only the deepest is rectified, and where it is
+    positive is the foreground. There the maps of the other layers are reduced to their first
+    principal component, whose sign is set so that its mean, weighted by the deepest map, is
+    positive. The component is shifted to begin at 0, the background's value: our choice, so that
+    the map is not negative.
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+        layers: Names of modules, any order. None: each convolution with what follows it up to the
+            next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each
+            size: our choice.
+
+    Returns:
+        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+
+    Raises:
+        ConfigError: If there is no such layer or it has no feature map.
+        ModelError: If the network has no layer with a feature map.
+    """
+    if not pairs:
+        return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
+    calls = _trace(network, images)
+    chosen = _blocks(network, calls) if layers is None else _named(network, calls, layers)
+    maps = _layer_maps(network, images, pairs, chunk, chosen, _grad_cam, exact=layers is not None)
+    maps[-1] = maps[-1].relu()
+    stack = torch.cat([enlarge(_scale(m), images.shape[2:]) for m in maps], 1)
+    return torch.stack([principal_component(values) for values in stack])[:, None]
+
+
+def principal_component(maps: Tensor) -> Tensor:
+    """First principal component of several maps, within the foreground of the deepest.
+
+    Args:
+        maps: float (L, H, W) in [0, 1], the last one the deepest. It only says where the
+            foreground is, unless it is the only one.
+
+    Returns:
+        float32 (H, W): 0 outside of the foreground and at the component's minimum.
+    """
+    deepest = maps[-1].double()
+    inside = deepest > 0
+    result = torch.zeros_like(deepest)
+    if inside.any():
+        values = maps[: max(1, len(maps) - 1), inside].double()
+        values = values - values.mean(1, keepdim=True)
+        direction = torch.linalg.eigh((values @ values.T).cpu()).eigenvectors[:, -1]
+        component = direction.to(values) @ values
+        if (component * deepest[inside]).sum() < 0:
+            component = -component
+        result[inside] = component - component.min()
+    return result.float()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """The last call of a module in a forward pass.
+
+    Attributes:
+        name: The module's.
+        module: The module.
+        output: Shape of its output.
+        layout: How feature maps lie in it: ``maps``, ``channels_last``, ``tokens``, or nothing.
+    """
+
+    name: str
+    module: nn.Module
+    output: tuple[int, ...]
+    layout: str
+
+
+def _cam(
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    chunk: int,
+    layer: str | None,
+    combine: Combine,
+) -> Tensor:
+    if not pairs:
+        return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
+    calls = _trace(network, images)
+    chosen = [_last(network, images, calls)] if layer is None else _named(network, calls, [layer])
+    (maps,) = _layer_maps(network, images, pairs, chunk, chosen, combine, exact=layer is not None)
+    return enlarge(maps.relu(), images.shape[2:])
+
+
+def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
+    return (gradients.mean((2, 3), keepdim=True) * activations).sum(1, keepdim=True)
+
+
+def _scale(maps: Tensor) -> Tensor:
+    """Each map (P, 1, h, w) to [0, 1]; a constant one to 0."""
+    low, high = maps.amin((1, 2, 3), keepdim=True), maps.amax((1, 2, 3), keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), 0)
+
+
+def _layer_maps(
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    chunk: int,
+    layers: Sequence[_Call],
+    combine: Combine,
+    *,
+    exact: bool,
+) -> list[Tensor]:
+    """Maps of each layer at its own size, (P, 1, h, w)."""
+    maps = [images.new_zeros((0,))] * len(layers)
+    for one in plan(pairs, chunk):
+        with torch.enable_grad(), _outputs([c.module for c in layers], exact=exact) as outputs:
+            logits = network(images[one.images])
+            tensors = [outputs[call.module] for call in layers]
+            for wanted, gradients in backward(logits, tensors, one.rounds):
+                for k, (call, tensor) in enumerate(zip(layers, tensors, strict=True)):
+                    a = _as_maps(network, tensor.detach().float(), call.layout)
+                    g = _as_maps(network, gradients[k], call.layout)
+                    values = combine(a, g)
+                    if not len(maps[k]):
+                        maps[k] = values.new_zeros((len(pairs), *values.shape[1:]))
+                    maps[k][wanted.pairs] = values[wanted.rows]
+    return maps
+
+
+@contextmanager
+def _outputs(modules: Sequence[nn.Module], *, exact: bool) -> Iterator[dict[nn.Module, Tensor]]:
+    """Catch modules' outputs, with a graph from there to the logits.
+
+    Args:
+        modules: The modules.
+        exact: Whether the outputs stay as they were when the network goes on to change them in
+            place.
+    """
+    caught: dict[nn.Module, Tensor] = {}
+
+    def catch(module: nn.Module, _: Any, output: Tensor) -> Tensor:
+        # The graph may begin here: nothing before the first layer has to be kept for backward.
+        start = output if output.requires_grad else output.detach().requires_grad_()
+        passed = start.clone()
+        caught[module] = start if exact else passed
+        return passed
+
+    handles = [module.register_forward_hook(catch) for module in modules]
+    try:
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _trace(network: nn.Module, images: Tensor) -> list[_Call]:
+    """The modules in the order in which they finish, found with one row."""
+    calls: dict[nn.Module, _Call] = {}
+    names = {module: name for name, module in network.named_modules() if name}
+
+    def note(module: nn.Module, _: Any, output: Any) -> None:
+        calls.pop(module, None)
+        shape = tuple(output.shape) if isinstance(output, Tensor) else ()
+        layout = _layout(network, shape, images.shape[2:])
+        calls[module] = _Call(names[module], module, shape, layout)
+
+    handles = [module.register_forward_hook(note) for module in names]
+    try:
+        with torch.no_grad():
+            network(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(calls.values())
+
+
+def _layout(network: nn.Module, shape: Sequence[int], size: Sequence[int]) -> str:
+    """How feature maps lie in an output of this shape, or nothing if it has none."""
+    if len(shape) == 4 and _has_shape(shape[2:], size):
+        return "maps"
+    if len(shape) == 4 and _has_shape(shape[1:3], size):
+        return "channels_last"
+    square = len(shape) == 3 and size[0] == size[1]
+    if square and count_prefix_tokens(network, shape[1]) is not None:
+        return "tokens"
+    return ""
+
+
+def _has_shape(grid: Sequence[int], size: Sequence[int]) -> bool:
+    """Whether a grid of more than one place could be the input, made smaller."""
+    (h, w), (height, width) = grid, size
+    return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) < width
+
+
+def _as_maps(network: nn.Module, output: Tensor, layout: str) -> Tensor:
+    """Feature maps (R, K, h, w)."""
+    if layout == "maps":
+        return output
+    if layout == "channels_last":
+        return output.permute(0, 3, 1, 2)
+    prefix = count_prefix_tokens(network, output.shape[1])
+    patches = output[:, prefix:].transpose(1, 2)
+    side = round(patches.shape[2] ** 0.5)
+    return patches.reshape(*patches.shape[:2], side, side)
+
+
+def _last(network: nn.Module, images: Tensor, calls: Sequence[_Call]) -> _Call:
+    """The last layer with a feature map.
+
+    Of a transformer it is the last layer normalisation whose patches still have a say: behind the
+    last attention only the class token counts.
+    """
+    spatial = [call for call in calls if call.layout]
+    if not spatial:
+        raise ModelError(
+            "no layer of this network has a feature map; use an attribution method that explains "
+            "pixels."
+        )
+    if spatial[-1].layout != "tokens":
+        return spatial[-1]
+    norms = [c for c in spatial if c.layout == "tokens" and "Norm" in type(c.module).__name__]
+    with torch.enable_grad(), _outputs([c.module for c in norms], exact=True) as outputs:
+        logits = network(images[:1])
+        tensors = [outputs[call.module] for call in norms]
+        gradients = torch.autograd.grad(logits.square().sum(), tensors, materialize_grads=True)
+    live = [
+        call
+        for call, gradient in zip(norms, gradients, strict=True)
+        if _as_maps(network, gradient, call.layout).any()
+    ]
+    if not live:
+        raise ModelError(
+            "no normalisation of patches has a say in this transformer's logits; name the layer."
+        )
+    return live[-1]
+
+
+def _named(network: nn.Module, calls: Sequence[_Call], names: Sequence[str]) -> list[_Call]:
+    """The calls of these modules, in the order of the forward pass."""
+    known = [name for name, _ in network.named_modules() if name]
+    called = {call.name: call for call in calls}
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, list(called), n=5, cutoff=0.3)
+            hint = ", ".join(near or [call.name for call in calls if call.layout][-5:])
+            raise ConfigError(f"unknown layer {name!r}; did you mean one of: {hint}?")
+        if name not in called or not called[name].layout:
+            usable = ", ".join([call.name for call in calls if call.layout][-5:])
+            raise ConfigError(
+                f"layer {name!r} has no feature map; use one that has, such as: {usable}."
+            )
+    return [call for call in calls if call.name in names]
+
+
+def _blocks(network: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
+    """Layers for MICRA-Net's maps in a network of any kind."""
+    spatial = [call for call in calls if call.layout in ("maps", "channels_last")]
+    starts = [k for k, call in enumerate(spatial) if isinstance(call.module, nn.Conv2d)]
+    if not starts or "tokens" in [call.layout for call in calls]:
+        raise ModelError(
+            "multi_layer_cam chooses its layers in convolutional networks only; name the layers, "
+            "or use another attribution method."
+        )
+    if len(starts) <= _EVERY_LAYER_UP_TO:
+        return _conv_blocks(spatial, starts)
+    last: dict[tuple[int, ...], _Call] = {}
+    for call in spatial:
+        grid = call.output[2:] if call.layout == "maps" else call.output[1:3]
+        last.pop(grid, None)
+        last[grid] = call
+    return list(last.values())
+
+
+def _conv_blocks(spatial: Sequence[_Call], starts: Sequence[int]) -> list[_Call]:
+    """Each convolution with its normalisation and activation: what keeps its output's shape."""
+    blocks = []
+    for start, stop in zip(starts, [*starts[1:], len(spatial)], strict=True):
+        same = [c for c in spatial[start:stop] if c.output == spatial[start].output]
+        leaves = [c for c in same if not list(c.module.children())]
+        blocks.append(leaves[-1])
+    return blocks

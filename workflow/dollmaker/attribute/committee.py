@@ -1,0 +1,161 @@
+"""The committee at work: from a block of stored images to one certified map per pair."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dollmaker.attribute import consensus, noise, quadrature
+from dollmaker.attribute.baselines import SHARED, make_baseline
+from dollmaker.attribute.consensus import Consensus
+from dollmaker.attribute.frozen import FrozenNetwork
+from dollmaker.attribute.integrated_gradients import forward
+from dollmaker.attribute.memory import Chunk, fitting_rows
+from dollmaker.attribute.methods import explain
+from dollmaker.attribute.refine import Paths, Refined, Stop, refine
+from dollmaker.classify.member import Member
+
+Pairs = Sequence[tuple[int, int]]
+
+
+class Committee:
+    """All members, ready to explain by one recipe.
+
+    Args:
+        members: The classifiers, all on one device.
+        options: Section ``attribute`` of the recipe.
+        channel_mean: Mean of each channel over the training images, (C,), 0..255.
+        size: Side of the stored images, and of the maps.
+        seed: Seed of the noise.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        chunk: Rows (image x node) of a forward pass; ``None`` measures how many fit.
+
+    Raises:
+        ModelError: If the method cannot be made right for a member.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        options: Mapping[str, Any],
+        *,
+        channel_mean: Tensor,
+        size: int,
+        seed: int = 0,
+        precision: str = "fp32",
+        chunk: int | None = None,
+    ) -> None:
+        self.members = members
+        self.options = options
+        self._mean, self._size, self._seed = channel_mean, size, seed
+        device = next(members[0].network.parameters()).device
+        blank = torch.full((1, len(channel_mean), size, size), 100, dtype=torch.uint8)
+        examples = [member.prepare(blank.to(device)) for member in members]
+        # Noise, because a network's answer to a flat image says little about its gradients.
+        rough = [x + torch.randn(x.shape, generator=_generator()).to(x) for x in examples]
+        self._networks = [
+            FrozenNetwork(member.network, x, precision=precision)
+            for member, x in zip(members, rough, strict=True)
+        ]
+        self._chunks = [
+            Chunk(chunk or fitting_rows(network, x))
+            for network, x in zip(self._networks, rough, strict=True)
+        ]
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """The members' mean probabilities (B, K) of stored images, uint8 (B, C, H, W)."""
+        found = []
+        for network, member, chunk in zip(self._networks, self.members, self._chunks, strict=True):
+            x = member.prepare(images)
+            logits = chunk.run(lambda rows, n=network, x=x: forward(n, x, rows))  # type: ignore[misc]
+            found.append(torch.sigmoid(logits))
+        return torch.stack(found).mean(0)
+
+    def explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+        """Explain pairs.
+
+        Args:
+            images: uint8 (B, C, H, W) as stored.
+            ids: Their image ids.
+            pairs: (image, output) numbers, at least one.
+        """
+        if self.options["method"] != "integrated_gradients":
+            return self._by_method(images, ids, pairs)
+        adaptive = self.options["adaptive"]
+        if adaptive:
+            levels = quadrature.nested(adaptive["first"], adaptive["max_nodes"])
+            stop = Stop(criterion=adaptive["criterion"], target=adaptive["target"])
+        else:
+            levels = quadrature.fixed(self.options["nodes"], self.options["quadrature"])
+            stop = Stop(criterion="none", target=0.0)
+        paths = [self._paths(number, images, ids) for number in range(len(self.members))]
+        return refine(paths, pairs, levels, stop, self._summarize)
+
+    def _by_method(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+        maps = []
+        for number, member in enumerate(self.members):
+            paths = self._paths(number, images, ids)
+            copies = [
+                paths.chunk.run(self._work(member, x, pairs, baselines))
+                for x, baselines in zip(paths.images, paths.baselines, strict=True)
+            ]
+            maps.append(torch.stack(copies, 1))
+        unknown = torch.full((len(pairs),), torch.nan, device=images.device)
+        return Refined(
+            consensus=self._summarize(maps),
+            completeness=unknown,
+            convergence=unknown,
+            nodes=torch.ones(len(pairs), dtype=torch.int32, device=images.device),
+            met=torch.ones(len(pairs), dtype=torch.bool, device=images.device),
+        )
+
+    def _work(
+        self, member: Member, x: Tensor, pairs: Pairs, baselines: Sequence[Tensor]
+    ) -> Callable[[int], Tensor]:
+        return lambda rows: explain(
+            self.options["method"],
+            member.network,
+            x,
+            pairs,
+            chunk=rows,
+            baselines=baselines,
+            options=self.options,
+        )
+
+    def _paths(self, number: int, images: Tensor, ids: Sequence[str]) -> Paths:
+        member, spread = self.members[number], self.options["noise"]
+        x = member.prepare(images)
+        copies = [x]
+        if spread:
+            copies = noise.noisy_copies(
+                x, ids, seed=self._seed, samples=spread["samples"], stdev=spread["stdev"]
+            )
+        stored = images.float()
+        baselines = [
+            member.prepare(
+                make_baseline(name, stored[:1] if name in SHARED else stored, self._mean)
+            )
+            for name in self.options["baselines"]
+        ]
+        return Paths(
+            network=self._networks[number],
+            chunk=self._chunks[number],
+            images=copies,
+            baselines=[baselines] * len(copies),
+        )
+
+    def _summarize(self, attributions: list[Tensor]) -> Consensus:
+        """Members' attributions (P, S, C, H, W) to the consensus at the stored size."""
+        maps = []
+        for member in attributions:
+            spread = self.options["noise"]
+            merged = noise.combine(member, spread["kind"]) if spread else member[:, 0]
+            reduced = consensus.reduce_channels(merged, self.options["reduction"])
+            sized = consensus.resize(reduced, self._size)
+            maps.append(consensus.smooth(sized, self.options["smoothing"]))
+        return consensus.agree(maps)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,58 @@
+"""SmoothGrad (Smilkov et al. 2017) and its relatives: attributions averaged over noisy copies."""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dollmaker.errors import ConfigError, unknown
+
+#: How the attributions of the copies become one: mean, mean of squares, variance.
+KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
+
+
+def noisy_copies(
+    images: Tensor, ids: Sequence[str], *, seed: int, samples: int, stdev: float
+) -> list[Tensor]:
+    """Copies of images with Gaussian noise.
+
+    The noise of a copy comes from (seed, image, copy) alone: the same for all findings of an
+    image, which share the forward pass, for all members, batches, shards and devices.
+
+    Args:
+        images: float (B, C, H, W), prepared for the network.
+        ids: Their image ids.
+        seed: The configured seed.
+        samples: Number of copies.
+        stdev: Standard deviation as a share of each image's range (largest - smallest value).
+
+    Returns:
+        One tensor (B, C, H, W) per copy.
+    """
+    width = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    copies = []
+    for sample in range(samples):
+        rows = [_noise(images.shape[1:], f"{seed}/{name}/{sample}") for name in ids]
+        copies.append(images + stdev * width * torch.stack(rows).to(images))
+    return copies
+
+
+def combine(attributions: Tensor, kind: str) -> Tensor:
+    """Attributions of the copies (P, S, C, H, W) to one (P, C, H, W).
+
+    Raises:
+        ConfigError: If there is no such kind.
+    """
+    if kind == "smoothgrad":
+        return attributions.mean(1)
+    if kind == "smoothgrad_sq":
+        return (attributions**2).mean(1)
+    if kind == "vargrad":
+        return attributions.var(1, correction=0)
+    raise ConfigError(unknown("kind of noise", kind, KINDS))
+
+
+def _noise(shape: torch.Size, key: str) -> Tensor:
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+    return torch.randn(shape, generator=torch.Generator().manual_seed(number))

@@ -1,0 +1,326 @@
+"""Guided backpropagation and deconvolution: gradients with another rule at the rectifiers.
+
+Both rules change how a gradient goes back through a rectifier. Hooks on ``nn.ReLU`` modules miss
+``F.relu`` (DenseNet) and go wrong when one module is called twice (ResNet). Here the calls
+themselves are replaced while the forward pass runs, whoever makes them: module, function, method,
+in place or not. Afterwards the autograd graph is searched for a rectifier that got away, and such
+a network is refused. One thing cannot be seen: a ReLU written as a product with a mask,
+``x * (x > 0)``.
+
+Rules, for a gradient g that arrives at y = f(x):
+
+- guided backpropagation (Springenberg et al. 2015): 1[x > 0] * max(g, 0) for ReLU;
+- deconvolution (Zeiler & Fergus 2014): max(g, 0).
+
+Both were published for ReLU. For the other rectifiers (ReLU6, leaky ReLU, ELU, SiLU, GELU,
+Hardswish, ...) we take f'(x) * max(g, 0) and max(g, 0), which is the same for ReLU: our choice.
+Gates and other saturating functions (sigmoid, hardsigmoid, tanh, softmax) select, they do not
+rectify: they keep their ordinary gradient, also our choice.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+from torch.autograd.graph import Node
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from dollmaker.attribute.passes import Forward, Pairs, input_gradients
+from dollmaker.errors import ModelError
+
+Elementwise = Callable[[Tensor], Tensor]
+Apply = Callable[[Tensor, Elementwise, bool], Tensor]
+
+RECTIFIERS = (
+    "relu", "relu6", "hardtanh", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "silu",
+    "gelu", "hardswish", "mish", "softplus", "threshold", "clamp", "clamp_min", "clip",
+)  # fmt: skip
+_CLAMPS = ("clamp", "clamp_min", "clip")
+_UNSEEN = {
+    "Relu", "Hardtanh", "LeakyRelu", "PreluKernel", "RreluWithNoise", "Elu", "Celu", "Silu", "Gelu",
+    "Hardswish", "Mish", "Softplus", "Threshold", "Maximum", "Minimum", "Where",
+    "DifferentiableGraph",
+}  # fmt: skip
+_ONE_BY_ONE = {
+    "Sigmoid", "Hardsigmoid", "Tanh", "Clamp", "ClampMin", "ClampMax", "Exp", "Log1P", "Erf", "Pow",
+    "Add", "Sub", "Rsub", "Mul", "Div", "Neg", "Copy", "Clone",
+}  # fmt: skip
+
+
+def guided_backprop(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
+    """Guided backpropagation (Springenberg et al. 2015).
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+
+    Returns:
+        float32 (P, C, H, W), signed, in the order of ``pairs``.
+
+    Raises:
+        ModelError: If the network has no rectifier, or one that cannot be replaced.
+    """
+    return _explain("guided_backprop", _Guided, network, images, pairs, chunk)
+
+
+def deconvolution(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
+    """Deconvolution (Zeiler & Fergus 2014).
+
+    The rule does not look at the image: it is only the choices of max pooling (and gates) that
+    bring it in. In a network without them (MobileNetV2) all images of a size get one map.
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+
+    Returns:
+        float32 (P, C, H, W), signed, in the order of ``pairs``.
+
+    Raises:
+        ModelError: If the network has no rectifier, or one that cannot be replaced.
+    """
+    return _explain("deconvolution", _Deconvolved, network, images, pairs, chunk)
+
+
+class Intercept(TorchFunctionMode):
+    """While active, calls of some torch functions go to others.
+
+    Inside a replacement the functions are the ordinary ones.
+
+    Args:
+        replacements: Function -> what is called instead, with the same arguments.
+    """
+
+    def __init__(self, replacements: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._replacements = replacements
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self._replacements.get(func, func)(*args, **(kwargs or {}))
+
+
+def replace_elementwise(
+    names: Iterable[str], apply: Apply
+) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Replacements for every way to call elementwise functions.
+
+    Args:
+        names: Names of functions, as in ``torch`` or ``torch.nn.functional``. Clamps count only
+            with a lower bound of 0.
+        apply: Called with the input, the function (its other arguments filled in), and whether
+            the input shall be overwritten.
+
+    Returns:
+        A mapping for :class:`Intercept`.
+    """
+    replacements: dict[Callable[..., Any], Callable[..., Any]] = {}
+    for name in names:
+        for home in (torch._C._nn, torch, Tensor, functional):
+            plain = getattr(home, name, None) or getattr(functional, name, None)
+            for spelling in (name, f"{name}_"):
+                function = getattr(home, spelling, None)
+                if function is not None and plain is not None:
+                    call = partial(_call, apply, function, plain, name in _CLAMPS, spelling != name)
+                    replacements.setdefault(function, call)
+    return replacements
+
+
+def _call(
+    apply: Apply,
+    function: Callable[..., Any],
+    plain: Callable[..., Any],
+    clamp: bool,
+    in_place: bool,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    if clamp:
+        bound = kwargs.get("min", args[1] if len(args) > 1 else None)
+        if not isinstance(bound, int | float) or bound != 0:
+            return function(*args, **kwargs)
+    in_place = kwargs.pop("inplace", False) or in_place
+    x = args[0] if args else kwargs.pop("input")
+    return apply(x, lambda z: plain(z, *(_like(z, a) for a in args[1:]), **kwargs), in_place)
+
+
+def _like(x: Tensor, argument: Any) -> Any:
+    return argument.to(x.dtype) if isinstance(argument, Tensor) else argument
+
+
+class _Rectifier(torch.autograd.Function):
+    """Forward as ever; backward by a rule."""
+
+    guided: bool
+
+    @classmethod
+    def replace(cls, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
+        result: Tensor = cls.apply(x, function, in_place)
+        return result
+
+    @classmethod
+    def run(cls, ctx: Any, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
+        with torch.enable_grad():
+            z = x.detach().requires_grad_(cls.guided)
+            y = function(z)
+        if cls.guided:
+            (slope,) = torch.autograd.grad(y, z, torch.ones_like(y))
+            ctx.save_for_backward(slope)
+        return finish(ctx, x, y.detach(), in_place)
+
+
+def finish(ctx: Any, x: Tensor, y: Tensor, in_place: bool) -> Tensor:
+    """The output of an autograd function that may have to overwrite its input."""
+    if not in_place:
+        return y
+    ctx.mark_dirty(x)
+    return x.copy_(y)
+
+
+class _Guided(_Rectifier):
+    guided = True
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
+        return _Guided.run(ctx, x, function, in_place)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * gradient.clamp(min=0), None, None
+
+
+class _Deconvolved(_Rectifier):
+    guided = False
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
+        return _Deconvolved.run(ctx, x, function, in_place)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient.clamp(min=0), None, None
+
+
+def _explain(
+    method: str,
+    rule: type[_Rectifier],
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    chunk: int,
+) -> Tensor:
+    replacements = replace_elementwise(RECTIFIERS, rule.replace)
+
+    def forward(rows: Tensor) -> Tensor:
+        with Intercept(replacements):
+            logits: Tensor = network(rows)
+        return logits
+
+    if pairs:
+        _verify(method, rule, network, forward, images[:1])
+    return input_gradients(forward, images, pairs, chunk=chunk)
+
+
+def _verify(
+    method: str, rule: type[_Rectifier], network: nn.Module, forward: Forward, row: Tensor
+) -> None:
+    """Refuse networks for which the rule would be silently wrong; one row, twice forward."""
+    with torch.enable_grad():
+        logits = forward(row.detach().requires_grad_())
+    check_same_logits(method, network, row, logits)
+    nodes = graph_nodes(logits)
+    strange = {name for node in nodes if (name := _unseen(node, rule))}
+    if strange:
+        raise ModelError(
+            f"{method} cannot replace {', '.join(sorted(strange))} in this network; use another "
+            "attribution method."
+        )
+    if not any(is_ours(node, rule) for node in nodes):
+        raise ModelError(
+            f"{method} is about rectifiers and this network has none; use another attribution "
+            "method."
+        )
+
+
+def _unseen(node: Node, rule: type[torch.autograd.Function]) -> str:
+    """Name of the rectifier that this node of the graph is, or an empty string."""
+    name = operation(node)
+    if isinstance(node, BackwardCFunction):
+        return "" if is_ours(node, rule) else name
+    if name.startswith("Clamp"):
+        low = getattr(node, "_saved_min", None)
+        return name if isinstance(low, Tensor) or low == 0 else ""
+    if name == "Mul" and _is_hand_written(node):
+        return "an activation written as a product"
+    return name if name in _UNSEEN else ""
+
+
+def _is_hand_written(node: Node) -> bool:
+    """Whether a product multiplies a tensor by an elementwise function of it: x * sigmoid(x)."""
+    (a, _), (b, _) = edges = node.next_functions[:2]
+    if a is None or b is None:
+        return False
+    for start, goal in ((a, edges[1]), (b, edges[0])):
+        here: Node | None = start
+        while here is not None:
+            inputs = [edge for edge in here.next_functions if edge[0] is not None]
+            unary = operation(here) in _ONE_BY_ONE or isinstance(here, BackwardCFunction)
+            if unary and inputs == [goal]:
+                return True
+            here = inputs[0][0] if unary and len(inputs) == 1 else None
+    return False
+
+
+def check_same_logits(method: str, network: nn.Module, rows: Tensor, logits: Tensor) -> None:
+    """Refuse a network whose logits change when its functions are replaced.
+
+    Args:
+        method: Name for the message.
+        network: The network as it is.
+        rows: float (R, C, H, W).
+        logits: What the network says with replaced functions, (R, K).
+
+    Raises:
+        ModelError: If the network says something else by itself.
+    """
+    with torch.no_grad():
+        ordinary = network(rows)
+    size = float(ordinary.abs().nan_to_num(0, posinf=0).max())
+    if not torch.allclose(logits.detach(), ordinary, rtol=0, atol=1e-4 * size, equal_nan=True):
+        raise ModelError(
+            f"{method} changes the logits of this network, which computes in an unusual way; use "
+            "another attribution method."
+        )
+
+
+def graph_nodes(output: Tensor) -> list[Node]:
+    """All nodes of the autograd graph of a tensor."""
+    todo = [output.grad_fn]
+    seen: dict[Node, None] = {}
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen[node] = None
+            todo += [edge[0] for edge in node.next_functions]
+    return list(seen)
+
+
+def operation(node: Node) -> str:
+    """Name of a node's operation: ``ReluBackward0`` is ``Relu``."""
+    return re.sub(r"(Backwards?\d*)$", "", node.name().rpartition("::")[2])
+
+
+def is_ours(node: Node, rule: type[torch.autograd.Function]) -> bool:
+    """Whether a node stems from this autograd function."""
+    return getattr(type(node), "_forward_cls", None) is rule

@@ -1,0 +1,184 @@
+"""Adaptive nodes: refine the maps of a committee until each meets its target.
+
+Every level about doubles the nodes and reuses all gradients so far (:mod:`quadrature`). After a
+level the consensus of the members is formed; pairs that meet the target leave, the others go on in
+full passes with each other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dollmaker.attribute.consensus import Consensus, cosine
+from dollmaker.attribute.frozen import FrozenNetwork
+from dollmaker.attribute.integrated_gradients import (
+    Pairs,
+    completeness_error,
+    contributions,
+    differences,
+    forward,
+)
+from dollmaker.attribute.memory import Chunk
+from dollmaker.attribute.quadrature import Level
+
+#: Members' attributions (P, S, C, H, W) to their consensus.
+Summary = Callable[[list[Tensor]], Consensus]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """When a map is good enough.
+
+    Attributes:
+        criterion: ``completeness`` (relative error of the worst member, at most ``target``) or
+            ``convergence`` (cosine between successive refinements of the consensus, at least
+            ``target``); ``none`` asks for nothing.
+        target: The target.
+    """
+
+    criterion: str
+    target: float
+
+    def met(self, completeness: Tensor, convergence: Tensor) -> Tensor:
+        """Which pairs meet the target, bool (P,); a convergence that is unknown (NaN) does not."""
+        if self.criterion == "completeness":
+            return completeness <= self.target
+        if self.criterion == "convergence":
+            return convergence >= self.target
+        return torch.ones_like(completeness, dtype=torch.bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paths:
+    """What a member integrates over: noisy copies (or the images alone) from some baselines.
+
+    Attributes:
+        network: The member.
+        chunk: Rows of its passes.
+        images: One tensor (B, C, H, W) per copy.
+        baselines: For each copy the baselines, (B, C, H, W) or, where they are the same for all
+            images, (1, C, H, W).
+    """
+
+    network: FrozenNetwork
+    chunk: Chunk
+    images: Sequence[Tensor]
+    baselines: Sequence[Sequence[Tensor]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refined:
+    """Maps of P pairs with their certificates.
+
+    Attributes:
+        consensus: The committee's maps.
+        completeness: Relative error of completeness of the worst member, copy and baseline, (P,).
+        convergence: Cosine between the last two refinements, (P,); NaN after one level.
+        nodes: Nodes of each path, int32 (P,).
+        met: Whether the target was met, bool (P,).
+    """
+
+    consensus: Consensus
+    completeness: Tensor
+    convergence: Tensor
+    nodes: Tensor
+    met: Tensor
+
+
+@dataclass
+class _State:
+    """One member's running sums for all pairs."""
+
+    paths: Paths
+    wanted: Tensor  # F(x) - F(baseline), (S, N, P)
+    maps: Tensor  # (P, S, C, H, W)
+    sums: Tensor = field(init=False)  # of the maps, per baseline, float64 (S, N, P)
+
+    def __post_init__(self) -> None:
+        self.sums = torch.zeros_like(self.wanted, dtype=torch.float64)
+
+    def add(self, level: Level, pairs: Pairs, active: Tensor) -> None:
+        self.maps[active] *= level.keep
+        self.sums[:, :, active] *= level.keep
+        paths = self.paths
+        for s, (images, baselines) in enumerate(zip(paths.images, paths.baselines, strict=True)):
+            for n, baseline in enumerate(baselines):
+                new = paths.chunk.run(
+                    lambda rows, x=images, b=baseline: contributions(  # type: ignore[misc]
+                        paths.network, x, b, pairs, level, rows
+                    )
+                )
+                self.maps[active, s] += new / len(baselines)
+                self.sums[s, n, active] += new.double().sum((1, 2, 3))
+
+    def completeness(self, active: Tensor) -> Tensor:
+        errors = completeness_error(self.sums[:, :, active], self.wanted[:, :, active])
+        return errors.amax((0, 1))
+
+
+def refine(
+    committee: Sequence[Paths],
+    pairs: Pairs,
+    levels: Sequence[Level],
+    stop: Stop,
+    summary: Summary,
+) -> Refined:
+    """Explain pairs by all members, level by level, until each pair meets its target.
+
+    Args:
+        committee: The members.
+        pairs: (image, output) numbers, at least one.
+        levels: From :func:`quadrature.fixed` (one level) or :func:`quadrature.nested`.
+        stop: When a map is good enough.
+        summary: From members' attributions to the consensus.
+    """
+    device = committee[0].images[0].device
+    states = [_begin(paths, pairs) for paths in committee]
+    active = torch.arange(len(pairs), device=device)
+    nodes = torch.zeros(len(pairs), dtype=torch.int32, device=device)
+    completeness = torch.full((len(pairs),), torch.nan, device=device)
+    convergence, met = completeness.clone(), torch.zeros_like(completeness, dtype=torch.bool)
+    result: Consensus | None = None
+    for level in levels:
+        chosen = [pairs[i] for i in active.tolist()]
+        for state in states:
+            state.add(level, chosen, active)
+        nodes[active] += len(level.places)
+        found = summary([state.maps[active] for state in states])
+        completeness[active] = torch.stack([s.completeness(active) for s in states]).amax(0)
+        if result is None:
+            result = found
+        else:
+            convergence[active] = cosine(result.maps[active], found.maps)
+            result.maps[active], result.scale[active] = found.maps, found.scale
+            result.agreement[active] = found.agreement
+        met[active] = stop.met(completeness[active], convergence[active])
+        active = active[~met[active]]
+        if not len(active):
+            break
+    assert result is not None  # there is at least one level
+    return Refined(
+        consensus=result, completeness=completeness, convergence=convergence, nodes=nodes, met=met
+    )
+
+
+def _begin(paths: Paths, pairs: Pairs) -> _State:
+    wanted = []
+    known: dict[int, Tensor] = {}  # logits of baselines that copies share
+    for images, baselines in zip(paths.images, paths.baselines, strict=True):
+        logits = paths.chunk.run(lambda rows, x=images: forward(paths.network, x, rows))  # type: ignore[misc]
+        for baseline in baselines:
+            if id(baseline) not in known:
+                known[id(baseline)] = paths.chunk.run(
+                    lambda rows, b=baseline: forward(paths.network, b, rows)  # type: ignore[misc]
+                )
+        wanted.append(torch.stack([differences(logits, known[id(b)], pairs) for b in baselines]))
+    x = paths.images[0]
+    shape = (len(pairs), len(paths.images), *x.shape[1:])
+    return _State(
+        paths=paths,
+        wanted=torch.stack(wanted),
+        maps=torch.zeros(shape, dtype=torch.float32, device=x.device),
+    )

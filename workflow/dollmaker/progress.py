@@ -1,0 +1,72 @@
+"""How far a long job is: a bar on a terminal, else a plain line on stderr every few seconds."""
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+
+class Progress:
+    """Counts work done.
+
+    Args:
+        label: What is being done.
+        total: Images to do.
+        done: Images that an earlier run had done.
+        every: Seconds between lines.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0, every: float = 5.0) -> None:
+        self._label, self._total, self._every = label, total, every
+        self._done = self._first = done
+        self._start = self._last = time.monotonic()
+        self._maps = self._nodes = 0
+        self._terminal = sys.stderr.isatty()
+
+    def add(self, images: int, maps: int, nodes: int) -> None:
+        """Count images, their maps, and the nodes spent on these."""
+        self._done += images
+        self._maps += maps
+        self._nodes += nodes
+        now = time.monotonic()
+        last = self._done >= self._total
+        if now - self._last >= (0.2 if self._terminal else self._every) or last:
+            self._last = now
+            print(self._line(now), end="\n" if last or not self._terminal else "", file=sys.stderr)
+            sys.stderr.flush()
+
+    def _line(self, now: float) -> str:
+        seconds = max(now - self._start, 1e-9)
+        left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
+        text = (
+            f"{self._label}: {self._done}/{self._total} images, {self._maps / seconds:.1f} maps/s, "
+            f"{self._nodes / max(self._maps, 1):.1f} nodes/map, {memory_mb():.0f} MB, "
+            f"{_duration(left)} left"
+        )
+        if not self._terminal:
+            return text
+        width = 24
+        filled = width * self._done // max(self._total, 1)
+        return f"\r[{'#' * filled}{'.' * (width - filled)}] {text}\x1b[K"
+
+
+def memory_mb() -> float:
+    """Resident memory of this process in MB."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return pages * resource.getpagesize() / 2**20
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
