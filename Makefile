@@ -35,7 +35,10 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 	@snakefmt --check Snakefile workflow 2>/dev/null || { echo "snakefmt: run make format."; exit 1; }
 	@snakemake --lint >/dev/null
 	@mypy
-	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile tests
+	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile -m "not slow" tests
+
+test-slow: install  ## the tests that take minutes
+	@pytest -q -m slow tests
 
 format:  ## put the code into its form
 	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
@@ -43,4 +46,4 @@ format:  ## put the code into its form
 clean:  ## remove results and Snakemake's state, keep .venv
 	@rm -rf results .snakemake
 
-.PHONY: help install demo test format clean
+.PHONY: help install demo test test-slow format clean

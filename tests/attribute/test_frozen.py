@@ -150,3 +150,14 @@ def test_bf16_is_near_and_float32_in_its_sums() -> None:
     rough = integrated_gradients(frozen, x, torch.zeros_like(x), [(0, 1)], nodes=16, chunk=16)
     assert rough.maps.dtype == torch.float32
     assert 1e-5 < relative(rough.maps, exact.maps) < 0.3
+
+
+@pytest.mark.slow
+def test_compiled_is_the_same() -> None:
+    net = network("timm:test_resnet")
+    x = torch.randn(2, 3, 64, 64)
+    pairs = [(0, 0), (0, 2), (1, 1)]
+    compiled = FrozenNetwork(net, x[:1], compiled=True)
+    found = integrated_gradients(compiled, x, torch.zeros_like(x), pairs, nodes=4, chunk=8)
+    wanted = integrated_gradients(net, x, torch.zeros_like(x), pairs, nodes=4, chunk=8)
+    assert relative(found.maps, wanted.maps) < 1e-3

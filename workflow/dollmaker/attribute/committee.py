@@ -29,6 +29,7 @@ class Committee:
         size: Side of the stored images, and of the maps.
         seed: Seed of the noise.
         precision: ``fp32``, ``tf32`` or ``bf16``.
+        compiled: Use torch.compile.
         chunk: Rows (image x node) of a forward pass; ``None`` measures how many fit.
 
     Raises:
@@ -44,6 +45,7 @@ class Committee:
         size: int,
         seed: int = 0,
         precision: str = "fp32",
+        compiled: bool = False,
         chunk: int | None = None,
     ) -> None:
         self.members = members
@@ -55,7 +57,7 @@ class Committee:
         # Noise, because a network's answer to a flat image says little about its gradients.
         rough = [x + torch.randn(x.shape, generator=_generator()).to(x) for x in examples]
         self._networks = [
-            FrozenNetwork(member.network, x, precision=precision)
+            FrozenNetwork(member.network, x, precision=precision, compiled=compiled)
             for member, x in zip(members, rough, strict=True)
         ]
         self._chunks = [

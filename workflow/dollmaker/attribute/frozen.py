@@ -37,7 +37,9 @@ class FrozenNetwork:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
         example: One row of its input (1, C, H, W), on its device.
         precision: ``fp32``, ``tf32`` or ``bf16`` (autocast; sums stay in float32).
-        plain: Use ordinary automatic differentiation.
+        compiled: Hand the network to torch.compile (minutes at the start; a compiler writes its own
+            backward pass, so none of the savings above apply, nor does the forward pass keep its
+            bits). Worth a try on a GPU.
 
     Attributes:
         folded: Batch normalisations whose backward pass costs nothing.
@@ -50,11 +52,11 @@ class FrozenNetwork:
         example: Tensor,
         *,
         precision: str = "fp32",
-        plain: bool = False,
+        compiled: bool = False,
     ) -> None:
-        self.network = network
+        self.network = _compile(network) if compiled else network
         self.precision = precision
-        self._plan = None if plain else _make_plan(network, example)
+        self._plan = None if compiled else _make_plan(network, example)
         if self._plan and not self._agrees(example):
             self._plan = None
         self.folded = len(self._plan.folded) if self._plan else 0
@@ -110,6 +112,14 @@ class FrozenNetwork:
             self.precision = precision
         error = (found - wanted).norm() / wanted.norm().clamp(min=1e-30)
         return torch.equal(logits, wanted_logits) and bool(error < _TOLERANCE)
+
+
+def _compile(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    import torch._functorch.config as settings
+
+    settings.donated_buffer = False  # one forward pass serves several backward passes
+    compiled: Callable[[Tensor], Tensor] = torch.compile(network)
+    return compiled
 
 
 class _Plan:

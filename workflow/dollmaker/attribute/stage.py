@@ -96,6 +96,7 @@ def explain_shard(
         size=config["prepare"]["size"],
         seed=config["seed"],
         precision=selection["precision"],
+        compiled=selection["compile"],
         chunk=selection["chunk"],
     )
     length = _BLOCK[device.type]

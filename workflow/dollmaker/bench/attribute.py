@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dollmaker import devices
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import integrated_gradients
 from dollmaker.attribute.memory import Chunk, fitting_rows
@@ -37,6 +38,7 @@ class Setting:
     rounds: int
     chunk: int | None
     precision: str
+    compiled: bool
 
 
 def measure(subject: Subject, setting: Setting) -> dict[str, Any]:
@@ -48,10 +50,13 @@ def measure(subject: Subject, setting: Setting) -> dict[str, Any]:
     Raises:
         ModelError: If Captum is not installed.
     """
-    captum = _captum(subject)
+    devices.set_precision(setting.precision)
+    captum = _captum(subject, setting.precision)
     x, origin, count = subject.images, subject.baseline, subject.findings
     cuda = x.device.type == "cuda"
-    frozen = FrozenNetwork(subject.network, x[:1], precision=setting.precision)
+    frozen = FrozenNetwork(
+        subject.network, x[:1], precision=setting.precision, compiled=setting.compiled
+    )
     chunk = setting.chunk or fitting_rows(frozen, x[:1])
     _say(f"{subject.name} on {_device(x)}: rows of our passes {chunk}")
     tuned, found = _fidelities(subject, frozen, captum, setting, chunk)
@@ -91,6 +96,7 @@ def measure(subject: Subject, setting: Setting) -> dict[str, Any]:
         "trained": subject.trained,
         "device": _device(x),
         "precision": setting.precision,
+        "compiled": setting.compiled,
         "torch": torch.__version__,
         "size": x.shape[-1],
         "images": len(x),
@@ -123,7 +129,7 @@ def bare(network: FrozenNetwork, images: Tensor, findings: int, rows: int, chunk
 Captum = Callable[..., Tensor]
 
 
-def _captum(subject: Subject) -> Captum:
+def _captum(subject: Subject, precision: str) -> Captum:
     """Captum's integrated gradients of the network as users call it."""
     try:
         from captum.attr import IntegratedGradients
@@ -133,10 +139,13 @@ def _captum(subject: Subject) -> Captum:
     def attribute(
         x: Tensor, origin: Tensor, target: Any, nodes: int, batch: int, *, ours: bool = False
     ) -> Tensor:
+        if not ours:
+            torch.backends.cudnn.allow_tf32 = True  # torch's own default, as users have it
         method = IntegratedGradients(subject.network if ours else subject.called)
         result: Tensor = method.attribute(
             x, origin, target=target, n_steps=nodes, internal_batch_size=max(batch, len(x))
         )
+        devices.set_precision(precision)
         return result
 
     return attribute

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--chunk", type=int, help="rows of a pass (default: measured)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
+    parser.add_argument("--compile", action="store_true", help="use torch.compile for ours")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
 
 
@@ -47,7 +48,6 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         findings=arguments.findings,
         images=arguments.images,
         device=arguments.device,
-        precision=arguments.precision,
     )
     setting = Setting(
         nodes=arguments.nodes,
@@ -55,6 +55,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         rounds=arguments.rounds,
         chunk=arguments.chunk,
         precision=arguments.precision,
+        compiled=arguments.compile,
     )
     results = measure(subject, setting)
     print_table(results)

@@ -44,7 +44,6 @@ def make_subject(
     findings: int,
     images: int,
     device: str,
-    precision: str,
 ) -> Subject:
     """A trained member and real (or generated) images, or an untrained network and clouds.
 
@@ -53,7 +52,6 @@ def make_subject(
         ConfigError: If the member has fewer findings, or the shard fewer images.
     """
     place = devices.choose(device)
-    devices.set_precision(precision)
     if member is None:
         torch.manual_seed(0)
         network, name = create_network(architecture, outputs=findings, channels=3, size=size)
