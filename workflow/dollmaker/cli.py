@@ -15,6 +15,7 @@ from dollmaker.errors import DollmakerError, unknown
 
 #: Command -> (module with add_arguments and run, what it does). In the order the data flows.
 COMMANDS = {
+    "plan": ("plan", "Tell what a full run costs, after a minute of calibration."),
     "phantom": ("phantoms", "Generate radiographs in CheXpert's form, with pixel truth."),
     "prepare-list": ("prepare", "List the images of the source: the plan."),
     "prepare-decode": ("prepare", "Decode the images of one shard."),

@@ -1,0 +1,109 @@
+"""The members for the calibration: the trained ones if they exist, else untrained twins."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dollmaker.classify.member import Member, load_member
+from dollmaker.classify.networks import create_network
+from dollmaker.errors import DollmakerError
+from dollmaker.files import read_json
+from dollmaker.inputs import Input
+
+
+def find_committee(
+    config: dict[str, Any],
+    findings: list[str],
+    results: Path,
+    images: Tensor,
+    device: torch.device,
+) -> tuple[list[Member], bool]:
+    """The members, and whether they are the trained ones.
+
+    Trained members are taken if all exist and fit the configuration; else all are random networks
+    of the configured architectures, whose normalisation has seen some images. These take as long,
+    but their maps may need other nodes.
+
+    Args:
+        config: The resolved configuration.
+        findings: All findings.
+        results: Folder of the data set's results.
+        images: Some stored images, uint8 (B, C, H, W).
+        device: Where they run.
+    """
+    untrained, trained = [], []
+    for name, options in config["classify"]["members"].items():
+        member, architecture = untrained_member(config, name, options, findings, device)
+        untrained.append(member)
+        found = _trained(results / "committee" / name, member, architecture, device)
+        trained += [found] if found else []
+    if len(trained) == len(untrained):
+        return trained, True
+    for member in untrained:
+        _settle(member.network, member.prepare(images.to(device)))
+    return untrained, False
+
+
+def _settle(network: nn.Module, x: Tensor) -> None:
+    """Give batch normalisation the statistics of some images.
+
+    Without them the signal of a random network fades to nothing, layer by layer, and with it the
+    gradients that are to be explained.
+    """
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 1.0
+    network.train()
+    with torch.no_grad():
+        network(x)
+    network.eval()
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def network_input(config: dict[str, Any]) -> Input:
+    """What the members expect."""
+    options, prepare = config["classify"], config["prepare"]
+    return Input(
+        channels=options["input_channels"] or prepare["channels"],
+        size=prepare["size"],
+        mean=options["mean"],
+        std=options["std"],
+    )
+
+
+def untrained_member(
+    config: dict[str, Any],
+    name: str,
+    options: dict[str, Any],
+    findings: list[str],
+    device: torch.device,
+) -> tuple[Member, str]:
+    """A member with random weights, parameters frozen, and the full name of its architecture.
+
+    Raises:
+        ModelError: If no library knows the architecture.
+    """
+    spec = network_input(config)
+    torch.manual_seed(config["seed"] * 1000 + options["seed"])
+    network, architecture = create_network(
+        options["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
+    )
+    network.eval().to(device).to(memory_format=torch.channels_last)
+    network.requires_grad_(False)
+    member = Member(name=name, network=network, findings=findings, input=spec, sha256="")
+    return member, architecture
+
+
+def _trained(folder: Path, like: Member, architecture: str, device: torch.device) -> Member | None:
+    """The member in a folder, if it is there, whole and like the configured one."""
+    try:
+        known = read_json(folder / "model.json")["architecture"]
+        member = load_member(folder, device)
+    except (DollmakerError, KeyError, TypeError):
+        return None
+    fits = (known, member.findings, member.input) == (architecture, like.findings, like.input)
+    return member if fits else None
