@@ -186,6 +186,17 @@ def test_where_nothing_changes_the_multiplier_is_the_derivative() -> None:
     assert maps[0, 0, 0].tolist() == [-0.25, 0.25]
 
 
+def test_where_no_window_changes_max_pooling_hands_on_the_gradient() -> None:
+    class Net(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            total = x.sum((2, 3), keepdim=True)  # the same for both, from other pixels
+            return F.max_pool2d(torch.cat([total, total - 1], -1), (1, 2)).sum((2, 3))
+
+    x, start = torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]])
+    maps = deep_lift(Net(), x, [(0, 0)], chunk=2, baselines=start)
+    assert maps[0, 0, 0].tolist() == [-1, 1]
+
+
 def test_manners() -> None:
     check_manners(deep_lift, network("timm:test_resnet"), 3, baselines=pictures(seed=2) * 0.3)
 
@@ -195,6 +206,16 @@ class Rearranged(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x.transpose(0, 1)).transpose(0, 1).sum((2, 3))
+
+
+class Stateful(nn.Module):
+    """Says something else each time."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return (x * self.calls).sum((2, 3))
 
 
 class Detached(nn.Module):
@@ -214,6 +235,7 @@ REFUSED: dict[str, Any] = {
     "no rule for Amax": lambda x: x.amax((2, 3)),
     "rearranged": Rearranged(),
     "do not add up": Detached(),
+    "changes the logits": Stateful(),
 }
 
 

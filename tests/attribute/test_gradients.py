@@ -3,6 +3,7 @@
 import pytest
 import torch
 from captum.attr import InputXGradient, Saliency
+from torch import Tensor
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.gradients import input_x_gradient, saliency
@@ -37,6 +38,14 @@ def test_the_same_maps_as_captum(name: str) -> None:
 def test_manners(method: object) -> None:
     assert callable(method)
     check_manners(method, network("timm:test_resnet"), 3)
+
+
+def test_images_without_influence_have_empty_maps() -> None:
+    class Deaf(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.ones(len(x), 2)
+
+    assert not saliency(Deaf(), pictures(2, 2), [(0, 1), (0, 0)], chunk=2).any()
 
 
 def test_an_output_without_influence_has_an_empty_map() -> None:

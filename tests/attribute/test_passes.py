@@ -110,6 +110,12 @@ def test_images_with_equally_many_findings_share_a_pass() -> None:
     assert [(r.rows, r.pairs, r.outputs) for r in second.rounds] == [([0, 1], [3, 4], [3, 1])]
 
 
+def test_the_order_of_the_images_does_not_matter() -> None:
+    passes = plan([(0, 1), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)], 2)
+    assert [one.images for one in passes] == [[2, 3], [0, 1]]
+    assert sum(len(one.rounds) for one in passes) == 3  # backward passes; unsorted they are 4
+
+
 def test_passes_are_padded_and_every_pair_is_in_one() -> None:
     passes = plan(PAIRS, 3)
     assert [one.images for one in passes] == [[0, 1, 2], [4, 4, 4]]

@@ -365,10 +365,16 @@ def _convolve_back(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    """The gradient by a convolution's input; the input itself is not needed, only its shape."""
+    """The gradient by a convolution's input.
+
+    The input itself is not needed, only its shape and, for the result, its memory format.
+    """
+    like = torch.empty(
+        shape, dtype=gradient.dtype, device=gradient.device, memory_format=_format(gradient)
+    )
     result: Tensor = torch.ops.aten.convolution_backward(
         gradient,
-        gradient.new_empty(1).expand(shape),
+        like,
         weight.to(gradient.dtype),
         None,
         stride,

@@ -2,8 +2,9 @@
 
 All findings of an image share the forward pass over its path; each costs one backward pass. An
 image's nodes always lie in one forward pass (or, when there are more nodes than a pass holds, in
-the same pieces), and the passes of a level have the same number of rows: so the map of an image
-does not depend on its neighbours, and shards and batches change nothing.
+the same pieces), and the passes of a level have the same number of rows, the last one filled up
+(libraries choose an algorithm by the size of a pass): so the map of an image does not depend on its
+neighbours, and shards and batches change nothing.
 
 Shapes: B images, P pairs (image, output), N nodes, C channels, H x W pixels.
 """
@@ -22,6 +23,11 @@ Pairs = Sequence[tuple[int, int]]
 
 #: Differences of logits under this count as this in relative errors.
 EPS = 1e-6
+
+#: Rows of a pass without gradients.
+_FORWARD_ROWS = {"cpu": 4, "cuda": 64}
+#: Most images of a pass with gradients: more would leave more rows to fill up in the last one.
+_IMAGES = {"cpu": 4, "cuda": 32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,7 @@ def contributions(
     order = [image for image in order if slots[image]]
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
     baselines = baselines.expand_as(images)
-    group = max(1, chunk // len(level.places))
+    group = max(1, min(chunk // len(level.places), _IMAGES[images.device.type]))
     for start in range(0, len(order), group):
         members = order[start : start + group]
         padded = members + members[-1:] * (group - len(members))
@@ -123,12 +129,13 @@ def differences(logits: Tensor, start: Tensor, pairs: Pairs) -> Tensor:
 
 
 def forward(network: FrozenNetwork, images: Tensor, chunk: int) -> Tensor:
-    """Logits float32 (B, K) in passes of ``chunk`` rows, the last one padded."""
+    """Logits float32 (B, K) in passes of one size (at most ``chunk`` rows), the last one padded."""
     parts = []
-    for start in range(0, len(images), chunk):
-        rows = images[start : start + chunk]
-        padded = torch.cat([rows, rows[-1:].expand(chunk - len(rows), -1, -1, -1)])
-        parts.append(network(padded)[: len(rows)])
+    rows = min(chunk, _FORWARD_ROWS[images.device.type])
+    for start in range(0, len(images), rows):
+        some = images[start : start + rows]
+        padded = torch.cat([some, some[-1:].expand(rows - len(some), -1, -1, -1)])
+        parts.append(network(padded)[: len(some)])
     return torch.cat(parts)
 
 
@@ -151,7 +158,7 @@ def _path_gradients(
     """Gradients summed along the paths of G images: for each slot float32 (G, C, H, W)."""
     nodes = len(level.places)
     totals: list[Tensor] = []
-    step = min(nodes, chunk)
+    step = -(-nodes // -(-nodes // chunk))  # equal pieces that fit
     for first in range(0, nodes, step):
         piece = slice(first, first + step)
         alpha = torch.as_tensor(level.places[piece], dtype=images.dtype, device=images.device)

@@ -81,6 +81,9 @@ def backward(
         The round, and one float32 gradient for each input; zero where an input has no influence.
     """
     for number, wanted in enumerate(rounds):
+        if not logits.requires_grad:  # none of the inputs has a say
+            yield wanted, [torch.zeros_like(tensor, dtype=torch.float32) for tensor in inputs]
+            continue
         seed = torch.zeros_like(logits)
         seed[wanted.rows, wanted.outputs] = 1
         gradients = torch.autograd.grad(

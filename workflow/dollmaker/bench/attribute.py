@@ -87,7 +87,7 @@ def measure(subject: Subject, setting: Setting) -> dict[str, Any]:
         "captum_per_finding": (per_finding, step),
         "captum_expanded": (expanded, step),
         "ours_same_nodes": (same, step),
-        "ours_adaptive": (adaptive, len(x)),
+        "ours_adaptive": (adaptive, len(x) if cuda else min(4, len(x))),
         "ceiling": (ceiling, step),
     }
     seconds = _interleave(turns, x, setting.rounds)
