@@ -44,7 +44,7 @@ def run(
 ) -> Refined:
     origin = torch.zeros_like(x[:1])
     committee = [
-        Paths(network=net, chunk=Chunk(chunk), images=[x], baselines=[[origin]]) for net in nets
+        Paths(network=net, chunk=Chunk(chunk), images=[x], baselines=[origin]) for net in nets
     ]
     return refine(committee, pairs, nested(5, most), stop, summary)
 
@@ -119,7 +119,7 @@ def test_easy_maps_finish_early_and_hard_ones_go_on() -> None:
 def test_several_baselines_are_averaged_and_the_worst_counts() -> None:
     net, x = network(), images()
     black, white = torch.full_like(x[:1], -1.0), torch.ones_like(x[:1])
-    paths = Paths(network=net, chunk=Chunk(16), images=[x], baselines=[[black, white]])
+    paths = Paths(network=net, chunk=Chunk(16), images=[x], baselines=[black, white])
     levels = nested(8, 8)
     result = refine([paths], PAIRS, levels, Stop(criterion="none", target=0), summary)
     parts = [

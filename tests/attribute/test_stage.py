@@ -45,7 +45,7 @@ ADAPTIVE = {"criterion": "convergence", "target": 0.999, "first": 2, "max_nodes"
 def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(stage._BLOCK, "cpu", 8)
+    monkeypatch.setitem(stage.BLOCK, "cpu", 8)
     config = configured(adaptive=ADAPTIVE)
     whole = explain(config, folder, committee(folder), "whole.h5").read_bytes()
     written: list[str] = []
@@ -83,7 +83,7 @@ def test_blocks_change_no_map(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     config = configured(adaptive=ADAPTIVE, noise={"kind": "smoothgrad", "samples": 2, "stdev": 0.1})
     found = []
     for length in (5, 48):
-        monkeypatch.setitem(stage._BLOCK, "cpu", length)
+        monkeypatch.setitem(stage.BLOCK, "cpu", length)
         with Shard(explain(config, folder, committee(folder), "r.h5"), "relevance") as shard:
             found.append((shard.read("map"), shard.table()))
     np.testing.assert_array_equal(found[0][0], found[1][0])

@@ -13,10 +13,9 @@ from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import forward
 from dollmaker.attribute.memory import Chunk, fitting_rows
 from dollmaker.attribute.methods import explain
+from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.classify.member import Member
-
-Pairs = Sequence[tuple[int, int]]
 
 
 class Committee:
@@ -99,8 +98,7 @@ class Committee:
         for number, member in enumerate(self.members):
             paths = self._paths(number, images, ids)
             copies = [
-                paths.chunk.run(self._work(member, x, pairs, baselines))
-                for x, baselines in zip(paths.images, paths.baselines, strict=True)
+                paths.chunk.run(self._work(member, x, pairs, paths.baselines)) for x in paths.images
             ]
             maps.append(torch.stack(copies, 1))
         unknown = torch.full((len(pairs),), torch.nan, device=images.device)
@@ -144,7 +142,7 @@ class Committee:
             network=self._networks[number],
             chunk=self._chunks[number],
             images=copies,
-            baselines=[baselines] * len(copies),
+            baselines=baselines,
         )
 
     def _summarize(self, attributions: list[Tensor]) -> Consensus:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from dollmaker.attribute.passes import enlarge
 from dollmaker.errors import ConfigError, unknown
 
 
@@ -44,10 +44,7 @@ def reduce_channels(attributions: Tensor, reduction: str) -> Tensor:
 
 def resize(maps: Tensor, size: int) -> Tensor:
     """Maps (P, h, w) to (P, size, size), bilinear."""
-    if maps.shape[-1] == size or not len(maps):
-        return maps
-    scaled = functional.interpolate(maps[:, None], size=(size, size), mode="bilinear")
-    return scaled[:, 0]
+    return maps if maps.shape[-1] == size else enlarge(maps[:, None], (size, size))[:, 0]
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:

@@ -23,11 +23,19 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-_Function = Any
+from dollmaker.attribute.frozen_plan import (
+    Plan,
+    convolution_call,
+    geometry,
+    make_plan,
+    memory_format,
+    normalisation_call,
+    ours,
+)
+from dollmaker.attribute.rectifiers import Intercept
+
 _TOLERANCE = 1e-3
-_RECTIFIERS = ("ReluBackward", "HardtanhBackward", "SiluBackward", "HardswishBackward", "GeluB")
 
 
 class FrozenNetwork:
@@ -40,10 +48,6 @@ class FrozenNetwork:
         compiled: Hand the network to torch.compile (minutes at the start; a compiler writes its own
             backward pass, so none of the savings above apply, nor does the forward pass keep its
             bits). Worth a try on a GPU.
-
-    Attributes:
-        folded: Batch normalisations whose backward pass costs nothing.
-        stem: Whether gradients are taken behind a linear stem.
     """
 
     def __init__(
@@ -55,12 +59,21 @@ class FrozenNetwork:
         compiled: bool = False,
     ) -> None:
         self.network = _compile(network) if compiled else network
-        self.precision = precision
-        self._plan = None if compiled else _make_plan(network, example)
-        if self._plan and not self._agrees(example):
+        self.precision = "fp32"  # the check compares in full precision
+        self._plan = None if compiled else make_plan(network, example)
+        if not self._agrees(example):
             self._plan = None
-        self.folded = len(self._plan.folded) if self._plan else 0
-        self.stem = self._plan is not None and self._plan.stem is not None
+        self.precision = precision
+
+    @property
+    def folded(self) -> int:
+        """Batch normalisations whose backward pass costs nothing."""
+        return len(self._plan.folded) if self._plan else 0
+
+    @property
+    def stem(self) -> bool:
+        """Whether gradients are taken behind a linear stem."""
+        return self._plan is not None and self._plan.stem is not None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Logits float32 (R, K) without gradients."""
@@ -98,7 +111,8 @@ class FrozenNetwork:
 
     def _agrees(self, example: Tensor) -> bool:
         """Whether logits and gradient of one row are those of automatic differentiation."""
-        precision, self.precision, self.stem = self.precision, "fp32", bool(self._plan.stem)  # type: ignore[union-attr]
+        if self._plan is None:
+            return False
         try:
             row = example.detach().clone().requires_grad_()
             wanted_logits = self.network(row)
@@ -108,8 +122,6 @@ class FrozenNetwork:
             found = self.pull_back(gradient, example)
         except RuntimeError:
             return False
-        finally:
-            self.precision = precision
         error = (found - wanted).norm() / wanted.norm().clamp(min=1e-30)
         return torch.equal(logits, wanted_logits) and bool(error < _TOLERANCE)
 
@@ -122,212 +134,31 @@ def _compile(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-class _Plan:
-    """What to do at which call; calls are known by the identity of their parameters."""
-
-    def __init__(self) -> None:
-        self.backward: dict[int, Tensor] = {}  # weight -> weight of the backward pass
-        self.folded: set[int] = set()  # running means of folded normalisations
-        self.scales: dict[int, Tensor] = {}  # running mean -> factor per channel
-        self.stem: tuple[Tensor, tuple[Any, ...]] | None = None
-        self.stem_weight = 0  # the stem's convolution
-        self.leaf = 0  # the call whose output is the leaf
-
-    def fold(self, mean: int, weight: Tensor, scale: Tensor) -> None:
-        """Put the factors of a normalisation into a convolution's backward pass."""
-        folded = self.backward.get(id(weight), weight) * scale
-        self.backward[id(weight)] = folded.contiguous(memory_format=_format(weight))
-        self.folded.add(mean)
-
-
-def _make_plan(network: Callable[[Tensor], Tensor], example: Tensor) -> _Plan | None:
-    """Watch one forward pass; ``None`` if nothing can be said about the network."""
-    row = example.detach().clone().requires_grad_()
-    watch = _Watch()
-    try:
-        with torch.enable_grad(), watch:
-            logits = network(row)
-    except RuntimeError:
-        return None
-    if logits.grad_fn is None:
-        return None
-    users = _users(logits.grad_fn)
-    plan = _Plan()
-    first = [node for node in users if getattr(node, "variable", None) is row]
-    stem = None
-    if len(first) == 1 and len(users[first[0]]) == 1:
-        stem = watch.convolutions.get(users[first[0]][0])
-    if stem and not watch.once(stem):
-        stem = None
-    if stem:
-        plan.leaf = plan.stem_weight = id(stem["weight"])
-    for source, call, node in watch.normalisations:
-        mean = id(call["running_mean"])
-        if watch.uses[mean] > 1:
-            continue
-        scale = (call["running_var"].double() + call["eps"]).rsqrt()
-        if call["weight"] is not None:
-            scale = scale * call["weight"].double()
-        scale = scale.to(example.dtype)
-        before = watch.convolutions.get(source)
-        if before and watch.once(before) and len(users.get(source, [])) == 1:
-            plan.fold(mean, before["weight"], scale.view(-1, 1, 1, 1))
-            if stem and before["weight"] is stem["weight"]:
-                plan.leaf = mean
-            continue
-        after = watch.convolutions.get(_through_rectifier(node, users))
-        if after and watch.once(after) and after["groups"] == 1:
-            plan.fold(mean, after["weight"], scale.view(1, -1, 1, 1))
-            continue
-        plan.scales[mean] = scale.view(1, -1, 1, 1)
-    if stem:
-        plan.stem = (plan.backward.get(id(stem["weight"]), stem["weight"]), _geometry(stem))
-    return plan
-
-
-def _through_rectifier(
-    node: _Function, users: dict[_Function, list[_Function]]
-) -> _Function | None:
-    """The only user of the only user of a node, if that is an elementwise rectifier.
-
-    A rectifier's backward pass multiplies element by element, so factors per channel pass it.
-    """
-    for name in (None, _RECTIFIERS):
-        if name and not node.name().startswith(name):
-            return None
-        following = users.get(node, [])
-        if len(following) != 1:
-            return None
-        node = following[0]
-    return node
-
-
-def _format(weight: Tensor) -> torch.memory_format:
-    last = weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format
-
-
-def _users(root: _Function) -> dict[_Function, list[_Function]]:
-    """For each node of an autograd graph the nodes that use its output."""
-    users: dict[_Function, list[_Function]] = {}
-    seen, stack = {root}, [root]
-    while stack:
-        node = stack.pop()
-        for source, _ in node.next_functions:
-            if source is not None:
-                users.setdefault(source, []).append(node)
-                if source not in seen:
-                    seen.add(source)
-                    stack.append(source)
-    return users
-
-
-def _convolution_call(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> dict[str, Any]:
-    return dict(locals())
-
-
-def _normalisation_call(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> dict[str, Any]:
-    return dict(locals())
-
-
-def _geometry(call: dict[str, Any]) -> tuple[Any, ...]:
-    """Stride, padding, dilation and groups of a convolution as autograd wants them."""
-    stride, dilation = _two(call["stride"]), _two(call["dilation"])
-    return stride, _two(call["padding"]), dilation, call["groups"]
-
-
-def _two(value: Any) -> list[int]:
-    return [value, value] if isinstance(value, int) else [int(v) for v in value]
-
-
-def _ours(call: dict[str, Any]) -> bool:
-    """Whether a call is one that this module knows how to make cheaper."""
-    if "running_mean" in call:
-        return not call["training"] and call["running_mean"] is not None and call["input"].ndim == 4
-    return call["input"].ndim == 4 and not isinstance(call["padding"], str)
-
-
-class _Watch(TorchFunctionMode):
-    """Notes convolutions and normalisations of one forward pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolutions: dict[_Function, dict[str, Any]] = {}
-        self.normalisations: list[tuple[_Function, dict[str, Any], _Function]] = []
-        self.uses: dict[int, int] = {}
-
-    def once(self, call: dict[str, Any]) -> bool:
-        """Whether a convolution's weight is used in one call only."""
-        return self.uses[id(call["weight"])] == 1
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        output = function(*args, **kwargs)
-        if function in (torch.conv2d, functional.batch_norm):
-            convolution = function is torch.conv2d
-            call = (_convolution_call if convolution else _normalisation_call)(*args, **kwargs)
-            key = id(call["weight"] if convolution else call["running_mean"])
-            self.uses[key] = self.uses.get(key, 0) + 1
-            if _ours(call):
-                if convolution:
-                    self.convolutions[output.grad_fn] = call
-                else:
-                    self.normalisations.append((call["input"].grad_fn, call, output.grad_fn))
-        return output
-
-
-class _Frozen(TorchFunctionMode):
+class _Frozen(Intercept):
     """Carries out a plan during one forward pass."""
 
-    def __init__(self, plan: _Plan) -> None:
-        super().__init__()
+    def __init__(self, plan: Plan) -> None:
+        super().__init__({torch.conv2d: self._convolve, functional.batch_norm: self._normalise})
         self.plan = plan
         self.leaf: GradientEdge | None = None
 
-    def __torch_function__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function is torch.conv2d:
-            call = _convolution_call(*args, **kwargs)
-            if _ours(call):
-                return self._convolve(call)
-        elif function is functional.batch_norm:
-            call = _normalisation_call(*args, **kwargs)
-            if _ours(call):
-                return self._normalise(call)
-        return function(*args, **kwargs)
-
-    def _convolve(self, call: dict[str, Any]) -> Tensor:
-        weight, geometry = call["weight"], _geometry(call)
+    def _convolve(self, *args: Any, **kwargs: Any) -> Tensor:
+        call = convolution_call(*args, **kwargs)
+        if not ours(call):
+            return torch.conv2d(*args, **kwargs)
+        weight, where = call["weight"], geometry(call)
         if id(weight) == self.plan.stem_weight:
             with torch.no_grad():
-                output = torch.conv2d(call["input"], weight, call["bias"], *geometry)
+                output = torch.conv2d(call["input"], weight, call["bias"], *where)
             return self._begin(output) if self.plan.leaf == id(weight) else output
         backward = self.plan.backward.get(id(weight), weight)
-        result: Tensor = _Convolution.apply(call["input"], weight, call["bias"], backward, geometry)
+        result: Tensor = _Convolution.apply(call["input"], weight, call["bias"], backward, where)
         return result
 
-    def _normalise(self, call: dict[str, Any]) -> Tensor:
+    def _normalise(self, *args: Any, **kwargs: Any) -> Tensor:
+        call = normalisation_call(*args, **kwargs)
+        if not ours(call):
+            return functional.batch_norm(*args, **kwargs)
         mean = id(call["running_mean"])
         if mean == self.plan.leaf:
             with torch.no_grad():
@@ -370,7 +201,7 @@ def _convolve_back(
     The input itself is not needed, only its shape and, for the result, its memory format.
     """
     like = torch.empty(
-        shape, dtype=gradient.dtype, device=gradient.device, memory_format=_format(gradient)
+        shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format(gradient)
     )
     result: Tensor = torch.ops.aten.convolution_backward(
         gradient,

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.frozen import FrozenNetwork
+from dollmaker.attribute.passes import Pairs, Round, plan
 from dollmaker.attribute.quadrature import Level, fixed
 
 Network = Callable[[Tensor], Tensor]
-Pairs = Sequence[tuple[int, int]]
 
 #: Differences of logits under this count as this in relative errors.
 EPS = 1e-6
@@ -102,22 +102,14 @@ def contributions(
     Returns:
         float32 (P, C, H, W).
     """
-    slots = _slots(pairs, len(images))
-    order = sorted(range(len(images)), key=lambda image: -len(slots[image]))
-    order = [image for image in order if slots[image]]
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
     baselines = baselines.expand_as(images)
     group = max(1, min(chunk // len(level.places), _IMAGES[images.device.type]))
-    for start in range(0, len(order), group):
-        members = order[start : start + group]
-        padded = members + members[-1:] * (group - len(members))
-        x, origin = images[padded], baselines[padded]
-        gradients = _path_gradients(network, x, origin, [slots[i] for i in members], level, chunk)
-        for k, gradient in enumerate(gradients):
-            gradient *= x - origin
-            for place, image in enumerate(members):
-                if k < len(slots[image]):
-                    maps[slots[image][k][0]] = gradient[place]
+    for one in plan(pairs, group):
+        x, origin = images[one.images], baselines[one.images]
+        gradients = _path_gradients(network, x, origin, one.rounds, level, chunk)
+        for wanted, gradient in zip(one.rounds, gradients, strict=True):
+            maps[wanted.pairs] = (gradient * (x - origin))[wanted.rows].float()
     return maps
 
 
@@ -139,23 +131,15 @@ def forward(network: FrozenNetwork, images: Tensor, chunk: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _slots(pairs: Pairs, images: int) -> list[list[tuple[int, int]]]:
-    """For each image its (pair number, output)."""
-    slots: list[list[tuple[int, int]]] = [[] for _ in range(images)]
-    for number, (image, output) in enumerate(pairs):
-        slots[image].append((number, output))
-    return slots
-
-
 def _path_gradients(
     network: FrozenNetwork,
     images: Tensor,
     baselines: Tensor,
-    slots: list[list[tuple[int, int]]],
+    rounds: Sequence[Round],
     level: Level,
     chunk: int,
 ) -> list[Tensor]:
-    """Gradients summed along the paths of G images: for each slot float32 (G, C, H, W)."""
+    """Gradients summed along the paths of G images: for each round float32 (G, C, H, W)."""
     nodes = len(level.places)
     totals: list[Tensor] = []
     step = -(-nodes // -(-nodes // chunk))  # equal pieces that fit
@@ -167,12 +151,9 @@ def _path_gradients(
         rows = path.flatten(0, 1).contiguous()
         logits, leaf = network.forward(rows)
         logits = logits.view(len(images), len(alpha), -1)
-        most = max(len(slot) for slot in slots)
-        for k in range(most):
-            wanted = [(place, slot[k][1]) for place, slot in enumerate(slots) if k < len(slot)]
-            places, outputs = zip(*wanted, strict=True)
-            target = logits[list(places), :, list(outputs)].float().sum()
-            (gradient,) = torch.autograd.grad(target, leaf, retain_graph=k + 1 < most)
+        for k, wanted in enumerate(rounds):
+            target = logits[wanted.rows, :, wanted.outputs].float().sum()
+            (gradient,) = torch.autograd.grad(target, leaf, retain_graph=k + 1 < len(rounds))
             part = _weigh(gradient, weight, len(images))
             if first == 0:
                 totals.append(part)

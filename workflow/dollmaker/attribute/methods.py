@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute import attention, cams, deep_lift, gradients, occlusion, rectifiers
+from dollmaker.attribute.passes import Pairs
 from dollmaker.errors import ConfigError, unknown
-
-Pairs = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True, kw_only=True)

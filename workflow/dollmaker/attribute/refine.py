@@ -14,13 +14,13 @@ from torch import Tensor
 from dollmaker.attribute.consensus import Consensus, cosine
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import (
-    Pairs,
     completeness_error,
     contributions,
     differences,
     forward,
 )
 from dollmaker.attribute.memory import Chunk
+from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.quadrature import Level
 
 #: Members' attributions (P, S, C, H, W) to their consensus.
@@ -58,14 +58,13 @@ class Paths:
         network: The member.
         chunk: Rows of its passes.
         images: One tensor (B, C, H, W) per copy.
-        baselines: For each copy the baselines, (B, C, H, W) or, where they are the same for all
-            images, (1, C, H, W).
+        baselines: (B, C, H, W) each or, where they are the same for all images, (1, C, H, W).
     """
 
     network: FrozenNetwork
     chunk: Chunk
     images: Sequence[Tensor]
-    baselines: Sequence[Sequence[Tensor]]
+    baselines: Sequence[Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,14 +102,14 @@ class _State:
         self.maps[active] *= level.keep
         self.sums[:, :, active] *= level.keep
         paths = self.paths
-        for s, (images, baselines) in enumerate(zip(paths.images, paths.baselines, strict=True)):
-            for n, baseline in enumerate(baselines):
+        for s, images in enumerate(paths.images):
+            for n, baseline in enumerate(paths.baselines):
                 new = paths.chunk.run(
                     lambda rows, x=images, b=baseline: contributions(  # type: ignore[misc]
                         paths.network, x, b, pairs, level, rows
                     )
                 )
-                self.maps[active, s] += new / len(baselines)
+                self.maps[active, s] += new / len(paths.baselines)
                 self.sums[s, n, active] += new.double().sum((1, 2, 3))
 
     def completeness(self, active: Tensor) -> Tensor:
@@ -165,16 +164,12 @@ def refine(
 
 
 def _begin(paths: Paths, pairs: Pairs) -> _State:
-    wanted = []
-    known: dict[int, Tensor] = {}  # logits of baselines that copies share
-    for images, baselines in zip(paths.images, paths.baselines, strict=True):
-        logits = paths.chunk.run(lambda rows, x=images: forward(paths.network, x, rows))  # type: ignore[misc]
-        for baseline in baselines:
-            if id(baseline) not in known:
-                known[id(baseline)] = paths.chunk.run(
-                    lambda rows, b=baseline: forward(paths.network, b, rows)  # type: ignore[misc]
-                )
-        wanted.append(torch.stack([differences(logits, known[id(b)], pairs) for b in baselines]))
+    def logits(x: Tensor) -> Tensor:
+        return paths.chunk.run(lambda rows: forward(paths.network, x, rows))
+
+    starts = [logits(baseline) for baseline in paths.baselines]
+    ends = [logits(images) for images in paths.images]
+    wanted = [torch.stack([differences(end, start, pairs) for start in starts]) for end in ends]
     x = paths.images[0]
     shape = (len(pairs), len(paths.images), *x.shape[1:])
     return _State(

@@ -30,7 +30,7 @@ from dollmaker.progress import Progress
 from dollmaker.shards import Array, Shard, create_shard
 
 #: Images explained and written at a time.
-_BLOCK = {"cpu": 32, "cuda": 128}
+BLOCK = {"cpu": 32, "cuda": 128}
 
 _COLUMNS: dict[str, Any] = {
     "image_id": object,
@@ -99,7 +99,7 @@ def explain_shard(
         compiled=selection["compile"],
         chunk=selection["chunk"],
     )
-    length = _BLOCK[device.type]
+    length = BLOCK[device.type]
     blocks = [chosen[start : start + length] for start in range(0, len(chosen), length)]
     images_file = images_folder / f"{shard}.h5"
     work = work_folder(output, provenance.digest([header, shard, length]))

@@ -195,7 +195,7 @@ def _fidelities(
 def _adaptive(
     frozen: FrozenNetwork, x: Tensor, origin: Tensor, findings: int, tuned: Tuned, chunk: int
 ) -> Refined:
-    paths = Paths(network=frozen, chunk=Chunk(chunk), images=[x], baselines=[[origin]])
+    paths = Paths(network=frozen, chunk=Chunk(chunk), images=[x], baselines=[origin])
     stop = Stop(criterion="convergence", target=tuned.target)
     levels = nested(tuned.first, tuned.most)
     return refine([paths], _pairs(len(x), findings), levels, stop, tuned.summary)

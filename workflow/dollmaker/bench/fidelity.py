@@ -1,5 +1,6 @@
 """How close a map is to the reference, as masks see it; and the cheapest nodes that suffice."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from dollmaker.attribute import consensus
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import contributions
-from dollmaker.attribute.quadrature import fixed, nested, spent
+from dollmaker.attribute.quadrature import Level, fixed, nested, spent
 
 #: Fidelity asked of the tuning images; a little more than the 0.95 that others must reach.
 GOAL = 0.96
@@ -87,7 +88,7 @@ def _climb(
     images: Tensor,
     baseline: Tensor,
     pairs: list[tuple[int, int]],
-    levels: list,  # type: ignore[type-arg]
+    levels: Sequence[Level],
     chunk: int,
     wanted: Tensor,
 ) -> tuple[Tensor, Tensor]:

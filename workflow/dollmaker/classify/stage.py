@@ -27,6 +27,17 @@ from dollmaker.weights import load_weights, read_weights
 _BATCH = 64
 
 
+def member_input(config: dict[str, Any]) -> Input:
+    """What the configured members expect."""
+    options, prepare = config["classify"], config["prepare"]
+    return Input(
+        channels=options["input_channels"] or prepare["channels"],
+        size=prepare["size"],
+        mean=options["mean"],
+        std=options["std"],
+    )
+
+
 def train_member(
     config: dict[str, Any],
     index_file: Path,
@@ -42,7 +53,7 @@ def train_member(
         DataError: If there is nothing to train on.
         ModelError: If its weights file or the device is missing or does not fit.
     """
-    options, prepare = config["classify"], config["prepare"]
+    options = config["classify"]
     if name not in options["members"]:
         raise ConfigError(unknown("member", name, options["members"]))
     mine = options["members"][name]
@@ -52,12 +63,7 @@ def train_member(
     train = index.filter(pl.col("split") == "train")
     if train.is_empty():
         raise DataError("the index has no training images; lower prepare.valid and prepare.test.")
-    spec = Input(
-        channels=options["input_channels"] or prepare["channels"],
-        size=prepare["size"],
-        mean=options["mean"],
-        std=options["std"],
-    )
+    spec = member_input(config)
     torch.manual_seed(seed)
     network, architecture = create_network(
         mine["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size

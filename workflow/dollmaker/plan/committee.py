@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
+from dollmaker.classify.stage import member_input
 from dollmaker.errors import DollmakerError
 from dollmaker.files import read_json
-from dollmaker.inputs import Input
 
 
 def find_committee(
@@ -64,17 +64,6 @@ def _settle(network: nn.Module, x: Tensor) -> None:
         layer.momentum = momentum
 
 
-def network_input(config: dict[str, Any]) -> Input:
-    """What the members expect."""
-    options, prepare = config["classify"], config["prepare"]
-    return Input(
-        channels=options["input_channels"] or prepare["channels"],
-        size=prepare["size"],
-        mean=options["mean"],
-        std=options["std"],
-    )
-
-
 def untrained_member(
     config: dict[str, Any],
     name: str,
@@ -87,7 +76,7 @@ def untrained_member(
     Raises:
         ModelError: If no library knows the architecture.
     """
-    spec = network_input(config)
+    spec = member_input(config)
     torch.manual_seed(config["seed"] * 1000 + options["seed"])
     network, architecture = create_network(
         options["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size

@@ -10,6 +10,7 @@ import torch
 
 from dollmaker import provenance
 from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.stage import BLOCK
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import Member
@@ -21,8 +22,8 @@ from dollmaker.plan.material import Material, smooth_noise
 from dollmaker.release.collect import collect_split
 from dollmaker.shards import create_shard
 
-#: Rows of a forward pass that the engine takes on a CPU, and images of a block of the stage.
-_CPU_ROWS, _BLOCK = 32, {"cpu": 32, "cuda": 128}
+#: Most rows of a forward pass that the engine takes on a CPU by itself.
+_CPU_ROWS = 32
 #: Adaptive paths take about a fourth of ``max_nodes``; a trial that takes all may last so long.
 _EARLY, _OVERDRAW = 4, 4
 #: Backward passes cost about so many forward passes.
@@ -75,7 +76,7 @@ def attribution(
     labels = label_matrix(material.index, material.localized) == PRESENT
     each = _forward_seconds(members, material, device)
     each *= 1 + _BACKWARD * max(1.0, float(labels.sum(1).mean()))
-    trial = fit_budget(options, each, budget / 3, _BLOCK[device.type])
+    trial = fit_budget(options, each, budget / 3, BLOCK[device.type])
     chunk, need = config["attribute"]["chunk"], trial.images * _nodes(trial.options)
     if device.type == "cpu" and need < (chunk or _CPU_ROWS):
         chunk = min(need, 4)  # a pass is padded to its rows: more would be wasted work
@@ -208,6 +209,7 @@ def _committee(
         size=config["prepare"]["size"],
         seed=config["seed"],
         precision=config["attribute"]["precision"],
+        compiled=config["attribute"]["compile"],
         chunk=chunk,
     )
 

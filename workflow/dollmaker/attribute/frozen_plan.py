@@ -1,0 +1,186 @@
+"""What the backward pass of a frozen network may leave out, found by watching one forward pass.
+
+Calls are watched, not modules: functional and re-used layers are seen. A call is known by the
+identity of its parameters, its neighbours by the autograd graph. See :mod:`frozen`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+from torch.nn import functional
+
+from dollmaker.attribute.rectifiers import Intercept, graph_nodes, operation
+
+_RECTIFIERS = ("Relu", "Hardtanh", "Silu", "Hardswish", "Gelu")
+
+
+class Plan:
+    """What to do at which call; calls are known by the identity of their parameters."""
+
+    def __init__(self) -> None:
+        self.backward: dict[int, Tensor] = {}  # weight -> weight of the backward pass
+        self.folded: set[int] = set()  # running means of folded normalisations
+        self.scales: dict[int, Tensor] = {}  # running mean -> factor per channel
+        self.stem: tuple[Tensor, tuple[Any, ...]] | None = None
+        self.stem_weight = 0  # the stem's convolution
+        self.leaf = 0  # the call whose output is the leaf
+
+    def fold(self, mean: int, weight: Tensor, scale: Tensor) -> None:
+        """Put the factors of a normalisation into a convolution's backward pass."""
+        folded = self.backward.get(id(weight), weight) * scale
+        self.backward[id(weight)] = folded.contiguous(memory_format=memory_format(weight))
+        self.folded.add(mean)
+
+
+def make_plan(network: Callable[[Tensor], Tensor], example: Tensor) -> Plan | None:
+    """Watch one forward pass; ``None`` if nothing can be said about the network."""
+    row = example.detach().clone().requires_grad_()
+    watch = _Watch()
+    try:
+        with torch.enable_grad(), watch:
+            logits = network(row)
+    except RuntimeError:
+        return None
+    if logits.grad_fn is None:
+        return None
+    users = _users(logits)
+    plan = Plan()
+    first = [node for node in users if getattr(node, "variable", None) is row]
+    stem = None
+    if len(first) == 1 and len(users[first[0]]) == 1:
+        stem = watch.convolutions.get(users[first[0]][0])
+    if stem and not watch.once(stem):
+        stem = None
+    if stem:
+        plan.leaf = plan.stem_weight = id(stem["weight"])
+    for source, call, node in watch.normalisations:
+        mean = id(call["running_mean"])
+        if watch.uses[mean] > 1:
+            continue
+        scale = (call["running_var"].double() + call["eps"]).rsqrt()
+        if call["weight"] is not None:
+            scale = scale * call["weight"].double()
+        scale = scale.to(example.dtype)
+        before = watch.convolutions.get(source)
+        if before and watch.once(before) and len(users.get(source, [])) == 1:
+            plan.fold(mean, before["weight"], scale.view(-1, 1, 1, 1))
+            if stem and before["weight"] is stem["weight"]:
+                plan.leaf = mean
+            continue
+        after = watch.convolutions.get(_through_rectifier(node, users))
+        if after and watch.once(after) and after["groups"] == 1:
+            plan.fold(mean, after["weight"], scale.view(1, -1, 1, 1))
+            continue
+        plan.scales[mean] = scale.view(1, -1, 1, 1)
+    if stem:
+        plan.stem = (plan.backward.get(id(stem["weight"]), stem["weight"]), geometry(stem))
+    return plan
+
+
+def _through_rectifier(node: Node, users: dict[Node, list[Node]]) -> Node | None:
+    """The only user of the only user of a node, if that is an elementwise rectifier.
+
+    A rectifier's backward pass multiplies element by element, so factors per channel pass it.
+    """
+    following = users.get(node, [])
+    if len(following) != 1 or operation(following[0]) not in _RECTIFIERS:
+        return None
+    after = users.get(following[0], [])
+    return after[0] if len(after) == 1 else None
+
+
+def memory_format(tensor: Tensor) -> torch.memory_format:
+    """How a tensor (A, B, H, W) lies in memory: channels last, or contiguous."""
+    last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
+
+
+def _users(output: Tensor) -> dict[Node, list[Node]]:
+    """For each node of an autograd graph the nodes that use its output."""
+    users: dict[Node, list[Node]] = {}
+    for node in graph_nodes(output):
+        for source, _ in node.next_functions:
+            if source is not None:
+                users.setdefault(source, []).append(node)
+    return users
+
+
+def convolution_call(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> dict[str, Any]:
+    """The arguments of a ``torch.conv2d`` by name."""
+    return dict(locals())
+
+
+def normalisation_call(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> dict[str, Any]:
+    """The arguments of a ``batch_norm`` by name."""
+    return dict(locals())
+
+
+def geometry(call: dict[str, Any]) -> tuple[Any, ...]:
+    """Stride, padding, dilation and groups of a convolution as autograd wants them."""
+    stride, dilation = _two(call["stride"]), _two(call["dilation"])
+    return stride, _two(call["padding"]), dilation, call["groups"]
+
+
+def _two(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else [int(v) for v in value]
+
+
+def ours(call: dict[str, Any]) -> bool:
+    """Whether a call is one that this module knows how to make cheaper."""
+    if "running_mean" in call:
+        return not call["training"] and call["running_mean"] is not None and call["input"].ndim == 4
+    return call["input"].ndim == 4 and not isinstance(call["padding"], str)
+
+
+class _Watch(Intercept):
+    """Notes convolutions and normalisations of one forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__({torch.conv2d: self._convolve, functional.batch_norm: self._normalise})
+        self.convolutions: dict[Node | None, dict[str, Any]] = {}
+        self.normalisations: list[tuple[Node, dict[str, Any], Node]] = []
+        self.uses: dict[int, int] = {}
+
+    def once(self, call: dict[str, Any]) -> bool:
+        """Whether a convolution's weight is used in one call only."""
+        return self.uses[id(call["weight"])] == 1
+
+    def _convolve(self, *args: Any, **kwargs: Any) -> Tensor:
+        output = torch.conv2d(*args, **kwargs)
+        call = convolution_call(*args, **kwargs)
+        self._count(call["weight"])
+        if ours(call):
+            self.convolutions[output.grad_fn] = call
+        return output
+
+    def _normalise(self, *args: Any, **kwargs: Any) -> Tensor:
+        output = functional.batch_norm(*args, **kwargs)
+        call = normalisation_call(*args, **kwargs)
+        self._count(call["running_mean"])
+        if ours(call):
+            assert output.grad_fn is not None  # the watched row asks for gradients
+            self.normalisations.append((call["input"].grad_fn, call, output.grad_fn))
+        return output
+
+    def _count(self, parameter: Tensor | None) -> None:
+        self.uses[id(parameter)] = self.uses.get(id(parameter), 0) + 1
