@@ -20,6 +20,8 @@ from dollmaker.errors import DollmakerError
 
 try:
     CONFIG = pipeline.configure(config, ROOT / "config.yaml")
+    # With the recipes of `snakemake compare`, and the members that they ask for.
+    COMPARED = pipeline.compared(CONFIG)
     if workflow.is_main_process:
         pipeline.preflight(CONFIG)
 except DollmakerError as error:
@@ -47,6 +49,7 @@ wildcard_constraints:
 
 localrules:
     all,
+    compare,
 
 
 rule all:
@@ -66,4 +69,5 @@ include: "workflow/rules/release.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"

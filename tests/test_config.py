@@ -21,6 +21,10 @@ def test_defaults_reach_every_depth() -> None:
             "weights": None,
             "linear_probe": False,
             "seed": 0,
+            "committee": "doll",
+            "optimizer": "adamw",
+            "epochs": None,
+            "learning_rate": None,
         }
     }
     assert full["recipes"]["doll"]["attribute"]["nodes"] == 16

@@ -53,7 +53,7 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
 
 
 def test_lungs_are_read_and_their_patients_keep_their_split() -> None:
-    root = find("DOLLMAKER_DATA", "data", "cxr/labels.csv", "cxr/lung_masks")
+    root = find("DOLLMAKER_DATA", "data", "cxr/labels.csv", "cxr/lung_masks", "cxr_anatomy/masks")
     config = configuration.load(str(ROOT / "workflow/configs/cxr.yaml"))
     task = read_task("lungs", config, root)
     assert len(task.image_ids) == 148

@@ -184,6 +184,17 @@ def test_a_principal_component_by_hand() -> None:
     assert not principal_component(torch.zeros(3, 4, 4)).any()
 
 
+def test_the_sign_of_a_principal_component_is_the_deepest_maps() -> None:
+    """Maps and their negatives have the same directions: one of the two must be turned round."""
+    torch.manual_seed(1)
+    deepest = torch.rand(8, 8) + 0.1
+    for sign in (1, -1):
+        shallow = 0.5 + sign * 0.4 * (torch.stack([deepest, deepest**2]) - 0.5)
+        result = principal_component(torch.cat([shallow, deepest[None]]))
+        assert np.corrcoef(result.flatten(), deepest.flatten())[0, 1] > 0.95
+        assert result.min() == 0
+
+
 def test_micra_net_by_hand() -> None:
     net, x = Small(), pictures(5, 32)
     maps = multi_layer_cam(net, x, PAIRS, chunk=4, layers=["three", "one", "two"])

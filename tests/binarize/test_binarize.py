@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from skimage import filters, morphology
 
-from dollmaker.binarize.clean import clean, dense_crf
+from dollmaker.binarize.clean import clean
+from dollmaker.binarize.crf import dense_crf
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.quality import quality
 from dollmaker.binarize.steps import STEPS, make_chain

@@ -10,8 +10,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from dollmaker import config as configuration
-from dollmaker.errors import DataError
+from dollmaker.errors import ConfigError, DataError
 from dollmaker.evaluate.truth import load_truth
+from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.splits import assign
 
 ROW = {"image_id": "a", "width": 9, "height": 7, "mask": "a.png", "X": 1, "Y": 0}
 
@@ -122,6 +124,111 @@ def test_unusable_mask_files(mask_files: Any, tmp_path: Path) -> None:
     Image.new("RGB", (9, 7)).save(tmp_path / "masks" / "colour.png")
     with pytest.raises(DataError, match="colours"):
         mask_files.mask(ROW | {"mask": "colour.png"}, "X", "cell")
+
+
+def _deep(tmp_path: Path, **truth: Any) -> Any:
+    """A 16-bit mask: bit 16 in two columns, bit 4096 in two rows that cross them."""
+    (tmp_path / "masks").mkdir(exist_ok=True)
+    values = np.zeros((7, 9), np.uint16)
+    values[:, :2] += 16
+    values[5:] += 4096
+    Image.fromarray(values).save(tmp_path / "masks" / "a.png")
+    targets = {"low": [16], "high": [4096], "both": [16, 4096]}
+    given = {"folder": "masks", "column": None, "encoding": "bits", "targets": targets, **truth}
+    return _load(tmp_path, kind="masks", **given)
+
+
+def test_masks_of_bits_may_overlap(tmp_path: Path) -> None:
+    truth = _deep(tmp_path)
+    areas = {name: truth.mask(ROW, "X", name) for name in truth.targets}
+    assert {name: int(area.sum()) for name, area in areas.items()} == {
+        "low": 14,
+        "high": 18,
+        "both": 14 + 18 - 4,
+    }
+    assert areas["low"][6, 0] and areas["high"][6, 0] and not areas["high"][4, 0]
+    values = _deep(tmp_path, encoding="index", targets={"crossing": [16 + 4096]})
+    assert values.mask(ROW, "X", "crossing").sum() == 4
+
+
+def test_masks_count_for_some_findings_and_without_labels_if_so_configured(tmp_path: Path) -> None:
+    assert _deep(tmp_path).mask(ROW, "Y", "low") is None  # label 0
+    truth = _deep(tmp_path, findings=["Y"], when_labelled=False, targets={"a": [16], "b": [1]})
+    assert truth.mask(ROW, "X", "a") is None  # labelled, but not its truth
+    assert truth.mask(ROW, "Y", "a").sum() == 14
+    assert not truth.mask(ROW, "Y", "b").any()  # known to be empty
+    assert truth.mask(ROW | {"mask": None}, "Y", "a") is None
+
+
+def test_masks_called_as_their_images_and_patients_held_out(tmp_path: Path) -> None:
+    _deep(tmp_path)
+    (tmp_path / "t.csv").write_text(
+        "name,who,X\nsub/a.jpg,p,1\nb.jpg,p,0\n" + "".join(f"c{n}.jpg,q{n},1\n" for n in range(9))
+    )
+    table = {
+        "file": "t.csv",
+        "images": ".",
+        "image_column": "name",
+        "patient_column": "who",
+        "finding_columns": ["X"],
+    }
+    given: dict[str, Any] = {
+        "dataset": "t",
+        "source": {"kind": "table", "table": table},
+        "prepare": {"valid": 0.1, "hold_out_truth": True},
+        "truth": {"kind": "masks", "folder": "masks", "column": None, "targets": {"low": [16]}},
+    }
+    plan, _ = make_plan(configuration.resolve(given), tmp_path)
+    assert plan["mask"].to_list() == ["a.png"] + [None] * 10
+    assert plan["split"].to_list() == ["test", "test"] + [assign(f"q{n}", 0.1, 0) for n in range(9)]
+    free, _ = make_plan(configuration.resolve(given | {"prepare": {"valid": 0.1}}), tmp_path)
+    assert free["split"].to_list()[:2] == [assign("p", 0.1, 0)] * 2 != ["test"] * 2
+    with pytest.raises(ConfigError, match="hold_out_truth needs truth of kind masks"):
+        make_plan(configuration.resolve(given | {"truth": None}), tmp_path)
+    (tmp_path / "t.csv").write_text("name,who,X\na.jpg,p,1\n")
+    with pytest.raises(DataError, match="leaves no patient to train"):
+        make_plan(configuration.resolve(given), tmp_path)
+    (tmp_path / "t.csv").write_text("name,who,X\nz.jpg,p,1\n")
+    with pytest.raises(DataError, match=r"has no file for any image, e\.g\. 'z\.png'"):
+        make_plan(configuration.resolve(given), tmp_path)
+
+
+BOX_HEAD = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"  # as released
+
+
+def _boxes(tmp_path: Path, rows: str) -> Any:
+    (tmp_path / "b.csv").write_text(BOX_HEAD + rows, encoding="utf-8")
+    return _load(tmp_path, kind="boxes", file="b.csv")
+
+
+def test_boxes_are_scaled_to_the_image(tmp_path: Path) -> None:
+    truth = _boxes(
+        tmp_path,
+        "7_0.png,Infiltrate,256.0,512.0,128.0,64.5,,,\n"
+        "7_0.png,Infiltrate,0,0,64,64,,,\n"
+        "7_0.png,Mass,1000.2,1000.2,500,500,,,\n"
+        "8_0.png,Mass,1,1,0.01,0.01,,,\n",
+    )
+    row = {"image_id": "x", "path": "nih/images/7_0.png", "width": 128, "height": 256}
+    area = truth.mask(row, "Infiltration", "box")
+    expected = np.zeros((256, 128), dtype=bool)
+    expected[128:144, 32:48] = expected[:16, :8] = True  # 128/1024 across, 256/1024 down
+    assert truth.targets == ["box"] and np.array_equal(area, expected)
+    corner = truth.mask(row, "Mass", "box")
+    assert np.argwhere(corner)[0].tolist() == [250, 125] and corner[250:, 125:].all()
+    assert truth.mask(row, "Nodule", "box") is None  # nothing is known of other findings
+    assert truth.mask(row | {"path": "nih/images/9_0.png"}, "Mass", "box") is None
+    assert truth.mask(row | {"path": "8_0.png"}, "Mass", "box").sum() == 1
+
+
+@pytest.mark.parametrize("row", ["a.png,Mass,1,2,3", "a.png,Mass,1,2,x,4", "a.png,Mass,1,2,-3,nan"])
+def test_damaged_boxes_are_refused(tmp_path: Path, row: str) -> None:
+    with pytest.raises(DataError, match=r"line 3: no image, finding, .*; correct the line"):
+        _boxes(tmp_path, "a.png,Mass,1,2,3,4,,,\n" + row + "\n")
+    with pytest.raises(DataError, match=r"does not exist; correct truth\.file"):
+        _load(tmp_path, kind="boxes", file="none.csv")
+    with pytest.raises(ConfigError, match="lacks the key 'file'"):
+        _load(tmp_path, kind="boxes")
 
 
 def test_no_truth_is_none() -> None:

@@ -84,16 +84,26 @@ def make_results(folder: Path, shards: int) -> dict[str, Any]:
     )
 
 
+SANITY = {
+    "recipe": "doll",
+    **dict.fromkeys(("positives", "negatives"), 8),
+    **dict.fromkeys(("randomised", "other", "insertion", "deletion", "masked_negatives"), 0.5),
+    **dict.fromkeys(("ignores_model", "ignores_finding"), False),
+}
+
+
 def build(folder: Path, shards: int = 1) -> Path:
     folder.mkdir()
     config = make_results(folder, shards)
     masks = sorted((folder / "masks").glob("*.h5"))
+    write_json(folder / "sanity.json", SANITY)
     build_release(
         config,
         folder / "index.parquet",
         folder / "images",
         masks,
         [folder / "a"],
+        folder / "sanity.json",
         folder / "release",
     )
     return folder / "release"

@@ -12,9 +12,12 @@ from typing import Any
 
 import yaml
 
+from dollmaker import catalogue
 from dollmaker.errors import ConfigError
 
 Config = dict[str, Any]
+
+_WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 
 
 @cache
@@ -72,9 +75,30 @@ def resolve(config: Mapping[str, Any]) -> Config:
         ConfigError: With the first mistake, in one sentence.
     """
     check(config)
-    full: Config = _filled(json.loads(json.dumps(config)), schema())
+    copy: Config = json.loads(json.dumps(config))
+    if "recipes" in copy:
+        released = (copy.get("release") or {}).get("recipe", "doll")
+        copy["recipes"] = catalogue.add_recipes(copy["recipes"], [], released)
+    full: Config = _filled(copy, schema())
+    wanted = [r["attribute"]["committee"] for r in full["recipes"].values() if _explains(r)]
+    full["classify"]["members"] = catalogue.add_members(full["classify"]["members"], wanted)
     _check_combinations(full)
     return full
+
+
+def complete(config: Config) -> Config:
+    """A resolved configuration with all recipes of the comparison, and the members they ask for.
+
+    Raises:
+        ConfigError: If ``compare.recipes`` has an unknown name.
+    """
+    names = config["compare"]["recipes"] or catalogue.known(config)
+    released = config["release"]["recipe"]
+    return resolve({**config, "recipes": catalogue.add_recipes(config["recipes"], names, released)})
+
+
+def _explains(recipe: Config) -> bool:
+    return isinstance(recipe["attribute"], dict)
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -151,6 +175,8 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
     recipes = config["recipes"]
     for name, recipe in recipes.items():
+        if "binarize" not in recipe:
+            raise ConfigError(f"recipes.{name} lacks the key 'binarize'; add its steps.")
         donor = recipe["attribute"]
         if isinstance(donor, str) and (
             donor not in recipes or isinstance(recipes[donor]["attribute"], str)
@@ -184,7 +210,7 @@ def _check_method(recipe: str, options: Config) -> None:
         raise ConfigError(
             f"recipes.{recipe}.attribute: {method} has no nodes to adapt; remove adaptive."
         )
-    if options["noise"] and method in ("occlusion", "attention_rollout"):
+    if options["noise"] and method in _WITHOUT_NOISE:
         raise ConfigError(f"recipes.{recipe}.attribute: {method} takes no noise; remove it.")
 
 

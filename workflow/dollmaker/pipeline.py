@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dollmaker import catalogue
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError, DataError, ModelError
 from dollmaker.findings import CHEXPERT
+from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
+from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.provenance import STAGES
 
@@ -23,10 +26,33 @@ _SECTIONS = {
     "prepare": ("prepare", "truth"),
     "classify": ("seed", "device", "prepare", "classify"),
     "attribute": ("seed", "device", "prepare", "attribute", "recipes"),
+    "sample": ("seed", "device", "prepare", "attribute", "sample", "recipes"),
     "binarize": ("recipes",),
+    "sanity": ("recipes",),
+    "compare": (
+        "seed",
+        "device",
+        "prepare",
+        "classify",
+        "attribute",
+        "recipes",
+        "truth",
+        "evaluate",
+        "compare",
+    ),
     "release": ("seed", "prepare", "classify", "attribute", "recipes", "release"),
     "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
-    "adapt": ("seed", "device", "prepare", "classify", "attribute", "segment", "tasks", "adapt"),
+    "adapt": (
+        "seed",
+        "device",
+        "prepare",
+        "truth",
+        "classify",
+        "attribute",
+        "segment",
+        "tasks",
+        "adapt",
+    ),
     "evaluate": (
         "seed",
         "prepare",
@@ -89,9 +115,14 @@ def preflight(config: Config) -> None:
 
 def _findings(config: Config, root: Path) -> list[str]:
     """The findings of the source; of a table, after a look at all its rows."""
-    if config["source"]["kind"] != "table":
-        return list(CHEXPERT)
-    return make_plan(config, root)[1]
+    kind = config["source"]["kind"]
+    if kind in CONVERTED:
+        list_items(config, root)  # the original is there and as described; nothing is converted
+        return converted_findings(config)
+    if kind == "nih":
+        table_file(config, root)
+        return list(NIH)
+    return make_plan(config, root)[1] if kind == "table" else list(CHEXPERT)
 
 
 def stage_config(config: Config, stage: str) -> str:
@@ -101,6 +132,13 @@ def stage_config(config: Config, stage: str) -> str:
     if "release" not in _SECTIONS[stage]:
         config = {**config, "release": {"recipe": config["release"]["recipe"]}}
     return configuration.sections(config, (*_SECTIONS[stage], "release"))
+
+
+def convert_config(config: Config) -> str:
+    """What the conversion of a source reads, as inline JSON: of prepare a few keys only."""
+    keys = ("valid", "test", "max_quarantined", "max_pixels")
+    prepare = {key: config["prepare"][key] for key in keys}
+    return configuration.sections({**config, "prepare": prepare}, ("seed", "prepare"))
 
 
 def member_config(config: Config, member: str) -> str:
@@ -115,7 +153,7 @@ def member_config(config: Config, member: str) -> str:
 def recipe_config(config: Config, stage: str, recipe: str) -> str:
     """As :func:`stage_config` for attribute and binarize, with one recipe only."""
     mine = config["recipes"][recipe]
-    if stage == "attribute":
+    if stage in ("attribute", "sample"):
         mine = {"attribute": mine["attribute"], "binarize": [{"otsu": {}}]}
     else:
         mine = {"attribute": {}, "binarize": mine["binarize"]}
@@ -138,8 +176,39 @@ def shards(config: Config) -> list[str]:
 
 
 def members(config: Config) -> list[str]:
-    """Names of the committee's members."""
+    """Names of all members."""
     return list(config["classify"]["members"])
+
+
+def committee(config: Config, recipe: str) -> list[str]:
+    """Folders of the members that explain a recipe's maps."""
+    names = catalogue.committee(config, recipe)
+    return [f"results/{config['dataset']}/committee/{name}" for name in names]
+
+
+def explainers(config: Config) -> list[str]:
+    """Members that explain for some recipe."""
+    found = [name for recipe in recipes(config) for name in catalogue.committee(config, recipe)]
+    return list(dict.fromkeys(found))
+
+
+def compared(config: Config) -> Config:
+    """The configuration with all recipes of the comparison."""
+    return configuration.complete(config)
+
+
+def sample(config: Config, recipe: str) -> str:
+    """The sample of the maps that a recipe uses."""
+    donor = configuration.relevance_recipe(config, recipe)
+    return f"results/{config['dataset']}/sample/{donor}.h5"
+
+
+def thresholds(config: Config, recipe: str) -> list[str]:
+    """The table of thresholds chosen without truth, if the recipe asks for it."""
+    steps = [name for step in config["recipes"][recipe]["binarize"] for name in step]
+    donor = configuration.relevance_recipe(config, recipe)
+    table = f"results/{config['dataset']}/thresholds/{donor}.parquet"
+    return [table] if "label_free" in steps else []
 
 
 def recipes(config: Config) -> list[str]:
@@ -161,9 +230,11 @@ def tuned(config: Config) -> list[str]:
 
 
 def data_root(config: Config) -> str:
-    """Where the source data lie: the generated ones under results, others as configured."""
+    """Where the source data lie: generated and converted ones under results, else as configured."""
     if config["source"]["kind"] == "phantoms":
         return f"results/{config['dataset']}/phantoms"
+    if config["source"]["kind"] in CONVERTED:
+        return f"results/{config['dataset']}/source"
     return str(config["data_root"])
 
 
@@ -171,12 +242,25 @@ def source_files(config: Config) -> list[str]:
     """The files of the source that prepare depends on."""
     source = config["source"]
     root = data_root(config)
-    if source["kind"] == "phantoms":
+    if source["kind"] == "phantoms" or source["kind"] in CONVERTED:
         return [root]
+    if source["kind"] == "nih":
+        return [str(table_file(config, Path(root)))]
     if source["kind"] == "chexpert":
         folder = (source.get("chexpert") or {}).get("folder", "CheXpert-v1.0-small")
         return [f"{root.rstrip('/')}/{folder}/{name}.csv" for name in ("train", "valid")]
     return [f"{root.rstrip('/')}/{source['table']['file']}"]
+
+
+def original_files(config: Config) -> list[str]:
+    """The files that the conversion of a source depends on; none if it is not converted."""
+    source = config["source"]
+    root = str(config["data_root"]).rstrip("/")
+    if source["kind"] == "patches":
+        return [f"{root}/{source['patches']['table']}"]
+    if source["kind"] == "msd":
+        return [f"{root}/{source['msd']['folder']}/dataset.json"]
+    return [f"{root}/{source['jsrt']['images']}"] if source["kind"] == "jsrt" else []
 
 
 def share_of_cores(jobs: int) -> int:

@@ -15,14 +15,19 @@ FORMAT = 1
 #: through ``params``, so that exactly the stages concerned run again.
 STAGES: dict[str, int] = {
     "phantom": 1,
+    "convert": 1,
     "prepare": 1,
     "classify": 1,
     "attribute": 2,
+    "sample": 1,
+    "thresholds": 1,
+    "sanity": 1,
     "binarize": 1,
     "release": 1,
     "segment": 1,
     "adapt": 1,
     "evaluate": 1,
+    "compare": 1,
     "report": 1,
 }
 

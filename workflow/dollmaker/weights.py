@@ -1,5 +1,6 @@
 """Local weights: safetensors files, and how they fit networks of other shapes."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def load_weights(
     Names are compared after removal of a wrapper's prefix and of timm's flattening
     (``stem_0`` = ``stem.0``). A first convolution is adapted between 1 and 3 input channels: three
     are summed into one (a grey image fed thrice gives the same output), one is spread over three.
+    Position embeddings of a transformer are interpolated to another number of patches. DINO's
+    published backbones (``dino_deitsmall16``) have timm's names and load into timm's networks.
 
     Args:
         module: The network to fill, in place.
@@ -56,7 +59,7 @@ def load_weights(
     missing = []
     for name, tensor in own.items():
         found = given.get(_plain(name))
-        fitted = None if found is None else _fit_channels(found, tensor)
+        fitted = None if found is None else _fit(name, found, tensor)
         if fitted is not None:
             filled[name] = fitted
         elif not name.startswith(optional or ("\0",)) and not name.endswith("num_batches_tracked"):
@@ -70,20 +73,38 @@ def load_weights(
 
 
 def _plain(name: str) -> str:
-    for prefix in ("model.", "encoder.", "module.", "network."):
+    for prefix in ("model.", "module.", "backbone.", "encoder.", "network."):
         name = name.removeprefix(prefix)
     return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
 
 
-def _fit_channels(found: Tensor, wanted: Tensor) -> Tensor | None:
+def _fit(name: str, found: Tensor, wanted: Tensor) -> Tensor | None:
+    """A tensor in the form that is wanted; ``None`` if it cannot be brought into it."""
     if found.shape == wanted.shape:
         return found.to(wanted.dtype)
+    if name.endswith(("pos_embed", "pos_embedding")):
+        return _fit_positions(found, wanted)
     same = found.ndim == wanted.ndim == 4 and found.shape[2:] == wanted.shape[2:]
     if same and found.shape[0] == wanted.shape[0]:
         if (found.shape[1], wanted.shape[1]) == (3, 1):
             return found.sum(1, keepdim=True).to(wanted.dtype)
         if (found.shape[1], wanted.shape[1]) == (1, 3):
             return (found.repeat(1, 3, 1, 1) / 3).to(wanted.dtype)
+    return None
+
+
+def _fit_positions(found: Tensor, wanted: Tensor) -> Tensor | None:
+    """Position embeddings (1, tokens, D) for another square of patches, class tokens first."""
+    if found.ndim != 3 or wanted.ndim != 3 or found.shape[2] != wanted.shape[2]:
+        return None
+    for prefix in (0, 1, 2, 5):
+        sides = [math.isqrt(max(t.shape[1] - prefix, 0)) for t in (found, wanted)]
+        if all(s * s == t.shape[1] - prefix for s, t in zip(sides, (found, wanted), strict=True)):
+            from timm.layers import resample_abs_pos_embed
+
+            new = [sides[1], sides[1]]
+            resampled: Tensor = resample_abs_pos_embed(found, new, num_prefix_tokens=prefix)
+            return resampled.to(wanted.dtype)
     return None
 
 

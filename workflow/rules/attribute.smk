@@ -7,6 +7,7 @@ REQUIRED INPUTS
     committee = results/{dataset}/committee/{member}/
 OUTPUTS
     relevance = results/{dataset}/relevance/{recipe}/{shard}.h5
+    sample    = results/{dataset}/sample/{recipe}.h5
 """
 
 
@@ -15,9 +16,7 @@ rule explain_images:
     input:
         index="results/{dataset}/index.parquet",
         images="results/{dataset}/images/{shard}.h5",
-        committee=expand(
-            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
-        ),
+        committee=lambda wildcards: pipeline.committee(COMPARED, wildcards.recipe),
     output:
         relevance="results/{dataset}/relevance/{recipe}/{shard}.h5",
     log:
@@ -36,7 +35,7 @@ rule explain_images:
     params:
         version=pipeline.version("attribute"),
         config=lambda wildcards: pipeline.recipe_config(
-            CONFIG, "attribute", wildcards.recipe
+            COMPARED, "attribute", wildcards.recipe
         ),
         images=lambda wildcards, input: os.path.dirname(input.images),
     shell:
@@ -49,4 +48,41 @@ rule explain_images:
             --committee {input.committee:q} \
             --recipe {wildcards.recipe:q} \
             --output {output.relevance:q} 2>&1 | tee {log:q}
+        """
+
+
+rule explain_sample:
+    """Explain a sample in more ways: each member, mirrored, with random weights."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
+        committee=lambda wildcards: pipeline.committee(COMPARED, wildcards.recipe),
+    output:
+        sample="results/{dataset}/sample/{recipe}.h5",
+    log:
+        "results/{dataset}/logs/explain_sample-{recipe}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/explain_sample-{recipe}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        version=pipeline.version("sample"),
+        config=lambda wildcards: pipeline.recipe_config(
+            COMPARED, "sample", wildcards.recipe
+        ),
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+    shell:
+        """
+        python -m dollmaker sample \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --committee {input.committee:q} \
+            --recipe {wildcards.recipe:q} \
+            --output {output.sample:q} 2>&1 | tee {log:q}
         """

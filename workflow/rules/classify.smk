@@ -30,7 +30,7 @@ rule train_member:
         mem_mb=8000,
     params:
         version=pipeline.version("classify"),
-        config=lambda wildcards: pipeline.member_config(CONFIG, wildcards.member),
+        config=lambda wildcards: pipeline.member_config(COMPARED, wildcards.member),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
     shell:

@@ -35,7 +35,14 @@ rule evaluate:
         ),
         tasks=expand("results/{{dataset}}/tasks/{run}", run=pipeline.tuned(CONFIG)),
     output:
-        scores=directory("results/{dataset}/scores"),
+        multiext(
+            "results/{dataset}/scores/",
+            classifiers="classifiers.parquet",
+            pairs="pairs.parquet",
+            masks="masks.parquet",
+            tasks="tasks.parquet",
+            differences="differences.parquet",
+        ),
     log:
         "results/{dataset}/logs/evaluate.log",
     benchmark:
@@ -54,6 +61,7 @@ rule evaluate:
             os.path.dirname(input.relevance[0])
         ),
         masks=lambda wildcards, input: os.path.dirname(os.path.dirname(input.masks[0])),
+        scores=lambda wildcards, output: os.path.dirname(output[0]),
     shell:
         """
         python -m dollmaker evaluate \
@@ -65,5 +73,5 @@ rule evaluate:
             --relevance {params.relevance:q} \
             --masks {params.masks:q} \
             --tasks {input.tasks:q} \
-            --output {output.scores:q} 2>&1 | tee {log:q}
+            --output {params.scores:q} 2>&1 | tee {log:q}
         """

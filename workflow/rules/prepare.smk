@@ -3,6 +3,7 @@ Prepare: source tables and images become an index and image shards.
 
 REQUIRED INPUTS
     {data_root}                                 the source, or the generated phantoms
+    (patches, msd and jsrt are converted first: results/{dataset}/source)
 OUTPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
@@ -38,6 +39,35 @@ rule generate_phantoms:
             --seed {params.seed} \
             --workers {threads} \
             --output {output.phantoms:q} 2>&1 | tee {log:q}
+        """
+
+
+rule convert_source:
+    """Turn patches, volumes or raw files into a folder of pictures with a table."""
+    input:
+        original=pipeline.original_files(CONFIG),
+    output:
+        source=directory("results/{dataset}/source"),
+    log:
+        "results/{dataset}/logs/convert_source.log",
+    benchmark:
+        "results/{dataset}/benchmarks/convert_source.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+    params:
+        version=pipeline.version("convert"),
+        config=lambda wildcards: pipeline.convert_config(CONFIG),
+        data_root=CONFIG["data_root"],
+    shell:
+        """
+        python -m dollmaker prepare-convert \
+            --config {params.config:q} \
+            --data-root {params.data_root:q} \
+            --workers {threads} \
+            --output {output.source:q} 2>&1 | tee {log:q}
         """
 
 

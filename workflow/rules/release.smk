@@ -6,10 +6,52 @@ REQUIRED INPUTS
     images    = results/{dataset}/images/{shard}.h5
     masks     = results/{dataset}/masks/{recipe}/{shard}.h5    (of the released recipe)
     committee = results/{dataset}/committee/{member}/
+    sample    = results/{dataset}/sample/{recipe}.h5
 OUTPUTS
+    sanity    = results/{dataset}/sanity/{recipe}.json
     release   = results/{dataset}/release/      (SHA256SUMS lists its files)
     verified  = results/{dataset}/release.verified
 """
+
+
+rule check_recipe:
+    """Check that a recipe's masks depend on the model and on the finding."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
+        sample=lambda wildcards: pipeline.sample(COMPARED, wildcards.recipe),
+        thresholds=lambda wildcards: pipeline.thresholds(COMPARED, wildcards.recipe),
+    output:
+        sanity="results/{dataset}/sanity/{recipe}.json",
+    log:
+        "results/{dataset}/logs/check_recipe-{recipe}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/check_recipe-{recipe}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        version=pipeline.version("sanity"),
+        config=lambda wildcards: pipeline.recipe_config(
+            COMPARED, "sanity", wildcards.recipe
+        ),
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        thresholds=lambda wildcards, input: (
+            ["--thresholds", *input.thresholds] if input.thresholds else []
+        ),
+    shell:
+        """
+        python -m dollmaker sanity \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --sample {input.sample:q} \
+            --recipe {wildcards.recipe:q} {params.thresholds:q} \
+            --output {output.sanity:q} 2>&1 | tee {log:q}
+        """
 
 
 rule build_release:
@@ -24,8 +66,10 @@ rule build_release:
             recipe=CONFIG["release"]["recipe"],
             shard=pipeline.shards(CONFIG),
         ),
-        committee=expand(
-            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+        committee=pipeline.committee(CONFIG, CONFIG["release"]["recipe"]),
+        sanity=expand(
+            "results/{{dataset}}/sanity/{recipe}.json",
+            recipe=CONFIG["release"]["recipe"],
         ),
     output:
         release="results/{dataset}/release/SHA256SUMS",
@@ -50,6 +94,7 @@ rule build_release:
             --images {params.images:q} \
             --masks {input.masks:q} \
             --committee {input.committee:q} \
+            --sanity {input.sanity:q} \
             --output {params.release:q} 2>&1 | tee {log:q}
         """
 

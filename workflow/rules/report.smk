@@ -15,7 +15,7 @@ OUTPUTS
 rule write_report:
     """Galleries, score tables, training curves and the data audit."""
     input:
-        scores="results/{dataset}/scores",
+        scores="results/{dataset}/scores/pairs.parquet",
         segmenter="results/{dataset}/segmenter",
         release="results/{dataset}/release/SHA256SUMS",
     output:
@@ -45,7 +45,7 @@ rule write_report:
         version=pipeline.version("report"),
         config=lambda wildcards: pipeline.report_config(CONFIG),
         data_root=lambda wildcards: DATA_ROOT,
-        results=lambda wildcards, input: os.path.dirname(input.scores),
+        results=lambda wildcards, input: os.path.dirname(os.path.dirname(input.scores)),
     shell:
         """
         python -m dollmaker report \

@@ -18,6 +18,7 @@ from dollmaker.augment import IGNORE
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
 from dollmaker.prepare.images import decode
+from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
 
 Pixels = npt.NDArray[np.uint8]
@@ -161,8 +162,11 @@ def _split(
 
 
 def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
-    """Patient -> split, of a data set whose table has a column of splits."""
+    """Patient -> split, of a data set that does not split all its patients by hash."""
     source = config["source"].get("table") if config["source"]["kind"] == "table" else None
+    if source and config["prepare"]["hold_out_truth"]:
+        plan, _ = make_plan(dict(config), data_root)
+        return dict(plan.select("patient_id", "split").iter_rows())
     if not source or not source["split_column"] or not source["patient_column"]:
         return {}
     file = inside(data_root, source["file"])

@@ -7,21 +7,17 @@ A^k are the feature maps of a layer and G^k = d logit / d A^k:
 - layer_cam (Jiang et al. 2021): ReLU(sum_k ReLU(G^k) o A^k);
 - multi_layer_cam (MICRA-Net, Feng et al.): Grad-CAM at many layers, joined by principal components.
 
-Maps are coarse, one channel, enlarged to the input's size. Feature maps are (R, K, h, w), or
-(R, h, w, K), or tokens of a transformer (R, N, K) whose patches form a square.
+Maps are coarse, one channel, enlarged to the input's size.
 """
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.passes import Pairs, backward, count_prefix_tokens, enlarge, plan
-from dollmaker.errors import ConfigError, ModelError
+from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
+from dollmaker.attribute.passes import Pairs, backward, enlarge, plan
+from dollmaker.errors import ModelError
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 
@@ -131,8 +127,8 @@ def multi_layer_cam(
     """
     if not pairs:
         return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    calls = _trace(network, images)
-    chosen = _blocks(network, calls) if layers is None else _named(network, calls, layers)
+    calls = trace(network, images)
+    chosen = _blocks(network, calls) if layers is None else named(network, calls, layers)
     maps = _layer_maps(network, images, pairs, chunk, chosen, _grad_cam, exact=layers is not None)
     maps[-1] = maps[-1].relu()
     stack = torch.cat([enlarge(_scale(m), images.shape[2:]) for m in maps], 1)
@@ -163,23 +159,6 @@ def principal_component(maps: Tensor) -> Tensor:
     return result.float()
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The last call of a module in a forward pass.
-
-    Attributes:
-        name: The module's.
-        module: The module.
-        output: Shape of its output.
-        layout: How feature maps lie in it: ``maps``, ``channels_last``, ``tokens``, or nothing.
-    """
-
-    name: str
-    module: nn.Module
-    output: tuple[int, ...]
-    layout: str
-
-
 def _cam(
     network: nn.Module,
     images: Tensor,
@@ -190,8 +169,8 @@ def _cam(
 ) -> Tensor:
     if not pairs:
         return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    calls = _trace(network, images)
-    chosen = [_last(network, images, calls)] if layer is None else _named(network, calls, [layer])
+    calls = trace(network, images)
+    chosen = [last(network, images, calls)] if layer is None else named(network, calls, [layer])
     (maps,) = _layer_maps(network, images, pairs, chunk, chosen, combine, exact=layer is not None)
     return enlarge(maps.relu(), images.shape[2:])
 
@@ -211,7 +190,7 @@ def _layer_maps(
     images: Tensor,
     pairs: Pairs,
     chunk: int,
-    layers: Sequence[_Call],
+    layers: Sequence[Call],
     combine: Combine,
     *,
     exact: bool,
@@ -219,13 +198,13 @@ def _layer_maps(
     """Maps of each layer at its own size, (P, 1, h, w)."""
     maps = [images.new_zeros((0,))] * len(layers)
     for one in plan(pairs, chunk):
-        with torch.enable_grad(), _outputs([c.module for c in layers], exact=exact) as outputs:
+        with torch.enable_grad(), outputs_of([c.module for c in layers], exact=exact) as outputs:
             logits = network(images[one.images])
             tensors = [outputs[call.module] for call in layers]
             for wanted, gradients in backward(logits, tensors, one.rounds):
                 for k, (call, tensor) in enumerate(zip(layers, tensors, strict=True)):
-                    a = _as_maps(network, tensor.detach().float(), call.layout)
-                    g = _as_maps(network, gradients[k], call.layout)
+                    a = as_maps(network, tensor.detach().float(), call.layout)
+                    g = as_maps(network, gradients[k], call.layout)
                     values = combine(a, g)
                     if not len(maps[k]):
                         maps[k] = values.new_zeros((len(pairs), *values.shape[1:]))
@@ -233,132 +212,7 @@ def _layer_maps(
     return maps
 
 
-@contextmanager
-def _outputs(modules: Sequence[nn.Module], *, exact: bool) -> Iterator[dict[nn.Module, Tensor]]:
-    """Catch modules' outputs, with a graph from there to the logits.
-
-    Args:
-        modules: The modules.
-        exact: Whether the outputs stay as they were when the network goes on to change them in
-            place.
-    """
-    caught: dict[nn.Module, Tensor] = {}
-
-    def catch(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-        # The graph may begin here: nothing before the first layer has to be kept for backward.
-        start = output if output.requires_grad else output.detach().requires_grad_()
-        passed = start.clone()
-        caught[module] = start if exact else passed
-        return passed
-
-    handles = [module.register_forward_hook(catch) for module in modules]
-    try:
-        yield caught
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _trace(network: nn.Module, images: Tensor) -> list[_Call]:
-    """The modules in the order in which they finish, found with one row."""
-    calls: dict[nn.Module, _Call] = {}
-    names = {module: name for name, module in network.named_modules() if name}
-
-    def note(module: nn.Module, _: Any, output: Any) -> None:
-        calls.pop(module, None)
-        shape = tuple(output.shape) if isinstance(output, Tensor) else ()
-        layout = _layout(network, shape, images.shape[2:])
-        calls[module] = _Call(names[module], module, shape, layout)
-
-    handles = [module.register_forward_hook(note) for module in names]
-    try:
-        with torch.no_grad():
-            network(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(calls.values())
-
-
-def _layout(network: nn.Module, shape: Sequence[int], size: Sequence[int]) -> str:
-    """How feature maps lie in an output of this shape, or nothing if it has none."""
-    if len(shape) == 4 and _has_shape(shape[2:], size):
-        return "maps"
-    if len(shape) == 4 and _has_shape(shape[1:3], size):
-        return "channels_last"
-    square = len(shape) == 3 and size[0] == size[1]
-    if square and count_prefix_tokens(network, shape[1]) is not None:
-        return "tokens"
-    return ""
-
-
-def _has_shape(grid: Sequence[int], size: Sequence[int]) -> bool:
-    """Whether a grid of more than one place could be the input, made smaller."""
-    (h, w), (height, width) = grid, size
-    return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) < width
-
-
-def _as_maps(network: nn.Module, output: Tensor, layout: str) -> Tensor:
-    """Feature maps (R, K, h, w)."""
-    if layout == "maps":
-        return output
-    if layout == "channels_last":
-        return output.permute(0, 3, 1, 2)
-    prefix = count_prefix_tokens(network, output.shape[1])
-    patches = output[:, prefix:].transpose(1, 2)
-    side = round(patches.shape[2] ** 0.5)
-    return patches.reshape(*patches.shape[:2], side, side)
-
-
-def _last(network: nn.Module, images: Tensor, calls: Sequence[_Call]) -> _Call:
-    """The last layer with a feature map.
-
-    Of a transformer it is the last layer normalisation whose patches still have a say: behind the
-    last attention only the class token counts.
-    """
-    spatial = [call for call in calls if call.layout]
-    if not spatial:
-        raise ModelError(
-            "no layer of this network has a feature map; use an attribution method that explains "
-            "pixels."
-        )
-    if spatial[-1].layout != "tokens":
-        return spatial[-1]
-    norms = [c for c in spatial if c.layout == "tokens" and "Norm" in type(c.module).__name__]
-    with torch.enable_grad(), _outputs([c.module for c in norms], exact=True) as outputs:
-        logits = network(images[:1])
-        tensors = [outputs[call.module] for call in norms]
-        gradients = torch.autograd.grad(logits.square().sum(), tensors, materialize_grads=True)
-    live = [
-        call
-        for call, gradient in zip(norms, gradients, strict=True)
-        if _as_maps(network, gradient, call.layout).any()
-    ]
-    if not live:
-        raise ModelError(
-            "no normalisation of patches has a say in this transformer's logits; name the layer."
-        )
-    return live[-1]
-
-
-def _named(network: nn.Module, calls: Sequence[_Call], names: Sequence[str]) -> list[_Call]:
-    """The calls of these modules, in the order of the forward pass."""
-    known = [name for name, _ in network.named_modules() if name]
-    called = {call.name: call for call in calls}
-    for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, list(called), n=5, cutoff=0.3)
-            hint = ", ".join(near or [call.name for call in calls if call.layout][-5:])
-            raise ConfigError(f"unknown layer {name!r}; did you mean one of: {hint}?")
-        if name not in called or not called[name].layout:
-            usable = ", ".join([call.name for call in calls if call.layout][-5:])
-            raise ConfigError(
-                f"layer {name!r} has no feature map; use one that has, such as: {usable}."
-            )
-    return [call for call in calls if call.name in names]
-
-
-def _blocks(network: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
+def _blocks(network: nn.Module, calls: Sequence[Call]) -> list[Call]:
     """Layers for MICRA-Net's maps in a network of any kind."""
     spatial = [call for call in calls if call.layout in ("maps", "channels_last")]
     starts = [k for k, call in enumerate(spatial) if isinstance(call.module, nn.Conv2d)]
@@ -369,7 +223,7 @@ def _blocks(network: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
         )
     if len(starts) <= _EVERY_LAYER_UP_TO:
         return _conv_blocks(spatial, starts)
-    last: dict[tuple[int, ...], _Call] = {}
+    last: dict[tuple[int, ...], Call] = {}
     for call in spatial:
         grid = call.output[2:] if call.layout == "maps" else call.output[1:3]
         last.pop(grid, None)
@@ -377,7 +231,7 @@ def _blocks(network: nn.Module, calls: Sequence[_Call]) -> list[_Call]:
     return list(last.values())
 
 
-def _conv_blocks(spatial: Sequence[_Call], starts: Sequence[int]) -> list[_Call]:
+def _conv_blocks(spatial: Sequence[Call], starts: Sequence[int]) -> list[Call]:
     """Each convolution with its normalisation and activation: what keeps its output's shape."""
     blocks = []
     for start, stop in zip(starts, [*starts[1:], len(spatial)], strict=True):

@@ -1,6 +1,7 @@
 """The committee at work: from a block of stored images to one certified map per pair."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from dollmaker.attribute import consensus, noise, quadrature
 from dollmaker.attribute.baselines import SHARED, make_baseline
 from dollmaker.attribute.consensus import Consensus
+from dollmaker.attribute.features import features, strength
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import forward
 from dollmaker.attribute.memory import Chunk, fitting_rows
@@ -81,6 +83,16 @@ class Committee:
             ids: Their image ids.
             pairs: (image, output) numbers, at least one.
         """
+        refined = self._explain(images, ids, pairs)
+        if not self.options["fuse"]:
+            return refined
+        weights = torch.stack(
+            [self._strength(number, images) for number in range(len(self.members))]
+        )
+        rows = weights.mean(0)[[image for image, _ in pairs]]
+        return replace(refined, consensus=consensus.fuse(refined.consensus, rows))
+
+    def _explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
         if self.options["method"] != "integrated_gradients":
             return self._by_method(images, ids, pairs)
         adaptive = self.options["adaptive"]
@@ -92,6 +104,12 @@ class Committee:
             stop = Stop(criterion="none", target=0.0)
         paths = [self._paths(number, images, ids) for number in range(len(self.members))]
         return refine(paths, pairs, levels, stop, self._summarize)
+
+    def _strength(self, number: int, images: Tensor) -> Tensor:
+        """How strong a member's features are, (B, size, size) in [0, 1]."""
+        member = self.members[number]
+        found = features(member.network, member.prepare(images), side=self.options["side"])
+        return consensus.resize(strength(found), self._size)
 
     def _by_method(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
         maps = []

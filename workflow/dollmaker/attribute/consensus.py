@@ -94,6 +94,17 @@ def agree(members: Sequence[Tensor]) -> Consensus:
     )
 
 
+def fuse(consensus: Consensus, weights: Tensor) -> Consensus:
+    """Multiply maps place by place with weights (P, H, W) in [0, 1] (ExplainSeg's fusion)."""
+    fused = consensus.maps.double() * weights.double()
+    largest = fused.abs().amax((1, 2)) if len(fused) else fused.new_zeros(0)
+    return Consensus(
+        maps=_divide(fused, largest[:, None, None]).float(),
+        scale=(consensus.scale.double() * largest).float(),
+        agreement=consensus.agreement,
+    )
+
+
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine between maps (P, H, W), pair by pair, float32 (P,); 0 where one is 0."""
     a, b = a.double().flatten(1), b.double().flatten(1)

@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute import attention, cams, deep_lift, gradients, occlusion, rectifiers
+from dollmaker.attribute import (
+    attention,
+    cams,
+    cutters,
+    deep_lift,
+    gradients,
+    occlusion,
+    rectifiers,
+)
 from dollmaker.attribute.passes import Pairs
 from dollmaker.errors import ConfigError, unknown
 
@@ -41,6 +49,9 @@ METHODS: dict[str, Method] = {
     "layer_cam": Method(call=cams.layer_cam, options=("layer",)),
     "multi_layer_cam": Method(call=cams.multi_layer_cam, options=("layers",)),
     "attention_rollout": Method(call=attention.attention_rollout),
+    "tokencut": Method(call=cutters.tokencut, options=("side",)),
+    "maskcut": Method(call=cutters.maskcut, options=("side", "masks")),
+    "found": Method(call=cutters.found, options=("side",)),
 }
 
 

@@ -1,43 +1,82 @@
-"""``dollmaker bench attribute``."""
+"""``dollmaker bench attribute`` and ``dollmaker bench binarize``."""
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
-    parser.add_argument("what", choices=["attribute"], help="what to measure")
-    parser.add_argument(
-        "--architecture", default="densenet121", help="untrained network (default densenet121)"
-    )
-    parser.add_argument("--member", type=Path, help="folder of a trained member, instead")
-    parser.add_argument("--shard", type=Path, help="image shard to take the member's images from")
+    parser.add_argument("what", choices=["attribute", "binarize"], help="what to measure")
     parser.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
-    parser.add_argument("--findings", type=int, default=5, help="findings an image (default 5)")
     parser.add_argument("--images", type=int, default=8, help="images (default 8)")
-    parser.add_argument("--nodes", type=int, default=50, help="nodes of Captum (default 50)")
-    parser.add_argument(
-        "--reference", type=int, default=512, help="nodes of the reference map (default 512)"
-    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds, medians are taken (5)")
-    parser.add_argument("--chunk", type=int, help="rows of a pass (default: measured)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "tf32", "bf16"])
-    parser.add_argument("--compile", action="store_true", help="use torch.compile for ours")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    # No defaults here: what is not given is not in the arguments, and what is given to a benchmark
+    # that has no use for it can be refused.
+    group = parser.add_argument_group("attribute", argument_default=argparse.SUPPRESS)
+    group.add_argument("--architecture", help="untrained network (default densenet121)")
+    group.add_argument("--member", type=Path, help="folder of a trained member, instead")
+    group.add_argument("--shard", type=Path, help="image shard to take the member's images from")
+    group.add_argument("--findings", type=int, help="findings an image (default 5)")
+    group.add_argument("--nodes", type=int, help="nodes of Captum (default 50)")
+    group.add_argument("--reference", type=int, help="nodes of the reference map (default 512)")
+    group.add_argument("--chunk", type=int, help="rows of a pass (default: measured)")
+    group.add_argument("--device", choices=["auto", "cpu", "cuda"], help="(default auto)")
+    group.add_argument(
+        "--precision", choices=["fp32", "tf32", "bf16"], help="of ours (default fp32)"
+    )
+    group.add_argument("--compile", action="store_true", help="use torch.compile for ours")
+
+
+_ATTRIBUTE: dict[str, Any] = {
+    "architecture": "densenet121",
+    "member": None,
+    "shard": None,
+    "findings": 5,
+    "nodes": 50,
+    "reference": 512,
+    "chunk": None,
+    "device": "auto",
+    "precision": "fp32",
+    "compile": False,
+}
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Measure and print a table."""
-    from dollmaker.bench.attribute import Setting, measure
-    from dollmaker.bench.subject import make_subject
-    from dollmaker.bench.table import print_table
     from dollmaker.errors import ConfigError
     from dollmaker.files import write_json
 
     for key in ("size", "findings", "images", "nodes", "reference", "rounds"):
-        if getattr(arguments, key) < 1:
+        if getattr(arguments, key, 1) < 1:
             raise ConfigError(f"--{key} is {getattr(arguments, key)}; give a positive number.")
+    given = [key for key in _ATTRIBUTE if key in arguments]
+    if arguments.what == "binarize":
+        if given:
+            raise ConfigError(f"bench binarize has no use for --{given[0]}; leave it out.")
+        results = _binarize(arguments)
+    else:
+        defaults = {key: value for key, value in _ATTRIBUTE.items() if key not in given}
+        results = _attribute(argparse.Namespace(**{**vars(arguments), **defaults}))
+    if arguments.json:
+        write_json(arguments.json, results)
+
+
+def _binarize(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench.binarize import measure, print_speeds
+
+    results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
+    print_speeds(results)
+    return results
+
+
+def _attribute(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench.attribute import Setting, measure
+    from dollmaker.bench.subject import make_subject
+    from dollmaker.bench.table import print_table
+    from dollmaker.errors import ConfigError
+
     if arguments.images < 2:
         raise ConfigError("--images is 1; give at least 2, one to tune on and one to measure.")
     subject = make_subject(
@@ -59,5 +98,4 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     )
     results = measure(subject, setting)
     print_table(results)
-    if arguments.json:
-        write_json(arguments.json, results)
+    return results

@@ -1,10 +1,12 @@
 """What a step of binarize takes and returns."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+from dollmaker.binarize.label_free import Cut
 
 BACKGROUND, FOREGROUND, IGNORE = 0, 1, 255
 
@@ -21,6 +23,7 @@ class Pair:
         mask: uint8 (H, W) of 0, 1, 255 (ignore), or ``None`` before the first threshold.
         threshold: Where the map was cut; NaN before that.
         kept: False when a gate let the pair go; its mask is then empty.
+        cuts: Criterion -> where the maps of the pair's finding are cut (``label_free``).
     """
 
     map: npt.NDArray[np.float32]
@@ -30,6 +33,7 @@ class Pair:
     mask: npt.NDArray[np.uint8] | None = None
     threshold: float = float("nan")
     kept: bool = True
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
 
 
 Step = Callable[..., Pair]

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 
 from dollmaker import provenance
+from dollmaker.binarize.choice import cuts_of, read_thresholds
 from dollmaker.binarize.pair import FOREGROUND, Pair
-from dollmaker.binarize.quality import quality
+from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import make_chain
 from dollmaker.errors import ArtifactError, ConfigError, unknown
 from dollmaker.files import sha256_file
@@ -17,7 +18,12 @@ _BLOCK = 64
 
 
 def binarize_shard(
-    config: dict[str, Any], images_file: Path, relevance_file: Path, recipe: str, output: Path
+    config: dict[str, Any],
+    images_file: Path,
+    relevance_file: Path,
+    recipe: str,
+    output: Path,
+    thresholds: Path | None = None,
 ) -> None:
     """Write the mask shard of one relevance shard.
 
@@ -27,18 +33,23 @@ def binarize_shard(
         relevance_file: The relevance shard.
         recipe: Name of the recipe.
         output: The mask shard to write.
+        thresholds: Table of thresholds chosen without truth, for the step label_free.
     """
     if recipe not in config["recipes"]:
         raise ConfigError(unknown("recipe", recipe, config["recipes"]))
     steps = config["recipes"][recipe]["binarize"]
     chain = make_chain(steps)
+    cuts = read_thresholds(thresholds) if thresholds else {}
     with Shard(relevance_file, "relevance") as source, Shard(images_file, "images") as images:
         rows = {image_id: row for row, image_id in enumerate(images.table()["image_id"])}
         table = source.table()
         header = provenance.header(
             "binarize",
             {"recipe": recipe, "steps": steps},
-            inputs={"relevance": sha256_file(relevance_file)},
+            inputs={
+                "relevance": sha256_file(relevance_file),
+                **({"thresholds": sha256_file(thresholds)} if thresholds else {}),
+            },
         )
         with create_shard(output, "masks", header) as writer:
             for start in range(0, max(len(source), 1), _BLOCK):
@@ -56,6 +67,7 @@ def binarize_shard(
                         image=images.read("image", rows[table["image_id"][i]]),
                         label=int(table["label"][i]),
                         probability=float(table["probability"][i]),
+                        cuts=cuts_of(cuts, table["finding"][i]),
                     )
                     pairs.append(chain(pair))
                 part = {name: column[start:stop] for name, column in table.items()}
@@ -67,12 +79,14 @@ def binarize_shard(
 
 
 def _rows(table: dict[str, Any], pairs: list[Pair]) -> dict[str, Any]:
+    stabilities = [stability(pair.map, pair.threshold) for pair in pairs]
     areas = [float(np.mean(np.asarray(pair.mask) == FOREGROUND)) for pair in pairs]
     qualities = [
         quality(
             agreement=float(table["agreement"][i]),
             completeness=float(table["completeness"][i]),
             probability=pair.probability,
+            stability=stabilities[i],
             area=areas[i],
         )
         for i, pair in enumerate(pairs)
@@ -84,5 +98,6 @@ def _rows(table: dict[str, Any], pairs: list[Pair]) -> dict[str, Any]:
         "quality": np.array(qualities, np.float32),
         "agreement": table["agreement"],
         "completeness": table["completeness"],
+        "stability": np.array(stabilities, np.float32),
         "kept": np.array([pair.kept for pair in pairs], np.bool_),
     }

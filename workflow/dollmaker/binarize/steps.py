@@ -8,18 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from dollmaker.binarize.clean import clean, dense_crf
+from dollmaker.binarize.clean import clean
+from dollmaker.binarize.crf import dense_crf
+from dollmaker.binarize.morphology import morphology
+from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair, Step
-from dollmaker.binarize.thresholds import fraction_of_maximum, gate, otsu, quantile, two_threshold
+from dollmaker.binarize.thresholds import (
+    fraction_of_maximum,
+    gate,
+    label_free,
+    otsu,
+    quantile,
+    two_threshold,
+)
 from dollmaker.errors import ConfigError, unknown
 
 #: Every step by name. A new one is a function and a line here.
 STEPS: dict[str, Step] = {
     "gate": gate,
     "otsu": otsu,
+    "label_free": label_free,
     "quantile": quantile,
     "fraction_of_maximum": fraction_of_maximum,
     "two_threshold": two_threshold,
+    "morphology": morphology,
+    "ncut": ncut,
     "clean": clean,
     "dense_crf": dense_crf,
 }

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from dollmaker.binarize.label_free import CRITERIA, level
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair
-from dollmaker.errors import ConfigError
+from dollmaker.errors import ConfigError, unknown
 
 
 def gate(pair: Pair, *, labels: Sequence[int] = (1,), min_probability: float = 0.0) -> Pair:
@@ -56,6 +57,26 @@ def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.
     mask[pair.map <= low] = BACKGROUND
     mask[pair.map > high] = FOREGROUND
     return replace(pair, mask=mask, threshold=high)
+
+
+def label_free(pair: Pair, *, criterion: str = "stability") -> Pair:
+    """The threshold that was chosen for the finding without truth.
+
+    Args:
+        pair: A pair whose maps have a sample (see :mod:`dollmaker.binarize.label_free`).
+        criterion: ``stability``, ``agreement`` or ``separability``.
+    """
+    if criterion not in CRITERIA:
+        raise ConfigError(unknown("criterion of label_free", criterion, CRITERIA))
+    cut = pair.cuts.get(criterion)
+    if cut is None:
+        raise ConfigError(
+            "step label_free has no threshold for this finding; give binarize the table of "
+            "dollmaker thresholds."
+        )
+    if pair.map.max() <= pair.map.min():
+        return _cut(pair, float("inf"))
+    return _cut(pair, level(pair.map, cut))
 
 
 def _cut(pair: Pair, threshold: float) -> Pair:

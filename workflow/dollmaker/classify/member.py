@@ -28,6 +28,7 @@ class Member:
         findings: Names of the logits, in order.
         input: What the network expects.
         sha256: Checksum of the weights.
+        architecture: Name of the network, see :func:`create_network`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Member:
     findings: list[str]
     input: Input
     sha256: str
+    architecture: str = ""
 
     def prepare(self, images: Tensor) -> Tensor:
         """Stored images, uint8 (B, C, H, W), to the network's input."""
@@ -97,4 +99,5 @@ def load_member(folder: Path, device: torch.device) -> Member:
         findings=list(description["findings"]),
         input=spec,
         sha256=description["sha256"],
+        architecture=description["architecture"],
     )

@@ -1,9 +1,10 @@
-"""Classifier networks by name, from torchvision and timm. Nothing is ever downloaded."""
+"""Classifier networks by name: torchvision's, timm's and our own. Nothing is ever downloaded."""
 
 from typing import Any
 
 from torch import nn
 
+from dollmaker.classify.micranet import MicraNet
 from dollmaker.errors import ModelError
 
 
@@ -13,8 +14,9 @@ def create_network(
     """Make an untrained classifier.
 
     Args:
-        architecture: A torchvision or timm name; ``torchvision:NAME`` or ``timm:NAME`` insists on
-            one of them, a bare name is looked up in this order.
+        architecture: A torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
+            ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up
+            here first, then in this order.
         outputs: Number of logits.
         channels: 1 or 3 input channels.
         size: Side of the input in pixels (transformers need to know).
@@ -26,10 +28,13 @@ def create_network(
         ModelError: If neither library knows the name.
     """
     library, _, name = architecture.rpartition(":")
-    if library not in ("", "timm", "torchvision"):
+    if library not in ("", "timm", "torchvision", "dollmaker"):
         raise ModelError(
-            f"unknown library {library!r} in {architecture!r}; use timm: or torchvision:."
+            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision: or "
+            "dollmaker:."
         )
+    if library in ("", "dollmaker") and name == "micranet":
+        return MicraNet(outputs=outputs, channels=channels), "dollmaker:micranet"
     if library in ("", "torchvision"):
         import torchvision
 

@@ -38,6 +38,12 @@ def member_input(config: dict[str, Any]) -> Input:
     )
 
 
+def member_options(member: dict[str, Any]) -> dict[str, Any]:
+    """What a member changes in section ``classify``."""
+    own = {key: member[key] for key in ("optimizer", "epochs", "learning_rate")}
+    return {key: value for key, value in own.items() if value is not None}
+
+
 def train_member(
     config: dict[str, Any],
     index_file: Path,
@@ -57,6 +63,7 @@ def train_member(
     if name not in options["members"]:
         raise ConfigError(unknown("member", name, options["members"]))
     mine = options["members"][name]
+    options = {**options, **member_options(mine)}
     device = devices.choose(config["device"])
     seed = config["seed"] * 1000 + mine["seed"]
     index, findings = read_index(index_file)
@@ -103,18 +110,19 @@ def train_member(
         "classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs
     )
     work = work_folder(output, provenance.digest([header, spec.__dict__, architecture]))
-    fit(
-        module,
-        loader,
-        epochs=options["epochs"],
-        seed=seed,
-        device=device,
-        precision=options["precision"],
-        work=work,
-        label=f"classify {name}",
-    )
-    network.load_state_dict(module.best)
-    network.to(device)
+    if options["epochs"]:
+        fit(
+            module,
+            loader,
+            epochs=options["epochs"],
+            seed=seed,
+            device=device,
+            precision=options["precision"],
+            work=work,
+            label=f"classify {name}",
+        )
+        network.load_state_dict(module.best)
+        network.to(device)
     held_out = index.filter(pl.col("split") != "train")
     probabilities = predict(member, held_out, images, device)
     with atomic_path(output) as folder:

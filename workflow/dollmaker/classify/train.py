@@ -14,6 +14,9 @@ from dollmaker.weights import freeze_batch_norm
 
 Probabilities = npt.NDArray[np.float32]
 
+#: Epochs after which SGD's learning rate falls to a tenth (ExplainSeg).
+_SGD_EPOCHS = 50
+
 
 def positive_weights(values: Probabilities, weights: Probabilities, cap: float = 10.0) -> Tensor:
     """Weight of the positives of each finding: negatives / positives, within 1..cap."""
@@ -46,7 +49,7 @@ class ClassifierTraining(lightning.LightningModule):
         prepare: Stored images to the network's input.
         positive: Weight of positives, or ``None``.
         validate: Maps the network to its validation macro AUROC (NaN if there is none).
-        options: The section ``classify``.
+        options: The section ``classify``, with what the member changes.
         trainable: Prefix of the parameters that are trained; "" for all.
         steps: Steps of the whole schedule.
     """
@@ -116,14 +119,15 @@ class ClassifierTraining(lightning.LightningModule):
             self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a one-cycle schedule over all steps."""
+        """AdamW or Adam with a one-cycle schedule over all steps, or ExplainSeg's SGD."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            parameters,
-            lr=self._options["learning_rate"],
-            weight_decay=self._options["weight_decay"],
-            fused=True,
-        )
+        rate, decay = self._options["learning_rate"], self._options["weight_decay"]
+        if self._options["optimizer"] == "sgd":
+            sgd = torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
+            steps = torch.optim.lr_scheduler.StepLR(sgd, _SGD_EPOCHS, 0.1)
+            return {"optimizer": sgd, "lr_scheduler": {"scheduler": steps, "interval": "epoch"}}
+        kind = torch.optim.Adam if self._options["optimizer"] == "adam" else torch.optim.AdamW
+        optimizer = kind(parameters, lr=rate, weight_decay=decay, fused=True)
         schedule = one_cycle(optimizer, self._steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -9,7 +9,6 @@ from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.masks import score_pairs, summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.evaluate.truth import load_truth
-from dollmaker.files import atomic_path
 from dollmaker.findings import localized
 from dollmaker.prepare.stage import read_index
 
@@ -37,7 +36,7 @@ def evaluate(
         relevance: Folder with a folder of relevance shards per recipe.
         masks: Folder with a folder of mask shards per recipe.
         tasks: Folders ``tasks/{task}/{init}-{tuning}``.
-        output: Folder to write: classifiers, pairs, masks, tasks and differences (Parquet).
+        output: Folder for classifiers, pairs, masks, tasks and differences (Parquet).
 
     Raises:
         ArtifactError: If a file of an earlier stage is missing or damaged.
@@ -58,7 +57,5 @@ def evaluate(
     }
     header = provenance.header("evaluate", config["evaluate"], seed=seed)
     header["targets"] = truth.targets if truth is not None else []
-    with atomic_path(output) as part:
-        part.mkdir()
-        for name, table in results.items():
-            tables.write(table, part / f"{name}.parquet", header)
+    for name, table in results.items():
+        tables.write(table, output / f"{name}.parquet", header)

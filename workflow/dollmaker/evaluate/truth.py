@@ -1,10 +1,12 @@
-"""True masks, for scores only. Two forms: CheXlocalize's JSON files and PNG files."""
+"""True masks, for scores only. Three forms: CheXlocalize's JSON, PNG files, and NIH's boxes."""
 
+import csv
 import io
 import json
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,9 @@ Row = Mapping[str, Any]
 
 #: CheXpert's name -> CheXlocalize's (Saporta et al. 2022).
 _ALIASES = {"Lung Opacity": "Airspace Opacity"}
+
+#: BBox_List_2017.csv's name -> that of Data_Entry_2017.
+_BOX_ALIASES = {"Infiltrate": "Infiltration"}
 
 
 class Truth(Protocol):
@@ -70,8 +75,15 @@ def load_truth(config: Mapping[str, Any], data_root: Path, findings: Iterable[st
     if options["kind"] == "chexlocalize":
         files = [inside(data_root, name) for name in options["files"]]
         return Chexlocalize(files, findings)
+    if options["kind"] == "boxes":
+        return Boxes(inside(data_root, options["file"]), options["space"])
     return MaskFiles(
-        inside(data_root, options["folder"]), options["targets"], config["prepare"]["max_pixels"]
+        inside(data_root, options["folder"]),
+        options["targets"],
+        config["prepare"]["max_pixels"],
+        bits=options["encoding"] == "bits",
+        findings=options["findings"],
+        when_labelled=options["when_labelled"],
     )
 
 
@@ -142,32 +154,117 @@ def _decode(code: Any, row: Row, finding: str) -> Mask:
         raise DataError(f"{where}: {error}") from None
 
 
+class Boxes:
+    """``BBox_List_2017.csv`` of ChestX-ray14: rectangles around findings, drawn on 1024 pixels.
+
+    The boxes of a finding in an image are its truth; of an image's other findings, and of images
+    without a box, nothing is known.
+
+    Args:
+        file: The table. Its header row is irregular, so columns are taken by their place: image,
+            finding, left, top, width, height.
+        space: Side of the square that the boxes were drawn on; they are scaled from there to the
+            image's own size.
+    """
+
+    #: The one area: the rectangles.
+    TARGET = "box"
+
+    def __init__(self, file: Path, space: int) -> None:
+        self.targets = [self.TARGET]
+        self._space = space
+        self._boxes: dict[tuple[str, str], list[tuple[float, ...]]] = {}
+        try:
+            rows = list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
+        except FileNotFoundError:
+            raise DataError(
+                f"truth file {file} does not exist; correct truth.file or data_root."
+            ) from None
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"truth file {file} is not CSV ({error}); download it again.") from None
+        for line, row in enumerate(rows[1:], start=2):
+            if not any(row):
+                continue
+            try:
+                box = tuple(float(text) for text in row[2:6])
+            except ValueError:
+                box = ()
+            if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+                raise DataError(
+                    f"truth file {file} line {line}: no image, finding, left, top, width and "
+                    "height; correct the line."
+                )
+            finding = _BOX_ALIASES.get(row[1].strip(), row[1].strip())
+            self._boxes.setdefault((PurePosixPath(row[0].strip()).stem, finding), []).append(box)
+
+    def mask(self, row: Row, finding: str, target: str) -> Mask | None:
+        """See :meth:`Truth.mask`."""
+        boxes = self._boxes.get((PurePosixPath(row["path"]).stem, finding))
+        if boxes is None:
+            return None
+        width, height = row["width"], row["height"]
+        area = np.zeros((height, width), dtype=bool)
+        for left, top, wide, high in boxes:
+            across = _pixels(left, wide, width / self._space, width)
+            area[_pixels(top, high, height / self._space, height), across] = True
+        return area
+
+
+def _pixels(start: float, length: float, scale: float, side: int) -> slice:
+    """A box's side in pixels of the image, at least one, inside the image."""
+    first = min(max(round(start * scale), 0), side - 1)
+    return slice(first, max(first + 1, min(round((start + length) * scale), side)))
+
+
 class MaskFiles:
-    """PNG files with one pixel value per area, named in the index column ``mask``.
+    """PNG files with one pixel value or bit per area, named in the index column ``mask``.
 
     The truth of each finding whose label is 1 is the target's area; nothing is known of others.
 
     Args:
         folder: Folder of the files.
-        targets: Name -> pixel values that belong to it.
+        targets: Name -> pixel values, or bit values, that belong to it.
         max_pixels: Larger files are refused.
+        bits: A pixel holds a sum of bits (8 or 16 of them), not one value.
+        findings: The findings whose truth the masks are; ``None`` means all.
+        when_labelled: Only where the finding's label is 1; else in every image that has a mask,
+            an empty area being known as empty.
     """
 
-    def __init__(self, folder: Path, targets: Mapping[str, Sequence[int]], max_pixels: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        targets: Mapping[str, Sequence[int]],
+        max_pixels: int,
+        *,
+        bits: bool = False,
+        findings: Sequence[str] | None = None,
+        when_labelled: bool = True,
+    ) -> None:
         if not folder.is_dir():
             raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
         self.targets = list(targets)
         self._values = {name: np.array(values) for name, values in targets.items()}
         self._folder = folder
         self._max_pixels = max_pixels
+        self._bits = bits
+        self._findings = findings
+        self._when_labelled = when_labelled
         self._last: tuple[str, npt.NDArray[Any]] | None = None
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
-        if row.get("mask") is None or row.get(finding) != PRESENT:
+        if row.get("mask") is None:
+            return None
+        if self._findings is not None and finding not in self._findings:
+            return None
+        if self._when_labelled and row.get(finding) != PRESENT:
             return None
         if self._last is None or self._last[0] != row["image_id"]:
             self._last = (row["image_id"], self._read(row))
+        if self._bits:
+            wanted = int(np.bitwise_or.reduce(self._values[target]))
+            return np.asarray(self._last[1].astype(np.int64) & wanted != 0)
         return np.isin(self._last[1], self._values[target])
 
     def _read(self, row: Row) -> npt.NDArray[Any]:

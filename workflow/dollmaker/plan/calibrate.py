@@ -9,6 +9,7 @@ import torch
 
 from dollmaker import pipeline
 from dollmaker.adapt.tuning import Tuning
+from dollmaker.catalogue import committee
 from dollmaker.errors import ModelError
 from dollmaker.plan import maps, training
 from dollmaker.plan.clock import Budget, Rate, say
@@ -143,8 +144,9 @@ def _attribute(
     found = {}
     for name in recipes:
         say(f"attribute {name}")
+        experts = [member for member in members if member.name in committee(config, name)]
         found[name] = maps.attribution(
-            config, name, members, material, device, seconds / len(recipes)
+            config, name, experts, material, device, seconds / len(recipes)
         )
     return trained, found
 

@@ -18,7 +18,7 @@ from dollmaker.adapt.train import overlap, train_run
 from dollmaker.adapt.tuning import Tuning
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.networks import head_name
-from dollmaker.classify.stage import predict
+from dollmaker.classify.stage import member_options, predict
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import DataError
 from dollmaker.inputs import Input
@@ -119,7 +119,8 @@ def classifier(
     Raises:
         ModelError: If there is no such network.
     """
-    section, findings = config["classify"], material.findings
+    section = {**config["classify"], **member_options(options)}
+    findings = material.findings
     member, _ = untrained_member(config, "plan", options, findings, device)
     network = member.network
     image, _, _ = measure_each(

@@ -1,20 +1,21 @@
-"""``dollmaker prepare-list``, ``prepare-decode`` and ``prepare-index``."""
+"""``dollmaker prepare-convert``, ``prepare-list``, ``prepare-decode`` and ``prepare-index``."""
 
 import argparse
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    """Declare the options of one of the three commands."""
+    """Declare the options of one of the four commands."""
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    parser.add_argument("--output", type=Path, required=True, help="file or folder to write")
     if name != "prepare-index":
         parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")
-    if name != "prepare-list":
+    if name in ("prepare-decode", "prepare-index"):
         parser.add_argument("--plan", type=Path, required=True, help="plan made by prepare-list")
     if name == "prepare-decode":
         parser.add_argument("--shard", required=True, help="shard to decode, e.g. 0000")
         parser.add_argument("--rows", type=Path, required=True, help="table of rows to write")
+    if name in ("prepare-convert", "prepare-decode"):
         parser.add_argument("--workers", type=int, default=1, help="threads")
     if name == "prepare-index":
         parser.add_argument(
@@ -24,12 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
-    """Run one of the three commands."""
+    """Run one of the four commands."""
     from dollmaker import config
-    from dollmaker.prepare import stage
+    from dollmaker.prepare import convert, stage
 
     settings = config.load(arguments.config)
-    if name == "prepare-list":
+    if name == "prepare-convert":
+        convert.convert(settings, arguments.data_root, arguments.output, arguments.workers)
+    elif name == "prepare-list":
         stage.list_images(settings, arguments.data_root, arguments.output)
     elif name == "prepare-decode":
         stage.decode_shard(

@@ -38,8 +38,34 @@ class Decoded:
 def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -> Decoded:
     """Decode a file and fit it into the square.
 
+    Raises:
+        DataError: With the reason why the image cannot be used.
+    """
+    plain, data = read_picture(path, mode="L" if channels == 1 else "RGB", max_pixels=max_pixels)
+    pixels = np.asarray(fit_image(plain, size, fit), dtype=np.uint8)
+    pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
+    return Decoded(
+        pixels=np.ascontiguousarray(pixels),
+        width=plain.width,
+        height=plain.height,
+        sha256=hashlib.sha256(data).hexdigest(),
+        mean=ImageStat.Stat(plain).mean,
+    )
+
+
+def read_picture(path: Path, *, mode: str | None, max_pixels: int) -> tuple[Image.Image, bytes]:
+    """Decode a file at its own size.
+
     Rotation by EXIF is applied, transparency is laid on black, palettes and CMYK become RGB;
     images deeper than 8 bits are scaled from their own range to 0..255.
+
+    Args:
+        path: The file.
+        mode: ``L`` (grey) or ``RGB``; ``None`` keeps grey images grey, all others become RGB.
+        max_pixels: Larger images are refused before they are decoded.
+
+    Returns:
+        The picture and the bytes of the file.
 
     Raises:
         DataError: With the reason why the image cannot be used.
@@ -60,20 +86,13 @@ def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -
                     raise DataError("holds several frames")
                 image.load()
                 upright = ImageOps.exif_transpose(image)
-                plain = _to_mode(upright, "L" if channels == 1 else "RGB")
+                grey = image.mode in {"1", "L", "LA", *_DEEP}
+                plain = _to_mode(upright, mode or ("L" if grey else "RGB"))
     except DataError:
         raise
     except Exception as error:  # decoders raise anything on hostile bytes
         raise DataError(f"not a readable image ({type(error).__name__}: {error})") from None
-    pixels = np.asarray(fit_image(plain, size, fit), dtype=np.uint8)
-    pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
-    return Decoded(
-        pixels=np.ascontiguousarray(pixels),
-        width=plain.width,
-        height=plain.height,
-        sha256=hashlib.sha256(data).hexdigest(),
-        mean=ImageStat.Stat(plain).mean,
-    )
+    return plain, data
 
 
 def _to_mode(image: Image.Image, mode: str) -> Image.Image:

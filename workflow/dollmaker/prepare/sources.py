@@ -1,5 +1,8 @@
 """Sources: where images and labels come from. Each returns one plan of the data set.
 
+Sources that are no folder of pictures (patches, msd, jsrt) were converted to one before, see
+:mod:`dollmaker.prepare.convert`, and are read from there as a table.
+
 A plan has one row per image: ``image_id``, ``path`` (relative to the data root), ``patient_id``,
 ``split``, ``view``, ``mask`` (file of the true mask, or null), and an int8 column per finding
 (1, 0, -1, null = not mentioned).
@@ -13,12 +16,15 @@ import polars as pl
 
 from dollmaker import findings, tables
 from dollmaker.errors import ConfigError, DataError
+from dollmaker.files import inside
+from dollmaker.prepare.columns import filled, identifier, labels
+from dollmaker.prepare.convert import CONVERTED, converted_findings
+from dollmaker.prepare.nih import read_nih
 from dollmaker.prepare.splits import assign
 
 Plan = tuple[pl.DataFrame, list[str]]
 
 _COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
-_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
 
 
 def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
@@ -34,15 +40,58 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
     Raises:
         DataError: If the folder or a table is not as described.
     """
-    if not data_root.is_dir():
-        raise DataError(
-            f"data folder {data_root} does not exist; set data_root to an existing folder."
-        )
     kind = config["source"]["kind"]
+    if not data_root.is_dir():
+        remedy = "set data_root to an existing folder."
+        if kind in CONVERTED:
+            remedy = "convert the source first (rule convert_source)."
+        raise DataError(f"data folder {data_root} does not exist; {remedy}")
     plan, names = _SOURCES[kind](config, data_root)
     if plan.is_empty():
-        raise DataError("the source lists no images; check source.chexpert.views and the table.")
+        raise DataError("the source lists no images; check its views and the table.")
+    plan = _hold_out(_named_masks(plan, config, data_root), config)
     return plan.select(*_COLUMNS, *names), names
+
+
+def _named_masks(plan: pl.DataFrame, config: dict[str, Any], data_root: Path) -> pl.DataFrame:
+    """With ``truth.column`` null a mask is called as its image, and where there is none is none."""
+    truth = config.get("truth")
+    if not truth or truth["kind"] != "masks" or truth["column"]:
+        return plan
+    folder = inside(data_root, truth["folder"])
+    if not folder.is_dir():
+        raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
+    there = {path.name for path in folder.iterdir()}
+    names = [f"{PurePosixPath(path).stem}.png" for path in plan["path"]]
+    masks = [name if name in there else None for name in names]
+    if not any(masks):
+        raise DataError(
+            f"mask folder {folder} has no file for any image, e.g. {names[0]!r}; call masks as "
+            "their images or name truth.column."
+        )
+    return plan.with_columns(pl.Series("mask", masks, dtype=pl.String))
+
+
+def _hold_out(plan: pl.DataFrame, config: dict[str, Any]) -> pl.DataFrame:
+    """With ``prepare.hold_out_truth`` every patient with a true mask is in test."""
+    if not config["prepare"]["hold_out_truth"]:
+        return plan
+    if plan["mask"].null_count() == len(plan):
+        raise ConfigError(
+            "prepare.hold_out_truth needs truth of kind masks with a mask of some image; describe "
+            "truth or remove it."
+        )
+    scored = plan.filter(pl.col("mask").is_not_null())["patient_id"].unique()
+    held = plan.with_columns(
+        split=pl.when(pl.col("patient_id").is_in(scored.implode()))
+        .then(pl.lit("test"))
+        .otherwise("split")
+    )
+    if not (held["split"] == "train").any():
+        raise DataError(
+            "prepare.hold_out_truth leaves no patient to train, each has a true mask; remove it."
+        )
+    return held
 
 
 def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
@@ -60,7 +109,7 @@ def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
         table = table.filter(
             pl.col("Frontal/Lateral").str.to_lowercase().is_in(list(options["views"]))
         )
-        paths = [_below(folder, value) for value in _filled(table, "Path", file)]
+        paths = [_below(folder, value) for value in filled(table, "Path", file)]
         patients = [_part(path, "patient") for path in paths]
         splits = ["test"] * len(paths)
         if name == "train":
@@ -74,7 +123,7 @@ def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
                     "split": splits,
                     "view": table["Frontal/Lateral"].str.to_lowercase(),
                     "mask": pl.Series([None] * len(paths), dtype=pl.String),
-                    **{f: _labels(table, f, file) for f in findings.CHEXPERT},
+                    **{f: labels(table, f, file) for f in findings.CHEXPERT},
                 }
             )
         )
@@ -105,7 +154,25 @@ def _chexpert_id(path: str) -> str:
 
 def _table(config: dict[str, Any], data_root: Path) -> Plan:
     """Any CSV or Parquet file and a folder of images."""
-    options, prepare, truth = config["source"]["table"], config["prepare"], config.get("truth")
+    return _read_table(config, config["source"]["table"], data_root)
+
+
+def _converted(config: dict[str, Any], data_root: Path) -> Plan:
+    """What :func:`dollmaker.prepare.convert.convert` wrote."""
+    options = {
+        "file": "labels.csv",
+        "images": "images",
+        "image_column": "image",
+        "patient_column": "patient",
+        "label_column": None,
+        "finding_columns": converted_findings(config),
+        "split_column": None,
+    }
+    return _read_table(config, options, data_root)
+
+
+def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path) -> Plan:
+    prepare, truth = config["prepare"], config.get("truth")
     file = data_root / options["file"]
     table = tables.read_source(file)
     wanted = [
@@ -114,12 +181,12 @@ def _table(config: dict[str, Any], data_root: Path) -> Plan:
     columns = [column for column in wanted if column] + list(options["finding_columns"] or ())
     mask_column = truth["column"] if truth and truth["kind"] == "masks" else None
     tables.require_columns(table, [*columns, *([mask_column] if mask_column else [])], file)
-    images = _filled(table, options["image_column"], file)
-    ids = [str(PurePosixPath(name).with_suffix("")).replace("/", "_") for name in images]
+    images = filled(table, options["image_column"], file)
+    ids = [identifier(name) for name in images]
     patient_column = options["patient_column"]
-    patients = _filled(table, patient_column, file) if patient_column else ids
+    patients = filled(table, patient_column, file) if patient_column else ids
     if options["split_column"]:
-        splits = _filled(table, options["split_column"], file)
+        splits = filled(table, options["split_column"], file)
         for row, split in enumerate(splits, start=2):
             if split not in ("train", "valid", "test"):
                 raise DataError(
@@ -127,7 +194,7 @@ def _table(config: dict[str, Any], data_root: Path) -> Plan:
                 )
     else:
         splits = [assign(p, prepare["valid"], prepare["test"]) for p in patients]
-    names, labels = _table_labels(table, options, file)
+    names, known = _table_labels(table, options, file)
     folder = options["images"].strip("/")
     plan = pl.DataFrame(
         {
@@ -139,7 +206,7 @@ def _table(config: dict[str, Any], data_root: Path) -> Plan:
             "mask": table[mask_column]
             if mask_column
             else pl.Series([None] * len(ids), dtype=pl.String),
-            **labels,
+            **known,
         }
     )
     return plan, names
@@ -150,11 +217,11 @@ def _table_labels(
 ) -> tuple[list[str], dict[str, pl.Series]]:
     if options["finding_columns"]:
         names = list(options["finding_columns"])
-        labels = {name: _labels(table, name, file) for name in names}
+        known = {name: labels(table, name, file) for name in names}
     else:
-        classes = _filled(table, options["label_column"], file)
+        classes = filled(table, options["label_column"], file)
         names = sorted(set(classes))
-        labels = {
+        known = {
             name: pl.Series([int(label == name) for label in classes], dtype=pl.Int8)
             for name in names
         }
@@ -163,29 +230,7 @@ def _table_labels(
             raise DataError(
                 f"finding {name!r} in {file} has the name of an index column; rename it."
             )
-    return names, labels
-
-
-def _filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
-    """Values of a column that may not be blank."""
-    values = table[column].to_list()
-    for row, value in enumerate(values, start=2):
-        if value is None:
-            raise DataError(
-                f"table {file} line {row}: {column!r} is blank; fill it in or remove the row."
-            )
-    return values
-
-
-def _labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
-    values: list[int | None] = []
-    for row, text in enumerate(table[column].to_list(), start=2):
-        if text is not None and text not in _LABELS:
-            raise DataError(
-                f"table {file} line {row}: label {text!r} of {column!r}; use 1, 0, -1 or blank."
-            )
-        values.append(None if text is None else _LABELS[text])
-    return pl.Series(values, dtype=pl.Int8)
+    return names, known
 
 
 def check_findings(names: Sequence[str], config: dict[str, Any]) -> None:
@@ -205,4 +250,6 @@ _SOURCES: dict[str, Callable[[dict[str, Any], Path], Plan]] = {
     "phantoms": _chexpert,
     "chexpert": _chexpert,
     "table": _table,
+    "nih": read_nih,
+    **dict.fromkeys(CONVERTED, _converted),
 }

@@ -7,13 +7,19 @@ import polars as pl
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_card(table: pl.DataFrame, config: dict[str, Any], committee: list[dict[str, Any]]) -> str:
+def write_card(
+    table: pl.DataFrame,
+    config: dict[str, Any],
+    committee: list[dict[str, Any]],
+    sanity: dict[str, Any],
+) -> str:
     """The card in Markdown with a YAML front matter.
 
     Args:
         table: All rows of the release.
         config: The resolved configuration.
         committee: Descriptions (model.json) of the members.
+        sanity: What the stage sanity says about the recipe.
     """
     options = config["release"]
     splits = [s for s in ("train", "valid", "test") if s in table["split"]]
@@ -76,8 +82,21 @@ own copy by `path` or by `sha256`. Splits are by patient.
 {chr(10).join(members)}
 
 Recipe `{_text(options["recipe"])}`: steps {_text(steps)}. `provenance.json` has the configuration.
-`quality` (0 to 1) is the geometric mean of the members' agreement, of completeness and of the
-committee's probability; it knows nothing of the truth.
+`quality` (0 to 1) is made of the mask's stability (its IoU with itself when the threshold changes
+by ten percent), the members' agreement, completeness and the committee's probability; it knows
+nothing of the truth.
+
+## Sanity checks
+
+On {sanity["positives"]} pairs with the finding and {sanity["negatives"]} without (`sanity.json`):
+
+- Rank correlation (median) of the maps with those of a network with random weights:
+  {_number(sanity["randomised"])}; with those of another finding of the image:
+  {_number(sanity["other"])}. A map that ignores the model or the finding has 1.
+- Insertion {_number(sanity["insertion"])}, deletion {_number(sanity["deletion"])} (areas under the
+  logit's curve; maps in random order have about the same of both).
+- Asked for the finding where it is absent, the recipe still draws a mask in
+  {_percent(sanity["masked_negatives"])} of the pairs: a mask is no proof that the finding is there.
 
 ## Licence
 
@@ -94,6 +113,10 @@ def _pixels(table: pl.DataFrame) -> int:
 def _median(values: pl.Series) -> str:
     middle = values.median()
     return _number(float(middle)) if isinstance(middle, int | float) else "-"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.0f} %"
 
 
 def _number(value: float | None) -> str:

@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         "--masks", type=Path, nargs="+", required=True, help="mask shards, in order"
     )
     parser.add_argument("--committee", type=Path, nargs="+", required=True, help="member folders")
+    parser.add_argument("--sanity", type=Path, required=True, help="result of dollmaker sanity")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
@@ -42,5 +43,6 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         arguments.images,
         arguments.masks,
         arguments.committee,
+        arguments.sanity,
         arguments.output,
     )

@@ -27,13 +27,17 @@ def build_release(
     images_folder: Path,
     mask_shards: Sequence[Path],
     committee: Sequence[Path],
+    sanity: Path,
     output: Path,
 ) -> None:
     """Write the release folder, whole or not at all.
 
     Raises:
-        DataError: If there is not a single mask to release.
+        DataError: If there is not a single mask to release, or the recipe failed its sanity checks
+            and ``release.allow_failed_sanity`` is off.
     """
+    checks = read_json(sanity)
+    _require_sanity(checks, config)
     index, names = read_index(index_file)
     members = [read_json(folder / "model.json") for folder in committee]
     settings = {key: config[key] for key in _SECTIONS}
@@ -58,8 +62,22 @@ def build_release(
         sheet = contact_sheet(table, (lambda i: images.read(*places[i])) if show else None)
         sheet.save(folder / "contact-sheet.png")
         write_json(folder / "provenance.json", header)
-        write_text(folder / "README.md", write_card(table, config, members))
+        write_json(folder / "sanity.json", checks)
+        write_text(folder / "README.md", write_card(table, config, members, checks))
         write_text(folder / CHECKSUMS, checksums(folder))
+
+
+def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
+    reasons = {
+        "ignores_model": "hardly change when the network's weights are random",
+        "ignores_finding": "are the same for every finding of an image",
+    }
+    failed = [reason for check, reason in reasons.items() if checks[check]]
+    if failed and not config["release"]["allow_failed_sanity"]:
+        raise DataError(
+            f"the maps of recipe {checks['recipe']!r} {' and '.join(failed)}: they are no evidence "
+            "for a finding; release another recipe, or set release.allow_failed_sanity."
+        )
 
 
 def checksums(folder: Path) -> str:

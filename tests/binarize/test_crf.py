@@ -1,0 +1,172 @@
+"""DenseCRF against the mean field written out, over all pairs of pixels."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from dollmaker.binarize.crf import Kernels, dense_crf, lattice_field, mean_field
+from dollmaker.binarize.pair import Pair
+from dollmaker.errors import ConfigError
+
+#: Of the lattice, in probability.
+TOLERANCE = 0.02
+SMALL = Kernels(bilateral_sxy=3.0, bilateral_srgb=60.0)
+
+
+def written_out(start: np.ndarray, image: np.ndarray, kernels: Kernels, iterations: int) -> list:
+    """Kraehenbuehl & Koltun's update in plain loops: Potts labels, symmetric normalisation."""
+    height, width = start.shape
+    pixels = [(y, x) for y in range(height) for x in range(width)]
+    grey = np.broadcast_to(image, (3, height, width)).astype(float)
+
+    def smooth(p: tuple, q: tuple) -> float:
+        distance = (p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2
+        return math.exp(-distance / (2 * kernels.gaussian_sxy**2))
+
+    def appearance(p: tuple, q: tuple) -> float:
+        distance = (p[0] - q[0]) ** 2 + (p[1] - q[1]) ** 2
+        colour = sum((grey[c][p] - grey[c][q]) ** 2 for c in range(3))
+        exponent = distance / (2 * kernels.bilateral_sxy**2)
+        return math.exp(-exponent - colour / (2 * kernels.bilateral_srgb**2))
+
+    weights = {}
+    for kernel, compat in (
+        (smooth, kernels.gaussian_compat),
+        (appearance, kernels.bilateral_compat),
+    ):
+        norm = {p: 1 / math.sqrt(sum(kernel(p, q) for q in pixels)) for p in pixels}
+        for p in pixels:
+            for q in pixels:
+                weight = compat * norm[p] * kernel(p, q) * norm[q]
+                weights[p, q] = weights.get((p, q), 0) + weight
+    field = {p: (1 - start[p], start[p]) for p in pixels}
+    fields = []
+    for _ in range(iterations):
+        new = {}
+        for p in pixels:
+            scores = []
+            for label in (0, 1):
+                unary = -math.log((1 - start[p], start[p])[label])
+                message = sum(weights[p, q] * field[q][label] for q in pixels)
+                scores.append(math.exp(-unary + message))
+            new[p] = (scores[0] / sum(scores), scores[1] / sum(scores))
+        field = new
+        fields.append(np.array([field[p][1] for p in pixels]).reshape(height, width))
+    return fields
+
+
+def tiny(seed: int = 0, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Two smooth regions, and a start that is wrong in places: float32 (6, 5), uint8 (C, 6, 5)."""
+    rng = np.random.default_rng(seed)
+    left = np.mgrid[:6, :5][1] < 2
+    image = np.where(left, 60, 150) + rng.integers(-15, 15, (channels, 6, 5))
+    start = np.clip(np.where(left, 0.65, 0.35) + rng.normal(0, 0.15, (6, 5)), 0.1, 0.9)
+    return start.astype(np.float32), image.astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_lattice_is_close_to_the_mean_field_written_out(seed: int, channels: int) -> None:
+    start, image = tiny(seed, channels)
+    weak = Kernels(
+        gaussian_compat=0.5, bilateral_compat=1.0, bilateral_sxy=3.0, bilateral_srgb=60.0
+    )
+    for number, expected in enumerate(written_out(start, image, weak, 3), 1):
+        found = lattice_field(start, image, weak, number)
+        assert np.abs(found - expected).max() < TOLERANCE
+        assert np.abs(expected - start).max() > 3 * TOLERANCE  # there was something to compute
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_sampled_mean_field_is_exact_with_every_pixel(channels: int) -> None:
+    starts, images = zip(*(tiny(seed, channels) for seed in range(3)), strict=True)
+    found = mean_field(
+        torch.from_numpy(np.stack(starts)),
+        torch.from_numpy(np.stack(images)),
+        SMALL,
+        iterations=4,
+        stride=1,
+    )
+    for number, (start, image) in enumerate(zip(starts, images, strict=True)):
+        expected = written_out(start, image, SMALL, 4)[-1]
+        np.testing.assert_allclose(found[number].numpy(), expected, atol=2e-5)
+
+
+def scene(seed: int = 0, size: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """A disk in a noisy image, and a rough start: float32 (H, W), uint8 (3, H, W)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    disk = (y - size / 2) ** 2 + (x - size / 2) ** 2 < (size / 4) ** 2
+    image = np.where(disk, 160, 90) + rng.normal(0, 5, (3, size, size))
+    shifted = (y - size / 2) ** 2 + (x - size / 2 - 4) ** 2 < (size / 4) ** 2
+    return np.where(shifted, 0.7, 0.3).astype(np.float32), image.clip(0, 255).astype(np.uint8)
+
+
+def test_sampled_and_lattice_decide_alike() -> None:
+    for seed in range(3):
+        start, image = scene(seed)
+        one = lattice_field(start, image, Kernels(), 10) > 0.5
+        other = mean_field(torch.from_numpy(start)[None], torch.from_numpy(image)[None])[0] > 0.5
+        overlap = (one & other.numpy()).sum() / (one | other.numpy()).sum()
+        assert overlap > 0.9
+
+
+def pair(mask: np.ndarray, image: np.ndarray, **changes: object) -> Pair:
+    fields = {"map": np.where(mask == 1, 0.9, 0.1).astype(np.float32), "image": image}
+    fields |= {"label": 1, "probability": 0.9, "mask": mask.astype(np.uint8)}
+    return Pair(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def test_where_a_pixel_starts() -> None:
+    """Without pairwise energy the decision is the unary's own."""
+    still = {"gaussian_compat": 0.0, "bilateral_compat": 0.0, "iterations": 1}
+    rng = np.random.default_rng(0)
+    values = rng.random((6, 5)).astype(np.float32)
+    mask = (values > 0.8).astype(np.uint8)
+    image = tiny()[1]
+    given = pair(mask, image, map=values, threshold=0.6)
+    assert (dense_crf(given, **still).mask == mask).all()
+    np.testing.assert_array_equal(dense_crf(given, unary="map", **still).mask, values > 0.6)
+    given = pair(mask, image, map=values)  # no threshold, as after ncut
+    middle = (values[mask == 1].mean() + values[mask == 0].mean()) / 2
+    np.testing.assert_array_equal(dense_crf(given, unary="map", **still).mask, values > middle)
+
+
+@pytest.mark.parametrize("unary", ["mask", "map"])
+@pytest.mark.parametrize("solver", ["lattice", "sampled"])
+def test_every_way_finds_the_disk(unary: str, solver: str) -> None:
+    start, image = scene()
+    done = dense_crf(pair(start > 0.5, image), unary=unary, solver=solver, bilateral_srgb=10.0)
+    truth = image.mean(0) > 125
+    found = np.asarray(done.mask) == 1
+    assert (found & truth).sum() / (found | truth).sum() > 0.9
+
+
+def test_ignored_pixels_are_decided_by_the_image() -> None:
+    _, image = scene()
+    truth = image.mean(0) > 125
+    mask = np.where(np.random.default_rng(0).random(truth.shape) < 0.5, 255, truth)
+    found = np.asarray(dense_crf(pair(mask, image), bilateral_srgb=10.0).mask) == 1
+    assert (found & truth).sum() / (found | truth).sum() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"certainty": 0.5}, "certainty = 0.5; give"),
+        ({"certainty": 1.0}, "certainty = 1.0; give"),
+        ({"iterations": 0}, "iterations = 0; give"),
+        ({"unary": "both"}, "unary of step dense_crf 'both'; use one of: mask, map"),
+        ({"solver": "exact"}, "solver of step dense_crf 'exact'; use one of: lattice, sampled"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        dense_crf(pair(np.ones((6, 5)), tiny()[1]), **options)
+
+
+def test_an_empty_mask_stays_empty() -> None:
+    given = pair(np.zeros((6, 5)), tiny()[1])
+    assert dense_crf(given) is given

@@ -1,0 +1,100 @@
+"""ChestX-ray14 as released: labels, folders, lists, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from dollmaker import config as configuration
+from dollmaker import pipeline
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.prepare.nih import NIH
+from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.splits import assign
+
+HEAD = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+ROWS = [
+    ("00000001_000.png", "Cardiomegaly|Effusion", "1", "PA"),
+    ("00000001_001.png", "No Finding", "1", "AP"),
+    ("00000002_000.png", "Pleural_Thickening", "2", "PA"),
+    ("00000003_000.png", "Infiltration", "3", "AP"),
+]
+
+
+def resolved(**changes: Any) -> Any:
+    source = {"kind": "nih", "nih": {"folder": "nih", **changes.pop("nih", {})}}
+    return configuration.resolve({"dataset": "x", "source": source, **changes})
+
+
+def tree(root: Path, rows: list[tuple[str, str, str, str]] = ROWS, end: str = "") -> None:
+    """The table, and the images in two of the released folders and one beside the table."""
+    lines = [HEAD + end]
+    for image, labels, patient, view in rows:
+        lines.append(f"{image},{labels},0,{patient},58,M,{view},2682,2749,0.143,0.143{end}")
+    (root / "nih").mkdir()
+    (root / "nih/Data_Entry_2017_v2020.csv").write_text("\n".join(lines) + "\n")
+    places = ("images_001/images", "images_012/images", ".")
+    for place, (image, *_) in zip(places, rows, strict=False):
+        (root / "nih" / place).mkdir(parents=True, exist_ok=True)
+        (root / "nih" / place / image).write_bytes(b"")
+
+
+@pytest.mark.parametrize("end", ["", ","])  # the release of 2017 ends its lines with a comma
+def test_labels_folders_and_views(tmp_path: Path, end: str) -> None:
+    tree(tmp_path, end=end)
+    plan, names = make_plan(resolved(), tmp_path)
+    assert names == list(NIH) and len(names) == 15
+    assert plan["image_id"].to_list() == [row[0][:-4] for row in ROWS]
+    assert plan["path"].to_list() == [
+        "nih/images_001/images/00000001_000.png",
+        "nih/images_012/images/00000001_001.png",
+        "nih/00000002_000.png",
+        "nih/00000003_000.png",  # in no folder: ends in the quarantine
+    ]
+    assert plan["view"].to_list() == ["pa", "ap", "pa", "ap"]
+    present = [[name for name in names if row[name]] for row in plan.iter_rows(named=True)]
+    assert present == [
+        ["Cardiomegaly", "Effusion"],
+        ["No Finding"],
+        ["Pleural_Thickening"],
+        ["Infiltration"],
+    ]
+    assert plan.select(pl.col(names).is_null().any()).row(0) == (False,) * 15
+    frontal, _ = make_plan(resolved(nih={"views": ["AP"]}), tmp_path)
+    assert frontal["image_id"].to_list() == ["00000001_001", "00000003_000"]
+
+
+def test_the_released_lists_are_honoured(tmp_path: Path) -> None:
+    tree(tmp_path)
+    config = resolved(prepare={"valid": 0.5, "test": 0.4})
+    by_hash = [assign(row[2], 0.5, 0.4) for row in ROWS]
+    assert make_plan(config, tmp_path)[0]["split"].to_list() == by_hash
+    (tmp_path / "nih/test_list.txt").write_text("00000003_000.png\n")
+    with pytest.raises(DataError, match=r"has test_list\.txt only"):
+        make_plan(config, tmp_path)
+    (tmp_path / "nih/train_val_list.txt").write_text("\n".join(row[0] for row in ROWS[:3]))
+    expected = [assign(row[2], 0.5, 0.0) for row in ROWS[:3]] + ["test"]
+    assert make_plan(config, tmp_path)[0]["split"].to_list() == expected
+    assert "test" not in expected[:3]
+    (tmp_path / "nih/train_val_list.txt").write_text("00000001_000.png\n")
+    with pytest.raises(DataError, match=r"'00000001_001\.png' .* is in neither"):
+        make_plan(config, tmp_path)
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    tree(tmp_path, [("a.png", "Cardiomegaly|Mas", "1", "PA")])
+    with pytest.raises(DataError, match=r"gives 'a\.png' the finding 'Mas'; it must be one of: At"):
+        make_plan(resolved(), tmp_path)
+    config = {**resolved(), "data_root": str(tmp_path)}
+    pipeline.preflight(config)
+    assert pipeline.source_files(config) == [f"{tmp_path}/nih/Data_Entry_2017_v2020.csv"]
+    with pytest.raises(ConfigError, match="unknown finding 'Infiltrate'"):
+        pipeline.preflight({**config, "attribute": {"findings": ["Infiltrate"]}})
+    with pytest.raises(DataError, match=r"does not exist; correct data_root or source\.nih"):
+        pipeline.preflight({**config, **resolved(nih={"folder": "other"}), "data_root": tmp_path})
+    with pytest.raises(ConfigError, match="'source' lacks the key 'nih'"):
+        configuration.resolve({"dataset": "x", "source": {"kind": "nih"}})

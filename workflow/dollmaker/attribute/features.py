@@ -1,0 +1,149 @@
+"""Features of an image's places: keys of a transformer's last attention, or the last feature map.
+
+What the cutters group and what ExplainSeg's fusion weighs by.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dollmaker.attribute.layers import last_map
+from dollmaker.attribute.passes import count_prefix_tokens
+from dollmaker.errors import ModelError
+
+#: Places across that a convolutional network's last feature map should have.
+_ACROSS = 28
+#: Groups of channels that stand for the heads of a network without attention.
+_HEADS = 6
+#: Images a pass, and what sides of enlarged images are multiples of.
+_ROWS, _STEP = 8, 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Features of B images on a grid of h x w places, N = h * w, in row order.
+
+    Attributes:
+        values: float32 (B, N, D).
+        attention: How much each head looks at each place, float32 (B, heads, N), not negative.
+        grid: (h, w).
+    """
+
+    values: Tensor
+    attention: Tensor
+    grid: tuple[int, int]
+
+
+def features(network: nn.Module, images: Tensor, *, side: int | None = None) -> Features:
+    """Features of images.
+
+    Of a timm vision transformer: the keys of the last block's attention, without the class token
+    and its like, and the attention of the class token (of all patches, where there is none). Of
+    any other network: the last feature map, as Grad-CAM takes it; six groups of its channels stand
+    for the heads, the mean magnitude in a group for its attention (our choice).
+
+    Args:
+        network: Evaluation mode.
+        images: float (B, C, H, W), prepared for the network.
+        side: Enlarge the images to this side first; ``None`` enlarges so that the last feature map
+            is about 28 across. Transformers keep their own size.
+
+    Raises:
+        ModelError: If the network has no feature map.
+    """
+    block = _last_attention(network)
+    with torch.no_grad():
+        if block is not None:
+            parts = [_keys(network, block, rows) for rows in torch.split(images, _ROWS)]
+        else:
+            size = side or _enough(network, images)
+            parts = [_maps(network, _enlarge(rows, size)) for rows in torch.split(images, _ROWS)]
+    return Features(
+        values=torch.cat([part.values for part in parts]),
+        attention=torch.cat([part.attention for part in parts]),
+        grid=parts[0].grid,
+    )
+
+
+def strength(found: Features) -> Tensor:
+    """One number in [0, 1] for each place, (B, h, w): the length of its feature, scaled."""
+    lengths = found.values.norm(dim=-1)
+    low, high = lengths.amin(1, keepdim=True), lengths.amax(1, keepdim=True)
+    scaled = torch.where(high > low, (lengths - low) / (high - low).clamp(min=1e-30), 1.0)
+    return scaled.reshape(-1, *found.grid)
+
+
+def _enough(network: nn.Module, images: Tensor) -> int:
+    """The side at which the last feature map is about 28 across."""
+    side = images.shape[-1]
+    across = last_map(network, images[:1]).shape[-1]
+    return max(side, round(side * _ACROSS / across / _STEP) * _STEP)
+
+
+def _enlarge(images: Tensor, side: int) -> Tensor:
+    if images.shape[-1] == side:
+        return images
+    wide = nn.functional.interpolate(images, size=(side, side), mode="bilinear")
+    return wide.contiguous(memory_format=torch.channels_last)
+
+
+def _maps(network: nn.Module, images: Tensor) -> Features:
+    maps = last_map(network, images)
+    values = maps.flatten(2).transpose(1, 2).contiguous()
+    heads = torch.stack([part.abs().mean(2) for part in values.chunk(_HEADS, dim=2)], 1)
+    return Features(values=values, attention=heads, grid=(maps.shape[2], maps.shape[3]))
+
+
+# --- transformers -------------------------------------------------------------------------------
+
+
+def _last_attention(network: nn.Module) -> Any:
+    """The last attention of a timm transformer whose tokens are a square of patches."""
+    found = None
+    for module in network.modules():
+        if hasattr(module, "qkv") and hasattr(module, "num_heads"):
+            found = module
+    return found if hasattr(network, "patch_embed") else None
+
+
+def _keys(network: nn.Module, block: Any, images: Tensor) -> Features:
+    with _input_of(block) as caught:
+        network(images)
+    tokens = caught[-1]
+    rows, count = tokens.shape[:2]
+    prefix = count_prefix_tokens(network, count)
+    if tokens.ndim != 3 or prefix is None:
+        raise ModelError(
+            "the network's last attention is not over a square of patches; use another network "
+            "for tokencut, maskcut, found and fuse."
+        )
+    with torch.no_grad():
+        qkv = block.qkv(tokens).reshape(rows, count, 3, block.num_heads, -1)
+        query, key, _ = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
+        query, key = (
+            getattr(block, name, nn.Identity())(part)
+            for name, part in (("q_norm", query), ("k_norm", key))
+        )
+        attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(-1)
+    looks = attention[:, :, 0, prefix:] if prefix else attention.mean(2)
+    side = round((count - prefix) ** 0.5)
+    values = key[:, :, prefix:].transpose(1, 2).flatten(2)
+    return Features(values=values, attention=looks, grid=(side, side))
+
+
+@contextmanager
+def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
+    caught: list[Tensor] = []
+
+    def note(_: nn.Module, arguments: Sequence[Tensor]) -> None:
+        caught.append(arguments[0])
+
+    handle = module.register_forward_pre_hook(note)
+    try:
+        yield caught
+    finally:
+        handle.remove()

@@ -1,0 +1,265 @@
+"""The sample: some pairs explained in more ways, to choose thresholds and to check a recipe.
+
+Positive pairs are explained by each member alone, as they are and mirrored (what agrees is signal,
+without any truth), by networks with random weights (Adebayo et al. 2018: a map that stays the same
+ignores the model), and for another finding of the image (a map that stays the same ignores the
+finding). Pairs without the finding are explained too: they should have no mask.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from dollmaker import devices, findings, provenance, tables
+from dollmaker.attribute import consensus, faithfulness
+from dollmaker.attribute.baselines import make_baseline
+from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.consensus import Consensus
+from dollmaker.classify.data import label_matrix
+from dollmaker.classify.member import Member, load_member
+from dollmaker.classify.networks import create_network
+from dollmaker.files import sha256_file
+from dollmaker.findings import ABSENT, BLANK, PRESENT
+from dollmaker.prepare.stage import read_index
+from dollmaker.progress import Progress
+from dollmaker.shards import Array, ImageShards, create_shard
+
+#: Side of the members' maps that are kept.
+VIEW = 64
+_BLOCK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lab:
+    """The same recipe for each member alone, and for members with random weights."""
+
+    plain: list[Committee]
+    random: list[Committee]
+    mean: Tensor
+    size: int
+
+
+@dataclass(frozen=True, order=True)
+class _Drawn:
+    """A pair of the sample: row of the index, number and name of the finding."""
+
+    row: int
+    number: int
+    finding: str
+    positive: bool
+    checked: bool
+
+
+def draw_pairs(
+    index: pl.DataFrame, names: Sequence[str], options: dict[str, Any], seed: int
+) -> list[_Drawn]:
+    """The pairs of the sample, by row.
+
+    The same for any number of shards: pairs are drawn by a hash of (seed, finding, image).
+
+    Args:
+        index: The whole index.
+        names: Findings that are localized.
+        options: Section ``sample``.
+        seed: The configured seed.
+    """
+    allowed = index["split"].is_in(options["splits"]).to_numpy()
+    labels = label_matrix(index, names)
+    ids = index["image_id"].to_list()
+    chosen: list[_Drawn] = []
+    for k, finding in enumerate(names):
+        candidates = np.nonzero(allowed)[0].tolist()
+        keys = {row: _draw(f"{seed}/{finding}/{ids[row]}") for row in candidates}
+        for positive, wanted in ((True, (PRESENT,)), (False, (ABSENT, BLANK))):
+            rows = [row for row in keys if labels[row, k] in wanted]
+            rows.sort(key=lambda row: keys[row])
+            most = options["positives"] if positive else options["checks"]
+            chosen += [
+                _Drawn(row, k, finding, positive, positive and place < options["checks"])
+                for place, row in enumerate(rows[:most])
+            ]
+    return sorted(chosen)
+
+
+def _draw(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def explain_sample(
+    config: dict[str, Any],
+    index_file: Path,
+    images_folder: Path,
+    committee: Sequence[Path],
+    recipe: str,
+    output: Path,
+) -> None:
+    """Write the sample of a recipe with maps of its own: a relevance shard with more in it.
+
+    Arrays: ``map`` as in any relevance shard, and ``views``, the maps of each member as they are
+    and mirrored (turned back), float16 (P, M, 2, v, v), v at most 64. More columns:
+    ``randomised`` and ``other``, rank correlations of the map with those of random weights and of
+    another finding; ``insertion`` and ``deletion``, see :mod:`faithfulness`.
+
+    Raises:
+        ArtifactError: If a file of an earlier stage is damaged.
+        ModelError: If the method does not fit a member's network.
+    """
+    options = config["recipes"][recipe]["attribute"]
+    index, names = read_index(index_file)
+    device = devices.choose(config["device"])
+    devices.set_precision(config["attribute"]["precision"])
+    members = [load_member(folder, device) for folder in committee]
+    localized = findings.localized(names, config["attribute"]["findings"])
+    pairs = draw_pairs(index, localized, config["sample"], config["seed"])
+    mean = torch.tensor(tables.read_header(index_file)["channel_mean"])
+    lab = _Lab(
+        plain=[_alone(member, options, config, mean) for member in members],
+        random=[
+            _alone(_randomised(member, config["seed"] + k), options, config, mean)
+            for k, member in enumerate(members)
+        ],
+        mean=mean.to(device),
+        size=config["prepare"]["size"],
+    )
+    header = provenance.header(
+        "sample",
+        {"sample": config["sample"], "recipe": options},
+        seed=config["seed"],
+        inputs={"index": sha256_file(index_file), **{m.name: m.sha256 for m in members}},
+    )
+    rows = sorted({pair.row for pair in pairs})
+    pixels = ImageShards(images_folder)
+    progress = Progress(f"sample {recipe}", len(rows), 0)
+    with create_shard(output, "relevance", header) as writer:
+        for start in range(0, len(rows), _BLOCK):
+            block = rows[start : start + _BLOCK]
+            places = index[block].select("shard", "row").rows()
+            images = torch.from_numpy(np.stack([pixels.read(*place) for place in places]))
+            here = [replace(p, row=block.index(p.row)) for p in pairs if p.row in block]
+            table, maps, views = _explain(lab, images.to(device), index[block], here, names)
+            writer.append(table, map=maps, views=views)
+            progress.add(len(block), len(here), 0)
+
+
+def _alone(
+    member: Member, options: dict[str, Any], config: dict[str, Any], mean: Tensor
+) -> Committee:
+    return Committee(
+        [member],
+        options,
+        channel_mean=mean,
+        size=config["prepare"]["size"],
+        seed=config["seed"],
+        precision=config["attribute"]["precision"],
+        chunk=config["attribute"]["chunk"],
+    )
+
+
+def _randomised(member: Member, seed: int) -> Member:
+    """The member with untrained weights."""
+    device = next(member.network.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network, _ = create_network(
+            member.architecture,
+            outputs=len(member.findings),
+            channels=member.input.channels,
+            size=member.input.size,
+        )
+    network.eval().to(device).to(memory_format=torch.channels_last).requires_grad_(False)
+    return replace(member, network=network)
+
+
+def _explain(
+    lab: _Lab, images: Tensor, rows: pl.DataFrame, pairs: list[_Drawn], names: list[str]
+) -> tuple[dict[str, Any], Array, Array]:
+    """Table, maps and views of pairs, whose rows are those of the block."""
+    ids = rows["image_id"].to_list()
+    wanted = [(pair.row, names.index(pair.finding)) for pair in pairs]
+    images_of, outputs = [row for row, _ in wanted], [k for _, k in wanted]
+    plain = [each.explain(images, ids, wanted).consensus for each in lab.plain]
+    joined = consensus.agree([_whole(one) for one in plain])
+    labels = label_matrix(rows, names)[images_of, outputs]
+    probabilities = torch.stack([each.probabilities(images) for each in lab.plain]).mean(0)
+    positive = [p for p, pair in enumerate(pairs) if pair.positive]
+    checked = [p for p, pair in enumerate(pairs) if pair.checked]
+    size = min(VIEW, lab.size)
+    views = torch.zeros(len(pairs), len(plain), 2, size, size, device=images.device)
+    views[:, :, 0] = _small(plain, size)
+    randomised, other, insertion, deletion = np.full((4, len(pairs)), np.nan, np.float32)
+    if positive:
+        chosen = [wanted[p] for p in positive]
+        mirrored = [each.explain(images.flip(-1), ids, chosen).consensus for each in lab.plain]
+        views[positive, :, 1] = _small(mirrored, size).flip(-1)
+    if checked:
+        chosen = [wanted[p] for p in checked]
+        maps = joined.maps[checked]
+        blind = consensus.agree(
+            [_whole(each.explain(images, ids, chosen).consensus) for each in lab.random]
+        )
+        randomised[checked] = _correlations(maps, blind.maps)
+        if len(names) > 1:
+            others = [(row, (k + 1) % len(names)) for row, k in chosen]
+            shown = [each.explain(images, ids, others).consensus for each in lab.plain]
+            other[checked] = _correlations(maps, consensus.agree([_whole(o) for o in shown]).maps)
+        for p in checked:
+            insertion[p], deletion[p] = _curves(lab, images[wanted[p][0]], wanted[p][1], joined, p)
+    table = {
+        "image_id": [ids[row] for row in images_of],
+        "finding": [pair.finding for pair in pairs],
+        "label": labels,
+        "probability": probabilities.cpu().numpy()[images_of, outputs],
+        "split": rows["split"].to_numpy()[images_of],
+        "agreement": joined.agreement.cpu().numpy(),
+        "randomised": randomised,
+        "other": other,
+        "insertion": insertion,
+        "deletion": deletion,
+    }
+    return table, joined.maps.half().cpu().numpy(), views.half().cpu().numpy()
+
+
+def _whole(one: Consensus) -> Tensor:
+    """A member's map in logits."""
+    return one.maps * one.scale[:, None, None]
+
+
+def _small(members: Sequence[Consensus], size: int) -> Tensor:
+    """Members' maps at the size of the views, (P, M, v, v)."""
+    maps = torch.stack([member.maps for member in members], 1)
+    return torch.nn.functional.adaptive_avg_pool2d(maps, size)
+
+
+def _correlations(a: Tensor, b: Tensor) -> Array:
+    """Rank correlation of maps, pair by pair (P,)."""
+    pairs = zip(a.flatten(1).cpu().numpy(), b.flatten(1).cpu().numpy(), strict=True)
+    return np.array([_correlation(x, y) for x, y in pairs], np.float32)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    if a.min() == a.max() or b.min() == b.max():
+        return float("nan")
+    return float(spearmanr(a, b).statistic)
+
+
+def _curves(
+    lab: _Lab, image: Tensor, output: int, joined: Consensus, pair: int
+) -> tuple[float, float]:
+    """Insertion and deletion of one pair, on the recipe's first baseline."""
+
+    def logit(rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits = [m.network(m.prepare(rows))[:, output] for e in lab.plain for m in e.members]
+        return torch.stack(logits).mean(0)
+
+    name = lab.plain[0].options["baselines"][0]
+    baseline = make_baseline(name, image[None].float(), lab.mean)[0]
+    return faithfulness.insertion_deletion(logit, image.float(), baseline, joined.maps[pair])

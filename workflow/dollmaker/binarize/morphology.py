@@ -1,0 +1,113 @@
+"""Masks by ExplainSeg's chain of morphology."""
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from dollmaker.binarize.clean import disk, filled, largest, without_small
+from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
+from dollmaker.errors import ConfigError
+
+
+def morphology(
+    pair: Pair,
+    *,
+    level: float = 0.85,
+    components: float = 0.005,
+    clear_border: bool = True,
+    dilation: float = 0.02,
+    erosion: float = 0.02,
+) -> Pair:
+    """Equalise, threshold, drop small components, clear the border, dilate, erode, fill holes.
+
+    The order is ExplainSeg's; the sizes, which it does not say, are our choice, relative to the
+    image. So are these: equalised values are uniform, for which Otsu's threshold is always about
+    half, so the cut is at a level of the equalised range instead; pixels at the map's minimum are
+    the bottom of that range, however many they are. The component with the most relevance is
+    never dropped or cleared: polyps and lungs touch the border as artefacts do. An earlier mask
+    is not looked at. A constant map has an empty mask.
+
+    Args:
+        pair: With or without a mask.
+        level: Where the equalised map (0..1) is cut: 0.85 keeps the most relevant 15 %.
+        components: Components under this share of the image are dropped.
+        clear_border: Drop components that touch the border.
+        dilation: Radius of the dilation as a share of the shorter side.
+        erosion: Radius of the erosion; equal radii close gaps and keep the size.
+
+    Raises:
+        ConfigError: For options out of range.
+    """
+    _check(level, components, dilation, erosion)
+    values = np.asarray(pair.map, np.float32)
+    if values.max() <= values.min():
+        empty = np.full(values.shape, BACKGROUND, np.uint8)
+        return replace(pair, mask=empty, threshold=float("inf"))
+    threshold = equalised_level(values, level)
+    mask = values >= threshold
+    labels, _ = ndimage.label(mask)
+    best = labels == 1 + np.bincount(labels.ravel(), (values - values.min()).ravel())[1:].argmax()
+    mask = without_small(mask, components * mask.size) | best
+    if clear_border:
+        mask = _without_border(mask) | best
+    side = min(mask.shape)
+    closed = _eroded(_dilated(mask, dilation * side), erosion * side)
+    if not closed.any():  # eroded away: a small finding is still a finding
+        closed = largest(mask)
+    mask = filled(closed, mask.size)
+    done = np.where(mask, FOREGROUND, BACKGROUND).astype(np.uint8)
+    return replace(pair, mask=done, threshold=threshold)
+
+
+def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
+    """The value of a map from which on its histogram-equalised values are over a level.
+
+    The equalised value is (c(x) - c(min)) / (1 - c(min)) with c(x) the share of pixels up to x:
+    equalisation with a bin for each value.
+
+    Args:
+        values: The map, (H, W), not constant.
+        level: 0 to under 1.
+
+    Returns:
+        The smallest value whose equalised value is over the level.
+    """
+    ordered = np.sort(values, axis=None)
+    lowest = int(np.searchsorted(ordered, ordered[0], side="right"))
+    rank = lowest + int(np.floor(level * (ordered.size - lowest)))
+    return float(ordered[rank])
+
+
+def _without_border(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    labels, count = ndimage.label(mask)
+    keep = np.ones(count + 1, np.bool_)
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        keep[edge] = False
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _dilated(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
+    if radius < 1:
+        return mask
+    return np.asarray(ndimage.binary_dilation(mask, disk(radius)))
+
+
+def _eroded(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
+    if radius < 1:
+        return mask
+    # What lies beyond the image is not known: the mask is not eroded from there.
+    return np.asarray(ndimage.binary_erosion(mask, disk(radius), border_value=1))
+
+
+def _check(level: float, components: float, dilation: float, erosion: float) -> None:
+    if not 0 <= level < 1:
+        raise ConfigError(f"step morphology has level = {level}; give a number from 0 to under 1.")
+    shares = {"components": components, "dilation": dilation, "erosion": erosion}
+    for name, value in shares.items():
+        if not 0 <= value < 0.5:
+            raise ConfigError(
+                f"step morphology has {name} = {value}; give a share from 0 to under 0.5."
+            )

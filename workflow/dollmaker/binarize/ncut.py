@@ -1,0 +1,141 @@
+"""Masks by a normalised cut of the relevance map (ExplainSeg's *ncut*, XNCut)."""
+
+from dataclasses import replace
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
+from dollmaker.errors import ConfigError, unknown
+
+Array = npt.NDArray[np.float64]
+Split = Literal["best", "mean"]
+Upsample = Literal["bilinear", "nearest"]
+
+#: Between any two patches, so that the graph is in one piece (TokenCut's).
+_FLOOR = 1e-5
+
+#: Standard deviations over the mean from which on relevance is alike: else a bright spot is a
+#: cluster of its own. A quantile would not do: a small finding is all above it.
+_CEILING = 1.5
+
+
+def ncut(
+    pair: Pair,
+    *,
+    grid: int = 28,
+    relevance: float = 0.5,
+    reach: float = 0.3,
+    image: float | None = None,
+    split: Split = "best",
+    upsample: Upsample = "bilinear",
+) -> Pair:
+    """Cut the map's patches in two where they are least alike; the more relevant side is the mask.
+
+    Published (ExplainSeg): a normalised cut over a graph of patches with relevance in the
+    affinity. Our choices: w_ij = exp(-(r_i - r_j)^2 / 2 s^2 - |p_i - p_j|^2 / 2 t^2), zero for
+    i = j (a lone patch must not pass for a tight cluster), where r is the mean relevance of a
+    patch (maps are heavy-tailed: negative relevance counts as 0, and what is 1.5 standard
+    deviations over the mean as equal, lest a peak be cut off alone) and p its place; and the
+    foreground is the side of the higher mean relevance. An earlier mask is not looked at. A
+    constant map has an empty mask. The threshold of the pair stays open (NaN): there is none.
+
+    Args:
+        pair: With or without a mask.
+        grid: Patches a side; time grows with its sixth power.
+        relevance: s, in standard deviations of r.
+        reach: t, as a share of the image's side.
+        image: Adds the image: the same kernel of the patches' mean colours, in standard
+            deviations of these. ``None`` is relevance alone.
+        split: Where the vector is cut: at the smallest NCut of all thresholds, or at its mean (as
+            TokenCut does), which is good only when both sides are of a size.
+        upsample: To pixels: the vector bilinearly before it is cut (a smooth outline), or the cut
+            patches as they are, as published.
+
+    Raises:
+        ConfigError: For options out of range.
+    """
+    _check(grid, relevance, reach, image, split, upsample)
+    height, width = pair.map.shape
+    cells = (min(grid, height), min(grid, width))
+    patches = _patches(np.clip(np.asarray(pair.map, np.float64), 0, None), cells)
+    feature = np.minimum(patches, patches.mean() + _CEILING * patches.std())
+    if not feature.std() > 1e-6 * feature.max():  # a spread of rounding errors is none
+        empty = np.full(pair.map.shape, BACKGROUND, np.uint8)
+        return replace(pair, mask=empty, threshold=float("nan"))
+    places = np.stack(np.meshgrid(*(np.arange(n) / n for n in cells), indexing="ij"))
+    parts = [feature[None] / feature.std() / relevance, places / reach]
+    if image is not None:
+        colours = _patches(np.asarray(pair.image, np.float64), cells)
+        spread = np.sqrt(colours.var(axis=(1, 2)).sum())
+        parts.append(colours / max(spread, 1e-6) / image)
+    exponent = _distances(np.concatenate(parts))
+    affinity = np.exp(exponent / -2) + _FLOOR
+    np.fill_diagonal(affinity, 0)
+    height_above = _relaxed(affinity, split).reshape(cells)
+    side = height_above > 0
+    if side.all() or not side.any() or patches[side].mean() < patches[~side].mean():
+        height_above = -height_above
+    mask = np.where(_pixels(height_above, (height, width), upsample), FOREGROUND, BACKGROUND)
+    return replace(pair, mask=mask.astype(np.uint8), threshold=float("nan"))
+
+
+def _relaxed(affinity: Array, split: Split) -> Array:
+    """How far each node's entry of the relaxed cut is over the threshold, (N,)."""
+    import torch
+
+    from dollmaker.graphs import best_split, normalised_cut
+
+    graph = torch.from_numpy(affinity)
+    vector, _ = normalised_cut(graph)
+    cut = best_split(graph, vector)[0] if split == "best" else vector.mean()
+    return np.asarray((vector - cut).numpy())
+
+
+def _patches(values: Array, cells: tuple[int, int]) -> Array:
+    """Means of patches: (..., H, W) to (..., h, w)."""
+    for axis, count in zip((-2, -1), cells, strict=True):
+        edges = np.arange(count + 1) * values.shape[axis] // count
+        widths = np.diff(edges).reshape((-1, 1) if axis == -2 else (-1,))
+        values = np.add.reduceat(values, edges[:-1], axis) / widths
+    return values
+
+
+def _distances(features: Array) -> Array:
+    """Squared distances of features (C, h, w) between places, (h w, h w)."""
+    flat = features.reshape(len(features), -1)
+    squared = np.zeros((flat.shape[1], flat.shape[1]))
+    for one in flat:
+        difference = np.subtract.outer(one, one)
+        difference *= difference
+        squared += difference
+    return squared
+
+
+def _pixels(values: Array, size: tuple[int, int], upsample: Upsample) -> npt.NDArray[np.bool_]:
+    factors = (size[0] / values.shape[0], size[1] / values.shape[1])
+    order = 0 if upsample == "nearest" else 1
+    return np.asarray(
+        ndimage.zoom(values, factors, order=order, mode="nearest", grid_mode=True) > 0
+    )
+
+
+def _check(
+    grid: int,
+    relevance: float,
+    reach: float,
+    image: float | None,
+    split: Split,
+    upsample: Upsample,
+) -> None:
+    if not 2 <= grid <= 64:
+        raise ConfigError(f"step ncut has grid = {grid}; give 2 to 64 patches a side.")
+    for name, value in (("relevance", relevance), ("reach", reach), ("image", image)):
+        if value is not None and not value > 0:
+            raise ConfigError(f"step ncut has {name} = {value}; give a number over 0.")
+    if split not in get_args(Split):
+        raise ConfigError(unknown("split of step ncut", split, get_args(Split)))
+    if upsample not in get_args(Upsample):
+        raise ConfigError(unknown("upsample of step ncut", upsample, get_args(Upsample)))

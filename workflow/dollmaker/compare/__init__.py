@@ -1,0 +1,1 @@
+"""Compare: all recipes on one data set, with thresholds chosen with and without truth."""

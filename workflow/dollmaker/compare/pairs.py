@@ -1,0 +1,180 @@
+"""One row per recipe and pair with truth: its published mask, and every threshold's mask."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import config as configuration
+from dollmaker import scores
+from dollmaker.binarize.label_free import CANDIDATES, level
+from dollmaker.evaluate.baselines import BASELINES, guess
+from dollmaker.evaluate.truth import Truth
+from dollmaker.findings import BLANK, PRESENT
+from dollmaker.geometry import Fit, unfit_map, unfit_mask
+from dollmaker.shards import ImageShards, Shard
+
+#: Columns of the table of pairs. ``iou_at`` and ``dice_at`` are of the thresholds
+#: :data:`CANDIDATES`, in their order; trivial baselines have none.
+PAIRS: dict[str, Any] = {
+    "recipe": pl.String,
+    "target": pl.String,
+    "split": pl.String,
+    "image_id": pl.String,
+    "patient_id": pl.String,
+    "finding": pl.String,
+    "truth_area": pl.Float64,
+    "mask_area": pl.Float64,
+    "iou": pl.Float64,
+    "dice": pl.Float64,
+    "hit": pl.Float64,
+    "auprc": pl.Float64,
+    "quality": pl.Float64,
+    "iou_at": pl.List(pl.Float32),
+    "dice_at": pl.List(pl.Float32),
+}
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    """One recipe's shards, and where its pairs are."""
+
+    masks: Shard
+    maps: Shard
+    quality: npt.NDArray[Any]
+    place: Mapping[tuple[str, str], int]
+
+
+def score_pairs(
+    config: Mapping[str, Any],
+    index: pl.DataFrame,
+    findings: Sequence[str],
+    images: Path,
+    relevance: Path,
+    masks: Path,
+    truth: Truth,
+) -> pl.DataFrame:
+    """Score every positive pair with truth that all recipes explained.
+
+    Args:
+        config: The resolved configuration, with all recipes.
+        index: The index.
+        findings: The findings that are localized.
+        images: Folder of the image shards.
+        relevance: Folder with one folder of relevance shards per recipe.
+        masks: Folder with one folder of mask shards per recipe.
+        truth: The truth.
+
+    Returns:
+        A table with the columns :data:`PAIRS`; trivial baselines are recipes too.
+    """
+    rows: list[dict[str, Any]] = []
+    pixels = ImageShards(images)
+    explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
+    for shard in sorted(explained["shard"].unique()):
+        recipes = {
+            name: _open(
+                masks / name / f"{shard}.h5",
+                relevance / configuration.relevance_recipe(dict(config), name) / f"{shard}.h5",
+            )
+            for name in config["recipes"]
+        }
+        try:
+            for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
+                rows += _score_image(config, row, findings, pixels, recipes, truth)
+        finally:
+            for recipe in recipes.values():
+                recipe.masks.close()
+                recipe.maps.close()
+    return pl.DataFrame(rows, schema=PAIRS, orient="row")
+
+
+def _open(masks_file: Path, maps_file: Path) -> _Recipe:
+    masks, maps = Shard(masks_file, "masks"), Shard(maps_file, "relevance")
+    table = masks.table()
+    pairs = zip(table.get("image_id", ()), table.get("finding", ()), strict=True)
+    place = {pair: row for row, pair in enumerate(pairs)}
+    return _Recipe(masks, maps, table.get("quality", np.zeros(0)), place)
+
+
+def _score_image(
+    config: Mapping[str, Any],
+    row: Mapping[str, Any],
+    findings: Sequence[str],
+    pixels: ImageShards,
+    recipes: Mapping[str, _Recipe],
+    truth: Truth,
+) -> Iterator[dict[str, Any]]:
+    size: tuple[int, int, Fit] = (row["width"], row["height"], config["prepare"]["fit"])
+    for finding in findings:
+        label = row[finding]
+        pair = (row["image_id"], finding)
+        if (BLANK if label is None else label) != PRESENT:
+            continue
+        if not all(pair in recipe.place for recipe in recipes.values()):
+            continue
+        areas = {name: truth.mask(row, finding, name) for name in truth.targets}
+        known = {name: area for name, area in areas.items() if area is not None and area.any()}
+        if not known:
+            continue
+        facts = {key: row[key] for key in ("image_id", "patient_id", "split")}
+        facts["finding"] = finding
+        for name, recipe in recipes.items():
+            place = recipe.place[pair]
+            stored = recipe.maps.read("map", place).astype(np.float32)
+            mask = unfit_mask(recipe.masks.read("mask", place), *size) == 1
+            levels = np.array([level(stored, cut) for cut in CANDIDATES])
+            values = unfit_map(stored, *size)
+            quality = float(recipe.quality[place])
+            for target, area in known.items():
+                iou, dice = at_levels(values, levels, area)
+                yield (
+                    {"recipe": name, "target": target, "quality": quality}
+                    | facts
+                    | _compare(mask, values, area)
+                    | {"iou_at": iou.tolist(), "dice_at": dice.tolist()}
+                )
+        image = pixels.read(row["shard"], row["row"])
+        for name in BASELINES:
+            proposal = guess(name, image, *size)
+            for target, area in known.items():
+                scored = _compare(proposal.mask, proposal.values, area)
+                yield {"recipe": name, "target": target} | facts | scored
+
+
+def at_levels(
+    values: npt.NDArray[np.float32], levels: npt.NDArray[np.float64], area: Mask
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """IoU and Dice of ``values > level`` for many levels (L,), by one pass over the pixels.
+
+    Args:
+        values: The map (H, W).
+        levels: Thresholds in any order.
+        area: The truth, bool (H, W).
+    """
+    order = np.argsort(levels)
+    above = np.searchsorted(levels[order], values.ravel(), side="left")
+    count = np.bincount(above, minlength=len(levels) + 1)
+    inside = np.bincount(above, weights=area.ravel(), minlength=len(levels) + 1)
+    size, both = np.empty(len(levels)), np.empty(len(levels))
+    size[order] = count[::-1].cumsum()[::-1][1:]
+    both[order] = inside[::-1].cumsum()[::-1][1:]
+    true = float(area.sum())
+    return both / np.maximum(size + true - both, 1), 2 * both / np.maximum(size + true, 1)
+
+
+def _compare(mask: Mask, values: npt.NDArray[np.float32], area: Mask) -> dict[str, float]:
+    return {
+        "truth_area": float(area.mean()),
+        "mask_area": float(mask.mean()),
+        "iou": float(scores.iou(mask, area)),
+        "dice": float(scores.dice(mask, area)),
+        "hit": scores.hit(values, area),
+        "auprc": scores.average_precision(area, values),
+    }

@@ -1,0 +1,126 @@
+"""Which threshold: chosen with truth (oracle, few-shot), without (label-free), or as published."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dollmaker.binarize.choice import FALLBACK, Cuts
+from dollmaker.binarize.label_free import CANDIDATES, CRITERIA
+from dollmaker.evaluate.masks import MASKS, summarize
+
+PUBLISHED, ORACLE, FEW_SHOT = "as published", "oracle", "few-shot"
+
+#: Rules in the order of the tables.
+RULES = (PUBLISHED, ORACLE, FEW_SHOT, *CRITERIA)
+
+#: Columns of recipes.parquet: one row per recipe, rule, target, part, slice and finding.
+RECIPES: dict[str, Any] = {
+    "recipe": MASKS["recipe"],
+    "rule": pl.String,
+    **MASKS,
+    "seconds": pl.Float64,
+}
+
+#: How images stand to the training of the classifiers.
+HELD_OUT, TRAINED = "held-out", "training"
+
+
+def is_tuning(patient: str, share: float) -> bool:
+    """Whether a patient's true masks may choose thresholds (then they are not scored)."""
+    return _fraction(f"tuning/{patient}") < share
+
+
+def apply_rules(
+    pairs: pl.DataFrame, cuts: Mapping[str, Cuts], *, tuning: float, few: int
+) -> pl.DataFrame:
+    """The scored pairs under every rule.
+
+    Args:
+        pairs: Table of :func:`dollmaker.compare.pairs.score_pairs`.
+        cuts: Recipe -> thresholds chosen without truth.
+        tuning: Share of the patients that choose the oracle's thresholds.
+        few: True masks of each finding that the few-shot rule sees.
+
+    Returns:
+        The pairs of the other patients with a column ``rule``; ``iou``, ``dice`` and
+        ``split`` (held-out or training) are the rule's.
+    """
+    chosen = pl.Series([is_tuning(p, tuning) for p in pairs["patient_id"]], dtype=pl.Boolean)
+    parts = []
+    for (recipe, _), group in pairs.with_columns(tuning=chosen).group_by(
+        ("recipe", "target"), maintain_order=True
+    ):
+        scored = group.filter(~pl.col("tuning"))
+        parts.append(scored.with_columns(rule=pl.lit(PUBLISHED)))
+        if group["iou_at"].null_count():
+            continue
+        tune = group.filter(pl.col("tuning"))
+        rules = {ORACLE: best(tune), FEW_SHOT: best(first(tune, few))}
+        for criterion in CRITERIA:
+            by_finding = cuts[str(recipe)][criterion]
+            findings = scored["finding"].unique()
+            rules[criterion] = {f: CANDIDATES.index(by_finding.get(f, FALLBACK)) for f in findings}
+        parts += [at(scored, rule, where) for rule, where in rules.items() if where]
+    if not parts:
+        return pairs.clear().with_columns(rule=pl.lit(PUBLISHED))
+    table = pl.concat(parts, how="diagonal").drop("tuning")
+    part = pl.when(pl.col("split") == "train").then(pl.lit(TRAINED)).otherwise(pl.lit(HELD_OUT))
+    return table.with_columns(split=part)
+
+
+def best(tune: pl.DataFrame) -> dict[str, int]:
+    """The candidate with the highest mean IoU for each finding of tuning pairs.
+
+    Findings without tuning pairs get the best over all, under the key "".
+    """
+    if tune.is_empty():
+        return {}
+    found = {"": _argmax(tune)}
+    for (finding,), group in tune.group_by(("finding",), maintain_order=True):
+        found[str(finding)] = _argmax(group)
+    return found
+
+
+def first(tune: pl.DataFrame, few: int) -> pl.DataFrame:
+    """The same few pairs of each finding for every recipe, by hash."""
+    keys = [_fraction(f"few/{i}") for i in tune["image_id"]]
+    ordered = tune.with_columns(key=pl.Series(keys, dtype=pl.Float64)).sort("key")
+    return ordered.group_by("finding", maintain_order=True).head(few).drop("key")
+
+
+def at(scored: pl.DataFrame, rule: str, where: Mapping[str, int]) -> pl.DataFrame:
+    """Pairs with the scores of one candidate per finding."""
+    numbers = [where[f] if f in where else where[""] for f in scored["finding"]]
+    place = pl.Series("place", numbers, dtype=pl.Int64)
+    return (
+        scored.with_columns(place)
+        .with_columns(
+            rule=pl.lit(rule),
+            iou=pl.col("iou_at").list.get(pl.col("place")).cast(pl.Float64),
+            dice=pl.col("dice_at").list.get(pl.col("place")).cast(pl.Float64),
+            mask_area=pl.lit(1.0),  # never empty
+        )
+        .drop("place")
+    )
+
+
+def summarize_rules(
+    ruled: pl.DataFrame, findings: Sequence[str], replicates: int, seed: int
+) -> pl.DataFrame:
+    """Means with bootstrap intervals, a table with the columns :data:`RECIPES` but seconds."""
+    parts = [
+        summarize(group, findings, replicates, seed).with_columns(rule=pl.lit(rule))
+        for (rule,), group in ruled.group_by(("rule",), maintain_order=True)
+    ]
+    return pl.concat(parts) if parts else pl.DataFrame(schema={**MASKS, "rule": pl.String})
+
+
+def _argmax(pairs: pl.DataFrame) -> int:
+    return int(np.argmax(np.stack(pairs["iou_at"].to_list()).mean(0)))
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

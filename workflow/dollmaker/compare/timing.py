@@ -1,0 +1,83 @@
+"""Seconds per image of each recipe: from stored images to masks, in one process, one by one."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from dollmaker import catalogue, devices, tables
+from dollmaker import config as configuration
+from dollmaker.attribute.committee import Committee
+from dollmaker.binarize.choice import Cuts, cuts_of
+from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.steps import make_chain
+from dollmaker.classify.data import label_matrix
+from dollmaker.classify.member import load_member
+from dollmaker.findings import PRESENT
+from dollmaker.shards import ImageShards
+
+
+def time_recipes(
+    config: dict[str, Any],
+    index_file: Path,
+    rows: pl.DataFrame,
+    names: Sequence[str],
+    images: Path,
+    committee: Path,
+    cuts: Mapping[str, Cuts],
+) -> dict[str, float]:
+    """Seconds that each recipe takes for an image with all its positive findings.
+
+    The first image warms up and is not counted (a committee measures its memory then).
+
+    Args:
+        config: The resolved configuration, with all recipes.
+        index_file: The index.
+        rows: Rows of the index, at least two, each with a positive finding.
+        names: All findings.
+        images: Folder of the image shards.
+        committee: Folder with one folder per member.
+        cuts: Recipe -> thresholds chosen without truth.
+    """
+    device = devices.choose(config["device"])
+    mean = torch.tensor(tables.read_header(index_file)["channel_mean"])
+    pixels = ImageShards(images)
+    stored = [torch.from_numpy(pixels.read(*p)) for p in rows.select("shard", "row").rows()]
+    labels = label_matrix(rows, names)
+    ids = rows["image_id"].to_list()
+    seconds: dict[str, float] = {}
+    for recipe in config["recipes"]:
+        donor = configuration.relevance_recipe(config, recipe)
+        members = [load_member(committee / m, device) for m in catalogue.committee(config, donor)]
+        experts = Committee(
+            members,
+            config["recipes"][donor]["attribute"],
+            channel_mean=mean,
+            size=config["prepare"]["size"],
+            seed=config["seed"],
+            chunk=config["attribute"]["chunk"] or 8,
+        )
+        chain = make_chain(config["recipes"][recipe]["binarize"])
+        spent = []
+        for number, image in enumerate(stored):
+            started = time.perf_counter()
+            outputs = [k for k in range(len(names)) if labels[number, k] == PRESENT]
+            wanted = [(0, k) for k in outputs]
+            found = experts.explain(image[None].to(device), [ids[number]], wanted)
+            maps = found.consensus.maps.cpu().numpy()
+            for k, values in zip(outputs, maps, strict=True):
+                chain(
+                    Pair(
+                        map=values,
+                        image=image.numpy(),
+                        label=PRESENT,
+                        probability=1.0,
+                        cuts=cuts_of(cuts.get(recipe, {}), names[k]),
+                    )
+                )
+            spent.append(time.perf_counter() - started)
+        seconds[recipe] = sum(spent[1:]) / max(1, len(spent) - 1)
+    return seconds

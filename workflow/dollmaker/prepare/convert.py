@@ -1,0 +1,184 @@
+"""Converters: sources that are no folder of pictures become one, with a table.
+
+The converted folder holds ``labels.csv`` (image, mask, patient, one column per finding),
+``images/*.png``, ``masks/*.png``, ``left_out.csv`` (source, reason: what could not be used) and
+``convert.json`` (where it comes from). Afterwards it is read as any other table.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import provenance
+from dollmaker.errors import DataError
+from dollmaker.files import atomic_path, write_json
+
+Pixels = npt.NDArray[np.uint8]
+Row = dict[str, Any]
+
+#: Kinds of sources that are converted first.
+CONVERTED = ("patches", "msd", "jsrt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One picture to write.
+
+    Attributes:
+        name: File name of picture and mask, without suffix.
+        image: uint8 (h, w), or (h, w, 3) with colours.
+        mask: uint8 (h, w), or ``None`` if no mask is known.
+        labels: Finding -> 1 or 0.
+    """
+
+    name: str
+    image: Pixels
+    mask: Pixels | None
+    labels: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing to convert: an image to cut, a volume, a raw file.
+
+    Attributes:
+        source: What the user knows it by.
+        patient: The patient of all its pieces.
+        make: Reads it and returns its pieces; a :class:`DataError` says why it cannot be used.
+    """
+
+    source: str
+    patient: str
+    make: Callable[[], Sequence[Piece]]
+
+
+def converted_findings(config: Mapping[str, Any]) -> list[str]:
+    """The findings that a converted source will have, known before it is converted."""
+    source = config["source"]
+    if source["kind"] == "patches":
+        return [source["patches"]["finding"]]
+    return list(source["msd"]["findings"]) if source["kind"] == "msd" else ["Nodule"]
+
+
+def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
+    """List what is to convert, without a look at any pixel.
+
+    Args:
+        config: The resolved configuration (sections source, prepare).
+        data_root: Folder of the source data as the user has it.
+
+    Raises:
+        ConfigError: If an option does not fit the source.
+        DataError: If a folder, table or column is missing.
+    """
+    if not data_root.is_dir():
+        raise DataError(
+            f"data folder {data_root} does not exist; set data_root to an existing folder."
+        )
+    kind, most = config["source"]["kind"], config["prepare"]["max_pixels"]
+    if kind == "patches":
+        from dollmaker.prepare.patches import list_items as listed
+    elif kind == "msd":
+        from dollmaker.prepare.msd import list_items as listed
+    else:
+        from dollmaker.prepare.jsrt import list_items as listed
+    return listed(config["source"][kind], data_root, most)
+
+
+def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: int) -> None:
+    """Convert a source; the result depends neither on the number of workers nor on their order.
+
+    Args:
+        config: The resolved configuration (sections source, prepare, seed).
+        data_root: Folder of the source data as the user has it.
+        output: Folder to write, whole or not at all.
+        workers: Threads.
+
+    Raises:
+        ConfigError: If an option does not fit the source.
+        DataError: If the source is not as described, or more than ``prepare.max_quarantined`` of
+            it cannot be used.
+    """
+    kind = config["source"]["kind"]
+    items, findings = list_items(config, data_root), converted_findings(config)
+    with atomic_path(output) as folder:
+        for name in ("images", "masks"):
+            (folder / name).mkdir(parents=True)
+        with ThreadPoolExecutor(workers) as pool:
+            results = list(pool.map(partial(_write, folder), items))
+        left_out = [
+            (item.source, result)
+            for item, result in zip(items, results, strict=True)
+            if isinstance(result, str)
+        ]
+        _check(left_out, len(items), config["prepare"]["max_quarantined"])
+        rows = [row for result in results if not isinstance(result, str) for row in result]
+        _check_names(rows)
+        if kind == "patches":
+            rows = _thin(rows, config, folder)
+        schema = dict.fromkeys(("image", "mask", "patient"), pl.String)
+        table = pl.DataFrame(rows, schema={**schema, **dict.fromkeys(findings, pl.Int8)})
+        table.write_csv(folder / "labels.csv")
+        reasons = dict.fromkeys(("source", "reason"), pl.String)
+        pl.DataFrame(left_out, schema=reasons, orient="row").write_csv(folder / "left_out.csv")
+        options = {"kind": kind, kind: config["source"][kind]}
+        header = provenance.header("convert", options, seed=config["seed"])
+        write_json(folder / "convert.json", header)
+
+
+def _write(folder: Path, item: Item) -> list[Row] | str:
+    """Make and save the pieces of one item; their rows, or why there are none."""
+    from PIL import Image
+
+    try:
+        pieces = item.make()
+    except DataError as error:
+        return str(error)
+    rows: list[Row] = []
+    for piece in pieces:
+        file = f"{piece.name}.png"
+        Image.fromarray(piece.image).save(folder / "images" / file)
+        if piece.mask is not None:
+            Image.fromarray(piece.mask).save(folder / "masks" / file)
+        mask = None if piece.mask is None else file
+        rows.append({"image": file, "mask": mask, "patient": item.patient, **piece.labels})
+    return rows
+
+
+def _check(left_out: Sequence[tuple[str, str]], count: int, most: float) -> None:
+    if len(left_out) > most * count:
+        source, reason = left_out[0]
+        raise DataError(
+            f"{len(left_out)} of {count} items of the source cannot be used (the first is "
+            f"{source!r}: {reason}); mend them or raise prepare.max_quarantined."
+        )
+
+
+def _check_names(rows: Sequence[Row]) -> None:
+    seen: set[str] = set()
+    for row in rows:
+        if row["image"] in seen:
+            raise DataError(
+                f"the source makes two pictures {row['image']!r}; list each image once, under a "
+                "name of its own."
+            )
+        seen.add(row["image"])
+
+
+def _thin(rows: list[Row], config: Mapping[str, Any], folder: Path) -> list[Row]:
+    from dollmaker.prepare.patches import thin
+
+    kept = thin(rows, config)
+    names = {row["image"] for row in kept}
+    for row in rows:
+        if row["image"] not in names:
+            (folder / "images" / row["image"]).unlink()
+            (folder / "masks" / row["mask"]).unlink()
+    return kept

@@ -1,0 +1,126 @@
+"""JSRT radiographs (Shiraishi et al. 2000) with the SCR masks (van Ginneken et al. 2006).
+
+The raw files hold 12-bit values, big-endian, and high values are dark: they are inverted here, so
+that bones are bright as in other radiographs. The nodule is known from the file's name only.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dollmaker.errors import DataError
+from dollmaker.files import inside
+from dollmaker.prepare.convert import Item, Piece
+from dollmaker.prepare.images import read_picture
+
+#: Folder of an organ in SCR -> its bit in the masks that are written.
+ORGANS = {"left lung": 1, "right lung": 2, "heart": 4, "left clavicle": 8, "right clavicle": 16}
+
+_NODULE = {"JPCLN": 1, "JPCNN": 0}
+_SUFFIXES = {".gif", ".png", ".bmp", ".tif", ".tiff"}
+_BRIGHTEST = 4095  # 12 bits
+
+
+def list_items(options: Mapping[str, Any], data_root: Path, max_pixels: int) -> list[Item]:
+    """One item per raw file.
+
+    Args:
+        options: Section ``source.jsrt``.
+        data_root: Folder of the source data.
+        max_pixels: Larger masks are refused.
+
+    Raises:
+        DataError: If a folder is missing or holds no such files.
+    """
+    folder = _folder(data_root, options["images"], "images")
+    files = [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix.upper() == ".IMG" and path.name[:5].upper() in _NODULE
+    ]
+    if not files:
+        raise DataError(
+            f"folder {folder} has no JPCLN*.IMG or JPCNN*.IMG; correct source.jsrt.images."
+        )
+    masks = _find_masks(_folder(data_root, options["masks"], "masks")) if options["masks"] else {}
+    items = []
+    for path in files:
+        mine = masks.get(path.stem.upper(), {})
+        make = partial(_make, path, mine, options=options, max_pixels=max_pixels)
+        items.append(Item(source=path.name, patient=path.stem.upper(), make=make))
+    return items
+
+
+def _folder(data_root: Path, name: str, key: str) -> Path:
+    folder = inside(data_root, name)
+    if not folder.is_dir():
+        raise DataError(f"folder {folder} does not exist; correct source.jsrt.{key}.")
+    return folder
+
+
+def _find_masks(folder: Path) -> dict[str, dict[str, Path]]:
+    """Image -> organ -> mask file, with the organs' folders at any depth (fold1/masks, ...)."""
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        organ = path.parent.name.lower()
+        if organ in ORGANS and path.suffix.lower() in _SUFFIXES:
+            found.setdefault(path.stem.upper(), {})[organ] = path
+    if not found:
+        raise DataError(
+            f"folder {folder} has no folder of an organ ({', '.join(ORGANS)}) with masks; correct "
+            "source.jsrt.masks."
+        )
+    return found
+
+
+def _make(
+    path: Path, masks: Mapping[str, Path], *, options: Mapping[str, Any], max_pixels: int
+) -> list[Piece]:
+    size = options["size"]
+    return [
+        Piece(
+            name=path.stem.upper(),
+            image=_read_raw(path, options["raw_size"], size),
+            mask=_read_masks(masks, size, max_pixels) if masks else None,
+            labels={"Nodule": _NODULE[path.name[:5].upper()]},
+        )
+    ]
+
+
+def _read_raw(path: Path, raw_size: int, size: int) -> npt.NDArray[np.uint8]:
+    """The radiograph as uint8 (size, size), bones bright; shrunk by averaging."""
+    if path.stat().st_size != 2 * raw_size**2:
+        raise DataError(
+            f"it has {path.stat().st_size} bytes, {raw_size}x{raw_size} 16-bit numbers need "
+            f"{2 * raw_size**2} (source.jsrt.raw_size)"
+        )
+    values = np.fromfile(path, dtype=">u2").reshape(raw_size, raw_size).astype(np.float32)
+    if values.max() > _BRIGHTEST:
+        raise DataError(f"it holds {values.max():.0f}, more than 12 bits: not big-endian raw data")
+    grey = Image.fromarray((_BRIGHTEST - values) * (255 / _BRIGHTEST))
+    if size != raw_size:
+        grey = grey.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(grey).round().clip(0, 255).astype(np.uint8)
+
+
+def _read_masks(masks: Mapping[str, Path], size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """The organs of an image as sum of their bits, uint8 (size, size)."""
+    if missing := [organ for organ in ORGANS if organ not in masks]:
+        raise DataError(f"its mask of the {missing[0]} is missing")
+    pictures = {
+        organ: read_picture(masks[organ], mode="L", max_pixels=max_pixels)[0] for organ in ORGANS
+    }
+    sizes = {picture.size for picture in pictures.values()}
+    width, height = sizes.pop()
+    if sizes or width != height:
+        raise DataError("its masks are not all squares of one size")
+    bits = np.zeros((size, size), np.uint8)
+    for organ, bit in ORGANS.items():
+        inner = pictures[organ].resize((size, size), Image.Resampling.NEAREST)
+        bits |= (np.asarray(inner) > 127).astype(np.uint8) * np.uint8(bit)
+    return bits

@@ -1,0 +1,150 @@
+"""NIH ChestX-ray14 as released (Wang et al. 2017): one table, images in twelve folders."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dollmaker import tables
+from dollmaker.errors import DataError
+from dollmaker.files import inside
+from dollmaker.findings import NO_FINDING
+from dollmaker.prepare.columns import filled
+from dollmaker.prepare.splits import assign
+
+#: The 14 findings of ChestX-ray14, and the label of images with none of them.
+NIH = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Effusion",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pneumonia",
+    "Pneumothorax",
+    "Consolidation",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Pleural_Thickening",
+    "Hernia",
+    NO_FINDING,
+)
+
+_COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
+_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+#: Where the archives unpack to, and how mirrors lay the images out.
+_FOLDERS = ("images_*/images", "images_*", "images", ".")
+
+
+def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, list[str]]:
+    """List the images of ChestX-ray14.
+
+    Labels are 1 or 0, never blank. The released lists of test images are kept where they are
+    present; validation patients are always taken by hash, from the others. Images that are in the
+    table but in no folder are listed all the same, so that they end in the quarantine.
+
+    Args:
+        config: The resolved configuration (sections source, prepare).
+        data_root: Folder of the source data.
+
+    Returns:
+        The plan and the names of the findings, see :mod:`dollmaker.prepare.sources`.
+
+    Raises:
+        DataError: If the table, a list or the folder is not as released.
+    """
+    options, prepare = config["source"]["nih"], config["prepare"]
+    file = table_file(config, data_root)
+    table = tables.read_source(file)
+    tables.require_columns(table, _COLUMNS, file)
+    table = table.filter(pl.col("View Position").str.to_uppercase().is_in(options["views"]))
+    images = filled(table, "Image Index", file)
+    patients = filled(table, "Patient ID", file)
+    folder = inside(data_root, options["folder"])
+    where = _find(folder)
+    lists = _read_lists(folder)
+    splits = []
+    for image, patient in zip(images, patients, strict=True):
+        if lists is None:
+            splits.append(assign(patient, prepare["valid"], prepare["test"]))
+        elif image not in lists:
+            raise DataError(
+                f"image {image!r} of {file} is in neither train_val_list.txt nor test_list.txt; "
+                "take the lists of the same release or remove both."
+            )
+        else:
+            test = lists[image] == "test"
+            splits.append("test" if test else assign(patient, prepare["valid"], 0.0))
+    below = options["folder"].strip("/")
+    prefix = "" if below in ("", ".") else f"{below}/"
+    plan = pl.DataFrame(
+        {
+            "image_id": [image.removesuffix(".png") for image in images],
+            "path": [f"{prefix}{where.get(image, image)}" for image in images],
+            "patient_id": patients,
+            "split": splits,
+            "view": table["View Position"].str.to_lowercase(),
+            "mask": pl.Series([None] * len(images), dtype=pl.String),
+            **_labels(filled(table, "Finding Labels", file), images, file),
+        }
+    )
+    return plan, list(NIH)
+
+
+def table_file(config: Mapping[str, Any], data_root: Path) -> Path:
+    """The table of all images.
+
+    Raises:
+        DataError: If it does not exist.
+    """
+    options = config["source"]["nih"]
+    file: Path = inside(data_root, options["folder"]) / options["table"]
+    if not file.is_file():
+        raise DataError(f"table {file} does not exist; correct data_root or source.nih.")
+    return file
+
+
+def _labels(texts: list[str], images: list[str], file: Path) -> dict[str, pl.Series]:
+    present: dict[str, list[int]] = {name: [] for name in NIH}
+    for text, image in zip(texts, images, strict=True):
+        names = {name.strip() for name in text.split("|")}
+        if unknown := sorted(names.difference(NIH)):
+            raise DataError(
+                f"table {file} gives {image!r} the finding {unknown[0]!r}; it must be one of: "
+                f"{', '.join(NIH)}."
+            )
+        for name in NIH:
+            present[name].append(int(name in names))
+    return {name: pl.Series(values, dtype=pl.Int8) for name, values in present.items()}
+
+
+def _find(folder: Path) -> dict[str, str]:
+    """File name of an image -> its path below the folder; every folder is listed once."""
+    found: dict[str, str] = {}
+    for pattern in _FOLDERS:
+        for place in sorted(folder.glob(pattern)) if pattern != "." else [folder]:
+            if place.is_dir():
+                below = place.relative_to(folder)
+                for path in place.iterdir():
+                    if path.suffix.lower() == ".png":
+                        found.setdefault(path.name, (below / path.name).as_posix())
+    return found
+
+
+def _read_lists(folder: Path) -> dict[str, str] | None:
+    """Image -> train or test as released; ``None`` without the lists."""
+    present = [name for name in _LISTS if (folder / name).is_file()]
+    if not present:
+        return None
+    if len(present) == 1:
+        raise DataError(
+            f"folder {folder} has {present[0]} only; add the other of {' and '.join(_LISTS)}, or "
+            "remove it."
+        )
+    lists: dict[str, str] = {}
+    for name, split in _LISTS.items():
+        for line in (folder / name).read_text(encoding="utf-8").split():
+            lists[line] = split
+    return lists

@@ -1,0 +1,77 @@
+"""
+Compare: all recipes of the configuration and the catalogue on one data set (snakemake compare).
+
+REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+    committee = results/{dataset}/committee/{member}/
+    relevance = results/{dataset}/relevance/{recipe}/{shard}.h5
+    masks     = results/{dataset}/masks/{recipe}/{shard}.h5
+    sanity    = results/{dataset}/sanity/{recipe}.json
+OUTPUTS
+    scores     = results/{dataset}/scores/recipes.parquet
+    comparison = results/{dataset}/comparison/
+"""
+
+
+rule compare:
+    """Compare all recipes; the target of `snakemake compare`."""
+    input:
+        f"results/{DATASET}/scores/recipes.parquet",
+
+
+rule compare_recipes:
+    """Score every recipe under every rule for its threshold, beside the trivial baselines."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
+        committee=expand(
+            "results/{{dataset}}/committee/{member}",
+            member=pipeline.explainers(COMPARED),
+        ),
+        relevance=expand(
+            "results/{{dataset}}/relevance/{recipe}/{shard}.h5",
+            recipe=pipeline.explained_recipes(COMPARED),
+            shard=pipeline.shards(CONFIG),
+        ),
+        thresholds=expand(
+            "results/{{dataset}}/thresholds/{recipe}.parquet",
+            recipe=pipeline.explained_recipes(COMPARED),
+        ),
+        masks=expand(
+            "results/{{dataset}}/masks/{recipe}/{shard}.h5",
+            recipe=pipeline.recipes(COMPARED),
+            shard=pipeline.shards(CONFIG),
+        ),
+        sanity=expand(
+            "results/{{dataset}}/sanity/{recipe}.json",
+            recipe=pipeline.recipes(COMPARED),
+        ),
+    output:
+        scores="results/{dataset}/scores/recipes.parquet",
+        pairs="results/{dataset}/scores/recipe_pairs.parquet",
+        comparison=directory("results/{dataset}/comparison"),
+    log:
+        "results/{dataset}/logs/compare_recipes.log",
+    benchmark:
+        "results/{dataset}/benchmarks/compare_recipes.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+    params:
+        version=pipeline.version("compare"),
+        config=lambda wildcards: pipeline.stage_config(COMPARED, "compare"),
+        data_root=lambda wildcards: DATA_ROOT,
+        results=lambda wildcards, input: os.path.dirname(input.index),
+    shell:
+        """
+        python -m dollmaker compare \
+            --config {params.config:q} \
+            --results {params.results:q} \
+            --data-root {params.data_root:q} 2>&1 | tee {log:q}
+        """
