@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dollmaker import devices
+from dollmaker.classify.networks import create_network
 from dollmaker.errors import ModelError
 from dollmaker.weights import freeze_batch_norm, load_weights, read_weights
 
@@ -64,3 +65,55 @@ def test_a_gpu_that_is_not_there_is_refused() -> None:
     with pytest.raises(ModelError, match="no GPU is usable"):
         devices.choose("cuda")
     assert devices.choose("auto").type == "cpu"
+
+
+def dino(size: int = 224) -> dict[str, torch.Tensor]:
+    """Weights in the layout of the published dino_deitsmall16 backbone, without a head."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "cls_token": (1, 1, 384),
+        "pos_embed": (1, 1 + (size // 16) ** 2, 384),
+        "patch_embed.proj.weight": (384, 3, 16, 16),
+        "patch_embed.proj.bias": (384,),
+    }
+    for block in range(12):
+        for name, shape in {
+            "norm1.weight": (384,),
+            "norm1.bias": (384,),
+            "attn.qkv.weight": (1152, 384),
+            "attn.qkv.bias": (1152,),
+            "attn.proj.weight": (384, 384),
+            "attn.proj.bias": (384,),
+            "norm2.weight": (384,),
+            "norm2.bias": (384,),
+            "mlp.fc1.weight": (1536, 384),
+            "mlp.fc1.bias": (1536,),
+            "mlp.fc2.weight": (384, 1536),
+            "mlp.fc2.bias": (384,),
+        }.items():
+            shapes[f"blocks.{block}.{name}"] = shape
+    shapes |= {"norm.weight": (384,), "norm.bias": (384,)}
+    return {name: 0.02 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize(
+    ("prefix", "size", "channels"), [("", 224, 3), ("module.backbone.", 96, 1)]
+)
+def test_dinos_published_layout_loads_into_timms_vit(prefix: str, size: int, channels: int) -> None:
+    state = dino()
+    name = "timm:vit_small_patch16_224"
+    network, _ = create_network(name, outputs=3, channels=channels, size=size)
+    load_weights(
+        network,
+        {prefix + key: value for key, value in state.items()},
+        optional=("head",),
+        source="w",
+    )
+    own = network.state_dict()
+    torch.testing.assert_close(own["blocks.11.attn.qkv.weight"], state["blocks.11.attn.qkv.weight"])
+    torch.testing.assert_close(own["pos_embed"][:, 0], state["pos_embed"][:, 0])
+    assert own["pos_embed"].shape[1] == 1 + (size // 16) ** 2
+    assert network(torch.zeros(1, channels, size, size)).shape == (1, 3)
+    del state["blocks.3.norm2.bias"]
+    with pytest.raises(ModelError, match=r"blocks\.3\.norm2\.bias"):
+        load_weights(network, state, optional=("head",), source="w")

@@ -6,10 +6,18 @@ from skimage import filters, morphology
 
 from dollmaker.binarize.clean import clean
 from dollmaker.binarize.crf import dense_crf
+from dollmaker.binarize.label_free import Cut
 from dollmaker.binarize.pair import Pair
-from dollmaker.binarize.quality import quality
+from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import STEPS, make_chain
-from dollmaker.binarize.thresholds import fraction_of_maximum, gate, otsu, quantile, two_threshold
+from dollmaker.binarize.thresholds import (
+    fraction_of_maximum,
+    gate,
+    label_free,
+    otsu,
+    quantile,
+    two_threshold,
+)
 from dollmaker.errors import ConfigError
 
 
@@ -39,6 +47,21 @@ def test_quantile_keeps_its_share_and_fraction_its_height() -> None:
     assert mask is not None and mask.sum() == 2000
     mask = fraction_of_maximum(pair(values / 9999), fraction=0.3).mask
     assert mask is not None and mask.sum() == (values / 9999 > 0.3).sum()
+
+
+def test_label_free_takes_the_cut_of_its_finding() -> None:
+    cuts = {"stability": Cut("area", 0.25), "agreement": Cut("otsu")}
+    values = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    kept = label_free(pair(values, cuts=cuts))
+    assert kept.mask is not None and kept.mask.mean() == pytest.approx(0.25, abs=0.001)
+    by_otsu = label_free(pair(values, cuts=cuts), criterion="agreement").mask
+    assert by_otsu is not None and (by_otsu == otsu(pair(values)).mask).all()
+    empty = label_free(pair(np.zeros((8, 8), np.float32), cuts=cuts)).mask
+    assert empty is not None and not empty.any()
+    with pytest.raises(ConfigError, match="no threshold for this finding"):
+        label_free(pair(values))
+    with pytest.raises(ConfigError, match="unknown criterion"):
+        label_free(pair(values, cuts=cuts), criterion="magic")
 
 
 def test_two_thresholds_leave_a_band_to_ignore() -> None:
@@ -136,7 +159,7 @@ def test_wrong_chains_are_refused(steps: list[dict], words: str) -> None:
 
 
 def test_every_step_returns_a_pair_of_the_same_size() -> None:
-    thresholded = otsu(pair())
+    thresholded = otsu(pair(cuts={"stability": Cut("area", 0.1)}))
     for name, step in STEPS.items():
         done = step(thresholded)
         assert done.mask is not None and done.mask.shape == (64, 64), name
@@ -145,8 +168,18 @@ def test_every_step_returns_a_pair_of_the_same_size() -> None:
 
 def test_quality_falls_with_each_of_its_parts() -> None:
     good = {"agreement": 0.9, "completeness": 0.1, "probability": 0.8, "area": 0.1}
+    good["stability"] = 0.7
     best = quality(**good)
-    assert best == pytest.approx((0.9 / 1.1 * 0.8) ** (1 / 3))
-    for change in ({"agreement": 0.5}, {"completeness": 0.7}, {"probability": 0.2}, {"area": 0.0}):
-        assert quality(**{**good, **change}) < best
-    assert quality(**{**good, "completeness": float("nan")}) == pytest.approx((0.9 * 0.8) ** 0.5)
+    assert best == pytest.approx(0.7 * (0.9 / 1.1 * 0.8) ** 0.25)
+    worse = {"agreement": 0.5, "completeness": 0.7, "probability": 0.2, "stability": 0.3}
+    for name, value in {**worse, "area": 0.0}.items():
+        assert quality(**{**good, name: value}) < best
+    unknown = {"completeness": float("nan"), "stability": float("nan")}
+    assert quality(**{**good, **unknown}) == pytest.approx(0.72**0.25)
+
+
+def test_stability_is_the_overlap_of_nearby_thresholds() -> None:
+    values = np.linspace(0, 1, 1001, dtype=np.float32)[None]
+    assert stability(values, 0.5) == pytest.approx(450 / 550, abs=0.01)
+    assert np.isnan(stability(values, float("inf")))
+    assert stability(values, 2.0) == 0

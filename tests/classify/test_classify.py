@@ -1,5 +1,6 @@
 """Networks by name, targets, loss, a member from training to disk and back."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,30 @@ def test_a_linear_probe_moves_the_head_only(tmp_path: Path) -> None:
     trained = load_member(train(config, tmp_path, "a"), torch.device("cpu")).network.state_dict()
     moved = [k for k, v in start.state_dict().items() if not torch.equal(v, trained[k])]
     assert moved == ["fc.weight", "fc.bias"]
+
+
+def test_an_untrained_member_keeps_its_weights(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    config = make_config(members={"a": {"architecture": "timm:test_resnet", "epochs": 0}})
+    torch.manual_seed(config["seed"] * 1000)
+    start, _ = create_network("timm:test_resnet", outputs=2, channels=1, size=32)
+    kept = load_member(train(config, tmp_path, "a"), torch.device("cpu")).network.state_dict()
+    assert all(torch.equal(v, kept[k]) for k, v in start.state_dict().items())
+
+
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adam", 0.003)])
+def test_micranet_learns_with_a_members_own_optimiser(
+    tmp_path: Path, optimizer: str, rate: float
+) -> None:
+    make_dataset(tmp_path)
+    own = {"architecture": "micranet", "optimizer": optimizer, "learning_rate": rate, "epochs": 4}
+    folder = train(make_config(members={"a": own}), tmp_path, "a")
+    member = load_member(folder, torch.device("cpu"))
+    assert member.architecture == "dollmaker:micranet"
+    convolutions = [m for m in member.network.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [32, 32, 64, 64, 128, 128, 256, 256]
+    curve = json.loads((folder / "model.json").read_text())["curve"]
+    assert len(curve) >= 2 and curve[-1]["loss"] < curve[0]["loss"]
 
 
 def test_wrong_requests_are_refused(tmp_path: Path) -> None:

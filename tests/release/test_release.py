@@ -92,18 +92,22 @@ SANITY = {
 }
 
 
+def sane(folder: Path, **changes: bool) -> Path:
+    write_json(folder / "sanity.json", {**SANITY, **changes, "header": {}})
+    return folder / "sanity.json"
+
+
 def build(folder: Path, shards: int = 1) -> Path:
     folder.mkdir()
     config = make_results(folder, shards)
     masks = sorted((folder / "masks").glob("*.h5"))
-    write_json(folder / "sanity.json", SANITY)
     build_release(
         config,
         folder / "index.parquet",
         folder / "images",
         masks,
         [folder / "a"],
-        folder / "sanity.json",
+        sane(folder),
         folder / "release",
     )
     return folder / "release"
@@ -208,6 +212,24 @@ def test_a_release_without_masks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no mask is left"):
         build_release(
             config, folder / "index.parquet", folder / "images",
-            [folder / "masks/0000.h5"], [folder / "a"], folder / "release",
+            [folder / "masks/0000.h5"], [folder / "a"], sane(folder), folder / "release",
         )  # fmt: skip
     assert not (folder / "release").exists()
+
+
+@pytest.mark.parametrize(
+    ("check", "words"), [("ignores_model", "weights are random"), ("ignores_finding", "the same")]
+)
+def test_masks_of_maps_that_ignore_the_model_are_released_only_on_demand(
+    tmp_path: Path, check: str, words: str
+) -> None:
+    config = make_results(tmp_path, 1)
+    masks = sorted((tmp_path / "masks").glob("*.h5"))
+    places = (tmp_path / "index.parquet", tmp_path / "images", masks, [tmp_path / "a"])
+    failed = sane(tmp_path, **{check: True})
+    with pytest.raises(DataError, match=words):
+        build_release(config, *places, failed, tmp_path / "release")
+    config["release"]["allow_failed_sanity"] = True
+    build_release(config, *places, failed, tmp_path / "release")
+    assert verify(tmp_path / "release") == []
+    assert '"header"' not in (tmp_path / "release/sanity.json").read_text()

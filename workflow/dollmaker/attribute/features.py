@@ -16,7 +16,7 @@ from dollmaker.attribute.passes import count_prefix_tokens
 from dollmaker.errors import ModelError
 
 #: Places across that a convolutional network's last feature map should have.
-_ACROSS = 28
+_ACROSS = 14
 #: Groups of channels that stand for the heads of a network without attention.
 _HEADS = 6
 #: Images a pass, and what sides of enlarged images are multiples of.
@@ -50,7 +50,7 @@ def features(network: nn.Module, images: Tensor, *, side: int | None = None) -> 
         network: Evaluation mode.
         images: float (B, C, H, W), prepared for the network.
         side: Enlarge the images to this side first; ``None`` enlarges so that the last feature map
-            is about 28 across. Transformers keep their own size.
+            is about 14 across. Transformers keep their own size.
 
     Raises:
         ModelError: If the network has no feature map.
@@ -78,7 +78,7 @@ def strength(found: Features) -> Tensor:
 
 
 def _enough(network: nn.Module, images: Tensor) -> int:
-    """The side at which the last feature map is about 28 across."""
+    """The side at which the last feature map is about 14 across."""
     side = images.shape[-1]
     across = last_map(network, images[:1]).shape[-1]
     return max(side, round(side * _ACROSS / across / _STEP) * _STEP)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from dollmaker.bench.subject import clouds
+from dollmaker.binarize.label_free import Cut
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import STEPS
 from dollmaker.binarize.thresholds import otsu
@@ -71,6 +72,7 @@ def blobs(images: int, size: int) -> list[Pair]:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     pictures = ((clouds(images, 3, size).numpy() + 1) * 127.5).astype(np.uint8)
+    cuts = {"stability": Cut("area", 0.1)}
     pairs = []
     for picture in pictures:
         total = 0.02 * rng.random((size, size))
@@ -79,7 +81,7 @@ def blobs(images: int, size: int) -> list[Pair]:
         ):
             total += height * np.exp(-((y - top) ** 2 + (x - left) ** 2) / (2 * width**2))
         relevance = (total / total.max()).astype(np.float32)
-        pairs.append(Pair(map=relevance, image=picture, label=1, probability=0.9))
+        pairs.append(Pair(map=relevance, image=picture, label=1, probability=0.9, cuts=cuts))
     return pairs
 
 

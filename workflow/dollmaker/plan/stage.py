@@ -270,7 +270,8 @@ def _notes(
     """What a reader has to know to judge the numbers."""
     notes = [
         "All numbers are estimates from seconds of measurement; trainings are counted with all "
-        "their epochs. Evaluate, report and the queue of a cluster are not counted.",
+        "their epochs. The sample for thresholds and sanity checks, evaluate, report and the "
+        "queue of a cluster are not counted.",
     ]
     if source.seconds:
         notes.append(f"Counted from {source.counted_from}.")

@@ -62,7 +62,7 @@ def build_release(
         sheet = contact_sheet(table, (lambda i: images.read(*places[i])) if show else None)
         sheet.save(folder / "contact-sheet.png")
         write_json(folder / "provenance.json", header)
-        write_json(folder / "sanity.json", checks)
+        write_json(folder / "sanity.json", {k: v for k, v in checks.items() if k != "header"})
         write_text(folder / "README.md", write_card(table, config, members, checks))
         write_text(folder / CHECKSUMS, checksums(folder))
 

@@ -1,0 +1,130 @@
+"""The sample: who is drawn, and what its columns say about maps whose answer is known."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from classify.test_classify import make_config, make_dataset, train
+from dollmaker.attribute import consensus
+from dollmaker.attribute.faithfulness import insertion_deletion
+from dollmaker.attribute.sample import draw_pairs, explain_sample
+from dollmaker.attribute.stage import explain_shard
+from dollmaker.shards import Shard
+
+OPTIONS = {"splits": ["train", "valid"], "positives": 5, "checks": 2}
+
+
+def index(count: int = 60) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "image_id": [f"i{k}" for k in range(count)],
+            "split": [("train", "valid", "test")[k % 3] for k in range(count)],
+            "a": pl.Series([k % 2 for k in range(count)], dtype=pl.Int8),
+            "b": pl.Series([(1, None, -1, 0)[k % 4] for k in range(count)], dtype=pl.Int8),
+        }
+    )
+
+
+def test_pairs_are_drawn_by_image_whatever_the_order() -> None:
+    drawn = draw_pairs(index(), ["a", "b"], OPTIONS, 0)
+    mixed = index().sample(fraction=1, shuffle=True, seed=3)
+    ids = [{(t["image_id"][p.row], p.finding, p.positive, p.checked) for p in draw_pairs(t, ["a", "b"], OPTIONS, 0)} for t in (index(), mixed)]  # fmt: skip # noqa: E501
+    assert ids[0] == ids[1]
+    assert len([p for p in drawn if p.positive]) == 10 and len(drawn) == 14
+    assert len([p for p in drawn if p.checked]) == 4 and all(p.positive for p in drawn if p.checked)
+    table = index()
+    for pair in drawn:
+        assert table["split"][pair.row] != "test"
+        assert table[pair.finding][pair.row] in ((1,) if pair.positive else (0, None))
+    other = {p.row for p in draw_pairs(index(), ["a", "b"], OPTIONS, 1)}
+    assert other != {p.row for p in drawn}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("sample")
+    make_dataset(path)
+    for name, seed in (("a", 0), ("b", 5)):
+        config = make_config(epochs=4)
+        config["classify"]["members"]["a"]["seed"] = seed
+        train(config, path, name)
+    return path
+
+
+def sample(folder: Path, name: str, members: str = "ab", **options: Any) -> dict[str, Any]:
+    config = make_config()
+    config["sample"] = {**config["sample"], "positives": 6, "checks": 3}
+    config["recipes"]["doll"]["attribute"].update(options)
+    explain_sample(
+        config, folder / "index.parquet", folder / "images",
+        [folder / m for m in members], "doll", folder / name,
+    )  # fmt: skip
+    with Shard(folder / name, "relevance") as shard:
+        return {**shard.table(), "map": shard.read("map"), "views": shard.read("views")}
+
+
+def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
+    found = sample(folder, "s.h5", nodes=8)
+    config = make_config()
+    config["recipes"]["doll"]["attribute"]["nodes"] = 8
+    explain_shard(
+        config, folder / "index.parquet", folder / "images", [folder / "a", folder / "b"],
+        "doll", "0000", folder / "r.h5",
+    )  # fmt: skip
+    with Shard(folder / "r.h5", "relevance") as shard:
+        table, maps = shard.table(), shard.read("map")
+    place = {p: k for k, p in enumerate(zip(table["image_id"], table["finding"], strict=True))}
+    positive = np.nonzero(found["label"] == 1)[0]
+    assert len(positive) == 12 and (found["label"] == 0).sum() == 6
+    for k in positive:
+        row = place[found["image_id"][k], found["finding"][k]]
+        np.testing.assert_allclose(found["map"][k], maps[row], atol=2e-3)
+    assert found["views"].shape == (18, 2, 2, 32, 32)
+    assert np.isfinite(found["randomised"]).sum() == 6
+    assert np.nanmedian(found["randomised"]) < 0.9
+    assert (found["views"][positive, :, 1].max((2, 3)) == 1).all()  # mirrored and turned back
+
+
+def test_a_mirrored_view_is_turned_back(folder: Path) -> None:
+    views = sample(folder, "v.h5", "a", nodes=8)["views"].astype(float)
+    plain, mirrored = views[:, 0, 0], views[:, 0, 1]
+    seen = mirrored.any((1, 2))
+    as_it_is = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(plain[seen], mirrored[seen], strict=True)]  # fmt: skip # noqa: E501
+    turned = [np.corrcoef(a.ravel(), b[:, ::-1].ravel())[0, 1] for a, b in zip(plain[seen], mirrored[seen], strict=True)]  # fmt: skip # noqa: E501
+    assert np.mean(as_it_is) > np.mean(turned) + 0.1
+
+
+def test_maps_that_know_no_findings_are_the_same_for_another(folder: Path) -> None:
+    found = sample(folder, "t.h5", "a", method="tokencut", side=128)
+    assert np.nanmin(found["other"]) == pytest.approx(1)
+    assert np.nanmax(sample(folder, "u.h5", "a", nodes=8)["other"]) < 1
+
+
+def test_insertion_and_deletion_of_a_linear_logit() -> None:
+    image, baseline = torch.full((1, 10, 10), 100.0), torch.zeros(1, 10, 10)
+    weights = torch.zeros(10, 10)
+    weights[:2, :5] = 1  # a tenth of the pixels is all that counts
+
+    def logit(rows: torch.Tensor) -> torch.Tensor:
+        return (rows[:, 0] * weights).sum((1, 2))
+
+    good = insertion_deletion(logit, image, baseline, weights)
+    assert good[0] == pytest.approx(0.95) and good[1] == pytest.approx(0.05)
+    bad = insertion_deletion(logit, image, baseline, -weights)
+    assert bad[0] < 0.2 and bad[1] > 0.8
+    assert np.isnan(insertion_deletion(lambda r: -logit(r), image, baseline, weights)).all()
+
+
+def test_fusion_multiplies_and_scales_again() -> None:
+    maps = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(0))
+    joined = consensus.agree([maps])
+    weights = torch.rand(2, 4, 4, generator=torch.Generator().manual_seed(1))
+    fused = consensus.fuse(joined, weights)
+    torch.testing.assert_close(fused.maps * fused.scale[:, None, None], maps * weights)
+    assert fused.maps.amax((1, 2)).tolist() == [1, 1]
+    nothing = consensus.fuse(joined, torch.zeros_like(weights))
+    assert not nothing.maps.any()
