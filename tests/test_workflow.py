@@ -2,15 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from PIL import Image
 
 from dollmaker.release.verify import verify
 
@@ -57,6 +60,23 @@ def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
 def test_snakemakes_own_report_can_be_made(finished: Path) -> None:
     snakemake(finished, "--report", "report.zip")
     assert (finished / "report.zip").stat().st_size > 10_000
+
+
+def test_recipes_are_compared_by_name(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "results", tmp_path / "results")
+    recipes = {"compare": {"recipes": ["doll", "explainseg-b", "tokencut", "micranet"]}}
+    (tmp_path / "compare.json").write_text(json.dumps(recipes))
+    snakemake(tmp_path, "compare", "--configfile", "compare.json")
+    results = tmp_path / "results/micro"
+    table = pl.read_parquet(results / "scores/recipes.parquet")
+    own = {"doll", "band", "explainseg-a", "explainseg-b", "tokencut", "micranet"}
+    assert set(table["recipe"]) == own | {"centre", "intensity", "whole"}
+    assert set(table["rule"]) >= {"as published", "oracle", "few-shot", "stability"}
+    assert table.filter(recipe="micranet")["seconds"].min() > 0
+    page = (results / "comparison/README.md").read_text()
+    assert "| tokencut |" in page and "**ignores the finding**" in page
+    for name in ("scores.png", "masks.png"):
+        assert Image.open(results / "comparison" / name).size[0] > 200
 
 
 def test_killed_and_in_other_shards_the_release_has_the_same_bytes(

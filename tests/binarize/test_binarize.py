@@ -13,6 +13,7 @@ from dollmaker.binarize.steps import STEPS, make_chain
 from dollmaker.binarize.thresholds import (
     fraction_of_maximum,
     gate,
+    ignore_band,
     label_free,
     otsu,
     quantile,
@@ -62,6 +63,20 @@ def test_label_free_takes_the_cut_of_its_finding() -> None:
         label_free(pair(values))
     with pytest.raises(ConfigError, match="unknown criterion"):
         label_free(pair(values, cuts=cuts), criterion="magic")
+
+
+def test_the_band_is_what_a_small_change_of_the_threshold_moves() -> None:
+    values = np.linspace(0, 1, 101, dtype=np.float32)[None]
+    cut = fraction_of_maximum(pair(values), fraction=0.5)
+    mask = ignore_band(cut, change=0.1).mask
+    assert mask is not None
+    assert ((mask == 255) == ((values > 0.45) & (values <= 0.55))).all()
+    assert (mask[mask != 255] == (values > 0.5)[mask != 255]).all()
+    flat = np.full((4, 4), 0.5, np.float32)
+    narrow = Pair(**{**vars(pair(flat)), "mask": np.ones((4, 4), np.uint8), "threshold": 0.5})
+    assert ignore_band(narrow).mask is narrow.mask  # a mask is never ignored as a whole
+    with pytest.raises(ConfigError, match="before any threshold"):
+        ignore_band(pair())
 
 
 def test_two_thresholds_leave_a_band_to_ignore() -> None:

@@ -16,6 +16,7 @@ from dollmaker.binarize.pair import Pair, Step
 from dollmaker.binarize.thresholds import (
     fraction_of_maximum,
     gate,
+    ignore_band,
     label_free,
     otsu,
     quantile,
@@ -31,6 +32,7 @@ STEPS: dict[str, Step] = {
     "quantile": quantile,
     "fraction_of_maximum": fraction_of_maximum,
     "two_threshold": two_threshold,
+    "ignore_band": ignore_band,
     "morphology": morphology,
     "ncut": ncut,
     "clean": clean,

@@ -7,6 +7,7 @@ import numpy as np
 
 from dollmaker.binarize.label_free import CRITERIA, level
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair
+from dollmaker.binarize.quality import CHANGE
 from dollmaker.errors import ConfigError, unknown
 
 
@@ -77,6 +78,31 @@ def label_free(pair: Pair, *, criterion: str = "stability") -> Pair:
     if pair.map.max() <= pair.map.min():
         return _cut(pair, float("inf"))
     return _cut(pair, level(pair.map, cut))
+
+
+def ignore_band(pair: Pair, *, change: float = CHANGE) -> Pair:
+    """Ignore the pixels that a small change of the threshold would add or remove.
+
+    They are what the mask's stability, and so its quality, is counted on: an unsure mask gets a
+    broad band, and pre-training leaves the band out of its loss. Comes after the threshold and
+    what shapes the mask.
+
+    Args:
+        pair: With a mask.
+        change: Share by which the threshold goes up and down.
+    """
+    if pair.mask is None:
+        raise ConfigError("step ignore_band comes before any threshold; put otsu or another first.")
+    if not 0 < change < 1:
+        raise ConfigError(f"step ignore_band has change = {change}; give 0 to 1, exclusive.")
+    if not np.isfinite(pair.threshold):
+        return pair
+    margin = change * abs(pair.threshold)
+    band = (pair.map > pair.threshold - margin) & (pair.map <= pair.threshold + margin)
+    mask = np.where(band, IGNORE, pair.mask).astype(np.uint8)
+    if not (mask == FOREGROUND).any():
+        return pair
+    return replace(pair, mask=mask)
 
 
 def _cut(pair: Pair, threshold: float) -> Pair:

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,15 @@ from dollmaker.prepare.stage import read_index
 STAGE_OF_RULE = {
     "generate_phantoms": "phantom",
     "list_images": "prepare",
+    "convert_source": "prepare",
     "decode_images": "prepare",
     "build_index": "prepare",
     "train_member": "classify",
     "explain_images": "attribute",
+    "explain_sample": "sample",
+    "choose_thresholds": "binarize",
     "make_masks": "binarize",
+    "check_recipe": "release",
     "build_release": "release",
     "pretrain_segmenter": "segment",
     "adapt_segmenter": "adapt",
@@ -45,6 +49,7 @@ class Results:
         header: Provenance of the index, with the quarantine.
         members: Member name -> its model.json.
         scores: Table name -> table of the evaluation; missing ones are absent.
+        sanity: Recipe -> its sanity checks, where they were made.
         truth: The true masks, if configured.
         segmenter: segmenter.json, or ``None``.
         tasks: Task name -> run name ``{init}-{tuning}`` -> folder.
@@ -60,6 +65,7 @@ class Results:
     header: dict[str, Any]
     members: dict[str, dict[str, Any]]
     scores: dict[str, pl.DataFrame]
+    sanity: dict[str, Any]
     truth: Truth | None
     segmenter: dict[str, Any] | None
     tasks: dict[str, dict[str, Path]]
@@ -97,6 +103,11 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         scores={
             file.stem: tables.read(file) for file in sorted((folder / "scores").glob("*.parquet"))
         },
+        sanity={
+            name: read_json(file)
+            for name in config["recipes"]
+            if (file := folder / "sanity" / f"{name}.json").exists()
+        },
         truth=load_truth(config, data_root, localized),
         segmenter=read_json(segmenter) if segmenter.exists() else None,
         tasks=_tasks(config, folder / "tasks"),
@@ -104,7 +115,7 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
             file.stem: tables.read(file).height
             for file in sorted((folder / "release" / "data").glob("*.parquet"))
         },
-        seconds=read_seconds(folder / "benchmarks"),
+        seconds=read_seconds(folder / "benchmarks", config["recipes"]),
     )
 
 
@@ -118,21 +129,33 @@ def _tasks(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Path]
     return {task: there for task, there in found.items() if there}
 
 
-def read_seconds(folder: Path) -> dict[str, float | None]:
+def read_seconds(folder: Path, recipes: Collection[str] | None = None) -> dict[str, float | None]:
     """Total seconds of each stage from Snakemake's benchmark files.
 
     The rule is the file's name up to the first ``-`` or ``.``; a repeated benchmark counts with
-    its mean.
+    its mean. With ``recipes``, maps and masks of other recipes (of a comparison) do not count.
     """
     total: dict[str, float] = defaultdict(float)
     for file in sorted(folder.rglob("*.tsv")):
-        stage = STAGE_OF_RULE.get(re.split(r"[-.]", file.name)[0])
+        rule = re.split(r"[-.]", file.name)[0]
+        stage = STAGE_OF_RULE.get(rule)
+        recipe = _recipe_of(file.stem, rule)
+        if recipes is not None and recipe is not None and recipe not in recipes:
+            continue
         with file.open(encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle, delimiter="\t"))
         seconds = [value for row in rows if (value := _number(row.get("s"))) is not None]
         if stage is not None and seconds:
             total[stage] += sum(seconds) / len(seconds)
     return {stage: total.get(stage) for stage in dict.fromkeys(STAGE_OF_RULE.values())}
+
+
+def _recipe_of(stem: str, rule: str) -> str | None:
+    """The recipe in the name of a benchmark, e.g. ``make_masks-tokencut-0001``."""
+    words = stem.removeprefix(f"{rule}-")
+    if rule in ("explain_images", "make_masks"):
+        return words.rpartition("-")[0] or None
+    return words if rule in ("explain_sample", "choose_thresholds", "check_recipe") else None
 
 
 def _number(text: str | None) -> float | None:

@@ -67,6 +67,7 @@ def render(
         audit=audit(results),
         classifier=_classifier(results),
         masks=_masks(results),
+        sanity=results.sanity,
         tasks={task: _task(results, task) for task in results.tasks},
         charts=charts,
         galleries=galleries,
