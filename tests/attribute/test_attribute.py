@@ -87,11 +87,15 @@ def test_selection_is_spread_and_knows_only_the_index() -> None:
             "shard": ["0"] * 100,
             "row": range(100),
             "A": pl.Series([1, 0, None] * 33 + [1], dtype=pl.Int8),
+            "mask": ["m.png" if row in (3, 4, 96) else None for row in range(100)],
         }
     )
     options = {"splits": ["train", "test"], "max_images": 5, "min_probability": None}
+    options["with_truth"] = False
     chosen = select_images(index, ["A"], options)
     assert chosen["row"].to_list() == [0, 21, 42, 66, 87, 90, 93, 96, 99]
+    true = select_images(index, ["A"], {**options, "with_truth": True})
+    assert true["row"].to_list() == [3, 96]  # row 4 has a mask, but not the finding
     labels = np.array([[1, 0, -1, -2]], np.int8)
     probabilities = np.array([[0.1, 0.9, 0.6, 0.2]], np.float32)
     assert select_pairs(labels, None, None).tolist() == [[True, False, False, False]]

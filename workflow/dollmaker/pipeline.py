@@ -94,6 +94,11 @@ def preflight(config: Config) -> None:
     root = Path(config["data_root"])
     if config["source"]["kind"] != "phantoms" and not root.is_dir():
         raise DataError(f"data folder {root} does not exist; set data_root to an existing folder.")
+    truth = config["truth"]
+    if config["attribute"]["with_truth"] and (truth is None or truth["kind"] != "masks"):
+        raise ConfigError(
+            "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
+        )
     files = {m["weights"] for m in config["classify"]["members"].values()}
     if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
         files.add(config["adapt"]["imagenet"])

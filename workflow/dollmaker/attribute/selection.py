@@ -26,6 +26,8 @@ def select_images(
     """
     chosen = index.filter(pl.col("split").is_in(options["splits"]))
     limit = options["max_images"]
+    if options["with_truth"]:
+        chosen = chosen.filter(pl.col("mask").is_not_null())
     if options["min_probability"] is None:
         positive = (label_matrix(chosen, findings) == PRESENT).any(1)
         chosen = chosen.filter(pl.Series(positive))
