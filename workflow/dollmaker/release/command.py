@@ -1,13 +1,26 @@
-"""``dollmaker release`` and ``dollmaker verify``."""
+"""``dollmaker release``, and what a stranger does with one: verify, stats, show, diff, export."""
 
 import argparse
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    """Declare the options of one of the two commands."""
-    if name == "verify":
+    """Declare the options of one of the commands."""
+    if name == "diff":
+        parser.add_argument("old", type=Path, help="folder of the older release")
+        parser.add_argument("new", type=Path, help="folder of the newer release")
+        parser.add_argument("--json", type=Path, help="write the numbers to this file")
+        return
+    if name != "release":
         parser.add_argument("release", type=Path, help="folder of the release")
+    if name == "show":
+        parser.add_argument("image_id", help="image_id of the release's tables")
+    if name == "export":
+        parser.add_argument("--to", required=True, help="png, chexlocalize, coco, yolo or nnunet")
+    if name in ("show", "export"):
+        parser.add_argument("--images", type=Path, help="root of your copy of the source images")
+        parser.add_argument("--output", type=Path, required=True, help="PNG or folder to write")
+    if name != "release":
         return
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet")
@@ -21,19 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
-    """Build or verify a release."""
-    if name == "verify":
-        from dollmaker.errors import ArtifactError
-        from dollmaker.release.verify import verify
+    """Build a release, or look into one."""
+    {
+        "release": _build,
+        "verify": _verify,
+        "stats": _stats,
+        "show": _show,
+        "diff": _diff,
+        "export": _export,
+    }[name](arguments)
 
-        faults = verify(arguments.release)
-        if faults:
-            listed = "\n".join(f"  {fault}" for fault in faults)
-            raise ArtifactError(
-                f"{arguments.release} has {len(faults)} faults; get the release again:\n{listed}"
-            )
-        print(f"{arguments.release} is whole.")
-        return
+
+def _build(arguments: argparse.Namespace) -> None:
     from dollmaker import config
     from dollmaker.release.stage import build_release
 
@@ -46,3 +58,44 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         arguments.sanity,
         arguments.output,
     )
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from dollmaker.errors import ArtifactError
+    from dollmaker.release.verify import verify
+
+    faults = verify(arguments.release)
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise ArtifactError(
+            f"{arguments.release} has {len(faults)} faults; get the release again:\n{listed}"
+        )
+    print(f"{arguments.release} is whole.")
+
+
+def _stats(arguments: argparse.Namespace) -> None:
+    from dollmaker.release.browse import stats
+
+    print(stats(arguments.release))
+
+
+def _show(arguments: argparse.Namespace) -> None:
+    from dollmaker.release.browse import show
+
+    show(arguments.release, arguments.image_id, arguments.output, arguments.images)
+
+
+def _diff(arguments: argparse.Namespace) -> None:
+    from dollmaker.files import write_json
+    from dollmaker.release.diff import describe, diff
+
+    result = diff(arguments.old, arguments.new)
+    print(describe(result))
+    if arguments.json:
+        write_json(arguments.json, result)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from dollmaker.release.export import export
+
+    export(arguments.release, arguments.to, arguments.output, arguments.images)

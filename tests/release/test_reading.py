@@ -1,0 +1,162 @@
+"""A stranger with a release: load, look, compare, export."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from torch.utils.data import DataLoader
+
+from dollmaker import PseudoLabels
+from dollmaker.cli import main
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.geometry import unfit_mask
+from dollmaker.release.diff import diff
+from dollmaker.release.export import export
+from dollmaker.release.read import read_release, source_mask
+from dollmaker.rle import decode
+from release.test_release import FINDINGS, build
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("reading") / "x")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source images: 30 x 20, as grey as their number."""
+    root = tmp_path_factory.mktemp("source")
+    (root / "a").mkdir()
+    for k in range(12):
+        Image.new("L", (30, 20), 10 * k).save(root / f"a/{k}.png")
+    return root
+
+
+def test_items_are_the_rows_of_the_tables(release: Path, images: Path) -> None:
+    data = PseudoLabels(release, images)
+    table = pl.read_parquet(release / "data/train.parquet")
+    assert len(data) == table["image_id"].n_unique() and data.findings == FINDINGS
+    assert len(data.table) == len(table)
+    for item in (data[k] for k in range(len(data))):
+        rows = table.filter(image_id=item["image_id"])
+        assert item["masks"].shape == (2, 24, 24) and item["image"].shape == (1, 24, 24)
+        for number, finding in enumerate(FINDINGS):
+            row = rows.filter(finding=finding).to_dicts()
+            if not row:
+                assert torch.isnan(item["labels"][number]) and not item["masks"][number].any()
+                continue
+            expected = decode(row[0]["counts"], 24, 24)
+            assert (item["masks"][number].numpy() == expected).all()
+            assert item["quality"][number] == pytest.approx(row[0]["quality"])
+        middle = item["image"][0, 12, 12] * 255
+        assert float(middle) == pytest.approx(10 * int(item["image_id"][1:]), abs=1)
+    assert sum(int(item["ignore"].sum()) for item in (data[k] for k in range(len(data)))) == 72
+
+
+def test_filters_workers_and_transforms(release: Path) -> None:
+    few = PseudoLabels(release, findings=[FINDINGS[1]], min_quality=0.2, splits=["train", "valid"])
+    assert set(few.table["finding"]) == {FINDINGS[1]} and few.table["quality"].min() >= 0.2
+    alone = [few[k]["masks"] for k in range(len(few))]
+    loader = DataLoader(few, batch_size=None, num_workers=2)
+    assert all(torch.equal(a, b["masks"]) for a, b in zip(alone, loader, strict=True))
+    named = PseudoLabels(release, transform=lambda item: item["image_id"])
+    assert named[0] == "i0"
+    with pytest.raises(ConfigError, match="unknown finding 'x'"):
+        PseudoLabels(release, findings=["x"])
+    with pytest.raises(ConfigError, match="unknown split 'dev'"):
+        PseudoLabels(release, splits=["dev"])
+
+
+def test_torchxrayvisions_form(release: Path, images: Path, tmp_path: Path) -> None:
+    item = PseudoLabels(release, images, form="torchxrayvision")[1]
+    assert set(item) == {"idx", "lab", "img", "pathology_masks"}
+    assert item["img"].shape == (1, 24, 24) and item["img"].min() >= -1024
+    assert item["img"][0, 12, 12] == pytest.approx((2 * 10 / 255 - 1) * 1024, abs=5)
+    assert all(mask.shape == (1, 24, 24) for mask in item["pathology_masks"].values())
+    with pytest.raises(DataError, match="give the root of your copy"):
+        PseudoLabels(release, tmp_path)[0]
+
+
+def test_exports_hold_the_same_masks(release: Path, images: Path, tmp_path: Path) -> None:
+    for form in ("png", "chexlocalize", "coco", "yolo", "nnunet"):
+        export(release, form, tmp_path / form, images)
+    whole = read_release(release)
+    truth = json.loads((tmp_path / "chexlocalize/train.json").read_text())
+    coco = COCO(str(tmp_path / "coco/train.json"))
+    for row in whole.table.filter(split="train").iter_rows(named=True):
+        mask = source_mask(row, whole.fit)
+        assert mask.shape == (20, 30)
+        code = truth[row["image_id"]][row["finding"]]
+        assert (decode(code["counts"], *code["size"]) == mask).all()
+        entries = [
+            e
+            for e in coco.loadAnns(coco.getAnnIds())
+            if coco.imgs[e["image_id"]]["file_name"] == row["path"]
+            and coco.cats[e["category_id"]]["name"] == row["finding"]
+        ]
+        assert mask.any() == bool(entries)
+        if entries:
+            assert (coco.annToMask(entries[0]) == mask).all()
+    assert all(set(entry) == set(FINDINGS) for entry in truth.values())
+    pngs = sorted((tmp_path / "png").rglob("*.png"))
+    assert len(pngs) == len(whole.table)
+    folders = sorted((tmp_path / "nnunet").iterdir())
+    assert [f.name[:10] for f in folders] == ["Dataset901", "Dataset902"]
+    facts = json.loads((folders[0] / "dataset.json").read_text())
+    assert facts["labels"]["ignore"] == 2 and facts["file_ending"] == ".png"
+    cases = sorted((folders[0] / "labelsTr").glob("*.png"))
+    assert len(cases) == facts["numTraining"]
+    assert all((folders[0] / "imagesTr" / f"{c.stem}_0000.png").exists() for c in cases)
+    values = {v for f in folders for c in (f / "labelsTr").glob("*.png") for v in np.unique(Image.open(c))}  # fmt: skip # noqa: E501
+    assert values == {0, 1}  # what is ignored lies in the letterbox, outside of the source
+    lines = (tmp_path / "yolo/labels/train/i0.txt").read_text().splitlines()
+    numbers = [float(v) for v in lines[0].split()[1:]]
+    assert len(numbers) >= 6 and all(0 <= v <= 1 for v in numbers)
+    with pytest.raises(ConfigError, match="unknown form 'dicom'; use one of: png"):
+        export(release, "dicom", tmp_path / "no")
+    with pytest.raises(ConfigError, match="give --images"):
+        export(release, "nnunet", tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_differences_are_counted(release: Path, tmp_path: Path) -> None:
+    same = diff(release, release)["findings"][0]
+    assert (same["added"], same["removed"], same["changed"], same["iou"]) == (0, 0, 0, 1.0)
+    other = build(tmp_path / "y")
+    table = pl.read_parquet(other / "data/train.parquet")
+    from dollmaker import rle, tables
+
+    mask = decode(table["counts"][0], 24, 24)
+    half = mask.copy()
+    half[np.nonzero(mask)[0].min()] = False  # one of eight rows is gone
+    counts = [rle.encode(half), *table["counts"][1:]]
+    header = tables.read_header(other / "data/train.parquet")
+    tables.write(
+        table.with_columns(pl.Series("counts", counts))[:-1], other / "data/train.parquet", header
+    )
+    found = diff(release, other)["findings"][0]
+    assert (found["removed"], found["added"], found["changed"]) == (1, 0, 1)
+    kept = len(read_release(other).table)
+    assert found["iou"] == pytest.approx((kept - 1 + half.sum() / mask.sum()) / kept)
+
+
+def test_commands(
+    release: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["stats", str(release)]) == 0
+    assert "masks of" in capsys.readouterr().out
+    words = ["show", str(release), "i0", "--output", str(tmp_path / "i.png")]
+    assert main([*words, "--images", str(images)]) == 0
+    assert Image.open(tmp_path / "i.png").size == (30, 20)
+    assert main(words) == 0
+    assert main(["show", str(release), "i00", "--output", str(tmp_path / "j.png")]) == 1
+    assert "did you mean i0" in capsys.readouterr().err
+    assert main(["diff", str(release), str(release), "--json", str(tmp_path / "d.json")]) == 0
+    assert json.loads((tmp_path / "d.json").read_text())["versions"] == ["1.0.0", "1.0.0"]
+    assert main(["stats", str(tmp_path)]) == 1
+    assert unfit_mask(np.ones((24, 24)), 30, 20, "letterbox").shape == (20, 30)

@@ -1,0 +1,79 @@
+"""Numbers and pictures of a release, for a terminal."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from PIL import Image, ImageDraw
+from skimage.segmentation import find_boundaries
+
+from dollmaker.errors import DataError
+from dollmaker.files import atomic_path, inside
+from dollmaker.prepare.images import read_picture
+from dollmaker.release.read import find_image, read_release, source_mask
+
+_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
+_MAX_PIXELS = 100_000_000
+
+
+def stats(folder: Path) -> str:
+    """Masks, area and quality of every finding and split, as text.
+
+    Raises:
+        ArtifactError: If the folder is no release.
+    """
+    release = read_release(folder)
+    pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)
+    table = (
+        release.table.group_by("finding", "split")
+        .agg(
+            pl.len().alias("masks"),
+            pl.col("image_id").n_unique().alias("images"),
+            (pl.col("area") / pixels).median().round(3).alias("median area"),
+            pl.col("quality").median().round(3).alias("median quality"),
+            pl.col("components").median().alias("median parts"),
+        )
+        .sort("finding", "split")
+    )
+    total = f"{len(release.table)} masks of {release.table['image_id'].n_unique()} images"
+    with pl.Config(tbl_hide_dataframe_shape=True, tbl_rows=-1, tbl_hide_column_data_types=True):
+        return f"{release.name} {release.version}: {total}\n{table}"
+
+
+def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None:
+    """Write a PNG with the outlines of an image's masks, at the size of the source.
+
+    Args:
+        folder: The release.
+        image_id: The image.
+        output: PNG file to write.
+        images: Root of the source images; ``None`` draws on black.
+
+    Raises:
+        DataError: If the image is not in the release, or not under ``images``.
+    """
+    release = read_release(folder)
+    rows = find_image(release, image_id)
+    width, height = rows[0]["width"], rows[0]["height"]
+    if images is None:
+        picture = Image.new("RGB", (width, height))
+    else:
+        path = inside(images, rows[0]["path"])
+        picture, _ = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS)
+        if picture.size != (width, height):
+            raise DataError(
+                f"{path} is {picture.width}x{picture.height}, the release knows {width}x{height}; "
+                "give the root of the very images that it was made from."
+            )
+    pixels = np.asarray(picture).copy()
+    for number, row in enumerate(rows):
+        colour = Image.new("RGB", (1, 1), _COLOURS[number % len(_COLOURS)]).getpixel((0, 0))
+        outline = find_boundaries(source_mask(row, release.fit), mode="thick")
+        pixels[outline] = colour
+    drawn = Image.fromarray(pixels)
+    pen = ImageDraw.Draw(drawn)
+    for number, row in enumerate(rows):
+        text = f"{row['finding']}  quality {row['quality']:.2f}"
+        pen.text((6, 6 + 13 * number), text, fill=_COLOURS[number % len(_COLOURS)])
+    with atomic_path(output) as part:
+        drawn.save(part, format="PNG")

@@ -1,0 +1,165 @@
+"""A release as a torch data set, joined with the user's own copy of the images."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+import torch
+from torch.utils.data import Dataset
+
+from dollmaker import tables
+from dollmaker.errors import ConfigError, DataError, unknown
+from dollmaker.files import inside, read_json
+from dollmaker.release.collect import SPLITS
+from dollmaker.shards import Shard
+
+Form = Literal["plain", "torchxrayvision"]
+
+IGNORE = 255
+
+
+class PseudoLabels(Dataset[dict[str, Any]]):
+    """One item per image of a release, safe for any number of workers.
+
+    ``plain`` items are dictionaries:
+
+    - ``image``: float32 (C, S, S) in [0, 1], fitted into the masks' square; absent without
+      ``images``;
+    - ``masks``: uint8 (K, S, S), 1 where a finding is, 0 elsewhere; ``ignore``: bool (K, S, S),
+      pixels to leave out of a loss;
+    - ``labels``: float32 (K,), 1 for a finding with a mask, NaN for one without (which says
+      nothing: it may be absent, or its mask was not released);
+    - ``quality``: float32 (K,), 0 where there is no mask; ``image_id``.
+
+    ``torchxrayvision`` items are like those of its data sets: ``idx``, ``lab`` (K,), ``img``
+    float32 (1, S, S) in [-1024, 1024], ``pathology_masks`` {number: (1, S, S)}.
+
+    Args:
+        release: Folder of the release.
+        images: Root of the source images, to which the release's paths are relative; ``None``
+            gives masks only.
+        splits: Splits to take.
+        findings: Findings in the order of the masks; ``None`` takes all.
+        min_quality: Masks under it are left out.
+        channels: 1 or 3.
+        form: ``plain`` or ``torchxrayvision``.
+        transform: Called on each item.
+
+    Raises:
+        ArtifactError: If the folder is no release, or damaged.
+        ConfigError: For an unknown split, finding or form.
+    """
+
+    def __init__(
+        self,
+        release: str | Path,
+        images: str | Path | None = None,
+        *,
+        splits: Sequence[str] = ("train",),
+        findings: Sequence[str] | None = None,
+        min_quality: float = 0.0,
+        channels: int = 1,
+        form: Form = "plain",
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.release = Path(release)
+        provenance = read_json(self.release / "provenance.json")
+        self.findings = list(findings or provenance["findings"])
+        for name in self.findings:
+            if name not in provenance["findings"]:
+                raise ConfigError(unknown("finding", name, provenance["findings"]))
+        for split in splits:
+            if split not in SPLITS:
+                raise ConfigError(unknown("split", split, SPLITS))
+        if form not in ("plain", "torchxrayvision"):
+            raise ConfigError(unknown("form", form, ("plain", "torchxrayvision")))
+        if form == "torchxrayvision" and (images is None or channels != 1):
+            raise ConfigError("torchxrayvision items have an image of one channel; give images.")
+        prepare = provenance["config"]["prepare"]
+        self._size, self._fit = int(prepare["size"]), prepare["fit"]
+        self._max_pixels = int(prepare["max_pixels"])
+        self._images = Path(images) if images is not None else None
+        self._channels, self._form, self._transform = channels, form, transform
+        parts = [
+            tables.read(self.release / "data" / f"{split}.parquet").with_row_index("row")
+            for split in splits
+        ]
+        rows = pl.concat(parts).filter(
+            pl.col("finding").is_in(self.findings) & (pl.col("quality") >= min_quality)
+        )
+        #: One row per mask, in the order of the items.
+        self.table = rows
+        self._items = [
+            (key, group.select("finding", "row", "quality").rows(), group.row(0, named=True))
+            for (key,), group in rows.group_by(("image_id",), maintain_order=True)
+        ]
+        self._open: OrderedDict[str, Shard] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        image_id, pairs, facts = self._items[item]
+        count, size = len(self.findings), self._size
+        values = np.zeros((count, size, size), np.uint8)
+        quality = np.zeros(count, np.float32)
+        labels = np.full(count, np.nan, np.float32)
+        masks = self._shard(facts["split"])
+        for finding, row, score in pairs:
+            number = self.findings.index(finding)
+            values[number] = masks.read("mask", row)
+            quality[number], labels[number] = score, 1
+        found = {
+            "image_id": image_id,
+            "masks": torch.from_numpy((values == 1).astype(np.uint8)),
+            "ignore": torch.from_numpy(values == IGNORE),
+            "quality": torch.from_numpy(quality),
+            "labels": torch.from_numpy(labels),
+        }
+        if self._images is not None:
+            found["image"] = torch.from_numpy(np.array(self._image(facts))).float() / 255
+        if self._form == "torchxrayvision":
+            found = _as_torchxrayvision(item, found)
+        return self._transform(found) if self._transform else found
+
+    def _image(self, facts: dict[str, Any]) -> Any:
+        from dollmaker.prepare.images import decode
+
+        assert self._images is not None
+        path = inside(self._images, facts["path"])
+        if not path.is_file():
+            raise DataError(
+                f"image {facts['path']!r} is not under {self._images}; give the root of your copy "
+                "of the source images."
+            )
+        decoded = decode(
+            path,
+            size=self._size,
+            channels=self._channels,
+            fit=self._fit,
+            max_pixels=self._max_pixels,
+        )
+        return decoded.pixels
+
+    def _shard(self, split: str) -> Shard:
+        """The split's masks, opened on first use in each process."""
+        if split not in self._open:
+            self._open[split] = Shard(self.release / "masks" / f"{split}.h5", "masks")
+        return self._open[split]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": OrderedDict()}
+
+
+def _as_torchxrayvision(item: int, found: dict[str, Any]) -> dict[str, Any]:
+    masks = found["masks"].numpy().astype(np.float32)
+    labels = found["labels"].numpy()
+    return {
+        "idx": item,
+        "lab": labels,
+        "img": (found["image"].numpy() * 2 - 1) * 1024,
+        "pathology_masks": {int(k): masks[k : k + 1] for k in np.nonzero(~np.isnan(labels))[0]},
+    }
