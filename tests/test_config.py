@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dollmaker import config
+from dollmaker import config, pipeline
 from dollmaker.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +71,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key(
     "file", [ROOT / "config.yaml", *(ROOT / "workflow/configs").glob("*.yaml")]
 )
 def test_shipped_configurations_are_valid_and_name_no_local_folder(file: Path) -> None:
-    config.load(str(file))
+    pipeline.compared(pipeline.configure(config.read(str(file)), ROOT / "config.yaml"))
     assert "shared" not in file.read_text()
 
 

@@ -1,0 +1,146 @@
+"""The command: a folder with maps, measures and a picture, from a segmenter's folder."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from dollmaker import provenance, tables
+from dollmaker.cli import main
+from dollmaker.inputs import Input
+from dollmaker.segment.models import create
+from dollmaker.segment.stage import save
+from dollmaker.shards import Shard, create_shard
+
+SIZE, FINDINGS = 64, ["Bright", "Dark"]
+OPTIONS = {
+    "architecture": "unet",
+    "encoder": "tu-test_resnet",
+    "arguments": {"decoder_channels": [8, 8, 4, 4, 4]},
+    "init": "random",
+}
+CONFIG = json.dumps({"dataset": "fake", "source": {"kind": "phantoms"}, "device": "cpu"})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """Five images, the last two of the test split; a release; an untrained segmenter."""
+    rng = np.random.default_rng(0)
+    header = provenance.header("prepare", {})
+    rows = [
+        {"image_id": f"i{n}", "path": f"{n}.png", "patient_id": f"p{n}", "shard": "0000", "row": n,
+         "split": "test" if n > 2 else "valid", "Bright": 1, "Dark": n % 2}
+        for n in range(5)
+    ]  # fmt: skip
+    index = pl.DataFrame(rows).with_columns(pl.col(FINDINGS).cast(pl.Int8))
+    tables.write(index, tmp_path / "index.parquet", {**header, "findings": FINDINGS})
+    with create_shard(tmp_path / "images" / "0000.h5", "images", header) as writer:
+        pixels = rng.integers(0, 255, (5, 1, SIZE, SIZE)).astype(np.uint8)
+        writer.append({"image_id": [row["image_id"] for row in rows]}, image=pixels)
+    for split, pairs in (
+        ("valid", [("i0", "Bright", True)]),
+        ("test", [("i4", "Bright", True), ("i3", "Dark", True), ("i3", "Bright", True),
+                  ("i4", "Dark", False)]),
+    ):  # fmt: skip
+        with create_shard(tmp_path / "release" / "masks" / f"{split}.h5", "masks", header) as w:
+            ids, names, kept = zip(*pairs, strict=True)
+            masks = np.zeros((len(pairs), SIZE, SIZE), np.uint8)
+            masks[:, 10:40, 20:50] = 1
+            w.append({"image_id": ids, "finding": names, "kept": kept}, mask=masks)
+    model = create(OPTIONS, channels=1, classes=2, size=SIZE, seed=3)
+    folder = tmp_path / "segmenter"
+    folder.mkdir()
+    save(folder, model, OPTIONS, FINDINGS, Input(channels=1, size=SIZE),
+         header=provenance.header("segment", OPTIONS))  # fmt: skip
+    return tmp_path
+
+
+def explain(world: Path, *more: str) -> int:
+    words = ["explain", "--config", CONFIG]
+    for name in ("segmenter", "images", "release"):
+        words += [f"--{name}", str(world / name)]
+    words += ["--index", str(world / "index.parquet"), "--output", str(world / "explained")]
+    return main([*words, *more])
+
+
+def test_the_test_pairs_by_both_methods(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(world, "--pixels", "image") == 0
+    folder = world / "explained"
+    names = ["measures.parquet", "overlays.png", "seg_grad_cam.h5", "seg_hires_cam.h5"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    measures = tables.read(folder / "measures.parquet")
+    assert measures.select("method", "image_id", "finding").rows() == [
+        (method, *pair)
+        for method in ("seg_grad_cam", "seg_hires_cam")
+        for pair in [("i3", "Dark"), ("i3", "Bright"), ("i4", "Bright")]
+    ]
+    for method in ("seg_grad_cam", "seg_hires_cam"):
+        with Shard(folder / f"{method}.h5", "relevance") as shard:
+            table, maps = shard.table(), shard.read("map")
+        assert table["finding"].tolist() == ["Dark", "Bright", "Bright"]
+        assert maps.shape == (3, SIZE, SIZE)
+        assert maps.dtype == np.float16
+        assert maps.min() >= 0
+        assert 0.5 < maps.max() <= 1
+        mine = measures.filter(pl.col("method") == method)
+        inside, whole = (part.sum((1, 2), dtype=float) for part in (maps[:, 10:40, 20:50], maps))
+        expected = np.divide(inside, whole, out=np.full(3, np.nan), where=whole > 0)
+        np.testing.assert_allclose(mine["inside_truth"], expected, atol=2e-3)
+    with Image.open(folder / "overlays.png") as picture:
+        assert picture.size == (130 + 3 * 160, 22 + 3 * 160)
+    assert "seg_hires_cam: inside_prediction" in capsys.readouterr().err
+    assert not list(world.glob(".explained*"))
+
+
+def test_the_same_bytes_again(world: Path) -> None:
+    read = []
+    for _ in range(2):
+        assert explain(world, "--layer", "decoder.1", "--images-limit", "1") == 0
+        files = sorted((world / "explained").iterdir())
+        read.append([file.read_bytes() for file in files if file.suffix != ".h5"])
+    assert read[0] == read[1]
+    measures = tables.read(world / "explained" / "measures.parquet")
+    assert measures["image_id"].unique().to_list() == ["i3"]
+
+
+def test_without_test_masks_the_validation_pairs(world: Path) -> None:
+    (world / "release" / "masks" / "test.h5").unlink()
+    assert explain(world, "--method", "seg_grad_cam", "--point", "20,30") == 0
+    measures = tables.read(world / "explained" / "measures.parquet")
+    assert measures["image_id"].to_list() == ["i0"]
+    assert tables.read_header(world / "explained" / "measures.parquet")["config"]["split"] == (
+        "valid"
+    )
+    assert not (world / "explained" / "seg_hires_cam.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--layer", "decoder.blok.0"], "did you mean one of: decoder.blocks.0"),
+        (["--pixels", "point"], "give --point"),
+        (["--point", "64,0"], "x in 0..63"),
+        (["--pixels", "zero", "--point", "1,1"], "leave out one"),
+        (["--images-limit", "0"], "at least 1"),
+    ],
+)
+def test_refusals(
+    words: list[str], said: str, world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(world, *words) == 1
+    assert said in capsys.readouterr().err
+    assert not list(world.glob("*explained*"))
+
+
+def test_a_damaged_segmenter_is_refused(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = world / "segmenter" / "segmenter.json"
+    description = json.loads(file.read_text())
+    file.write_text(json.dumps({**description, "sha256": "0"}))
+    assert explain(world) == 1
+    assert "checksum" in capsys.readouterr().err
+    file.write_text(json.dumps({**description, "findings": FINDINGS[:1]}))
+    assert explain(world) == 1
+    assert "does not fit its description" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""The encoder alone: it loads strictly into timm and torchvision and computes the same."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import segmentation_models_pytorch as smp
+import timm
+import torch
+import torchvision
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from dollmaker.errors import ModelError
+from dollmaker.inputs import Input
+from dollmaker.segment import export_encoder, stage
+from dollmaker.segment.models import create
+
+
+def segmenter(folder: Path, encoder: str, channels: int = 1) -> nn.Module:
+    """A segmenter with statistics of its own, written as the stage does."""
+    options = {"architecture": "Unet", "encoder": encoder, "arguments": {}, "init": "random"}
+    model = create(options, channels=channels, classes=2, size=32, seed=3)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) / 10)
+    folder.mkdir()
+    stage.save(folder, model, options, ["A", "B"], Input(channels=channels, size=32))
+    loaded: nn.Module = smp.from_pretrained(folder).eval()
+    return loaded
+
+
+def test_into_timm(tmp_path: Path) -> None:
+    encoder = segmenter(tmp_path / "s", "tu-test_resnet").get_submodule("encoder")
+    file = tmp_path / "encoder.safetensors"
+    missing = export_encoder(tmp_path / "s", file)
+    assert sorted(missing) == ["fc.bias", "fc.weight"]
+    plain = timm.create_model("test_resnet", in_chans=1, num_classes=0).eval()
+    plain.load_state_dict(load_file(file), strict=True)
+    x = torch.randn(2, 1, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(plain.forward_features(x), encoder(x)[-1])
+    with safe_open(file, "pt") as handle:
+        assert handle.metadata()["library"] == "timm"
+        assert handle.metadata()["channels"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("resnet18", "fc"), ("mobilenet_v2", "classifier"), ("densenet121", "")]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_into_torchvision(tmp_path: Path, name: str, head: str, channels: int) -> None:
+    if name == "densenet121" and channels == 3:
+        pytest.skip("slow, and nothing new")
+    encoder = segmenter(tmp_path / "s", name, channels).get_submodule("encoder")
+    file = tmp_path / "encoder.safetensors"
+    missing = export_encoder(str(tmp_path / "s"), str(file))
+    head = head or "classifier"
+    assert missing and all(key.startswith(f"{head}.") for key in missing)
+    plain = torchvision.models.get_model(name, weights=None)
+    setattr(plain, head, nn.Identity())
+    plain.load_state_dict(load_file(file), strict=True)
+    seen: list[torch.Tensor] = []
+    last = plain.layer4 if name == "resnet18" else plain.features
+    last.register_forward_hook(lambda _, __, y: seen.append(y.clone()))  # relu follows in place
+    x = torch.randn(2, channels, 64, 64)
+    with torch.no_grad():
+        plain.eval()(x.expand(-1, 3, -1, -1))
+        expected = encoder(x)[-1]
+    torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["tu-convnext_atto", "tu-mobilenetv3_small_050"])
+def test_flattened_names_of_timm(tmp_path: Path, name: str) -> None:
+    segmenter(tmp_path / "s", name)
+    missing = export_encoder(tmp_path / "s", tmp_path / "e.safetensors")
+    plain = timm.create_model(name.removeprefix("tu-"), in_chans=1)
+    found = plain.load_state_dict(load_file(tmp_path / "e.safetensors"), strict=False)
+    assert not found.unexpected_keys
+    assert found.missing_keys == missing
+    assert {key.split(".")[0] for key in missing} <= {
+        "head",
+        "conv_head",
+        "classifier",
+        "norm_head",
+    }
+
+
+def test_other_encoders_keep_their_names(tmp_path: Path) -> None:
+    encoder = segmenter(tmp_path / "s", "mit_b0", 3).get_submodule("encoder")
+    assert export_encoder(tmp_path / "s", tmp_path / "e.safetensors") == []
+    assert load_file(tmp_path / "e.safetensors").keys() == encoder.state_dict().keys()
+
+
+def test_a_folder_without_segmenter(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is no segmenter"):
+        export_encoder(tmp_path, tmp_path / "e.safetensors")
+
+
+def test_the_stage_writes_it(config: dict[str, Any], world: Path) -> None:
+    config["segment"].update(epochs=1, encoder="tu-test_resnet", arguments={})
+    arguments = [world / name for name in ("index.parquet", "images", "release")]
+    stage.train_segmenter(config, *arguments, [], world, world / "out")
+    alone = load_file(world / "out" / "encoder.safetensors")
+    whole = load_file(world / "out" / "model.safetensors")
+    for name, tensor in alone.items():
+        assert torch.equal(tensor, whole[f"encoder.model.{name}"]), name
+
+
+def test_the_package_stays_cheap() -> None:
+    code = "import sys, dollmaker.segment as s; assert 'torch' not in sys.modules; s.load_adapter"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
