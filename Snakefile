@@ -44,7 +44,7 @@ wildcard_constraints:
     recipe=r"[^/]+",
     task=r"[^/]+",
     init=r"random|imagenet|classifier|doll",
-    tuning=r"full|adapter|head",
+    tuning=r"full|head|decoder|adapter|lora|bias",
 
 
 localrules:
@@ -67,6 +67,7 @@ include: "workflow/rules/attribute.smk"
 include: "workflow/rules/binarize.smk"
 include: "workflow/rules/release.smk"
 include: "workflow/rules/segment.smk"
+include: "workflow/rules/explain.smk"
 include: "workflow/rules/adapt.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/compare.smk"

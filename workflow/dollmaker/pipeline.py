@@ -42,6 +42,7 @@ _SECTIONS = {
     ),
     "release": ("seed", "prepare", "classify", "attribute", "recipes", "release"),
     "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
+    "explain": ("seed", "device"),
     "adapt": (
         "seed",
         "device",

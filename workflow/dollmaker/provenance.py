@@ -25,6 +25,7 @@ STAGES: dict[str, int] = {
     "binarize": 1,
     "release": 1,
     "segment": 1,
+    "explain": 1,
     "adapt": 1,
     "evaluate": 1,
     "compare": 1,

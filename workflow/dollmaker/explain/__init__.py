@@ -1,0 +1,1 @@
+"""Explain: where does a segmentation network look when it calls pixels a finding?"""

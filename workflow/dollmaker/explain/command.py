@@ -1,0 +1,65 @@
+"""``dollmaker explain``."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
+    """Declare the options."""
+    parser.add_argument("--config", required=True, help="configuration file or inline JSON")
+    parser.add_argument("--segmenter", type=Path, required=True, help="folder of the segmenter")
+    parser.add_argument("--index", type=Path, required=True, help="index of the images")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
+    parser.add_argument("--release", type=Path, required=True, help="folder of the release")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--method",
+        nargs="+",
+        choices=["seg_grad_cam", "seg_hires_cam"],
+        default=["seg_grad_cam", "seg_hires_cam"],
+        help="methods (default: both)",
+    )
+    parser.add_argument(
+        "--layer",
+        default="encoder.-1",
+        help="module, or stage of encoder or decoder (default: encoder.-1, the deepest)",
+    )
+    parser.add_argument(
+        "--pixels",
+        choices=["image", "class", "truth", "point", "zero"],
+        help="pixels whose logits are explained (default: class, those predicted as the class; "
+        "point if --point is given)",
+    )
+    parser.add_argument("--point", type=_point, metavar="X,Y", help="column and row of one pixel")
+    parser.add_argument("--images-limit", type=int, metavar="N", help="explain N images at most")
+
+
+def run(name: str, arguments: argparse.Namespace) -> None:
+    """Explain a segmenter."""
+    from dollmaker import config
+    from dollmaker.explain.stage import Request, explain_segmenter
+
+    request = Request(
+        methods=tuple(dict.fromkeys(arguments.method)),
+        layer=arguments.layer,
+        pixels=arguments.pixels or ("class" if arguments.point is None else "point"),
+        point=arguments.point,
+        limit=arguments.images_limit,
+    )
+    explain_segmenter(
+        config.load(arguments.config),
+        arguments.segmenter,
+        arguments.index,
+        arguments.images,
+        arguments.release,
+        arguments.output,
+        request,
+    )
+
+
+def _point(text: str) -> tuple[int, int]:
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not X,Y; give two whole numbers") from None
+    return x, y

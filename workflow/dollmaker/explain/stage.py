@@ -1,0 +1,352 @@
+"""The stage: maps of a segmenter for the pairs of a release, their measures and a picture."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from dollmaker import devices, provenance, tables
+from dollmaker.errors import ArtifactError, ConfigError, DataError
+from dollmaker.explain.depth import DEEPEST
+from dollmaker.explain.measures import pointing_game, rank_correlation, share_inside
+from dollmaker.explain.network import Segmenter, load_segmenter
+from dollmaker.explain.picture import Panel, overlays
+from dollmaker.explain.seg_cam import (
+    METHODS,
+    Explained,
+    Method,
+    PixelSet,
+    choose_pixels,
+    explain_pixels,
+)
+from dollmaker.files import atomic_path, sha256_file
+from dollmaker.findings import PRESENT
+from dollmaker.prepare.stage import read_index
+from dollmaker.progress import Progress
+from dollmaker.segment.data import read_mask_table
+from dollmaker.shards import ImageShards, Shard, create_shard
+
+#: Images that are held at a time, rows of a forward pass, and rows of the picture.
+_BLOCK, _CHUNK, _SHOWN = 32, 8, 8
+
+#: Columns of measures.parquet that are measures.
+MEASURES = ("inside_prediction", "inside_truth", "pointing", "randomised")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked.
+
+    Attributes:
+        methods: Methods to set side by side.
+        layer: Layer whose feature maps are looked at.
+        pixels: Pixels whose logits are explained.
+        point: x and y on the network's grid, for the pixel set ``point``.
+        limit: Images to explain at most, the first by name; None: all.
+    """
+
+    methods: tuple[Method, ...] = METHODS
+    layer: str = DEEPEST
+    pixels: PixelSet = "class"
+    point: tuple[int, int] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """Released pairs of a split.
+
+    Attributes:
+        split: test or valid.
+        file: Shard of their masks.
+        table: image_id, finding, row of the mask, and the image's shard and row; sorted by image.
+    """
+
+    split: str
+    file: Path
+    table: pl.DataFrame
+
+
+def explain_segmenter(
+    config: dict[str, Any],
+    segmenter: Path,
+    index_file: Path,
+    images_folder: Path,
+    release: Path,
+    output: Path,
+    request: Request,
+) -> None:
+    """Explain the released pairs of the test images, else of the validation images.
+
+    Writes a folder: ``{method}.h5`` (relevance; maps on the network's grid), ``measures.parquet``
+    (one row per pair and method; the truth is the pseudo-mask) and ``overlays.png``.
+
+    Args:
+        config: The resolved configuration (seed, device).
+        segmenter: Folder of the segmenter.
+        index_file: The index.
+        images_folder: Folder of the image shards.
+        release: Folder of the release.
+        output: Folder to make.
+        request: What is asked.
+
+    Raises:
+        ConfigError: If the request is not possible.
+        DataError: If the release has no pair to explain.
+        ArtifactError: If a file of an earlier stage is damaged.
+    """
+    if request.point is not None and request.pixels != "point":
+        raise ConfigError(f"a point is no part of the pixels {request.pixels!r}; leave out one.")
+    if request.limit is not None and request.limit < 1:
+        raise ConfigError("--images-limit must be at least 1; correct it or leave it out.")
+    device = devices.choose(config["device"])
+    subject = load_segmenter(segmenter, config["seed"], device)
+    index, _ = read_index(index_file)
+    pairs = _list_pairs(index, release, subject.findings, request.limit)
+    header = provenance.header(
+        "explain",
+        {**asdict(request), "split": pairs.split},
+        seed=config["seed"],
+        inputs={
+            "segmenter": subject.sha256,
+            "index": sha256_file(index_file),
+            "masks": sha256_file(pairs.file),
+        },
+    )
+    shown = _shown(pairs.table)
+    rows: list[pl.DataFrame] = []
+    panels: dict[int, Panel] = {}
+    progress = Progress("explain", pairs.table["image_id"].n_unique())
+    with atomic_path(output) as folder, ExitStack() as stack:
+        folder.mkdir()
+        writers = {
+            method: stack.enter_context(
+                create_shard(folder / f"{method}.h5", "relevance", {**header, "method": method})
+            )
+            for method in request.methods
+        }
+        for block in _blocks(pairs, images_folder, subject):
+            explained, blind = _explain(subject, block, request)
+            facts = block.facts()
+            for method, writer in writers.items():
+                one = explained[method]
+                scale = one.scale.cpu().numpy()
+                writer.append({**facts, "scale": scale}, map=_array(one.maps).astype(np.float16))
+                rows.append(_measure(block, method, _array(one.maps), _array(blind[method].maps)))
+            for number in range(len(block.ids)):
+                if block.first + number in shown:
+                    maps = {str(name): _array(m.maps)[number] for name, m in explained.items()}
+                    panels[block.first + number] = block.panel(number, maps)
+            progress.add(len(block.images), len(block.ids) * len(writers), 0)
+        stack.close()  # the shards are whole before the folder appears
+        measures = pl.concat(rows)
+        tables.write(measures, folder / "measures.parquet", header)
+        picture = overlays([panels[number] for number in shown], request.methods)
+        (folder / "overlays.png").write_bytes(picture)
+    print(_side_by_side(measures), file=sys.stderr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Block:
+    """Some pairs with all that is known of them.
+
+    Attributes:
+        first: Number of the first pair.
+        ids, findings: Of each pair.
+        pairs: (image of this block, output) of each pair.
+        images: uint8 (B, C, H, W), as stored.
+        inputs: float32 (B, C, H, W), prepared.
+        logits: float32 (P, H, W).
+        truth: uint8 (P, H, W).
+    """
+
+    first: int
+    ids: list[str]
+    findings: list[str]
+    pairs: list[tuple[int, int]]
+    images: npt.NDArray[np.uint8]
+    inputs: Tensor
+    logits: Tensor
+    truth: npt.NDArray[np.uint8]
+
+    @property
+    def predicted(self) -> Tensor:
+        """Where the sigmoid is over 0.5, bool (P, H, W)."""
+        return self.logits > 0
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of a shard of relevance that do not depend on the method."""
+        return {
+            "image_id": self.ids,
+            "finding": self.findings,
+            "label": np.full(len(self.ids), PRESENT, np.int8),
+            "probability": _array(self.logits.sigmoid().amax((1, 2))),
+        }
+
+    def panel(self, number: int, maps: dict[str, npt.NDArray[np.float32]]) -> Panel:
+        """One pair for the picture."""
+        share = float(self.predicted[number].float().mean())
+        title = [self.findings[number][:21], self.ids[number][:21], f"predicted: {share:.1%}"]
+        return Panel(
+            title=title,
+            image=self.images[self.pairs[number][0]],
+            predicted=self.predicted[number].cpu().numpy(),
+            truth=self.truth[number] == 1,
+            maps=maps,
+        )
+
+
+def _list_pairs(
+    index: pl.DataFrame, release: Path, findings: Sequence[str], limit: int | None
+) -> _Pairs:
+    """Kept pairs of the first split that has some, by image; of the first images if limited."""
+    for split in ("test", "valid"):
+        file = release / "masks" / f"{split}.h5"
+        if not file.exists():
+            continue
+        columns, _ = read_mask_table(file)
+        table = pl.DataFrame(
+            {
+                "image_id": pl.Series(columns.get("image_id", []), dtype=pl.String),
+                "finding": pl.Series(columns.get("finding", []), dtype=pl.String),
+            }
+        ).with_row_index("mask")
+        if "kept" in columns:
+            table = table.filter(pl.Series(columns["kept"].astype(bool), dtype=pl.Boolean))
+        table = table.filter(pl.col("finding").is_in(list(findings))).join(
+            index.select("image_id", "shard", "row"), on="image_id", maintain_order="left"
+        )
+        table = table.sort("image_id", "mask")
+        if limit is not None:
+            chosen = table["image_id"].unique(maintain_order=True).head(limit)
+            table = table.filter(pl.col("image_id").is_in(chosen.to_list()))
+        if len(table):
+            return _Pairs(split=split, file=file, table=table)
+    raise DataError(
+        f"{release} has no mask of a test or validation image that is indexed; make the release "
+        "with validation images."
+    )
+
+
+def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[_Block]:
+    """The pairs of some images at a time, with what the network predicts for them."""
+    table = pairs.table
+    pixels = ImageShards(images_folder)
+    ids = table["image_id"].unique(maintain_order=True).to_list()
+    size = subject.input.size
+    device = next(subject.network.parameters()).device
+    first = 0
+    with Shard(pairs.file, "masks") as shard:
+        for start in range(0, len(ids), _BLOCK):
+            block = ids[start : start + _BLOCK]
+            mine = table[first:].filter(pl.col("image_id").is_in(block))
+            places = mine.unique("image_id", maintain_order=True).select("shard", "row").rows()
+            images = np.stack([pixels.read(*place) for place in places])
+            truth = np.stack([shard.read("mask", row) for row in mine["mask"].to_list()])
+            if truth.shape[1:] != (size, size) or images.shape[2:] != (size, size):
+                raise ArtifactError(
+                    f"masks of {pairs.file} are {truth.shape[-1]} pixels wide, images "
+                    f"{images.shape[-1]}, the segmenter's {size}; make the segmenter again."
+                )
+            wanted = [
+                (block.index(image_id), subject.findings.index(finding))
+                for image_id, finding in mine.select("image_id", "finding").iter_rows()
+            ]
+            inputs = subject.input.prepare(torch.from_numpy(images).to(device))
+            with torch.no_grad():
+                logits = torch.cat(
+                    [subject.network(x).float() for x in torch.split(inputs, _CHUNK)]
+                )
+            yield _Block(
+                first=first,
+                ids=mine["image_id"].to_list(),
+                findings=mine["finding"].to_list(),
+                pairs=wanted,
+                images=images,
+                inputs=inputs,
+                logits=logits[[i for i, _ in wanted], [k for _, k in wanted]],
+                truth=truth,
+            )
+            first += len(mine)
+
+
+def _explain(
+    subject: Segmenter, block: _Block, request: Request
+) -> tuple[dict[Method, Explained], dict[Method, Explained]]:
+    """Maps by each method, of the network and of the untrained one for the same pixels."""
+    truth = torch.from_numpy(block.truth == 1).to(block.logits.device)
+    chosen = choose_pixels(request.pixels, block.predicted, truth, request.point)
+    networks = (subject.network, subject.blind)
+    plain, blind = (
+        {
+            method: explain_pixels(
+                network, block.inputs, block.pairs, chosen,
+                method=method, layer=request.layer, chunk=_CHUNK,
+            )
+            for method in request.methods
+        }
+        for network in networks
+    )  # fmt: skip
+    return plain, blind
+
+
+def _measure(
+    block: _Block,
+    method: str,
+    maps: npt.NDArray[np.float32],
+    blind: npt.NDArray[np.float32],
+) -> pl.DataFrame:
+    """Rows of measures.parquet."""
+    predicted = block.predicted.cpu().numpy()
+    inside = share_inside(maps, predicted.astype(np.uint8))
+    return pl.DataFrame(
+        {
+            "image_id": block.ids,
+            "finding": block.findings,
+            "method": [method] * len(block.ids),
+            "predicted": predicted.mean((1, 2)).astype(np.float32),
+            "truth": (block.truth == 1).mean((1, 2)).astype(np.float32),
+            "inside_prediction": inside,
+            "inside_truth": share_inside(maps, block.truth),
+            "pointing": pointing_game(maps, block.truth),
+            "randomised": rank_correlation(maps, blind),
+        }
+    )
+
+
+def _shown(table: pl.DataFrame) -> list[int]:
+    """Numbers of the pairs of the picture, spread over findings."""
+    order = table.with_row_index("number").sort("finding", "number")["number"].to_list()
+    picks = np.linspace(0, len(order) - 1, min(_SHOWN, len(order))).round().astype(int)
+    return [order[pick] for pick in picks]
+
+
+def _side_by_side(measures: pl.DataFrame) -> str:
+    """Means of the measures, a line for each method, over the pairs that every method maps."""
+    mapped = measures.filter(pl.col("inside_prediction").is_not_nan())
+    methods = measures["method"].unique(maintain_order=True).to_list()
+    common = mapped.filter(pl.len().over("image_id", "finding") == len(methods))
+    pairs = len(measures) // len(methods)
+    lines = [f"means over {len(common) // len(methods)} pairs with relevance by every method:"]
+    for method in methods:
+        mine = common.filter(pl.col("method") == method)
+        values = (f"{name} {_number(mine[name].fill_nan(None).mean())}" for name in MEASURES)
+        count = len(mapped.filter(pl.col("method") == method))
+        lines.append(f"{method}: {', '.join(values)}; relevance in {count} of {pairs} pairs")
+    return "\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _array(values: Tensor) -> npt.NDArray[np.float32]:
+    return np.asarray(values.float().cpu().numpy())

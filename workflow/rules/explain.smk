@@ -1,0 +1,60 @@
+"""
+Explain: where the segmenter looks when it calls pixels a finding (snakemake explain).
+
+REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+    release   = results/{dataset}/release/
+    segmenter = results/{dataset}/segmenter/
+OUTPUTS
+    explained = results/{dataset}/explained/
+"""
+
+
+localrules:
+    explain,
+
+
+rule explain:
+    """Explain the segmenter; the target of `snakemake explain`."""
+    input:
+        f"results/{DATASET}/explained",
+
+
+rule explain_segmenter:
+    """Maps of Seg-Grad-CAM and Seg-HiRes-Grad CAM, their measures and a picture."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
+        release="results/{dataset}/release/SHA256SUMS",
+        verified="results/{dataset}/release.verified",
+        segmenter="results/{dataset}/segmenter",
+    output:
+        explained=directory("results/{dataset}/explained"),
+    log:
+        "results/{dataset}/logs/explain_segmenter.log",
+    benchmark:
+        "results/{dataset}/benchmarks/explain_segmenter.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        version=pipeline.version("explain"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "explain"),
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        release=lambda wildcards, input: os.path.dirname(input.release),
+    shell:
+        """
+        python -m dollmaker explain \
+            --config {params.config:q} \
+            --segmenter {input.segmenter:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --release {params.release:q} \
+            --output {output.explained:q} 2>&1 | tee {log:q}
+        """
