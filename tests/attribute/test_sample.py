@@ -13,6 +13,7 @@ from dollmaker.attribute import consensus
 from dollmaker.attribute.faithfulness import insertion_deletion
 from dollmaker.attribute.sample import draw_pairs, explain_sample
 from dollmaker.attribute.stage import explain_shard
+from dollmaker.errors import DataError
 from dollmaker.shards import Shard
 
 OPTIONS = {"splits": ["train", "valid"], "positives": 5, "checks": 2}
@@ -42,6 +43,11 @@ def test_pairs_are_drawn_by_image_whatever_the_order() -> None:
         assert table[pair.finding][pair.row] in ((1,) if pair.positive else (0, None))
     other = {p.row for p in draw_pairs(index(), ["a", "b"], OPTIONS, 1)}
     assert other != {p.row for p in drawn}
+
+
+def test_a_sample_without_positives_is_refused() -> None:
+    with pytest.raises(DataError, match=r"set sample\.splits"):
+        draw_pairs(index().with_columns(a=pl.lit(0), b=pl.lit(0)), ["a", "b"], OPTIONS, 0)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from dollmaker.attribute.consensus import Consensus
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
+from dollmaker.errors import DataError
 from dollmaker.files import sha256_file
 from dollmaker.findings import ABSENT, BLANK, PRESENT
 from dollmaker.prepare.stage import read_index
@@ -70,6 +71,9 @@ def draw_pairs(
         names: Findings that are localized.
         options: Section ``sample``.
         seed: The configured seed.
+
+    Raises:
+        DataError: If there is no positive pair.
     """
     allowed = index["split"].is_in(options["splits"]).to_numpy()
     labels = label_matrix(index, names)
@@ -86,6 +90,11 @@ def draw_pairs(
                 _Drawn(row, k, finding, positive, positive and place < options["checks"])
                 for place, row in enumerate(rows[:most])
             ]
+    if not any(pair.positive for pair in chosen):
+        raise DataError(
+            f"no image of the splits {', '.join(options['splits'])} has a finding that is "
+            "localized; set sample.splits."
+        )
     return sorted(chosen)
 
 
@@ -110,6 +119,7 @@ def explain_sample(
 
     Raises:
         ArtifactError: If a file of an earlier stage is damaged.
+        DataError: If there is no positive pair to sample.
         ModelError: If the method does not fit a member's network.
     """
     options = config["recipes"][recipe]["attribute"]
