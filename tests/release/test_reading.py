@@ -18,6 +18,7 @@ from dollmaker.geometry import unfit_mask
 from dollmaker.release.diff import diff
 from dollmaker.release.export import export
 from dollmaker.release.read import read_release, source_mask
+from dollmaker.release.verify import verify
 from dollmaker.rle import decode
 from release.test_release import FINDINGS, build
 
@@ -143,6 +144,16 @@ def test_differences_are_counted(release: Path, tmp_path: Path) -> None:
     assert (found["removed"], found["added"], found["changed"]) == (1, 0, 1)
     kept = len(read_release(other).table)
     assert found["iou"] == pytest.approx((kept - 1 + half.sum() / mask.sum()) / kept)
+
+
+def test_the_users_images_are_compared_byte_by_byte(release: Path, images: Path) -> None:
+    faults = verify(release, images)
+    count = read_release(release).table["path"].n_unique()
+    assert len(faults) == count  # the fixture's checksums are zeros
+    assert all("not the file that the masks were made from" in fault for fault in faults)
+    (missing,) = verify(release, images / "a")[:1]
+    assert "a/0.png: missing" in missing
+    assert verify(release) == []
 
 
 def test_commands(

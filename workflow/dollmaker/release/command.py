@@ -17,8 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("image_id", help="image_id of the release's tables")
     if name == "export":
         parser.add_argument("--to", required=True, help="png, chexlocalize, coco, yolo or nnunet")
-    if name in ("show", "export"):
+    if name in ("verify", "show", "export"):
         parser.add_argument("--images", type=Path, help="root of your copy of the source images")
+    if name in ("show", "export"):
         parser.add_argument("--output", type=Path, required=True, help="PNG or folder to write")
     if name != "release":
         return
@@ -64,11 +65,12 @@ def _verify(arguments: argparse.Namespace) -> None:
     from dollmaker.errors import ArtifactError
     from dollmaker.release.verify import verify
 
-    faults = verify(arguments.release)
+    faults = verify(arguments.release, arguments.images)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ArtifactError(
-            f"{arguments.release} has {len(faults)} faults; get the release again:\n{listed}"
+            f"{arguments.release} has {len(faults)} faults; get the release (or the images that are "
+            f"named) again:\n{listed}"
         )
     print(f"{arguments.release} is whole.")
 

@@ -17,11 +17,16 @@ from dollmaker.shards import Shard
 _BLOCK = 512
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: Path, images: Path | None = None) -> list[str]:
     """Everything that is wrong with a release; an empty list if nothing is.
 
     Checked: every file's sha256, files that are missing or not listed, the schema of the tables,
     size and content of every RLE against the mask files, patients in one split only.
+
+    Args:
+        folder: The release.
+        images: Root of the user's copy of the source images: every image that the release has a
+            mask of must be there, byte for byte.
 
     Raises:
         ArtifactError: If the folder is no release at all.
@@ -40,6 +45,23 @@ def verify(folder: Path) -> list[str]:
         assert_disjoint(rows)
     except (DataError, ValueError) as error:
         faults.append(str(error))
+    if images is not None:
+        faults += [fault for part in parts for fault in _verify_images(part, images)]
+    return faults
+
+
+def _verify_images(table: pl.DataFrame, root: Path) -> list[str]:
+    faults = []
+    for name, digest in table.select("path", "sha256").unique(maintain_order=True).iter_rows():
+        try:
+            path = inside(root, name)
+        except DataError as error:
+            faults.append(str(error))
+            continue
+        if not path.is_file():
+            faults.append(f"image {name}: missing under {root}")
+        elif sha256_file(path) != digest:
+            faults.append(f"image {name}: not the file that the masks were made from")
     return faults
 
 
