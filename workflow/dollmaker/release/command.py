@@ -69,8 +69,8 @@ def _verify(arguments: argparse.Namespace) -> None:
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ArtifactError(
-            f"{arguments.release} has {len(faults)} faults; get the release (or the images that are "
-            f"named) again:\n{listed}"
+            f"{arguments.release} has {len(faults)} faults; get the release (or the images "
+            f"that are named) again:\n{listed}"
         )
     print(f"{arguments.release} is whole.")
 
