@@ -165,6 +165,7 @@ def test_files(config: dict[str, Any], root: Path) -> None:
         "scores.parquet",
         "runs.json",
         "examples.npz",
+        "adapter",
     }
     assert not list(root.glob(".out*"))
     task = read_task("squares", config, root)
@@ -220,6 +221,8 @@ def test_killed_job_goes_on_with_its_run(
     assert len(calls) == 3 * 4
     for name in ("curve.parquet", "scores.parquet", "examples.npz"):
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+    for file in (whole / "adapter").iterdir():
+        assert file.read_bytes() == (broken / "adapter" / file.name).read_bytes(), file.name
 
 
 def test_scores_leave_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:

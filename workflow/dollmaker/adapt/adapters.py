@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dollmaker.errors import ModelError
 
@@ -30,6 +31,7 @@ class Adapter(nn.Module):
 
     def __init__(self, channels: int, width: int, last: bool) -> None:
         super().__init__()
+        self.handle: RemovableHandle | None = None
         self.down: nn.Module
         self.up: nn.Linear | nn.Conv2d
         if last:
@@ -175,17 +177,24 @@ def widths(channels: Sequence[int], share: float, budget: float) -> list[int]:
         share *= 0.95
 
 
-def add_adapters(encoder: nn.Module, x: Tensor, share: float, seed: int) -> nn.ModuleList:
-    """Put adapters into an encoder.
+@dataclass(frozen=True)
+class Inserted(Place):
+    """An adapter in its place.
 
-    They run through forward hooks and are no children of the encoder, whose parameters, names and
-    mode stay as they are.
+    Attributes:
+        width: Channels of its bottleneck.
+    """
+
+    width: int
+
+
+def find_inserted(encoder: nn.Module, x: Tensor, share: float) -> list[Inserted]:
+    """The places of an encoder's adapters and their widths.
 
     Args:
         encoder: An encoder of segmentation-models-pytorch.
         x: An input it takes, (1, C, H, W).
         share: Width of the bottlenecks as a share of the channels.
-        seed: Seed of their weights.
 
     Raises:
         ModelError: If they cannot be placed, or not with less than 5 % of the parameters.
@@ -193,12 +202,35 @@ def add_adapters(encoder: nn.Module, x: Tensor, share: float, seed: int) -> nn.M
     places = find_places(encoder, x)
     budget = MOST * sum(p.numel() for p in encoder.parameters())
     chosen = widths([place.channels for place in places], share, budget)
+    return [
+        Inserted(**vars(place), width=width) for place, width in zip(places, chosen, strict=True)
+    ]
+
+
+def insert(encoder: nn.Module, places: Sequence[Inserted], seed: int) -> nn.ModuleList:
+    """Put adapters into an encoder.
+
+    They run through forward hooks and are no children of the encoder, whose parameters, names and
+    mode stay as they are. The attribute ``handle`` of an adapter removes its hook.
+
+    Args:
+        encoder: An encoder of segmentation-models-pytorch.
+        places: Where and how wide.
+        seed: Seed of their weights.
+    """
     adapters = nn.ModuleList()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for place, width in zip(places, chosen, strict=True):
-            adapter = Adapter(place.channels, width, place.last)
+        for place in places:
+            adapter = Adapter(place.channels, place.width, place.last)
             module = encoder.get_submodule(place.module)
-            module.register_forward_hook(lambda _, __, y, adapter=adapter: adapter(y))
+            adapter.handle = module.register_forward_hook(
+                lambda _, __, y, adapter=adapter: adapter(y)
+            )
             adapters.append(adapter)
     return adapters
+
+
+def add_adapters(encoder: nn.Module, x: Tensor, share: float, seed: int) -> nn.ModuleList:
+    """Find the places of adapters and put them there: :func:`find_inserted`, :func:`insert`."""
+    return insert(encoder, find_inserted(encoder, x, share), seed)

@@ -15,7 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         help="where the network starts",
     )
     parser.add_argument(
-        "--tuning", required=True, choices=("full", "adapter", "head"), help="what is trained"
+        "--tuning",
+        required=True,
+        choices=("full", "head", "decoder", "adapter", "lora", "bias"),
+        help="what is trained",
     )
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")
     parser.add_argument("--weights-root", type=Path, required=True, help="folder of weights files")

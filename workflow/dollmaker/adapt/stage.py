@@ -10,10 +10,11 @@ import torch
 
 from dollmaker import devices, provenance
 from dollmaker.adapt.results import keep, take, write_results
+from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, Init, find_beginning, make_network
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.train import mean_iou, train_run
-from dollmaker.adapt.tuning import Tuned, Tuning
+from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
 from dollmaker.files import atomic_path, work_folder
 
 
@@ -31,8 +32,8 @@ def adapt(
 ) -> None:
     """Fine-tune with every n and seed of the configuration and write the folder of results.
 
-    Finished runs are kept beside the output until all are done: a killed job goes on with the run
-    it was in.
+    What seed 0 of the last n learned is kept in its folder ``adapter``. Finished runs are kept
+    beside the output until all are done: a killed job goes on with the run it was in.
 
     Args:
         config: The resolved configuration (sections prepare, segment, tasks, adapt).
@@ -63,12 +64,13 @@ def adapt(
     network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
     key = [header, network, vars(beginning.input)]
     work = work_folder(output, provenance.digest(key))
-    files = []
+    files, adapter = [], work / "adapter"
     for n in options["n"]:
         for seed in range(options["seeds"]):
             file = work / f"{n}-{seed}.npz"
             files.append(file)
-            if file.exists():
+            chosen_one = n == options["n"][-1] and seed == 0  # whose adapter is kept
+            if file.exists() and (adapter.exists() or not chosen_one):
                 continue
             # The seed of the configuration moves the random numbers of all runs.
             number = config["seed"] * 1000 + seed
@@ -77,6 +79,16 @@ def adapt(
             run = train_run(
                 tuned, beginning.input, task, chosen, options, seed=number, device=device
             )
+            if chosen_one:
+                save_adapter(
+                    tuned,
+                    adapter,
+                    classes=task.classes,
+                    spec=beginning.input,
+                    n=str(n),
+                    seed=seed,
+                    header=header,
+                )
             keep(run, file, {"n": str(n), "n_images": len(chosen), "seed": seed})
             print(
                 f"adapt {task_name} {init}/{tuning} n={n} ({len(chosen)} images) seed={seed} "
@@ -87,6 +99,7 @@ def adapt(
     with atomic_path(output) as folder:
         folder.mkdir()
         write_results(folder, task, [take(file) for file in files], header)
+        shutil.copytree(adapter, folder / "adapter")
     shutil.rmtree(work)
 
 
@@ -112,7 +125,8 @@ def make_tuned(
         seed: Seed of all that is random in it.
     """
     spec = beginning.input
-    keep = 1.0 if tuning == "head" else options["keep_decoder"]
+    # A decoder that is not trained must be the one that was.
+    keep = 1.0 if "decoder" in FROZEN[tuning] else options["keep_decoder"]
     model = make_network(beginning, network, len(task.classes), seed, keep)
     generator = torch.Generator().manual_seed(0)
     return Tuned(
@@ -121,5 +135,7 @@ def make_tuned(
         torch.randn(1, spec.channels, spec.size, spec.size, generator=generator),
         freeze_norm=options["freeze_batch_norm"] and init != "random",
         adapter_width=options["adapter_width"],
+        lora_rank=options["lora_rank"],
         seed=seed,
+        base=tuple(beginning.parts),
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dollmaker import scores
+from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
 from dollmaker.augment import IGNORE, augment, make_transform
@@ -31,7 +32,9 @@ class Run:
         predictions: uint8 (T, K, S, S) of the test images, by the final weights.
         iou: (T, K), NaN where mask and truth are empty.
         dice: (T, K), likewise.
-        cost: ``seconds``, ``trainable``, ``encoder_trainable_share``, ``optimizer_mb``, ``steps``.
+        cost: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
+            ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that
+            the task costs beside the shared base), ``steps``.
     """
 
     curve: list[dict[str, float]]
@@ -76,8 +79,10 @@ def train_run(
     valid = task.rows("valid")
     curve: list[dict[str, float]] = []
     losses: list[float] = []
+    in_steps = 0.0
     tuned.train()
     for step in range(steps):
+        step_began = time.perf_counter()
         images, masks = make_batch(task, chosen, options, seed=seed, step=step)
         with torch.random.fork_rng(devices=[]):  # dropout
             torch.manual_seed(hash((seed, step)) % 2**63)
@@ -88,6 +93,7 @@ def train_run(
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
+        in_steps += time.perf_counter() - step_began
         if step + 1 in points:
             curve.append(
                 {
@@ -102,9 +108,11 @@ def train_run(
     predictions, iou, dice = overlap(tuned, spec, task, task.rows("test"), device)
     cost = {
         "seconds": round(time.perf_counter() - began, 3),
+        "step_seconds": round(in_steps / steps, 6),
         "trainable": sum(p.numel() for p in tuned.trained()),
         "encoder_trainable_share": tuned.encoder_share(),
         "optimizer_mb": optimizer_megabytes(optimizer),
+        "adapter_mb": len(pack(tuned)) / 1e6,
         "steps": steps,
     }
     return Run(curve=curve, predictions=predictions, iou=iou, dice=dice, cost=cost)

@@ -1,56 +1,94 @@
-"""What is trained of a network: all of it, adapters and decoder, or the head alone."""
+"""What is trained of a network: all of it, parts, or small things put into a frozen encoder."""
 
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from dollmaker.adapt.adapters import add_adapters
+from dollmaker.adapt.adapters import Inserted, find_inserted, insert
+from dollmaker.adapt.lora import add_lora, find_layers
+from dollmaker.errors import ModelError
 from dollmaker.weights import freeze_batch_norm
 
-Tuning = Literal["full", "adapter", "head"]
+Tuning = Literal["full", "head", "decoder", "adapter", "lora", "bias"]
+
+#: Parts of a network that a tuning keeps as in evaluation.
+FROZEN: dict[Tuning, tuple[str, ...]] = {
+    "full": (),
+    "head": ("encoder", "decoder"),
+    "decoder": ("encoder",),
+    "adapter": ("encoder",),
+    "lora": ("encoder",),
+    "bias": ("encoder", "decoder"),
+}
 
 
 class Tuned(nn.Module):
     """A network with its frozen parts kept frozen, whatever mode it is put in.
 
     - ``full``: everything is trained, but for the encoder's batch normalisation if it is frozen.
-    - ``adapter``: adapters in the encoder, decoder and head are trained; the encoder, its batch
-      normalisation and dropout are as in evaluation.
-    - ``head``: the last layer is trained; encoder and decoder are as in evaluation.
+    - ``head``: the last layer is trained.
+    - ``decoder``: decoder and head are trained.
+    - ``adapter``: adapters in the encoder, decoder and head are trained.
+    - ``lora``: low-rank updates of the encoder's layers, decoder and head are trained.
+    - ``bias``: the head, and of encoder and decoder the biases and the weights of normalisation
+      layers are trained (Ben Zaken et al., arXiv 2106.10199).
+
+    A part that is not trained (or of which only biases are) is as in evaluation: neither the
+    running statistics of its batch normalisation nor its dropout do anything.
 
     Args:
         model: A network of segmentation-models-pytorch, changed in place.
         tuning: What is trained.
-        x: An input it takes, (1, C, H, W), to place the adapters.
-        freeze_norm: Keep the encoder's batch normalisation (``full`` only, else it always is).
+        x: An input it takes, (1, C, H, W), to place adapters or LoRA; not needed if they are
+            given.
+        freeze_norm: Keep the encoder's batch normalisation (``full`` only).
         adapter_width: Width of the adapters as a share of the channels.
-        seed: Seed of the adapters' weights.
+        lora_rank: Rank of LoRA.
+        seed: Seed of the weights of adapters or LoRA.
+        base: Parts whose starting weights others have as well (a shared base). What is frozen but
+            not in the base belongs to the task: see :meth:`own_state`.
+        inserted: ``inserted`` of another one, to make the same adapters or LoRA.
     """
 
     def __init__(
         self,
         model: nn.Module,
         tuning: Tuning,
-        x: Tensor,
+        x: Tensor | None,
         *,
         freeze_norm: bool,
-        adapter_width: float,
-        seed: int,
+        adapter_width: float = 0.125,
+        lora_rank: int = 4,
+        seed: int = 0,
+        base: Sequence[str] = ("encoder", "decoder"),
+        inserted: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self._freeze_norm = freeze_norm
-        parts = {"full": [], "adapter": ["encoder"], "head": ["encoder", "decoder"]}[tuning]
-        self._frozen = parts
-        for part in parts:
-            model.get_submodule(part).requires_grad_(False)
+        self.tuning = tuning
+        self._freeze_norm = freeze_norm and tuning == "full"
+        self._frozen = FROZEN[tuning]
+        self.base = tuple(part for part in ("encoder", "decoder") if part in base)
+        for part in self._frozen:
+            own = model.get_submodule(part)
+            own.requires_grad_(False)
+            for parameter in biases(own) if tuning == "bias" else []:
+                parameter.requires_grad_(True)
         encoder = model.get_submodule("encoder")
         self._encoder_size = sum(p.numel() for p in encoder.parameters())
-        share, adapters = adapter_width, nn.ModuleList()
+        self.adapters = nn.ModuleList()
+        self._lora: tuple[Any, ...] = ()  # in a tuple, as it holds the encoder as its child
+        self.inserted = _find(encoder, tuning, x, adapter_width, lora_rank, inserted)
         if tuning == "adapter":
-            adapters = add_adapters(encoder, x, share, seed)
-        self.adapters = adapters
+            places = [Inserted(**place) for place in self.inserted["adapters"]]
+            self.adapters = insert(encoder, places, seed)
+        if tuning == "lora":
+            options = self.inserted["lora"]
+            self._lora = (add_lora(encoder, options["layers"], options["rank"], seed),)
+        device = next(encoder.parameters()).device
+        self.to(device)
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,6 +114,82 @@ class Tuned(nn.Module):
         encoder = self.model.get_submodule("encoder")
         inside = [*encoder.parameters(), *self.adapters.parameters()]
         return sum(p.numel() for p in inside if p.requires_grad) / self._encoder_size
+
+    def base_state(self) -> dict[str, Tensor]:
+        """The tensors that are the shared base's, by their names in the plain network."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        shared = tuple(f"model.{part}." for part in self._frozen if part in self.base)
+        return {
+            _plain(name): tensor
+            for name, tensor in self.state_dict().items()
+            if shared and name.startswith(shared) and name not in trained
+        }
+
+    def own_state(self) -> dict[str, Tensor]:
+        """All other tensors: what the task costs beside a base that is there anyway."""
+        base = self.base_state()
+        every = {_plain(name): tensor for name, tensor in self.state_dict().items()}
+        return {name: tensor for name, tensor in every.items() if name not in base}
+
+    def unload(self) -> nn.Module:
+        """Take adapters or LoRA out: the plain network, its encoder bit for bit as it was."""
+        for adapter in self.adapters:
+            adapter.handle.remove()  # type: ignore[operator, union-attr]
+        self.adapters = nn.ModuleList()
+        for lora in self._lora:
+            lora.unload()
+        self._lora = ()
+        return self.model
+
+    def merge(self) -> nn.Module:
+        """Fold LoRA into the encoder's weights: a plain network with the same outputs.
+
+        Raises:
+            ModelError: If there are adapters, which have no place in a plain network.
+        """
+        if len(self.adapters):
+            raise ModelError("adapters cannot be merged; keep them, or use the tuning lora.")
+        for lora in self._lora:
+            # Safe: into copies of the weights, which others may share.
+            lora.merge_and_unload(safe_merge=True)
+        self._lora = ()
+        return self.model
+
+
+def _find(
+    encoder: nn.Module,
+    tuning: Tuning,
+    x: Tensor | None,
+    width: float,
+    rank: int,
+    given: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """What is put into the encoder, in words that JSON takes."""
+    if given is not None:
+        return dict(given)
+    if tuning not in ("adapter", "lora"):
+        return {}
+    if x is None:
+        raise ModelError(f"the tuning {tuning} needs an input to find its places; give x.")
+    if tuning == "lora":
+        return {"lora": {"rank": rank, "layers": find_layers(encoder, x)}}
+    return {"adapters": [vars(place) for place in find_inserted(encoder, x, width)]}
+
+
+def _plain(name: str) -> str:
+    """A name in the network without peft's layers around its own."""
+    return name.removeprefix("model.").replace(".base_layer.", ".")
+
+
+def biases(module: nn.Module) -> list[nn.Parameter]:
+    """Biases of all layers and weights of normalisation layers."""
+    found = []
+    for layer in module.modules():
+        norm = "norm" in type(layer).__name__.lower()
+        for name, parameter in layer.named_parameters(recurse=False):
+            if name == "bias" or name.endswith("_bias") or (norm and parameter.ndim == 1):
+                found.append(parameter)
+    return found
 
 
 def optimizer_megabytes(optimizer: torch.optim.Optimizer) -> float:

@@ -16,6 +16,7 @@ from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, w
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import read_index
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
+from dollmaker.segment.export import export_encoder
 from dollmaker.segment.models import ARCHITECTURES, create, find_start
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.shards import ImageShards
@@ -106,6 +107,7 @@ def train_segmenter(
     with atomic_path(output) as folder:
         folder.mkdir()
         save(folder, model, options, names, start.input, curve=module.curve, header=header)
+        export_encoder(folder, folder / "encoder.safetensors")
     shutil.rmtree(work)
 
 
