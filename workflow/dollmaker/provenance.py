@@ -20,7 +20,7 @@ STAGES: dict[str, int] = {
     "classify": 1,
     "attribute": 2,
     "sample": 1,
-    "thresholds": 1,
+    "thresholds": 2,
     "sanity": 1,
     "binarize": 1,
     "release": 1,

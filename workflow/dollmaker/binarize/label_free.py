@@ -30,6 +30,10 @@ AREAS = np.geomspace(0.005, 0.7, 40)
 #: Pairs that the mean over findings is worth when a finding's curve is drawn towards it.
 PRIOR = 10
 
+#: Weights of neighbouring areas when a curve is smoothed.
+_NEIGHBOURS = np.array([0.25, 0.75, 1.0, 0.75, 0.25]) / 3
+_REACH = len(_NEIGHBOURS) // 2
+
 Curves = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.bool_]
