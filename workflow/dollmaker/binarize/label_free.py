@@ -99,7 +99,7 @@ def choose(
         chosen[criterion] = {}
         for finding, all_curves in given.items():
             curve = _mean([all_curves[criterion], mean], [counts[finding], PRIOR])
-            curve[:-1] = np.convolve(np.pad(curve[:-1], 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
+            curve[:-1] = np.convolve(np.pad(curve[:-1], _REACH, mode="edge"), _NEIGHBOURS, "valid")
             chosen[criterion][finding] = CANDIDATES[int(np.argmax(curve))]
     return chosen
 
