@@ -64,9 +64,10 @@ def test_snakemakes_own_report_can_be_made(finished: Path) -> None:
 
 def test_recipes_are_compared_by_name(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "results", tmp_path / "results")
-    recipes = {"compare": {"recipes": ["doll", "explainseg-b", "tokencut", "micranet"]}}
-    (tmp_path / "compare.json").write_text(json.dumps(recipes))
-    snakemake(tmp_path, "compare", "--configfile", "compare.json")
+    config = (ROOT / "tests/micro.yaml").read_text()
+    config += "compare: {recipes: [doll, explainseg-b, tokencut, micranet]}\n"
+    (tmp_path / "compare.yaml").write_text(config)
+    snakemake(tmp_path, "compare", "--configfile", "compare.yaml")
     results = tmp_path / "results/micro"
     table = pl.read_parquet(results / "scores/recipes.parquet")
     own = {"doll", "band", "explainseg-a", "explainseg-b", "tokencut", "micranet"}

@@ -93,7 +93,8 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     pipeline.preflight(config)
     assert pipeline.source_files(config) == [f"{tmp_path}/nih/Data_Entry_2017_v2020.csv"]
     with pytest.raises(ConfigError, match="unknown finding 'Infiltrate'"):
-        pipeline.preflight({**config, "attribute": {"findings": ["Infiltrate"]}})
+        attribute = {**config["attribute"], "findings": ["Infiltrate"]}
+        pipeline.preflight({**config, "attribute": attribute})
     with pytest.raises(DataError, match=r"does not exist; correct data_root or source\.nih"):
         pipeline.preflight({**config, **resolved(nih={"folder": "other"}), "data_root": tmp_path})
     with pytest.raises(ConfigError, match="'source' lacks the key 'nih'"):
