@@ -1,7 +1,6 @@
 """One row per recipe and pair with truth: its published mask, and every threshold's mask."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import config as configuration
-from dollmaker import scores
 from dollmaker.binarize.label_free import CANDIDATES, level
 from dollmaker.evaluate.baselines import BASELINES, guess
+from dollmaker.evaluate.masks import RecipeShards, compare_mask, open_recipes
 from dollmaker.evaluate.truth import Truth
 from dollmaker.findings import BLANK, PRESENT
 from dollmaker.geometry import Fit, unfit_map, unfit_mask
-from dollmaker.shards import ImageShards, Shard
+from dollmaker.shards import ImageShards
 
 #: Columns of the table of pairs. ``iou_at`` and ``dice_at`` are of the thresholds
 #: :data:`CANDIDATES`, in their order; trivial baselines have none.
@@ -41,16 +39,6 @@ PAIRS: dict[str, Any] = {
 Mask = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """One recipe's shards, and where its pairs are."""
-
-    masks: Shard
-    maps: Shard
-    quality: npt.NDArray[Any]
-    place: Mapping[tuple[str, str], int]
-
-
 def score_pairs(
     config: Mapping[str, Any],
     index: pl.DataFrame,
@@ -73,34 +61,18 @@ def score_pairs(
 
     Returns:
         A table with the columns :data:`PAIRS`; trivial baselines are recipes too.
+
+    Raises:
+        ArtifactError: If masks and relevance shards do not hold the same pairs.
     """
     rows: list[dict[str, Any]] = []
     pixels = ImageShards(images)
     explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
     for shard in sorted(explained["shard"].unique()):
-        recipes = {
-            name: _open(
-                masks / name / f"{shard}.h5",
-                relevance / configuration.relevance_recipe(dict(config), name) / f"{shard}.h5",
-            )
-            for name in config["recipes"]
-        }
-        try:
+        with open_recipes(config, masks, relevance, shard) as recipes:
             for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
                 rows += _score_image(config, row, findings, pixels, recipes, truth)
-        finally:
-            for recipe in recipes.values():
-                recipe.masks.close()
-                recipe.maps.close()
     return pl.DataFrame(rows, schema=PAIRS, orient="row")
-
-
-def _open(masks_file: Path, maps_file: Path) -> _Recipe:
-    masks, maps = Shard(masks_file, "masks"), Shard(maps_file, "relevance")
-    table = masks.table()
-    pairs = zip(table.get("image_id", ()), table.get("finding", ()), strict=True)
-    place = {pair: row for row, pair in enumerate(pairs)}
-    return _Recipe(masks, maps, table.get("quality", np.zeros(0)), place)
 
 
 def _score_image(
@@ -108,7 +80,7 @@ def _score_image(
     row: Mapping[str, Any],
     findings: Sequence[str],
     pixels: ImageShards,
-    recipes: Mapping[str, _Recipe],
+    recipes: Mapping[str, RecipeShards],
     truth: Truth,
 ) -> Iterator[dict[str, Any]]:
     size: tuple[int, int, Fit] = (row["width"], row["height"], config["prepare"]["fit"])
@@ -131,20 +103,20 @@ def _score_image(
             mask = unfit_mask(recipe.masks.read("mask", place), *size) == 1
             levels = np.array([level(stored, cut) for cut in CANDIDATES])
             values = unfit_map(stored, *size)
-            quality = float(recipe.quality[place])
+            quality = float(recipe.table["quality"][place])
             for target, area in known.items():
                 iou, dice = at_levels(values, levels, area)
                 yield (
                     {"recipe": name, "target": target, "quality": quality}
                     | facts
-                    | _compare(mask, values, area)
+                    | compare_mask(mask, values, area)
                     | {"iou_at": iou.tolist(), "dice_at": dice.tolist()}
                 )
         image = pixels.read(row["shard"], row["row"])
         for name in BASELINES:
             proposal = guess(name, image, *size)
             for target, area in known.items():
-                scored = _compare(proposal.mask, proposal.values, area)
+                scored = compare_mask(proposal.mask, proposal.values, area)
                 yield {"recipe": name, "target": target} | facts | scored
 
 
@@ -167,14 +139,3 @@ def at_levels(
     both[order] = inside[::-1].cumsum()[::-1][1:]
     true = float(area.sum())
     return both / np.maximum(size + true - both, 1), 2 * both / np.maximum(size + true, 1)
-
-
-def _compare(mask: Mask, values: npt.NDArray[np.float32], area: Mask) -> dict[str, float]:
-    return {
-        "truth_area": float(area.mean()),
-        "mask_area": float(mask.mean()),
-        "iou": float(scores.iou(mask, area)),
-        "dice": float(scores.dice(mask, area)),
-        "hit": scores.hit(values, area),
-        "auprc": scores.average_precision(area, values),
-    }

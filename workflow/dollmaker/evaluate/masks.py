@@ -6,6 +6,7 @@ where either has, so that false positives and negatives count 0.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ MASKS = {
 
 
 @dataclass(frozen=True)
-class _Masks:
+class RecipeShards:
     """One recipe's masks and maps of one shard, read pair by pair."""
 
     masks: Shard
@@ -77,6 +78,7 @@ class _Masks:
     images: frozenset[str]
 
     def close(self) -> None:
+        """Close both files."""
         self.masks.close()
         self.maps.close()
 
@@ -117,23 +119,34 @@ def score_pairs(
         explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
         pixels = ImageShards(images)
         for shard in sorted(explained["shard"].unique()):
-            recipes = {
-                name: _open(
-                    masks / name / f"{shard}.h5",
-                    relevance / configuration.relevance_recipe(dict(config), name) / f"{shard}.h5",
-                )
-                for name in config["recipes"]
-            }
-            try:
+            with open_recipes(config, masks, relevance, shard) as recipes:
                 for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
                     rows += _score_image(config, row, findings, pixels, recipes, truth)
-            finally:
-                for recipe in recipes.values():
-                    recipe.close()
     return pl.DataFrame(rows, schema=PAIRS, orient="row")
 
 
-def _open(masks_file: Path, maps_file: Path) -> _Masks:
+@contextmanager
+def open_recipes(
+    config: Mapping[str, Any], masks: Path, relevance: Path, shard: str
+) -> Iterator[dict[str, RecipeShards]]:
+    """Masks and maps of every recipe of the configuration, of one shard.
+
+    Raises:
+        ArtifactError: If masks and relevance shards do not hold the same pairs.
+    """
+    recipes: dict[str, RecipeShards] = {}
+    try:
+        for name in config["recipes"]:
+            donor = configuration.relevance_recipe(dict(config), name)
+            files = masks / name / f"{shard}.h5", relevance / donor / f"{shard}.h5"
+            recipes[name] = _open(*files)
+        yield recipes
+    finally:
+        for recipe in recipes.values():
+            recipe.close()
+
+
+def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
     masks, maps = Shard(masks_file, "masks"), Shard(maps_file, "relevance")
     table, other = masks.table(), maps.table()
     for key in ("image_id", "finding"):
@@ -144,7 +157,7 @@ def _open(masks_file: Path, maps_file: Path) -> _Masks:
             )
     pairs = list(zip(table.get("image_id", ()), table.get("finding", ()), strict=True))
     place = {pair: row for row, pair in enumerate(pairs)}
-    return _Masks(masks, maps, table, place, frozenset(image for image, _ in pairs))
+    return RecipeShards(masks, maps, table, place, frozenset(image for image, _ in pairs))
 
 
 def _score_image(
@@ -152,7 +165,7 @@ def _score_image(
     row: Mapping[str, Any],
     findings: Sequence[str],
     pixels: ImageShards,
-    recipes: Mapping[str, _Masks],
+    recipes: Mapping[str, RecipeShards],
     truth: Truth,
 ) -> Iterator[dict[str, Any]]:
     width, height, fit = row["width"], row["height"], config["prepare"]["fit"]
@@ -186,11 +199,11 @@ def _score_image(
                 facts["quality"] = None
             mask = proposal.mask & kept
             for target, area in known.items():
-                yield facts | {"target": target} | _compare(mask, proposal.values, area)
+                yield facts | {"target": target} | compare_mask(mask, proposal.values, area)
 
 
 def _facts(
-    row: Mapping[str, Any], recipe_name: str, finding: str, recipe: _Masks, place: int | None
+    row: Mapping[str, Any], recipe_name: str, finding: str, recipe: RecipeShards, place: int | None
 ) -> dict[str, Any]:
     label = row[finding]
     found = place is not None
@@ -207,7 +220,7 @@ def _facts(
     }
 
 
-def _read(recipe: _Masks, place: int, width: int, height: int, fit: Fit) -> Guess:
+def _read(recipe: RecipeShards, place: int, width: int, height: int, fit: Fit) -> Guess:
     """The pair's mask and map at the size of the source; pixels to ignore are background."""
     mask = unfit_mask(recipe.masks.read("mask", place), width, height, fit) == 1
     return Guess(mask, unfit_map(recipe.maps.read("map", place), width, height, fit))
@@ -226,9 +239,10 @@ def _unexplained(area: npt.NDArray[np.bool_]) -> dict[str, float]:
     }
 
 
-def _compare(
+def compare_mask(
     mask: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], area: npt.NDArray[np.bool_]
 ) -> dict[str, float]:
+    """All scores of one mask and its map against the truth, all at the size of the source."""
     return {
         "truth_area": float(area.mean()),
         "mask_area": float(mask.mean()),
