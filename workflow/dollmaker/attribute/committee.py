@@ -72,8 +72,10 @@ class Committee:
         for network, member, chunk in zip(self._networks, self.members, self._chunks, strict=True):
             x = member.prepare(images)
             logits = chunk.run(lambda rows, n=network, x=x: forward(n, x, rows))  # type: ignore[misc]
-            found.append(torch.sigmoid(logits))
-        return torch.stack(found).mean(0)
+            # In float32 an element's last bit would depend on its place in the array (vector
+            # instructions for most, scalar ones for the rest).
+            found.append(torch.sigmoid(logits.double()))
+        return torch.stack(found).mean(0).float()
 
     def explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
         """Explain pairs.
