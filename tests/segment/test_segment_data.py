@@ -65,7 +65,7 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
     used = [case for case in CASES if case[4] is not None]
     assert targets.index["image_id"].to_list() == [case[0] for case in used]
     for i, (name, _, _, _, expected) in enumerate(used):
-        image, masks, weights = data[(0, i)]
+        image, masks, weights, labels = data[(0, i)]
         assert int(image[0, 0, 0]) == [case[0] for case in CASES].index(name)
         assert expected is not None
         for k, want in enumerate(expected):
@@ -77,6 +77,23 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
                 value = (0 if blank == "zeros" else 255) if want == "blank" else want
                 assert (masks[k] == value).all()
                 assert float(weights[k]) == 1
+        stored = targets.index.select("A", "B").row(i)
+        zero = 0.0 if blank == "zeros" else None
+        for found, label in zip(labels.tolist(), stored, strict=True):
+            known = {1: 1.0, 0: 0.0, None: zero}.get(label)
+            assert np.isnan(found) if known is None else found == known
+
+
+def test_every_image_is_kept_for_its_structure(release: tuple[pl.DataFrame, Path]) -> None:
+    index, path = release
+    table, _ = read_mask_table(path)
+    known = {"blank": "ignore", "source": "s"}
+    some = list_targets(index, ["A", "B"], table, **known)  # type: ignore[arg-type]
+    every = list_targets(index, ["A", "B"], table, everything=True, **known)  # type: ignore[arg-type]
+    assert len(some) < len(every) == len(index)
+    left_out = every.index.join(some.index, on="image_id", how="anti")["image_id"].to_list()
+    rows = [i for i, name in enumerate(every.index["image_id"]) if name in left_out]
+    assert (every.row[rows] == -1).all()
 
 
 def test_other_grid_is_refused(release: tuple[pl.DataFrame, Path]) -> None:

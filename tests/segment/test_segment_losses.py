@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
-from dollmaker.segment.losses import pixel_loss
+from dollmaker.segment.losses import label_loss, pixel_loss
 
 
 def sample(seed: int = 0, ignore: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,3 +106,12 @@ def test_large_logits_stay_finite() -> None:
         loss = pixel_loss(logits, targets, kind=kind)  # type: ignore[arg-type]
         assert torch.isfinite(loss)
         assert torch.isfinite(torch.autograd.grad(loss, logits)[0]).all()
+
+
+def test_labels_that_are_unknown_do_not_count() -> None:
+    logits = torch.tensor([[0.0, 2.0], [-1.0, 5.0]])
+    labels = torch.tensor([[1.0, float("nan")], [0.0, float("nan")]])
+    expected = (math.log(2) + math.log(1 + math.exp(-1))) / 2
+    assert float(label_loss(logits, labels)) == pytest.approx(expected)
+    nothing = torch.full((2, 2), float("nan"))
+    assert float(label_loss(logits, nothing)) == 0

@@ -306,6 +306,7 @@ def _tiled(known: Targets, number: int) -> Targets:
         state=known.state[rows],
         row=known.row[rows],
         quality=known.quality[rows],
+        labels=known.labels[rows],
     )
 
 

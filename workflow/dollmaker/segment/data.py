@@ -33,6 +33,7 @@ class Targets:
         state: (N, K): all background, unknown, or a mask.
         row: (N, K) row of the mask in the shard of masks; -1 where there is none.
         quality: (N, K) quality of the mask in 0..1; 1 where there is none.
+        labels: (N, K) 1 present, 0 absent, NaN unknown.
     """
 
     index: pl.DataFrame
@@ -40,6 +41,7 @@ class Targets:
     state: npt.NDArray[np.int8]
     row: npt.NDArray[np.int64]
     quality: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -52,6 +54,7 @@ def list_targets(
     *,
     blank: Literal["zeros", "ignore"],
     source: str,
+    everything: bool = False,
 ) -> Targets:
     """Join the labels of a split with its released masks.
 
@@ -66,6 +69,7 @@ def list_targets(
         masks: Table of the split's shard of masks.
         blank: ``zeros`` or ``ignore``, as ``classify.blank``.
         source: The shard, for messages.
+        everything: Keep images of which nothing is known: their structure teaches.
 
     Raises:
         ArtifactError: If the table lacks a column.
@@ -93,13 +97,17 @@ def list_targets(
     if blank == "zeros":
         state[labels == BLANK] = _EMPTY
     state[row >= 0] = _MASK
-    use = (seen | ~(labels == PRESENT).any(1)) & (state != _UNKNOWN).any(1)
+    use = (seen | ~(labels == PRESENT).any(1)) & (state != _UNKNOWN).any(1) | everything
+    known = np.full(labels.shape, np.nan, np.float32)
+    known[labels == PRESENT] = 1
+    known[(labels == ABSENT) | ((labels == BLANK) & (blank == "zeros"))] = 0
     return Targets(
         index=index.filter(pl.Series(use, dtype=pl.Boolean)),
         findings=list(findings),
         state=state[use],
         row=row[use],
         quality=quality[use],
+        labels=known[use],
     )
 
 
@@ -136,11 +144,11 @@ class ReleasedMasks:
         return {"path": self.path, "_shard": None}
 
 
-class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor]]):
+class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     """Images with pseudo-masks and their weights, indexed by (epoch, index).
 
-    Items are image uint8 (C, H, W), masks uint8 (K, H, W) with 255 = ignore, and the weight of
-    each mask (K,).
+    Items are image uint8 (C, H, W), masks uint8 (K, H, W) with 255 = ignore, the weight of each
+    mask (K,), and the labels float32 (K,): 1, 0, NaN unknown.
     """
 
     def __init__(
@@ -164,7 +172,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         epoch, i = key
         image, masks = (torch.from_numpy(array) for array in self.read(i))
         moved, target = augment(
@@ -172,7 +180,8 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor]]):
         )
         quality = torch.from_numpy(self._targets.quality[i])
         weights = quality if self._quality_weight else torch.ones_like(quality)
-        return moved, masks if target is None else target, weights
+        labels = torch.from_numpy(self._targets.labels[i])
+        return moved, masks if target is None else target, weights, labels
 
     def read(self, i: int) -> tuple[Masks, Masks]:
         """Image (C, H, W) and masks (K, H, W) as stored, without augmentation."""

@@ -59,6 +59,14 @@ def pixel_loss(
     return entropy / total + _dice(x, truth, known, mask_weights)
 
 
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of labels (B, K), 1 or 0; NaN is unknown and does not count."""
+    known = ~labels.isnan()
+    return binary_cross_entropy_with_logits(
+        logits, labels.nan_to_num(), weight=known.float(), reduction="sum"
+    ) / known.sum().clamp(min=1)
+
+
 def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:
     """1 - soft Dice of each mask, averaged over the masks that are not empty."""
     area = truth.sum(-1)

@@ -77,6 +77,20 @@ def create(
     return model.to(memory_format=torch.channels_last)
 
 
+def narrow(
+    model: nn.Module, options: Mapping[str, Any], *, channels: int, classes: int, size: int
+) -> nn.Module:
+    """The same network with the first ``classes`` channels of its output only."""
+    new = create(options, channels=channels, classes=classes, size=size, seed=0)
+    own = new.state_dict()
+    state = {
+        name: tensor if tensor.shape == own[name].shape else tensor[:classes]
+        for name, tensor in model.state_dict().items()
+    }
+    new.load_state_dict(state)
+    return new
+
+
 def _check_names(architecture: str, encoder: str) -> None:
     if architecture.lower() not in ARCHITECTURES:
         raise ModelError(unknown("architecture", architecture, ARCHITECTURES.values()))

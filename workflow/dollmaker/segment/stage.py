@@ -11,16 +11,20 @@ import torch
 from torch import nn
 
 from dollmaker import devices, findings, provenance
-from dollmaker.errors import DataError
+from dollmaker.errors import DataError, ModelError
 from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, write_text
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import read_index
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
 from dollmaker.segment.export import export_encoder
-from dollmaker.segment.models import ARCHITECTURES, create, find_start
+from dollmaker.segment.models import ARCHITECTURES, create, find_start, narrow
+from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
+
+#: Images that the clusters of the structure are found from.
+_SAMPLE = 400
 
 
 def train_segmenter(
@@ -52,9 +56,17 @@ def train_segmenter(
     index, names = read_index(index_file)
     names = findings.localized(names, config["attribute"]["findings"])
     channels, size = prepare["channels"], prepare["size"]
-    model = create(options, channels=channels, classes=len(names), size=size, seed=seed)
+    objectives = options["objectives"]
+    clusters = options["clusters"] if objectives["structure"] else 0
     start = find_start(options["init"], committee, weights_root, channels=channels, size=size)
+    if clusters and not start.state:
+        raise ModelError(
+            "segment.objectives.structure needs an encoder that has learned something; set "
+            "segment.init to a member or a weights file, or structure to 0."
+        )
+    model = create(options, channels=channels, classes=len(names) + clusters, size=size, seed=seed)
     start.load(model.get_submodule("encoder"))
+    model.to(device)
 
     images = ImageShards(images_folder)
     data, headers = {}, {}
@@ -66,7 +78,14 @@ def train_segmenter(
         if split == "valid" and rows.is_empty() and not path.exists():
             continue
         table, headers[split] = read_mask_table(path)
-        targets = list_targets(rows, names, table, blank=blank, source=str(path))
+        targets = list_targets(
+            rows,
+            names,
+            table,
+            blank=blank,
+            source=str(path),
+            everything=bool(clusters) and split == "train",
+        )
         if split == "train" and not (targets.row >= 0).any():
             raise DataError(f"{path} has no kept mask to train on; loosen the gate of the recipe.")
         data[split] = PseudoLabelled(
@@ -91,8 +110,14 @@ def train_segmenter(
     header = provenance.header("segment", options, seed=seed, inputs=inputs)
     loader = train_loader(data["train"], batch_size=options["batch_size"], seed=seed, device=device)
     module = SegmenterTraining(
-        model.to(device), start.input, validate, options, len(loader) * options["epochs"]
-    )
+        model,
+        start.input,
+        validate,
+        options,
+        len(loader) * options["epochs"],
+        _structure(model, data["train"], start.input, clusters, seed, device),
+        len(names) if objectives["classification"] else 0,
+    ).to(device)
     work = work_folder(output, provenance.digest([header, vars(start.input), names, blank]))
     fit(
         module,
@@ -104,11 +129,29 @@ def train_segmenter(
         work=work,
         label="segment",
     )
+    if clusters:
+        model = narrow(model, options, channels=channels, classes=len(names), size=size)
     with atomic_path(output) as folder:
         folder.mkdir()
         save(folder, model, options, names, start.input, curve=module.curve, header=header)
         export_encoder(folder, folder / "encoder.safetensors")
     shutil.rmtree(work)
+
+
+def _structure(
+    model: nn.Module,
+    data: PseudoLabelled,
+    spec: Input,
+    clusters: int,
+    seed: int,
+    device: torch.device,
+) -> Structure | None:
+    """Clusters of a sample of the training images, evenly spread over the index."""
+    if not clusters:
+        return None
+    chosen = np.linspace(0, len(data) - 1, min(_SAMPLE, len(data))).round().astype(int)
+    images = np.stack([data.read(int(i))[0] for i in chosen])
+    return make_structure(model.get_submodule("encoder"), images, spec, clusters, seed, device)
 
 
 def save(

@@ -7,13 +7,15 @@ import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from dollmaker import scores
 from dollmaker.augment import IGNORE
 from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
-from dollmaker.segment.losses import pixel_loss
+from dollmaker.segment.losses import label_loss, pixel_loss
+from dollmaker.segment.structure import Structure
 from dollmaker.weights import freeze_batch_norm
 
 _BATCH = 32
@@ -22,12 +24,18 @@ _BATCH = 32
 class SegmenterTraining(lightning.LightningModule):
     """Model, loss and optimiser.
 
+    The loss is a weighted sum of what ``options["objectives"]`` asks for: ``masks`` of the
+    findings; ``structure``, the cluster of every pixel; ``classification``, the labels, from the
+    encoder's deepest features. The head's channels are the findings, then the clusters.
+
     Args:
         model: A network of segmentation-models-pytorch.
         spec: What it expects.
         validate: Maps the network to its validation mIoU (NaN if there is none).
         options: The section ``segment``.
         steps: Steps of the whole schedule.
+        structure: Gives the clusters, if they are learned.
+        labels: Number of labels, if they are learned.
     """
 
     def __init__(
@@ -37,9 +45,17 @@ class SegmenterTraining(lightning.LightningModule):
         validate: Callable[[nn.Module], float],
         options: dict[str, Any],
         steps: int,
+        structure: Structure | None = None,
+        labels: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
+        self.structure = structure
+        encoder: Any = model.get_submodule("encoder")
+        self.classifier = nn.Linear(encoder.out_channels[-1], labels) if labels else None
+        self._deepest: list[Tensor] = []
+        if labels:
+            encoder.register_forward_hook(self._keep)
         self.curve: list[dict[str, float | None]] = []
         self._spec = spec
         self._validate = validate
@@ -54,18 +70,31 @@ class SegmenterTraining(lightning.LightningModule):
             freeze_batch_norm(self.model.get_submodule("encoder"))
         return self
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], _: int) -> Tensor:
         """Loss of a batch."""
-        images, masks, weights = batch
-        loss = pixel_loss(
-            self.model(self._spec.prepare(images)),
+        images, masks, weights, labels = batch
+        x = self._spec.prepare(images)
+        logits, findings = self.model(x), masks.shape[1]
+        objectives = self._options["objectives"]
+        loss: Tensor = objectives["masks"] * pixel_loss(
+            logits[:, :findings],
             masks,
             weights,
             kind=self._options["loss"],
             background_weight=self._options["background_weight"],
         )
+        if self.structure is not None:
+            clusters = cross_entropy(logits[:, findings:].float(), self.structure(x))
+            loss = loss + objectives["structure"] * clusters
+        if self.classifier is not None:
+            guessed = self.classifier(self._deepest.pop().float().mean((2, 3)))
+            loss = loss + objectives["classification"] * label_loss(guessed, labels)
         self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
         return loss
+
+    def _keep(self, _: nn.Module, __: Any, output: Any) -> None:
+        maps = output[0] if isinstance(output, tuple) else output
+        self._deepest = [maps[-1]]
 
     def on_train_epoch_end(self) -> None:
         """Score the epoch."""
@@ -85,6 +114,7 @@ class SegmenterTraining(lightning.LightningModule):
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         encoder = [p for n, p in named if n.startswith("encoder.")]
         rest = [p for n, p in named if not n.startswith("encoder.")]
+        rest += self.classifier.parameters() if self.classifier is not None else []
         peak = self._options["learning_rate"]
         rates = [peak * self._options["encoder_learning_rate"], peak]
         groups = [{"params": p, "lr": rate} for p, rate in zip((encoder, rest), rates, strict=True)]
@@ -114,6 +144,7 @@ def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: tor
     model.eval()
     for images, masks in data.batches(_BATCH):
         predicted = predict(model, torch.from_numpy(images), spec, device).numpy()
+        predicted = predicted[:, : masks.shape[1]]
         truth = masks == 1
         each = scores.iou(predicted, truth, masks == IGNORE)
         values.append(np.where(truth.any((2, 3)), each, np.nan))
