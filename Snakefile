@@ -45,11 +45,15 @@ wildcard_constraints:
     task=r"[^/]+",
     init=r"random|imagenet|classifier|doll",
     tuning=r"full|head|decoder|adapter|lora|bias",
+    architecture=r"[^/]+",
+    pretraining=r"[^/]+",
+    start=r"[^/]+",
 
 
 localrules:
     all,
     compare,
+    study,
 
 
 rule all:
@@ -69,6 +73,7 @@ include: "workflow/rules/release.smk"
 include: "workflow/rules/segment.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/adapt.smk"
+include: "workflow/rules/study.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"

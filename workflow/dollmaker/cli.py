@@ -36,6 +36,7 @@ COMMANDS = {
     "segment": ("segment", "Pre-train a segmenter on a release."),
     "explain": ("explain", "Show where a segmenter looks when it calls pixels a finding."),
     "adapt": ("adapt", "Fine-tune on a task with true masks."),
+    "study": ("study", "Tell what a start is worth, from the runs of a study."),
     "evaluate": ("evaluate", "Score classifiers, masks and tasks against truth."),
     "compare": ("compare", "Score all recipes side by side."),
     "report": ("report", "Write report.html and summary.json."),

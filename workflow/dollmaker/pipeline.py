@@ -15,6 +15,7 @@ from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.provenance import STAGES
+from dollmaker.study import plan
 
 Config = dict[str, Any]
 
@@ -53,6 +54,17 @@ _SECTIONS = {
         "segment",
         "tasks",
         "adapt",
+    ),
+    "study": (
+        "seed",
+        "prepare",
+        "classify",
+        "attribute",
+        "segment",
+        "tasks",
+        "adapt",
+        "evaluate",
+        "study",
     ),
     "evaluate": (
         "seed",
@@ -103,6 +115,7 @@ def preflight(config: Config) -> None:
     files = {m["weights"] for m in config["classify"]["members"].values()}
     if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
         files.add(config["adapt"]["imagenet"])
+    plan.check(config)
     init = config["segment"]["init"]
     if init != "random" and init not in config["classify"]["members"]:
         files.add(init)
@@ -169,6 +182,27 @@ def recipe_config(config: Config, stage: str, recipe: str) -> str:
 def task_config(config: Config, task: str) -> str:
     """As :func:`stage_config` for adapt, with one task only."""
     return stage_config({**config, "tasks": {task: config["tasks"][task]}}, "adapt")
+
+
+def study_runs(config: Config) -> list[str]:
+    """Folders of the study's fine-tunings: architecture/task/init-tuning."""
+    return plan.runs(config)
+
+
+def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
+    """The segmenter of a start of the study, if it is a pre-training."""
+    folder = f"results/{config['dataset']}/study/{architecture}/segmenter/{start}"
+    return [folder] if plan.pretrained(config, start) else []
+
+
+def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:
+    """As :func:`stage_config` for segment, with the network and objectives of a pre-training."""
+    return stage_config(plan.pretraining_config(config, architecture, pretraining), "segment")
+
+
+def study_run(config: Config, architecture: str, task: str, start: str) -> str:
+    """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
+    return stage_config(plan.run_config(config, architecture, task, start), "adapt")
 
 
 def version(stage: str) -> int:

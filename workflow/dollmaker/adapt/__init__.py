@@ -1,1 +1,4 @@
 """Adapt: segmenters are fine-tuned on small sets of true masks, from several starts."""
+
+#: Starts that are no pre-trained segmenter; every other name is one.
+PLAIN = ("random", "imagenet", "classifier")

@@ -11,8 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--init",
         required=True,
-        choices=("random", "imagenet", "classifier", "doll"),
-        help="where the network starts",
+        help="where the network starts: random, imagenet, classifier, or the name of a segmenter",
     )
     parser.add_argument(
         "--tuning",
@@ -23,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")
     parser.add_argument("--weights-root", type=Path, required=True, help="folder of weights files")
     parser.add_argument("--committee", type=Path, help="folder of a member, for classifier")
-    parser.add_argument("--segmenter", type=Path, help="folder of the segmenter, for doll")
+    parser.add_argument(
+        "--segmenter", type=Path, help="folder of the segmenter, for doll and the like"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 

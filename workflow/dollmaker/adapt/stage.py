@@ -11,7 +11,7 @@ import torch
 from dollmaker import devices, provenance
 from dollmaker.adapt.results import keep, take, write_results
 from dollmaker.adapt.saved import save_adapter
-from dollmaker.adapt.starts import Beginning, Init, find_beginning, make_network
+from dollmaker.adapt.starts import Beginning, find_beginning, make_network
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
@@ -21,7 +21,7 @@ from dollmaker.files import atomic_path, work_folder
 def adapt(
     config: Mapping[str, Any],
     task_name: str,
-    init: Init,
+    init: str,
     tuning: Tuning,
     *,
     data_root: Path,
@@ -43,7 +43,7 @@ def adapt(
         data_root: Folder of the source data.
         weights_root: Folder of local weights files.
         committee: Folder of a member, for the start ``classifier``.
-        segmenter: Folder of the segmenter, for the start ``doll``.
+        segmenter: Folder of the segmenter, for the start ``doll`` and other pre-trainings.
         output: Folder to make.
 
     Raises:
@@ -107,7 +107,7 @@ def make_tuned(
     beginning: Beginning,
     network: Mapping[str, Any],
     task: Task,
-    init: Init,
+    init: str,
     tuning: Tuning,
     options: Mapping[str, Any],
     seed: int,

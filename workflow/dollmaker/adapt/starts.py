@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dollmaker.adapt import PLAIN
 from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import read_json, sha256_file
 from dollmaker.inputs import Input
 from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
 from dollmaker.weights import load_weights, read_weights
-
-Init = Literal["random", "imagenet", "classifier", "doll"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +34,7 @@ class Beginning:
 
 
 def find_beginning(
-    init: Init,
+    init: str,
     config: Mapping[str, Any],
     *,
     committee: Path | None,
@@ -45,10 +44,10 @@ def find_beginning(
     """Read the weights of a start.
 
     Args:
-        init: Name of the start.
+        init: ``random``, ``imagenet`` or ``classifier``; any other name is that of a segmenter.
         config: The resolved configuration (sections prepare, segment, adapt).
         committee: Folder of the member, for ``classifier``.
-        segmenter: Folder of the segmenter, for ``doll``.
+        segmenter: Folder of the segmenter, for ``doll`` and other pre-trainings.
         weights_root: Folder of local weights, for ``imagenet``.
 
     Raises:
@@ -59,9 +58,12 @@ def find_beginning(
     if init == "random":
         spec = Input(channels=channels, size=size)
         return Beginning(parts={}, input=spec, sha256="", source="random weights")
-    if init == "doll":
+    if init not in PLAIN:
         if segmenter is None:
-            raise ModelError("the start doll needs a segmenter; give --segmenter.")
+            raise ModelError(
+                f"the start {init!r} is none of {', '.join(PLAIN)}, and as a pre-trained segmenter "
+                "it needs its folder; give --segmenter."
+            )
         return _segmenter(segmenter, config["segment"], channels, size)
     if init == "classifier":
         if committee is None:

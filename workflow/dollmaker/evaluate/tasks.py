@@ -173,23 +173,26 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
     return pl.DataFrame(rows, schema=TASKS, orient="row")
 
 
-def compare_starts(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFrame:
+def compare_starts(
+    runs: Sequence[Runs], replicates: int, seed: int, references: Sequence[str] = REFERENCES
+) -> pl.DataFrame:
     """Differences of mIoU between starts, same task, tuning and n, on the same test images.
 
     Args:
         runs: Sets of runs.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
+        references: Starts that the others are compared with.
 
     Returns:
-        A table with the columns :data:`DIFFERENCES`: every start against each of
-        :data:`REFERENCES` that was run.
+        A table with the columns :data:`DIFFERENCES`: every start against each reference that was
+        run.
     """
     rows = []
     for run in runs:
         for other in runs:
             same = (run.task, run.tuning, run.n) == (other.task, other.tuning, other.n)
-            if not same or other.init not in REFERENCES or other.init == run.init:
+            if not same or other.init not in references or other.init == run.init:
                 continue
             shared = sorted(set(run.images) & set(other.images))
             left = [run.images.index(image) for image in shared]

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.masks import MEAN
+from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
 
 #: Colour of each start; told apart by lightness as well (Okabe and Ito 2008).
 INIT_COLOURS = {
@@ -20,6 +21,9 @@ INIT_COLOURS = {
     "imagenet": "#e69f00",
     "classifier": "#009e73",
     "doll": "#3f7fd6",
+    "doll+multi-task": "#56b4e9",
+    "doll+structure": "#d55e00",
+    "structure": "#cc79a7",
 }
 
 _TUNING_LINES = {"full": "-", "adapter": "--", "head": ":"}
@@ -208,6 +212,41 @@ def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
         figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
 
     return _chart(draw, (max(5.0, 3.6 * len(ordered) + 1), 3.7))
+
+
+def amount_curves(study: pl.DataFrame) -> Chart:
+    """Test mIoU over the number of training images, one panel a tuning, one line a start.
+
+    Args:
+        study: Rows of study.parquet of one architecture and task; intervals are drawn as bands.
+    """
+    means = study.filter(pl.col("class") == TASK_MEAN)
+    tunings = means["tuning"].unique(maintain_order=True).to_list()
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(tunings), sharey=True, squeeze=False)[0]
+        for axis, tuning in zip(axes, tunings, strict=True):
+            for number, init in enumerate(means["init"].unique(maintain_order=True)):
+                rows = means.filter(tuning=tuning, init=init).sort("n_images")
+                colour = INIT_COLOURS.get(init, _SERIES[number % len(_SERIES)])
+                axis.plot(rows["n_images"], rows["miou"], "o-", color=colour, label=init)
+                axis.fill_between(
+                    rows["n_images"],
+                    rows["miou_low"],
+                    rows["miou_high"],
+                    color=colour,
+                    alpha=0.1,
+                    linewidth=0,
+                )
+            amounts = sorted(set(means["n_images"]))
+            axis.set(title=tuning, xlabel="training images", xscale="log")
+            axis.set_xticks(amounts, [str(amount) for amount in amounts])
+            axis.minorticks_off()
+        axes[0].set(ylabel="test mIoU")
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+
+    return _chart(draw, (max(5.0, 3.4 * len(tunings) + 1), 3.9))
 
 
 def mean_rows(table: pl.DataFrame) -> pl.DataFrame:

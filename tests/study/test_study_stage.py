@@ -1,0 +1,149 @@
+"""Steps, hygiene and the tables of a study of made-up runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+from dollmaker import provenance, tables
+from dollmaker.cli import main
+from dollmaker.config import resolve
+from dollmaker.errors import DataError
+from dollmaker.files import write_json
+from dollmaker.study.gather import check_hygiene
+from dollmaker.study.speed import first_crossing, steps_to_share
+
+INITS = {"random": 0.5, "imagenet": 0.6, "doll": 0.7}
+TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",
+        "mask_column": "mask", "patient_column": None, "classes": {"lungs": [1]}}  # fmt: skip
+
+
+def test_first_crossing_of_a_broken_line() -> None:
+    points = [(10.0, 0.4), (20.0, 0.8), (30.0, 0.7)]
+    assert first_crossing(points, 0.2) == (5.0, True)
+    assert first_crossing(points, 0.6) == (15.0, True)
+    assert first_crossing(points, 0.8) == (20.0, True)
+    assert first_crossing(points, 0.9) == (30.0, False)
+    assert first_crossing([(10.0, float("nan")), (20.0, 0.5)], 0.5)[1]
+
+
+def test_the_best_start_sets_the_goal_of_all() -> None:
+    def curve(*values: float) -> pl.DataFrame:
+        steps = [10 * (k + 1) for k in range(len(values))]
+        return pl.DataFrame({"n": "5", "seed": 0, "step": steps, "valid_miou": list(values)})
+
+    table = steps_to_share({"low": curve(0.2, 0.5), "high": curve(0.9, 1.0)})
+    rows = {row["init"]: row for row in table.iter_rows(named=True)}
+    assert rows["high"]["steps"] == pytest.approx(15)  # 0.95 halfway between 0.9 and 1
+    assert rows["high"]["reached"] and not rows["low"]["reached"]
+    assert rows["low"]["steps"] == 20
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    return resolve(
+        {
+            "dataset": "fake",
+            "source": {"kind": "phantoms"},
+            "tasks": {"organs": TASK},
+            "adapt": {"imagenet": "i.safetensors"},
+            "study": {"inits": list(INITS), "n": [5], "seeds": 2},
+            "evaluate": {"bootstrap": 50},
+        }
+    )
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """index.parquet and the folder study with runs whose IoU is known."""
+    header = provenance.header("adapt", {})
+    index = pl.DataFrame(
+        {
+            "image_id": ["a", "b", "c"],
+            "patient_id": ["p1", "p2", "p3"],
+            "split": ["train", "valid", "test"],
+        }
+    )
+    tables.write(index, tmp_path / "index.parquet", {**header, "findings": ["Bright"]})
+    for init, level in INITS.items():
+        folder = tmp_path / "study/default/organs" / f"{init}-full"
+        keys = [{"n": "5", "n_images": 5, "seed": seed} for seed in (0, 1)]
+        scores = [
+            {**key, "image_id": f"t{i}", "patient_id": f"q{i}", "class": "lungs",
+             "iou": level + 0.01 * i, "dice": level + 0.01 * i}
+            for key in keys for i in range(4)
+        ]  # fmt: skip
+        curve = [
+            {**key, "step": step, "epoch": step / 5, "loss": 1.0,
+             "valid_miou": level * (1 - 2.0 ** (-step / 10 * level * 10))}
+            for key in keys for step in (10, 20)
+        ]  # fmt: skip
+        tables.write(pl.DataFrame(scores), folder / "scores.parquet", header)
+        tables.write(pl.DataFrame(curve), folder / "curve.parquet", header)
+        cost = {"trainable": 100, "encoder_trainable_share": 1.0, "optimizer_mb": 2.0,
+                "step_seconds": 0.1, "adapter_mb": 3.0}  # fmt: skip
+        write_json(folder / "runs.json", {"header": header, "runs": [{**k, **cost} for k in keys]})
+        pixels = np.zeros((2, 1, 16, 16), np.uint8)
+        names = {"image_id": np.array(["t0", "t1"]), "classes": np.array(["lungs"])}
+        np.savez_compressed(
+            folder / "examples.npz", image=pixels, truth=pixels, prediction_5=pixels, **names
+        )
+    return tmp_path
+
+
+def words(config: dict[str, Any], world: Path) -> list[str]:
+    return ["study", "--config", json.dumps(config), "--index", str(world / "index.parquet"),
+            "--study", str(world / "study"), "--scores", str(world / "scores"),
+            "--output", str(world / "study/report")]  # fmt: skip
+
+
+def test_command_writes_tables_and_pictures(config: dict[str, Any], world: Path) -> None:
+    assert main(words(config, world)) == 0
+    table = tables.read(world / "scores/study.parquet").filter(pl.col("class") == "mean")
+    found = dict(table.select("init", "miou").iter_rows())
+    assert found == pytest.approx({init: level + 0.015 for init, level in INITS.items()})
+    assert table["architecture"].unique().to_list() == ["default"]
+    assert table.filter(init="doll")["optimizer_mb"][0] == 2.0
+    assert table.filter(init="random")["reached_95"][0] == 0
+    differences = tables.read(world / "scores/study_differences.parquet")
+    row = differences.filter(
+        (pl.col("init") == "doll")
+        & (pl.col("reference") == "imagenet")
+        & (pl.col("class") == "mean")
+    ).row(0, named=True)
+    assert row["difference"] == pytest.approx(0.1)
+    assert row["low"] == pytest.approx(0.1) and row["high"] == pytest.approx(0.1)
+    assert 0 < row["steps_ratio"] < 1
+    page = (world / "study/report/README.md").read_text()
+    assert "| full | 5 | doll | 0.715" in page and "**+0.100" in page
+    assert "none in common (checked)" in page
+    for name in ("amounts", "epochs", "examples"):
+        assert Image.open(world / f"study/report/default-organs-{name}.png").size[0] > 50
+
+
+def test_a_patient_who_was_seen_is_found(config: dict[str, Any], world: Path) -> None:
+    index = tables.read(world / "index.parquet")
+    runs = ["default/organs/doll-full"]
+    assert check_hygiene(index, world / "study", runs) == {"seen": 2, "tasks": {"organs": 4}}
+    for split, fault in (("valid", True), ("train", True), ("test", False)):
+        seen = index.with_columns(
+            pl.when(pl.col("split") == split).then(pl.lit("q2")).otherwise("patient_id")
+            .alias("patient_id")
+        )  # fmt: skip
+        if fault:
+            with pytest.raises(DataError, match="task organs: test patient 'q2'"):
+                check_hygiene(seen, world / "study", runs)
+        else:
+            check_hygiene(seen, world / "study", runs)
+
+
+def test_without_tasks_there_is_no_study(
+    config: dict[str, Any], world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config["tasks"] = {}
+    assert main(words(config, world)) == 1
+    assert "no task" in capsys.readouterr().err

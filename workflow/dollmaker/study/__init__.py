@@ -1,0 +1,1 @@
+"""The study: what a start is worth, over tasks, architectures, tunings and numbers of images."""

@@ -1,0 +1,132 @@
+"""The runs of a study in tables: scores, differences, steps and costs."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dollmaker import tables
+from dollmaker.errors import DataError
+from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
+from dollmaker.files import read_json
+from dollmaker.study.speed import steps_to_share
+
+#: Starts that the others are compared with.
+REFERENCES = ("random", "imagenet", "classifier")
+
+_COSTS = ("trainable", "encoder_trainable_share", "optimizer_mb", "step_seconds", "adapter_mb")
+_RUN = ("architecture", "task", "init", "tuning", "n")
+
+
+def gather(
+    study: Path, runs: Sequence[str], replicates: int, seed: int
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Scores of all runs, and differences between starts.
+
+    Args:
+        study: Folder of the study.
+        runs: Folders in it, ``{architecture}/{task}/{init}-{tuning}``.
+        replicates: Bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``study``: one row per run, n and class, as tasks.parquet, with architecture, costs (means
+        over seeds) and steps to 95 % of the best (median over seeds). ``differences``: mIoU of a
+        start minus that of a reference, paired over patients and seeds, and so for steps: the ratio
+        of the medians.
+    """
+    scores, differences = [], []
+    for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
+        folders = [study / run for run in runs if run.startswith(f"{architecture}/")]
+        found = read_runs(folders)
+        speed = _speed(folders)
+        costs = _costs(folders)
+        name = pl.lit(architecture).alias("architecture")
+        keys = list(_RUN[1:])
+        scores.append(
+            score_tasks(found, replicates, seed)
+            .join(costs, on=keys, how="left")
+            .join(speed, on=keys, how="left")
+            .select(name, pl.all())
+        )
+        compared = compare_starts(found, replicates, seed, references=REFERENCES)
+        mine = speed.select(*keys, pl.col("steps_95").alias("own"))
+        theirs = speed.select(
+            "task",
+            "tuning",
+            "n",
+            pl.col("init").alias("reference"),
+            pl.col("steps_95").alias("its"),
+        )
+        differences.append(
+            compared.join(mine, on=keys, how="left")
+            .join(theirs, on=["task", "tuning", "n", "reference"], how="left")
+            .with_columns((pl.col("own") / pl.col("its")).alias("steps_ratio"))
+            .drop("own", "its")
+            .select(name, pl.all())
+        )
+    return pl.concat(scores), pl.concat(differences)
+
+
+def _speed(folders: Iterable[Path]) -> pl.DataFrame:
+    groups: dict[tuple[str, str], dict[str, pl.DataFrame]] = {}
+    for folder in folders:
+        init, _, tuning = folder.name.rpartition("-")
+        group = groups.setdefault((folder.parent.name, tuning), {})
+        group[init] = tables.read(folder / "curve.parquet")
+    parts = [
+        steps_to_share(curves)
+        .group_by("init", "n", maintain_order=True)
+        .agg(
+            pl.col("steps").median().alias("steps_95"), pl.col("reached").mean().alias("reached_95")
+        )
+        .with_columns(pl.lit(task).alias("task"), pl.lit(tuning).alias("tuning"))
+        for (task, tuning), curves in groups.items()
+    ]
+    return pl.concat(parts)
+
+
+def _costs(folders: Iterable[Path]) -> pl.DataFrame:
+    rows: list[dict[str, Any]] = []
+    for folder in folders:
+        init, _, tuning = folder.name.rpartition("-")
+        key = {"task": folder.parent.name, "init": init, "tuning": tuning}
+        for run in read_json(folder / "runs.json")["runs"]:
+            rows.append({**key, "n": run["n"], **{name: run[name] for name in _COSTS}})
+    return (
+        pl.DataFrame(rows, infer_schema_length=None)
+        .group_by("task", "init", "tuning", "n", maintain_order=True)
+        .agg(pl.col(name).mean() for name in _COSTS)
+    )
+
+
+def check_hygiene(index: pl.DataFrame, study: Path, runs: Sequence[str]) -> dict[str, Any]:
+    """Assert that no patient of a task's test images was seen before.
+
+    Seen is every patient of the index's splits train and valid: classifiers and pre-trainings use
+    those and no others.
+
+    Returns:
+        ``seen`` (patients of train and valid) and ``tasks``: task -> its test patients; for the
+        report.
+
+    Raises:
+        DataError: With the first patient that was seen.
+    """
+    seen = set(index.filter(pl.col("split") != "test")["patient_id"].unique())
+    tested: dict[str, int] = {}
+    for run in runs:
+        task = run.split("/")[1]
+        if task in tested:
+            continue
+        patients = set(tables.read(study / run / "scores.parquet")["patient_id"].unique())
+        both = sorted(patients & seen)
+        if both:
+            raise DataError(
+                f"task {task}: test patient {both[0]!r} ({len(both)} in all) was in the training "
+                f"or validation images of the classifiers; set tasks.{task}.valid and test to "
+                "null, so that the task keeps the data set's splits."
+            )
+        tested[task] = len(patients)
+    return {"seen": len(seen), "tasks": tested}

@@ -1,0 +1,89 @@
+"""The study in Markdown: what every start is worth, with intervals."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from dollmaker.evaluate.tasks import MEAN
+
+_INTRO = """# What a start is worth
+
+mIoU of the test images (mean over classes), [95 % interval over patients], mean over seeds.
+*Against imagenet*: difference of mIoU on the same test images and seeds, paired bootstrap over
+patients; bold where the interval excludes zero. *Steps*: optimiser steps (median over seeds) until
+the validation mIoU reaches 95 % of the best start's final one; > where a seed never got there.
+"""
+
+
+def write_page(study: pl.DataFrame, differences: pl.DataFrame, hygiene: Mapping[str, Any]) -> str:
+    """All tables.
+
+    Args:
+        study: Scores of the runs.
+        differences: Differences between starts.
+        hygiene: What :func:`dollmaker.study.gather.check_hygiene` found.
+    """
+    tested = ", ".join(f"{task} {count}" for task, count in hygiene["tasks"].items())
+    parts = [
+        _INTRO,
+        f"Patients of the test images ({tested}) and the {hygiene['seen']} patients that "
+        "classifiers and pre-trainings saw: none in common (checked).\n",
+    ]
+    means = study.filter(pl.col("class") == MEAN)
+    against = {
+        tuple(row[key] for key in ("architecture", "task", "init", "tuning", "n")): row
+        for row in differences.filter(
+            (pl.col("class") == MEAN) & (pl.col("reference") == "imagenet")
+        ).iter_rows(named=True)
+    }
+    for (architecture, task), group in means.group_by("architecture", "task", maintain_order=True):
+        parts.append(f"## {task}, {architecture}\n")
+        parts.append(
+            "| tuning | n | start | mIoU | against imagenet | steps to 95 % | of imagenet's |\n"
+            "|---|---|---|---|---|---|---|"
+        )
+        for (_, _), rows in group.group_by("tuning", "n", maintain_order=True):
+            for row in rows.sort("miou", descending=True).iter_rows(named=True):
+                key = (architecture, task, row["init"], row["tuning"], row["n"])
+                parts.append(_line(row, against.get(key)))
+        parts.append("")
+        parts.append(_costs(group))
+    return "\n".join(parts) + "\n"
+
+
+def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
+    score = f"{row['miou']:.3f} [{row['miou_low']:.3f}, {row['miou_high']:.3f}]"
+    difference = ratio = "-"
+    if against is not None:
+        difference = f"{against['difference']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}]"
+        if against["low"] > 0 or against["high"] < 0:
+            difference = f"**{difference}**"
+        if against["steps_ratio"] is not None:
+            ratio = f"{against['steps_ratio']:.2f}"
+    steps = f"{'>' if row['reached_95'] < 1 else ''}{row['steps_95']:.0f}"
+    cells = (row["tuning"], row["n_images"], row["init"], score, difference, steps, ratio)
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _costs(group: pl.DataFrame) -> str:
+    lines = [
+        "| tuning | trained parameters | of the encoder | optimiser | a step | file of a task |",
+        "|---|---|---|---|---|---|",
+    ]
+    every = group.group_by("tuning", maintain_order=True).agg(
+        pl.col("trainable", "encoder_trainable_share", "optimizer_mb", "step_seconds").median(),
+        # Of random starts the whole network belongs to the task: the smallest is the shared base's.
+        pl.col("adapter_mb").min(),
+    )
+    for row in every.iter_rows(named=True):
+        cells = (
+            row["tuning"],
+            f"{row['trainable']:,.0f}",
+            f"{100 * row['encoder_trainable_share']:.1f} %",
+            f"{row['optimizer_mb']:.1f} MB",
+            f"{row['step_seconds']:.2f} s",
+            f"{row['adapter_mb']:.1f} MB",
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,90 @@
+"""Which networks are pre-trained and fine-tuned in a study, and with which configuration."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dollmaker import config as configuration
+from dollmaker.adapt import PLAIN
+from dollmaker.errors import ConfigError, unknown
+
+Config = dict[str, Any]
+
+
+def runs(config: Config) -> list[str]:
+    """All runs, as folders ``{architecture}/{task}/{init}-{tuning}``.
+
+    Raises:
+        ConfigError: If the study names a start or a task that does not exist.
+    """
+    study = config["study"]
+    known = [*PLAIN, *study["pretrainings"]]
+    for init in study["inits"]:
+        if init not in known:
+            raise ConfigError(unknown("start in study.inits", init, known))
+    if "imagenet" in study["inits"] and config["adapt"]["imagenet"] is None:
+        raise ConfigError(
+            "study.inits has imagenet but adapt.imagenet names no weights file; add it."
+        )
+    tasks = study["tasks"] or list(config["tasks"])
+    for task in tasks:
+        if task not in config["tasks"]:
+            raise ConfigError(unknown("task in study.tasks", task, config["tasks"]))
+    return [
+        f"{architecture}/{task}/{init}-{tuning}"
+        for architecture in study["architectures"]
+        for task in tasks
+        for init in study["inits"]
+        for tuning in study["tunings"]
+    ]
+
+
+def check(config: Config) -> None:
+    """Refuse a study that could not be run.
+
+    Raises:
+        ConfigError: If a start, a task or a key of an architecture or pre-training is unknown.
+    """
+    runs(config)
+    for architecture in config["study"]["architectures"]:
+        for pretraining in config["study"]["pretrainings"]:
+            pretraining_config(config, architecture, pretraining)
+
+
+def pretrained(config: Config, init: str) -> bool:
+    """Whether a start is a pre-training of the study."""
+    return init in config["study"]["pretrainings"]
+
+
+def pretraining_config(config: Config, architecture: str, pretraining: str) -> Config:
+    """The configuration with the network and the objectives of one pre-training.
+
+    Raises:
+        ConfigError: If a key of theirs is not one of section segment.
+    """
+    changes = config["study"]["pretrainings"][pretraining]["segment"]
+    return _with_segment(config, config["study"]["architectures"][architecture], changes)
+
+
+def run_config(config: Config, architecture: str, task: str, init: str) -> Config:
+    """The configuration of a fine-tuning."""
+    study = config["study"]
+    full = _with_segment(config, study["architectures"][architecture], {})
+    adapt = {**full["adapt"], "n": study["n"], "seeds": study["seeds"]}
+    if pretrained(config, init) and study["pretrainings"][init]["keep_decoder"] is not None:
+        adapt["keep_decoder"] = study["pretrainings"][init]["keep_decoder"]
+    return {**full, "adapt": adapt, "tasks": {task: full["tasks"][task]}}
+
+
+def _with_segment(config: Config, *changes: Mapping[str, Any]) -> Config:
+    segment = config["segment"]
+    for change in changes:
+        segment = _laid_over(segment, change)
+    return configuration.resolve({**config, "segment": segment})
+
+
+def _laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> Config:
+    """Objectives are changed one by one; all else is replaced."""
+    result = {**base, **change}
+    if "objectives" in change:
+        result["objectives"] = {**base["objectives"], **change["objectives"]}
+    return result

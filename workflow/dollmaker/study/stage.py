@@ -1,0 +1,72 @@
+"""The stage: scores/study.parquet, scores/study_differences.parquet and the folder study/report."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from PIL import Image
+
+from dollmaker import provenance, tables
+from dollmaker.errors import DataError
+from dollmaker.files import atomic_path, write_json, write_text
+from dollmaker.prepare.stage import read_index
+from dollmaker.report.examples import make_examples, sheet
+from dollmaker.report.figures import amount_curves, task_curves
+from dollmaker.study import plan
+from dollmaker.study.gather import check_hygiene, gather
+from dollmaker.study.page import write_page
+
+
+def write_study(
+    config: dict[str, Any], index_file: Path, study: Path, scores: Path, output: Path
+) -> None:
+    """Gather the runs of a study.
+
+    Args:
+        config: The resolved configuration.
+        index_file: The index, for the check that no test patient was seen.
+        study: Folder of the runs.
+        scores: Folder that receives study.parquet and study_differences.parquet.
+        output: Folder to make: README.md, hygiene.json and pictures.
+
+    Raises:
+        DataError: If a test patient was seen in training.
+        ArtifactError: If a run is missing or damaged.
+    """
+    runs = plan.runs(config)
+    if not runs:
+        raise DataError("the study has no run: the configuration has no task; add one to tasks.")
+    index, _ = read_index(index_file)
+    hygiene = check_hygiene(index, study, runs)
+    table, differences = gather(study, runs, config["evaluate"]["bootstrap"], config["seed"])
+    header = provenance.header("study", config["study"], seed=config["seed"])
+    tables.write(table, scores / "study.parquet", header)
+    tables.write(differences, scores / "study_differences.parquet", header)
+    with atomic_path(output) as folder:
+        folder.mkdir(parents=True)
+        write_text(folder / "README.md", write_page(table, differences, hygiene))
+        write_json(folder / "hygiene.json", hygiene)
+        for (architecture, task), group in table.group_by(
+            "architecture", "task", maintain_order=True
+        ):
+            name = f"{architecture}-{task}"
+            (folder / f"{name}-amounts.png").write_bytes(amount_curves(group).light)
+            place = study / str(architecture) / str(task)
+            folders = {path.name: path for path in _folders(place, group)}
+            curves = {run: tables.read(path / "curve.parquet") for run, path in folders.items()}
+            (folder / f"{name}-epochs.png").write_bytes(task_curves(curves).light)
+            examples = make_examples(folders)
+            if examples is not None:
+                (folder / f"{name}-examples.png").write_bytes(_png(sheet(examples)))
+
+
+def _folders(place: Path, group: pl.DataFrame) -> list[Path]:
+    pairs = group.select("init", "tuning").unique(maintain_order=True).rows()
+    return [place / f"{init}-{tuning}" for init, tuning in pairs]
+
+
+def _png(picture: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG")
+    return stream.getvalue()

@@ -1,0 +1,144 @@
+"""
+Study: what a start is worth, over tasks, architectures, tunings and numbers of images.
+
+REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet
+    images    = results/{dataset}/images/{shard}.h5
+    release   = results/{dataset}/release/
+    committee = results/{dataset}/committee/{member}/
+    {data_root}                                           images and masks of the tasks
+OUTPUTS
+    segmenter = results/{dataset}/study/{architecture}/segmenter/{pretraining}/
+    run       = results/{dataset}/study/{architecture}/{task}/{init}-{tuning}/
+    scores    = results/{dataset}/scores/study.parquet, study_differences.parquet
+    report    = results/{dataset}/study/report/           (README.md, pictures)
+"""
+
+
+rule study:
+    """Run the study; the target of `snakemake study`."""
+    input:
+        f"results/{DATASET}/scores/study.parquet",
+
+
+rule pretrain_variant:
+    """Pre-train one architecture in one way of the study."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
+        release="results/{dataset}/release/SHA256SUMS",
+        verified="results/{dataset}/release.verified",
+        committee=expand(
+            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+        ),
+    output:
+        segmenter=directory(
+            "results/{dataset}/study/{architecture}/segmenter/{pretraining}"
+        ),
+    log:
+        "results/{dataset}/logs/pretrain_variant-{architecture}-{pretraining}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/pretrain_variant-{architecture}-{pretraining}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: pipeline.share_of_cores(len(CONFIG["study"]["pretrainings"]))
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        version=pipeline.version("segment"),
+        config=lambda wildcards: pipeline.study_pretraining(
+            CONFIG, wildcards.architecture, wildcards.pretraining
+        ),
+        weights_root=CONFIG["weights_root"],
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        release=lambda wildcards, input: os.path.dirname(input.release),
+    shell:
+        """
+        python -m dollmaker segment \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --release {params.release:q} \
+            --committee {input.committee:q} \
+            --weights-root {params.weights_root:q} \
+            --output {output.segmenter:q} 2>&1 | tee {log:q}
+        """
+
+
+rule adapt_variant:
+    """Fine-tune one architecture on a task from one start with one tuning."""
+    input:
+        committee=f"results/{{dataset}}/committee/{pipeline.members(CONFIG)[0]}",
+        segmenter=lambda wildcards: pipeline.study_segmenter(
+            CONFIG, wildcards.architecture, wildcards.start
+        ),
+    output:
+        task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{tuning}"),
+    log:
+        "results/{dataset}/logs/adapt_variant-{architecture}-{task}-{start}-{tuning}.log",
+    benchmark:
+        "results/{dataset}/benchmarks/adapt_variant-{architecture}-{task}-{start}-{tuning}.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    threads: pipeline.share_of_cores(len(pipeline.study_runs(CONFIG)))
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        version=pipeline.version("adapt"),
+        config=lambda wildcards: pipeline.study_run(
+            CONFIG, wildcards.architecture, wildcards.task, wildcards.start
+        ),
+        data_root=lambda wildcards: DATA_ROOT,
+        weights_root=CONFIG["weights_root"],
+        segmenter=lambda wildcards, input: (
+            ["--segmenter", *input.segmenter] if input.segmenter else []
+        ),
+    shell:
+        """
+        python -m dollmaker adapt \
+            --config {params.config:q} \
+            --task {wildcards.task:q} \
+            --init {wildcards.start:q} \
+            --tuning {wildcards.tuning:q} \
+            --data-root {params.data_root:q} \
+            --weights-root {params.weights_root:q} \
+            --committee {input.committee:q} {params.segmenter:q} \
+            --output {output.task:q} 2>&1 | tee {log:q}
+        """
+
+
+rule gather_study:
+    """Scores with intervals, paired differences, steps, costs and pictures."""
+    input:
+        index="results/{dataset}/index.parquet",
+        runs=expand("results/{{dataset}}/study/{run}", run=pipeline.study_runs(CONFIG)),
+    output:
+        scores="results/{dataset}/scores/study.parquet",
+        differences="results/{dataset}/scores/study_differences.parquet",
+        report=directory("results/{dataset}/study/report"),
+    log:
+        "results/{dataset}/logs/gather_study.log",
+    benchmark:
+        "results/{dataset}/benchmarks/gather_study.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        version=pipeline.version("study"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "study"),
+        study=lambda wildcards, output: os.path.dirname(output.report),
+        scores=lambda wildcards, output: os.path.dirname(output.scores),
+    shell:
+        """
+        python -m dollmaker study \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --study {params.study:q} \
+            --scores {params.scores:q} \
+            --output {output.report:q} 2>&1 | tee {log:q}
+        """
