@@ -1,0 +1,128 @@
+"""Headless Chromium, and what is asked of a gallery in it."""
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.keys import Keys
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--force-color-profile=srgb",
+)
+
+
+def missing() -> str:
+    """Why there is no browser, or nothing."""
+    names = [n for n in ("chromium", "chromedriver") if shutil.which(n) is None]
+    return f"{' and '.join(names)} not installed; see make test-browser" if names else ""
+
+
+def start(profile: Path, size: tuple[int, int] = (1200, 900)) -> webdriver.Chrome:
+    """A new browser with an empty profile."""
+    options = Options()
+    options.binary_location = str(shutil.which("chromium"))
+    for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    return webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+
+
+class Page:
+    """A gallery that is open in a browser."""
+
+    def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
+        self.driver = driver
+        self.address = (folder / "index.html").as_uri()
+
+    def open(self, fragment: str = "", *, width: int = 1200, height: int = 900) -> None:
+        """Load it anew in a window of this size."""
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+        )
+        self.driver.get("about:blank")
+        self.driver.get(self.address + fragment)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until every tile near the window has its picture and mask."""
+        self.until(
+            "const imgs = [...document.querySelectorAll('img')].filter(i => !i.hidden);"
+            "return document.readyState === 'complete' && imgs.every(i => i.complete)"
+        )
+        self.js("return new Promise(d => requestAnimationFrame(() => requestAnimationFrame(d)))")
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def until(self, script: str, seconds: float = 10) -> Any:
+        """Wait until a script returns something true, and give that."""
+        return self.wait(lambda: self.js(script), seconds, script)
+
+    def wait(self, what: Callable[[], Any], seconds: float = 10, words: str = "it") -> Any:
+        end = time.monotonic() + seconds
+        while not (found := what()):
+            assert time.monotonic() < end, f"never: {words}"
+            time.sleep(0.02)
+        return found
+
+    def click(self, selector: str) -> None:
+        self.js("document.querySelector(arguments[0]).click()", selector)
+
+    def set(self, selector: str, value: str) -> None:
+        """Give a control a value as a user does."""
+        self.js(
+            "const e = document.querySelector(arguments[0]); e.value = arguments[1];"
+            "for (const t of ['input', 'change']) e.dispatchEvent(new Event(t, {bubbles: true}))",
+            selector,
+            value,
+        )
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other, wherever the focus is."""
+        for key in keys:
+            self.driver.switch_to.active_element.send_keys(getattr(Keys, key, key))
+
+    def text(self, selector: str) -> str:
+        return str(self.js("return document.querySelector(arguments[0]).textContent", selector))
+
+    def tiles(self) -> list[dict[str, str]]:
+        """What the tiles say, in order."""
+        return list(
+            self.js(
+                "return [...document.querySelectorAll('.cell')].sort((a, b) =>"
+                " a.ariaPosInSet - b.ariaPosInSet).map(c => ({finding:"
+                " c.querySelector('b').textContent, quality:"
+                " c.querySelector('.quality').textContent, id: c.querySelector('.id').textContent,"
+                " area: c.querySelector('.caption .number').textContent}))"
+            )
+        )
+
+    def ink(self, selector: str = ".tile canvas") -> int:
+        """Sum of the opacity of a canvas's pixels."""
+        return int(
+            self.js(
+                "const c = document.querySelector(arguments[0]);"
+                "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+                "let sum = 0; for (let k = 3; k < d.length; k += 4) sum += d[k]; return sum",
+                selector,
+            )
+        )
+
+    def errors(self) -> list[str]:
+        """What the console has complained about since the last question."""
+        return [e["message"] for e in self.driver.get_log("browser") if e["level"] != "INFO"]
