@@ -117,7 +117,9 @@ class Page:
         return int(
             self.js(
                 "const c = document.querySelector(arguments[0]);"
-                "const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;"
+                "const pen = new OffscreenCanvas(c.width, c.height)"
+                ".getContext('2d', {willReadFrequently: true}); pen.drawImage(c, 0, 0);"
+                "const d = pen.getImageData(0, 0, c.width, c.height).data;"
                 "let sum = 0; for (let k = 3; k < d.length; k += 4) sum += d[k]; return sum",
                 selector,
             )
@@ -125,4 +127,5 @@ class Page:
 
     def errors(self) -> list[str]:
         """What the console has complained about since the last question."""
-        return [e["message"] for e in self.driver.get_log("browser") if e["level"] != "INFO"]
+        log = self.driver.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in log if entry["level"] != "INFO"]

@@ -202,7 +202,7 @@ function listenGrid() {
   $("grid").addEventListener("focusin", (event) => {
     const row = Number(event.target.closest("button.tile")?.dataset.row ?? -1);
     const place = [...cells.values()].find((cell) => cell.row === row)?.place;
-    if (place === undefined || place === current) return;
+    if (state.open >= 0 || place === undefined || place === current) return;
     cells.get(current)?.button.setAttribute("tabindex", "-1");
     current = place;
     event.target.tabIndex = 0;
