@@ -1,44 +1,12 @@
-"""Headless Chromium, and what is asked of a gallery in it."""
+"""What is asked of a gallery in a browser."""
 
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
-
-_FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--force-color-profile=srgb",
-)
-
-
-def missing() -> str:
-    """Why there is no browser, or nothing."""
-    names = [n for n in ("chromium", "chromedriver") if shutil.which(n) is None]
-    return f"{' and '.join(names)} not installed; see make test-browser" if names else ""
-
-
-def start(profile: Path, size: tuple[int, int] = (1200, 900)) -> webdriver.Chrome:
-    """A new browser with an empty profile."""
-    options = Options()
-    options.binary_location = str(shutil.which("chromium"))
-    for flag in (*_FLAGS, f"--user-data-dir={profile}", f"--window-size={size[0]},{size[1]}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    return webdriver.Chrome(options, Service(shutil.which("chromedriver")))
 
 
 class Page:

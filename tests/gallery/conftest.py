@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dollmaker.bench.browser import missing, start
 from dollmaker.gallery.stage import write_gallery
 from gallery import chromium
 from gallery.fake_pairs import make_others, make_rows, picture, relevance
@@ -14,9 +15,9 @@ from gallery.fake_pairs import make_others, make_rows, picture, relevance
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Headless Chromium."""
-    if reason := chromium.missing():
-        pytest.skip(f"the gallery is not tested in a browser: {reason}")
-    driver = chromium.start(tmp_path_factory.mktemp("profile"))
+    if reason := missing():
+        pytest.skip(f"the gallery is not tested in a browser: {reason}; see make test-browser")
+    driver = start(tmp_path_factory.mktemp("profile"))
     yield driver
     driver.quit()
 
