@@ -25,21 +25,25 @@ function decodeRuns(code, pixels) {
   return total === pixels ? runs : null;
 }
 
-/** The pixels of a mask, one column after the other, and the columns that it reaches. */
+/** The pixels of a mask, one column after the other, and the box that holds them. */
 function decodeMask(code, height, width) {
   const runs = decodeRuns(code, height * width);
   if (!runs) return null;
   const pixels = new Uint8Array(height * width);
-  let place = 0, first = width, last = -1;
+  let place = 0, left = width, right = -1, top = height, bottom = -1;
   runs.forEach((run, turn) => {
     if (turn % 2 && run) {
-      pixels.fill(1, place, place + run);
-      first = Math.min(first, Math.floor(place / height));
-      last = Math.max(last, Math.floor((place + run - 1) / height));
+      const end = place + run - 1;
+      const first = Math.floor(place / height), last = Math.floor(end / height);
+      pixels.fill(1, place, end + 1);
+      left = Math.min(left, first);
+      right = Math.max(right, last);
+      top = first < last ? 0 : Math.min(top, place % height);
+      bottom = first < last ? height - 1 : Math.max(bottom, end % height);
     }
     place += run;
   });
-  return { pixels, height, width, first, last };
+  return { pixels, height, width, left, right, top, bottom };
 }
 
 // Marching squares: from which edge of four pixels to which the outline runs, by the pixels that
@@ -54,19 +58,21 @@ const EDGE_X = [1, 2, 1, 0], EDGE_Y = [0, 1, 2, 1];
 /** Closed outlines of a mask as lists of x, y in pixels. */
 function outlines(mask) {
   const { pixels, height, width } = mask;
-  const at = (x, y) => (x < 0 || y < 0 || x >= width || y >= height ? 0 : pixels[x * height + y]);
-  const stride = 2 * width + 4;
+  const stride = 2 * width + 4; // places are counted in half pixels
   const follow = new Map();
-  for (let x = mask.first - 1; x <= mask.last; x += 1) {
-    let left = 0, right = 0;
-    for (let y = -1; y < height; y += 1) {
-      const below = at(x, y + 1), other = at(x + 1, y + 1);
-      for (const [from, to] of STEPS[left | (right << 1) | (other << 2) | (below << 3)]) {
-        const key = (edge) => (2 * y + 2 + EDGE_Y[edge]) * stride + 2 * x + 2 + EDGE_X[edge];
-        follow.set(key(from), key(to));
+  for (let x = mask.left - 1; x <= mask.right; x += 1) {
+    const near = x >= 0 ? x * height : -1, far = x + 1 < width ? (x + 1) * height : -1;
+    let code = 0;
+    for (let y = mask.top - 1; y <= mask.bottom; y += 1) {
+      const inside = y + 1 < height;
+      const left = inside && near >= 0 ? pixels[near + y + 1] : 0;
+      const right = inside && far >= 0 ? pixels[far + y + 1] : 0;
+      code = (code >> 3) & 1 | (code >> 1) & 2 | right << 2 | left << 3; // what was below is above
+      if (code === 0 || code === 15) continue;
+      const base = (2 * y + 2) * stride + 2 * x + 2;
+      for (const [from, to] of STEPS[code]) {
+        follow.set(base + EDGE_Y[from] * stride + EDGE_X[from], base + EDGE_Y[to] * stride + EDGE_X[to]);
       }
-      left = below;
-      right = other;
     }
   }
   const loops = [];
