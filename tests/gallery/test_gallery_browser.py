@@ -270,6 +270,26 @@ def test_hostile_text_stays_text(full: Page) -> None:
     assert full.js("return document.querySelector('.tile .id').dir") == "auto"
 
 
+def test_the_policy_keeps_the_network_out(full: Page) -> None:
+    full.open()
+    blocked = full.driver.execute_async_script(
+        """const done = arguments[0], found = [];
+        document.addEventListener("securitypolicyviolation", event => {
+          found.push(event.effectiveDirective);
+          if (found.length === 4) done(found.sort());
+        });
+        new Image().src = "https://example.org/x.png";
+        fetch("https://example.org/x.json").catch(() => 0);
+        const outside = document.createElement("script");
+        outside.src = "https://example.org/x.js";
+        const inside = document.createElement("script");
+        inside.textContent = "document.title = 'run'";
+        document.head.append(outside, inside);"""
+    )
+    assert blocked == ["connect-src", "img-src", "script-src-elem", "script-src-elem"]
+    assert full.driver.title.endswith("gallery") and len(full.errors()) >= 4
+
+
 def test_without_pictures_there_is_the_mask_on_a_plain_field(plain: Page) -> None:
     plain.open()
     assert plain.ink() > 0
