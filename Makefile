@@ -40,10 +40,16 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 test-slow: install  ## the tests that take minutes
 	@pytest -q -m slow tests
 
+test-browser: install  ## the gallery's tests in headless Chromium; as root installs Debian's first
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		[ "$$(id -u)" = 0 ] || { echo "Install Debian's packages chromium and chromium-driver, or run this as root."; exit 1; }; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
+	@OMP_NUM_THREADS=1 pytest -q tests/gallery
+
 format:  ## put the code into its form
 	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
 
 clean:  ## remove results and Snakemake's state, keep .venv
 	@rm -rf results .snakemake
 
-.PHONY: help install demo test test-slow format clean
+.PHONY: help install demo test test-slow test-browser format clean

@@ -1,4 +1,4 @@
-"""``dollmaker bench attribute`` and ``dollmaker bench binarize``."""
+"""``dollmaker bench attribute``, ``dollmaker bench binarize`` and ``dollmaker bench gallery``."""
 
 import argparse
 from pathlib import Path
@@ -7,10 +7,12 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
-    parser.add_argument("what", choices=["attribute", "binarize"], help="what to measure")
-    parser.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
-    parser.add_argument("--images", type=int, default=8, help="images (default 8)")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds, medians are taken (5)")
+    parser.add_argument(
+        "what", choices=["attribute", "binarize", "gallery"], help="what to measure"
+    )
+    parser.add_argument("--size", type=int, help="side in pixels (default 224; gallery 112)")
+    parser.add_argument("--images", type=int, help="images (default 8; gallery 10000)")
+    parser.add_argument("--rounds", type=int, help="rounds, medians are taken (5; gallery 3)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     # No defaults here: what is not given is not in the arguments, and what is given to a benchmark
     # that has no use for it can be refused.
@@ -43,19 +45,28 @@ _ATTRIBUTE: dict[str, Any] = {
 }
 
 
+_OTHERS = {"size": 224, "images": 8, "rounds": 5}
+_GALLERY = {"size": 112, "images": 10_000, "rounds": 3}
+
+
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Measure and print a table."""
     from dollmaker.errors import ConfigError
     from dollmaker.files import write_json
 
+    for key, value in (_GALLERY if arguments.what == "gallery" else _OTHERS).items():
+        if getattr(arguments, key) is None:
+            setattr(arguments, key, value)
     for key in ("size", "findings", "images", "nodes", "reference", "rounds"):
         if getattr(arguments, key, 1) < 1:
             raise ConfigError(f"--{key} is {getattr(arguments, key)}; give a positive number.")
     given = [key for key in _ATTRIBUTE if key in arguments]
+    if arguments.what != "attribute" and given:
+        raise ConfigError(f"bench {arguments.what} has no use for --{given[0]}; leave it out.")
     if arguments.what == "binarize":
-        if given:
-            raise ConfigError(f"bench binarize has no use for --{given[0]}; leave it out.")
         results = _binarize(arguments)
+    elif arguments.what == "gallery":
+        results = _gallery(arguments)
     else:
         defaults = {key: value for key, value in _ATTRIBUTE.items() if key not in given}
         results = _attribute(argparse.Namespace(**{**vars(arguments), **defaults}))
@@ -68,6 +79,14 @@ def _binarize(arguments: argparse.Namespace) -> dict[str, Any]:
 
     results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
     print_speeds(results)
+    return results
+
+
+def _gallery(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench.gallery import measure, print_gallery
+
+    results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
+    print_gallery(results)
     return results
 
 

@@ -1,0 +1,53 @@
+"""One browser for all tests, and galleries for it to look at."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dollmaker.bench.browser import missing, start
+from dollmaker.gallery.stage import write_gallery
+from gallery import chromium
+from gallery.fake_pairs import make_others, make_rows, picture, relevance
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless Chromium."""
+    if reason := missing():
+        pytest.skip(f"the gallery is not tested in a browser: {reason}; see make test-browser")
+    driver = start(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="session")
+def galleries(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders ``full`` (pictures, maps, another recipe) and ``plain`` (masks only)."""
+    folder = tmp_path_factory.mktemp("galleries")
+    rows = make_rows()
+    words = {"title": "Gallery <i>one</i>", "version": "1.2.3", "source": "made, CC0"}
+    others = make_others(rows)
+    shown = {"picture": picture, "relevance": relevance, "others": others}
+    write_gallery(rows, folder / "full", **shown, **words)  # type: ignore[arg-type]
+    write_gallery(rows, folder / "plain", picture=None, relevance=None, **words)  # type: ignore[arg-type]
+    return folder
+
+
+@pytest.fixture
+def full(browser: Any, galleries: Path) -> Iterator["chromium.Page"]:
+    """The gallery with everything; afterwards the console must have been silent."""
+    page = chromium.Page(browser, galleries / "full")
+    page.errors()
+    yield page
+    assert page.errors() == []
+
+
+@pytest.fixture
+def plain(browser: Any, galleries: Path) -> Iterator["chromium.Page"]:
+    """The gallery without pictures."""
+    page = chromium.Page(browser, galleries / "plain")
+    page.errors()
+    yield page
+    assert page.errors() == []

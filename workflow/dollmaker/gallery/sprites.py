@@ -1,0 +1,162 @@
+"""Sheets of pictures: many small pictures in one file, each in a cell of fixed size."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dollmaker.errors import DataError
+
+#: Name, longest side in pixels, cells a row of the sheet, quality of the JPEG. Tiles come from
+#: small sheets; large ones, for the large view, are made where pictures are larger than a tile's.
+SIZES = (("small", 128, 6, 85), ("large", 512, 4, 90))
+#: Compressed blocks are at most this long: cells that start at multiples never bleed.
+_STEP = 16
+
+Picture = npt.NDArray[np.uint8]
+
+
+class Sheets:
+    """Writes pictures one after the other; picture ``n`` is cell ``n % (columns * columns)``."""
+
+    def __init__(self, folder: Path, name: str, side: int, columns: int, quality: int) -> None:
+        """Start with an empty sheet.
+
+        Args:
+            folder: Receives ``{name}-{number}.jpg``.
+            name: First part of the names of files.
+            side: Side of a picture in pixels.
+            columns: Cells a row, and rows a sheet.
+            quality: Of the JPEG, 1 to 95.
+        """
+        self.pitch = -(-(side + 2) // _STEP) * _STEP
+        self._folder, self._name, self._side = folder, name, side
+        self._columns, self._quality = columns, quality
+        self._cells: list[Picture] = []
+        self._written = 0
+
+    def add(self, picture: Image.Image) -> None:
+        """Append a picture, grey or RGB; its border is drawn out to the edge of the cell."""
+        if picture.size != (self._side, self._side):
+            picture = picture.resize((self._side, self._side), Image.Resampling.BOX)
+        pixels = np.asarray(picture)
+        edge = self.pitch - self._side
+        self._cells.append(np.pad(pixels, ((0, edge), (0, edge), *[(0, 0)] * (pixels.ndim - 2)),
+                                  mode="edge"))  # fmt: skip
+        if len(self._cells) == self._columns**2:
+            self._flush()
+
+    def close(self) -> dict[str, int]:
+        """Write the last sheet.
+
+        Returns:
+            What the page needs to find a cell: side, pitch and columns.
+        """
+        if self._cells:
+            self._flush()
+        return {"side": self._side, "pitch": self.pitch, "columns": self._columns}
+
+    def _flush(self) -> None:
+        colour = any(cell.ndim == 3 for cell in self._cells)
+        columns = min(self._columns, len(self._cells))
+        rows = -(-len(self._cells) // self._columns)
+        sheet = Image.new("RGB" if colour else "L", (columns * self.pitch, rows * self.pitch))
+        for place, cell in enumerate(self._cells):
+            y, x = divmod(place, self._columns)
+            sheet.paste(Image.fromarray(cell), (x * self.pitch, y * self.pitch))
+        path = self._folder / f"{self._name}-{self._written:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(path, format="JPEG", quality=self._quality, optimize=True)
+        self._written += 1
+        self._cells = []
+
+
+def write_sheets(
+    folder: Path,
+    name: str,
+    keys: Iterable[Any],
+    read: Callable[[Any], Picture | None],
+    show: Callable[[Picture, str], Image.Image],
+) -> dict[str, Any] | None:
+    """Write the pictures of all keys into sheets.
+
+    Args:
+        folder: Receives the sheets.
+        name: ``image`` or ``relevance``.
+        keys: What to ask ``read`` for, in the order of the page.
+        read: Gives the pixels of a key, or ``None`` where there are none.
+        show: Makes the picture of the pixels; gets them and words for an error.
+
+    Returns:
+        ``slots`` (place of each key's picture, -1 without one), ``count`` of pictures and, by
+        size, where cells lie; ``None`` if there is not one picture.
+
+    Raises:
+        DataError: If pixels are not uint8 of a square.
+    """
+    slots: list[int] = []
+    sheets: dict[str, Sheets] = {}
+    count = 0
+    for key in keys:
+        pixels = read(key)
+        if pixels is None:
+            slots.append(-1)
+            continue
+        picture = show(pixels, f"{name} of {key!r}")
+        if not sheets:
+            sheets = {
+                size: Sheets(folder, f"{name}-{size}", min(side, picture.width), columns, quality)
+                for size, side, columns, quality in SIZES
+                if size == "small" or picture.width > SIZES[0][1]
+            }
+        for sheet in sheets.values():
+            sheet.add(picture)
+        slots.append(count)
+        count += 1
+    if not sheets:
+        return None
+    return {
+        "slots": slots,
+        "count": count,
+        **{size: sheet.close() for size, sheet in sheets.items()},
+    }
+
+
+def as_image(pixels: Picture, where: str) -> Image.Image:
+    """A source image (S, S) or (C, S, S): three channels are colours, of others the first counts.
+
+    Raises:
+        DataError: If it is not uint8 of a square.
+    """
+    _check(pixels, where)
+    if pixels.ndim == 3:
+        pixels = np.moveaxis(pixels[:3], 0, -1) if len(pixels) >= 3 else pixels[0]
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def as_heat(pixels: Picture, where: str) -> Image.Image:
+    """A relevance map (S, S), 0 to 255, in colours from black over red to yellow.
+
+    Raises:
+        DataError: If it is not uint8 of a square.
+    """
+    _check(pixels, where)
+    if pixels.ndim != 2:
+        raise DataError(f"the {where} has {pixels.ndim} dimensions; give a map (S, S).")
+    table = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    return Image.fromarray(table[pixels])
+
+
+def _check(pixels: Picture, where: str) -> None:
+    square = pixels.ndim in (2, 3) and pixels.shape[-1] == pixels.shape[-2] > 0
+    if pixels.dtype != np.uint8 or not square:
+        raise DataError(
+            f"the {where} is {pixels.dtype} {pixels.shape}; give uint8 of a square, (S, S) or "
+            "(C, S, S)."
+        )
