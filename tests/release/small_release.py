@@ -8,7 +8,7 @@ import polars as pl
 
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
-from dollmaker.evaluate.masks import MASKS
+from dollmaker.evaluate.means import MASKS
 from dollmaker.files import write_json, write_text
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.stage import build_release

@@ -1,7 +1,6 @@
 """A release in the forms that other tools read."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,7 @@ import polars as pl
 from PIL import Image
 
 from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import atomic_path, inside, write_json
+from dollmaker.files import atomic_path, inside, safe_name, write_json
 from dollmaker.geometry import unfit_mask
 from dollmaker.prepare.images import read_picture
 from dollmaker.release.parts import SPLITS, find_parts
@@ -51,7 +50,12 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
 def _png(release: Release, output: Path, _: Path | None) -> None:
     for facts, rows in release.images():
         for row in rows:
-            path = output / facts["split"] / _name(row["finding"]) / f"{_name(row['image_id'])}.png"
+            path = (
+                output
+                / facts["split"]
+                / safe_name(row["finding"])
+                / f"{safe_name(row['image_id'])}.png"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(source_mask(row, release.fit).astype(np.uint8) * 255).save(path)
 
@@ -80,7 +84,7 @@ def _yolo(release: Release, output: Path, _: Path | None) -> None:
                 points = ((outline[:-1, ::-1] + 0.5) / scale).clip(0, 1)
                 numbers = " ".join(f"{value:.6f}" for value in points.ravel())
                 lines.append(f"{release.findings.index(row['finding'])} {numbers}\n")
-        path = output / "labels" / facts["split"] / f"{_name(facts['image_id'])}.txt"
+        path = output / "labels" / facts["split"] / f"{safe_name(facts['image_id'])}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")
     names = dict(enumerate(release.findings))
@@ -99,12 +103,12 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
         training = sum(row["split"] != "test" for row in rows)
         if not training:
             continue
-        folder = output / f"Dataset{900 + number:03d}_{_name(finding)}"
+        folder = output / f"Dataset{900 + number:03d}_{safe_name(finding)}"
         pictures = {row["image_id"]: inside(images, row["path"]) for row in rows}
         mode = _common_mode(pictures.values())
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
-            case = _name(row["image_id"])
+            case = safe_name(row["image_id"])
             path = pictures[row["image_id"]]
             picture, _ = read_picture(path, mode=mode, max_pixels=_MAX_PIXELS)
             if picture.size != (row["width"], row["height"]):
@@ -144,16 +148,6 @@ def _label(stored: Any, row: dict[str, Any], release: Release) -> Image.Image:
     """0, 1 and 2 for pixels to ignore."""
     values = np.where(stored == 255, 2, stored)
     return Image.fromarray(unfit_mask(values, row["width"], row["height"], release.fit))
-
-
-def _name(text: str) -> str:
-    """A file name from data: harmless, and still told apart."""
-    plain = re.sub(r"[^A-Za-z0-9.-]", "-", text).lstrip(".")[:100] or "unnamed"
-    if plain == text:
-        return plain
-    import hashlib
-
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 FORMS: dict[str, Callable[[Release, Path, Path | None], None]] = {
