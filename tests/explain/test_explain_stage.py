@@ -45,7 +45,9 @@ def world(tmp_path: Path) -> Path:
         ("test", [("i4", "Bright", True), ("i3", "Dark", True), ("i3", "Bright", True),
                   ("i4", "Dark", False)]),
     ):  # fmt: skip
-        with create_shard(tmp_path / "release" / "masks" / f"{split}.h5", "masks", header) as w:
+        with create_shard(
+            tmp_path / "labels" / "masks" / f"{split}-00000-of-00001.h5", "masks", header
+        ) as w:
             ids, names, kept = zip(*pairs, strict=True)
             masks = np.zeros((len(pairs), SIZE, SIZE), np.uint8)
             masks[:, 10:40, 20:50] = 1
@@ -60,7 +62,7 @@ def world(tmp_path: Path) -> Path:
 
 def explain(world: Path, *more: str) -> int:
     words = ["explain", "--config", CONFIG]
-    for name in ("segmenter", "images", "release"):
+    for name in ("segmenter", "images", "labels"):
         words += [f"--{name}", str(world / name)]
     words += ["--index", str(world / "index.parquet"), "--output", str(world / "explained")]
     return main([*words, *more])
@@ -107,7 +109,7 @@ def test_the_same_bytes_again(world: Path) -> None:
 
 
 def test_without_test_masks_the_validation_pairs(world: Path) -> None:
-    (world / "release" / "masks" / "test.h5").unlink()
+    (world / "labels" / "masks" / "test-00000-of-00001.h5").unlink()
     assert explain(world, "--method", "seg_grad_cam", "--point", "20,30") == 0
     measures = tables.read(world / "explained" / "measures.parquet")
     assert measures["image_id"].to_list() == ["i0"]

@@ -20,7 +20,7 @@ from dollmaker.release.export import export
 from dollmaker.release.read import read_release, source_mask
 from dollmaker.release.verify import verify
 from dollmaker.rle import decode
-from release.test_release import FINDINGS, build
+from release.small_release import FINDINGS, build
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_items_are_the_rows_of_the_tables(release: Path, images: Path) -> None:
     data = PseudoLabels(release, images)
-    table = pl.read_parquet(release / "data/train.parquet")
+    table = pl.read_parquet(release / "data/train-00000-of-00001.parquet")
     assert len(data) == table["image_id"].n_unique() and data.findings == FINDINGS
     assert len(data.table) == len(table)
     for item in (data[k] for k in range(len(data))):
@@ -129,16 +129,18 @@ def test_differences_are_counted(release: Path, tmp_path: Path) -> None:
     same = diff(release, release)["findings"][0]
     assert (same["added"], same["removed"], same["changed"], same["iou"]) == (0, 0, 0, 1.0)
     other = build(tmp_path / "y")
-    table = pl.read_parquet(other / "data/train.parquet")
+    table = pl.read_parquet(other / "data/train-00000-of-00001.parquet")
     from dollmaker import rle, tables
 
     mask = decode(table["counts"][0], 24, 24)
     half = mask.copy()
     half[np.nonzero(mask)[0].min()] = False  # one of eight rows is gone
     counts = [rle.encode(half), *table["counts"][1:]]
-    header = tables.read_header(other / "data/train.parquet")
+    header = tables.read_header(other / "data/train-00000-of-00001.parquet")
     tables.write(
-        table.with_columns(pl.Series("counts", counts))[:-1], other / "data/train.parquet", header
+        table.with_columns(pl.Series("counts", counts))[:-1],
+        other / "data/train-00000-of-00001.parquet",
+        header,
     )
     found = diff(release, other)["findings"][0]
     assert (found["removed"], found["added"], found["changed"]) == (1, 0, 1)

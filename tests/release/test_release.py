@@ -1,6 +1,8 @@
-"""A release: built, verified, and every damage found."""
+"""Labels and a release: built, verified, and every damage found."""
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -9,108 +11,13 @@ import polars as pl
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker import config as configuration
 from dollmaker import provenance, rle, tables
 from dollmaker.errors import ArtifactError, DataError
-from dollmaker.files import write_json
-from dollmaker.release.stage import build_release
+from dollmaker.release.checksums import checksums
+from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.verify import verify
 from dollmaker.shards import Shard, create_shard
-
-FINDINGS = ["Edema", "<b>Odd|name</b>"]
-
-
-def make_results(folder: Path, shards: int) -> dict[str, Any]:
-    """12 images, two findings each, in so many shards."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (12, 1, 24, 24), dtype=np.uint8)
-    masks = np.zeros((24, 24, 24), np.uint8)
-    for i in range(24):
-        y, x = rng.integers(0, 12, 2)
-        masks[i, y : y + 8, x : x + 6] = 1
-    masks[3] = 0  # an empty mask
-    masks[5, :3] = 255
-    header = provenance.header("binarize", {})
-    per = 12 // shards
-    for number in range(shards):
-        part = range(number * per, (number + 1) * per)
-        with create_shard(folder / f"images/{number:04d}.h5", "images", header) as writer:
-            writer.append(
-                {"image_id": [f"i{i}" for i in part]}, image=images[part.start : part.stop]
-            )
-        rows = range(2 * part.start, 2 * part.stop)
-        with create_shard(folder / f"masks/{number:04d}.h5", "masks", header) as writer:
-            writer.append(
-                {
-                    "image_id": [f"i{r // 2}" for r in rows],
-                    "finding": [FINDINGS[r % 2] for r in rows],
-                    "label": np.ones(len(rows), np.int8),
-                    "probability": np.full(len(rows), 0.7, np.float32),
-                    "threshold": np.full(len(rows), 0.3, np.float32),
-                    "area": np.array([(masks[r] == 1).mean() for r in rows], np.float32),
-                    "quality": np.array([r / 24 for r in rows], np.float32),
-                    "agreement": np.ones(len(rows), np.float32),
-                    "completeness": np.zeros(len(rows), np.float32),
-                    "kept": np.array([r != 7 for r in rows]),
-                },
-                mask=masks[rows.start : rows.stop],
-            )
-    index = pl.DataFrame(
-        {
-            "image_id": [f"i{i}" for i in range(12)],
-            "path": [f"a/{i}.png" for i in range(12)],
-            "patient_id": [f"p{i // 2}" for i in range(12)],
-            "split": ["train"] * 8 + ["valid"] * 2 + ["test"] * 2,
-            "width": [30] * 12,
-            "height": [20] * 12,
-            "sha256": ["0" * 64] * 12,
-            "shard": [f"{i // per:04d}" for i in range(12)],
-            "row": [i % per for i in range(12)],
-            **{f: pl.Series([1] * 12, dtype=pl.Int8) for f in FINDINGS},
-        }
-    )
-    tables.write(index, folder / "index.parquet", {**header, "findings": FINDINGS})
-    metrics = {"macro_auroc": 0.8, "split": "test"}
-    member = {"architecture": "timm:x", "sha256": "f" * 64, "metrics": metrics}
-    (folder / "a").mkdir()
-    write_json(folder / "a/model.json", member)
-    return configuration.resolve(
-        {
-            "dataset": "x",
-            "source": {"kind": "phantoms"},
-            "prepare": {"size": 24, "shards": shards},
-            "release": {"name": "A <script>alert(1)</script> set"},
-        }
-    )
-
-
-SANITY = {
-    "recipe": "doll",
-    **dict.fromkeys(("positives", "negatives"), 8),
-    **dict.fromkeys(("randomised", "other", "insertion", "deletion", "masked_negatives"), 0.5),
-    **dict.fromkeys(("ignores_model", "ignores_finding"), False),
-}
-
-
-def sane(folder: Path, **changes: bool) -> Path:
-    write_json(folder / "sanity.json", {**SANITY, **changes, "header": {}})
-    return folder / "sanity.json"
-
-
-def build(folder: Path, shards: int = 1) -> Path:
-    folder.mkdir()
-    config = make_results(folder, shards)
-    masks = sorted((folder / "masks").glob("*.h5"))
-    build_release(
-        config,
-        folder / "index.parquet",
-        folder / "images",
-        masks,
-        [folder / "a"],
-        sane(folder),
-        folder / "release",
-    )
-    return folder / "release"
+from release.small_release import FINDINGS, build, make_labels, make_results
 
 
 def test_rle_is_cocos_and_bad_codes_are_refused() -> None:
@@ -127,22 +34,73 @@ def test_rle_is_cocos_and_bad_codes_are_refused() -> None:
             rle.decode(bad, 64, 50)
 
 
+def write_sums(release: Path) -> None:
+    """As a careless editor would."""
+    (release / "SHA256SUMS").write_text(checksums(release))
+
+
+def test_codes_are_written_as_coco_does() -> None:
+    rng = np.random.default_rng(1)
+    for shape, share in (((1, 1), 1), ((40, 30), 0.5), ((700, 900), 0.0001), ((64, 64), 0)):
+        counts = rle.encode(rng.random(shape) < share)
+        assert rle.write_runs(rle.read_runs(counts)) == counts
+
+
 def test_a_release_holds_what_was_made(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
     assert verify(release) == []
-    train = tables.read(release / "data/train.parquet")
+    train = read_rows(release, "train")
     assert len(train) == 14  # 16 less one empty and one gated mask
     row = train.filter(image_id="i2", finding=FINDINGS[1])
     assert row.is_empty() or row["area"][0] > 0
-    with Shard(release / "masks/train.h5", "masks") as shard:
+    (path,) = find_parts(release, "masks", "train")
+    assert path.name == "train-00000-of-00001.h5"
+    with Shard(path, "masks") as shard:
         masks = shard.read("mask")
+        assert not len(shard.read("relevance"))
     assert (masks == 255).any()
     for mask, record in zip(masks, train.iter_rows(named=True), strict=True):
         x, y, w, h = record["box"]
         assert (mask[y : y + h, x : x + w] == 1).sum() == record["area"] == w * h
-    card = (release / "README.md").read_text()
-    assert "<script>" not in card.split("---")[2]
-    assert "| Edema | 8 | 2 | 2 |" in card
+    images = tables.read(release / "images.parquet")
+    assert len(images) == 12 and images["explained"].all()
+    for name in ("data", "masks", "images.parquet"):
+        mine, theirs = release / name, release.parent / "labels" / name
+        files = [mine] if mine.is_file() else sorted(mine.iterdir())
+        assert all(
+            file.read_bytes() == (theirs / file.name if mine.is_dir() else theirs).read_bytes()
+            for file in files
+        )
+
+
+def test_files_have_so_many_rows_whatever_the_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dollmaker.release.collect.collect_split.__defaults__", (5,))
+    one, four = build(tmp_path / "a", 1), build(tmp_path / "b", 4)
+    parts = find_parts(one, "masks", "train")
+    assert [p.name for p in parts] == [f"train-0000{k}-of-00003.h5" for k in range(3)]
+    assert [len(tables.read(p)) for p in find_parts(one, "data", "train")] == [5, 5, 4]
+    assert (one / "SHA256SUMS").read_text() == (four / "SHA256SUMS").read_text()
+    assert verify(one) == verify(one, workers=2) == []
+    parts[1].unlink()
+    assert "masks/train-00001-of-00003.h5: missing" in verify(one)
+    write_sums(one)
+    assert any("does not hold the 3 files of 'train'" in fault for fault in verify(one))
+
+
+def test_relevance_is_released_on_demand(tmp_path: Path) -> None:
+    release = build(tmp_path / "x", 2, relevance=True)
+    assert verify(release) == []
+    (path,) = find_parts(release, "masks", "train")
+    with Shard(path, "masks") as shard:
+        maps = shard.read("relevance")
+        rows = [tuple(pair) for pair in zip(*(shard.table()[k] for k in ("image_id", "finding")), strict=True)]  # fmt: skip # noqa: E501
+    level = np.linspace(-1, 1, 24, dtype=np.float16)
+    for (image_id, finding), values in zip(rows, maps, strict=True):
+        row = 2 * int(image_id[1:]) + FINDINGS.index(finding)
+        assert values.dtype == np.uint8
+        assert (values == round(255 * max(0, float(level[row])))).all()
 
 
 def test_two_builds_and_other_shards_give_the_same_bytes(tmp_path: Path) -> None:
@@ -155,15 +113,17 @@ def test_two_builds_and_other_shards_give_the_same_bytes(tmp_path: Path) -> None
 
 def test_any_changed_missing_or_added_file_is_named(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
-    files = [p for p in sorted(release.rglob("*")) if p.is_file() and p.name != "SHA256SUMS"]
-    assert len(files) >= 9
+    files = [p for p in sorted(release.rglob("*")) if p.is_file()]
+    assert len(files) >= 22
     for path in files:
         name = path.relative_to(release).as_posix()
         whole = path.read_bytes()
-        flipped = bytearray(whole)
-        flipped[len(whole) // 2] ^= 1
-        path.write_bytes(bytes(flipped))
-        assert any(name in fault for fault in verify(release)), name
+        for place in {0, len(whole) // 2, len(whole) - 1}:
+            flipped = bytearray(whole)
+            flipped[place] ^= 1
+            path.write_bytes(bytes(flipped))
+            (fault,) = verify(release)
+            assert fault.startswith(f"{name}: "), (name, place, fault)
         path.write_bytes(whole)
     assert verify(release) == []
     (release / "extra.txt").touch()
@@ -173,24 +133,73 @@ def test_any_changed_missing_or_added_file_is_named(tmp_path: Path) -> None:
     assert verify(release) == ["README.md: missing"]
 
 
-def test_tables_and_masks_that_disagree_are_found(tmp_path: Path) -> None:
-    from dollmaker.release.stage import checksums
-
+def test_two_damages_are_both_named(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
-    table = tables.read(release / "data/test.parquet")
-    other = rle.encode(np.eye(24))
-    changed = table.with_columns(
-        pl.when(pl.int_range(pl.len()) == 1)
-        .then(pl.lit(other))
-        .otherwise("counts")
-        .alias("counts"),
-        patient_id=pl.lit("p0"),
-    )
-    tables.write(changed, release / "data/test.parquet", {})
-    (release / "SHA256SUMS").write_text(checksums(release))  # as a careless editor would
+    sums = (release / "SHA256SUMS").read_text()
+    (release / "SHA256SUMS").write_text(sums.replace("a", "b", 1))
+    (release / "LICENSE").write_text("mine")
     faults = verify(release)
-    assert any("RLE, area and mask file differ" in fault for fault in faults)
-    assert any("patient 'p0' is in more than one split" in fault for fault in faults)
+    assert "SHA256SUMS: damaged" in faults and "LICENSE: sha256 differs" in faults
+
+
+def test_sha256sum_reads_the_sums(tmp_path: Path) -> None:
+    release = build(tmp_path / "x")
+    words = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
+    done = subprocess.run(words, cwd=release, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def change(release: Path, name: str, **columns: Any) -> None:
+    """Change columns of a table, and the sums."""
+    tables.write(tables.read(release / name).with_columns(**columns), release / name, {})
+    write_sums(release)
+
+
+ROW_1 = pl.when(pl.int_range(pl.len()) == 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"counts": ROW_1.then(pl.lit(rle.encode(np.eye(24)))).otherwise("counts")}, "RLE and"),
+        ({"counts": ROW_1.then(pl.lit("zz")).otherwise("counts")}, "run-length code is damaged"),
+        ({"area": ROW_1.then(pl.lit(3)).otherwise("area")}, "area or box is not"),
+        ({"size": pl.lit([12, 48], dtype=pl.List(pl.Int64))}, "size differs"),
+        ({"patient_id": pl.lit("p0")}, "an image is not, or not so, in images.parquet"),
+        ({"finding": pl.lit("x")}, "rows differ from data/test-00000-of-00001.parquet"),
+        ({"area": pl.col("area").cast(pl.Int32)}, "columns or types are not those"),
+        ({"split": pl.lit("train")}, "rows of another split"),
+    ],
+)
+def test_tables_and_masks_that_disagree_are_found(
+    tmp_path: Path, columns: dict[str, pl.Expr], words: str
+) -> None:
+    release = build(tmp_path / "x")
+    change(release, "data/test-00000-of-00001.parquet", **columns)
+    assert any(words in fault for fault in verify(release))
+
+
+def test_patients_in_two_splits_are_found(tmp_path: Path) -> None:
+    release = build(tmp_path / "x")
+    for path in ("images.parquet", *(f"data/{s}-00000-of-00001.parquet" for s in SPLITS)):
+        change(release, path, patient_id=pl.lit("p0"))
+    assert any("patient 'p0' is in more than one split" in fault for fault in verify(release))
+
+
+@pytest.mark.parametrize("form", ["coco", "chexlocalize"])
+def test_json_that_disagrees_is_found(tmp_path: Path, form: str) -> None:
+    release = build(tmp_path / "x")
+    path = release / form / "train.json"
+    content = json.loads(path.read_text())
+    if form == "coco":
+        content["annotations"][1]["bbox"][0] += 1
+    else:
+        content["i2"]["Edema"] = content["i3"]["Edema"]
+    path.write_text(json.dumps(content))
+    write_sums(release)
+    (fault,) = verify(release)
+    where = "annotations" if form == "coco" else "i2"
+    assert fault == f"{form}/train.json: differs from tables and mask files at {where}"
 
 
 def test_paths_out_of_the_release_and_other_folders_are_refused(tmp_path: Path) -> None:
@@ -202,19 +211,14 @@ def test_paths_out_of_the_release_and_other_folders_are_refused(tmp_path: Path) 
         verify(tmp_path)
 
 
-def test_a_release_without_masks_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "x"
-    folder.mkdir()
-    config = make_results(folder, 1)
-    shutil.rmtree(folder / "masks")
-    with create_shard(folder / "masks/0000.h5", "masks", provenance.header("binarize", {})):
+def test_labels_without_masks_are_refused(tmp_path: Path) -> None:
+    config = make_results(tmp_path, 1)
+    shutil.rmtree(tmp_path / "masks")
+    with create_shard(tmp_path / "masks/0000.h5", "masks", provenance.header("binarize", {})):
         pass
     with pytest.raises(DataError, match="no mask is left"):
-        build_release(
-            config, folder / "index.parquet", folder / "images",
-            [folder / "masks/0000.h5"], [folder / "a"], sane(folder), folder / "release",
-        )  # fmt: skip
-    assert not (folder / "release").exists()
+        make_labels(tmp_path, config)
+    assert not (tmp_path / "labels").exists()
 
 
 @pytest.mark.parametrize(
@@ -224,12 +228,18 @@ def test_masks_of_maps_that_ignore_the_model_are_released_only_on_demand(
     tmp_path: Path, check: str, words: str
 ) -> None:
     config = make_results(tmp_path, 1)
-    masks = sorted((tmp_path / "masks").glob("*.h5"))
-    places = (tmp_path / "index.parquet", tmp_path / "images", masks, [tmp_path / "a"])
-    failed = sane(tmp_path, **{check: True})
     with pytest.raises(DataError, match=words):
-        build_release(config, *places, failed, tmp_path / "release")
+        make_labels(tmp_path, config, **{check: True})
     config["release"]["allow_failed_sanity"] = True
-    build_release(config, *places, failed, tmp_path / "release")
-    assert verify(tmp_path / "release") == []
-    assert '"header"' not in (tmp_path / "release/sanity.json").read_text()
+    assert (make_labels(tmp_path, config, **{check: True}) / "SHA256SUMS").is_file()
+
+
+def test_a_split_without_masks_has_no_files(tmp_path: Path) -> None:
+    config = make_results(tmp_path, 1)
+    index = tables.read(tmp_path / "index.parquet")
+    header = tables.read_header(tmp_path / "index.parquet")
+    both = pl.when(pl.col("split") == "valid").then(pl.lit("train")).otherwise("split")
+    tables.write(index.with_columns(split=both), tmp_path / "index.parquet", header)
+    labels = make_labels(tmp_path, config)
+    assert find_parts(labels, "masks", "valid") == [] and len(read_rows(labels, "valid")) == 0
+    assert len(read_rows(labels, "train")) == 18

@@ -1,4 +1,4 @@
-"""A small release: bright squares are the finding, dark images have none."""
+"""Small labels: bright squares are the finding, dark images have none."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def config() -> dict[str, Any]:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
-    """Folder with index.parquet, images/ and release/ of 20 images."""
+    """Folder with index.parquet, images/ and labels/ of 20 images."""
     rng = np.random.default_rng(0)
     rows, images = [], []
     pairs: dict[str, list[tuple[str, str, float, bool]]] = {"train": [], "valid": []}
@@ -72,7 +72,7 @@ def world(tmp_path: Path) -> Path:
             ids = [row["image_id"] for row in rows[part]]
             writer.append({"image_id": ids}, image=np.stack(images[part]))
     for split, of_split in pairs.items():
-        path = tmp_path / "release" / "masks" / f"{split}.h5"
+        path = tmp_path / "labels" / "masks" / f"{split}-00000-of-00001.h5"
         with create_shard(path, "masks", header, gzip=True) as writer:
             ids, names, quality, kept = zip(*of_split, strict=True)
             table = {"image_id": ids, "finding": names, "quality": quality, "kept": kept}

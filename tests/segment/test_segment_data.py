@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from dollmaker.errors import ArtifactError
-from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
+from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
 from dollmaker.shards import ImageShards, create_shard
 
 # image: A, B labels; what is released of it; what must become of A and B ("m" mask, 0, 255)
@@ -52,12 +52,12 @@ def release(tmp_path: Path) -> tuple[pl.DataFrame, Path]:
 @pytest.mark.parametrize("blank", ["zeros", "ignore"])
 def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
     index, path = release
-    table, _ = read_mask_table(path)
+    table = ReleasedMasks([path]).table()
     targets = list_targets(index, ["A", "B"], table, blank=blank, source="s")  # type: ignore[arg-type]
     data = PseudoLabelled(
         targets,
         ImageShards(path.parent),
-        ReleasedMasks(path),
+        ReleasedMasks([path]),
         kind="none",
         quality_weight=True,
         seed=0,
@@ -86,7 +86,7 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
 
 def test_every_image_is_kept_for_its_structure(release: tuple[pl.DataFrame, Path]) -> None:
     index, path = release
-    table, _ = read_mask_table(path)
+    table = ReleasedMasks([path]).table()
     known = {"blank": "ignore", "source": "s"}
     some = list_targets(index, ["A", "B"], table, **known)  # type: ignore[arg-type]
     every = list_targets(index, ["A", "B"], table, everything=True, **known)  # type: ignore[arg-type]
@@ -99,12 +99,12 @@ def test_every_image_is_kept_for_its_structure(release: tuple[pl.DataFrame, Path
 def test_other_grid_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
     _, path = release
     with pytest.raises(ArtifactError, match="8 pixels wide, images 16"):
-        ReleasedMasks(path).read(0, 16)
+        ReleasedMasks([path]).read(0, 16)
 
 
 def test_missing_quality_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
     index, path = release
-    table, _ = read_mask_table(path)
+    table = ReleasedMasks([path]).table()
     del table["quality"]
     with pytest.raises(ArtifactError, match="no column 'quality'"):
         list_targets(index, ["A"], table, blank="zeros", source="s")

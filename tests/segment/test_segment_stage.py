@@ -23,7 +23,7 @@ def train(config: dict[str, Any], world: Path, output: str) -> Path:
         config,
         world / "index.parquet",
         world / "images",
-        world / "release",
+        world / "labels",
         [],
         world / "weights",
         world / output,
@@ -45,7 +45,7 @@ def test_learns_and_loads_in_plain_smp(config: dict[str, Any], world: Path) -> N
 
     model = smp.from_pretrained(folder).eval()
     images = np.stack([ImageShards(world / "images").read("0001", row) for row in (6, 7, 8)])
-    with Shard(world / "release" / "masks" / "valid.h5", "masks") as shard:
+    with Shard(world / "labels" / "masks" / "valid-00000-of-00001.h5", "masks") as shard:
         truth = shard.read("mask")
     spec = Input(**description["input"])
     predicted = predict(model, torch.from_numpy(images), spec, torch.device("cpu")).numpy()
@@ -150,20 +150,20 @@ def test_score_counts_pairs_with_a_mask_only() -> None:
     assert value == pytest.approx(0.75)
 
 
-def test_release_without_masks_is_refused(config: dict[str, Any], world: Path) -> None:
-    path = world / "release" / "masks" / "train.h5"
+def test_labels_without_masks_is_refused(config: dict[str, Any], world: Path) -> None:
+    path = world / "labels" / "masks" / "train-00000-of-00001.h5"
     path.unlink()
     with create_shard(path, "masks", {"format": 1}) as writer:
         none = np.array([], object)
         writer.append({"image_id": none, "finding": none, "quality": np.zeros(0)})
-    with pytest.raises(DataError, match="no kept mask"):
+    with pytest.raises(DataError, match="no mask to train on"):
         train(config, world, "segmenter")
 
 
 def test_command(config: dict[str, Any], world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config["segment"]["epochs"] = 1
     words = ["segment", "--config", json.dumps(config), "--weights-root", str(world)]
-    for name in ("index.parquet", "images", "release"):
+    for name in ("index.parquet", "images", "labels"):
         words += [f"--{name.removesuffix('.parquet')}", str(world / name)]
     assert main([*words, "--output", str(world / "out")]) == 0
     assert (world / "out" / "segmenter.json").exists()

@@ -98,7 +98,7 @@ def start(world: Path) -> str:
 
 
 def train(config: dict[str, Any], world: Path, output: str) -> Path:
-    paths = (world / name for name in ("index.parquet", "images", "release"))
+    paths = (world / name for name in ("index.parquet", "images", "labels"))
     stage.train_segmenter(config, *paths, [], world / "weights", world / output)
     return world / output
 

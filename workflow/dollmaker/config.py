@@ -192,6 +192,11 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError(
             f"release.recipe is {config['release']['recipe']!r}; use one of: {', '.join(recipes)}."
         )
+    release = config["release"]
+    if release["changes"] and release["version"] not in release["changes"]:
+        raise ConfigError(
+            f"release.changes does not say what is new in version {release['version']}; add it."
+        )
     truth = config["truth"]
     if truth is not None and truth["kind"] == "masks":
         for key in ("folder", "column", "targets"):

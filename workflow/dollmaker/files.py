@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -101,6 +102,14 @@ def inside(root: Path, relative: str) -> Path:
     if not joined.is_relative_to(base):
         raise DataError(f"path {relative!r} leaves the data root; correct the table.")
     return joined
+
+
+def safe_name(text: str) -> str:
+    """A file name from data: harmless, and still told apart."""
+    plain = re.sub(r"[^A-Za-z0-9.-]", "-", text).lstrip(".")[:100] or "unnamed"
+    if plain == text:
+        return plain
+    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def work_folder(output: Path, key: str) -> Path:

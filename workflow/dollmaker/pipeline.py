@@ -41,7 +41,17 @@ _SECTIONS = {
         "evaluate",
         "compare",
     ),
-    "release": ("seed", "prepare", "classify", "attribute", "recipes", "release"),
+    "labels": ("seed", "prepare", "classify", "attribute", "sample", "recipes"),
+    "release": (
+        "seed",
+        "prepare",
+        "classify",
+        "attribute",
+        "sample",
+        "recipes",
+        "truth",
+        "release",
+    ),
     "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
     "explain": ("seed", "device"),
     "adapt": (
@@ -78,6 +88,9 @@ _SECTIONS = {
         "evaluate",
     ),
 }
+
+#: What a stage reads of the section release if not all of it and more than the recipe's name.
+_OF_RELEASE = {"labels": ("recipe", "relevance", "allow_failed_sanity")}
 
 
 def configure(given: Mapping[str, Any], default: Path) -> Config:
@@ -149,7 +162,8 @@ def stage_config(config: Config, stage: str) -> str:
     if "recipes" not in _SECTIONS[stage]:
         return configuration.sections(config, _SECTIONS[stage])
     if "release" not in _SECTIONS[stage]:
-        config = {**config, "release": {"recipe": config["release"]["recipe"]}}
+        keys = _OF_RELEASE.get(stage, ("recipe",))
+        config = {**config, "release": {key: config["release"][key] for key in keys}}
     return configuration.sections(config, (*_SECTIONS[stage], "release"))
 
 
@@ -312,6 +326,14 @@ def relevance_shard(config: Config, dataset: str, recipe: str, shard: str) -> st
     """The relevance shard that a mask shard is made from."""
     donor = configuration.relevance_recipe(config, recipe)
     return f"results/{dataset}/relevance/{donor}/{shard}.h5"
+
+
+def released_maps(config: Config) -> list[str]:
+    """The relevance shards of the released recipe, if maps are released."""
+    if not config["release"]["relevance"]:
+        return []
+    dataset, recipe = config["dataset"], config["release"]["recipe"]
+    return [relevance_shard(config, dataset, recipe, shard) for shard in shards(config)]
 
 
 def report_config(config: Config) -> str:

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from dollmaker import __version__
@@ -23,9 +26,10 @@ STAGES: dict[str, int] = {
     "thresholds": 2,
     "sanity": 1,
     "binarize": 1,
-    "release": 1,
+    "labels": 1,
+    "release": 2,
     "segment": 3,
-    "explain": 1,
+    "explain": 2,
     "adapt": 2,
     "study": 1,
     "evaluate": 1,
@@ -64,6 +68,41 @@ def header(
         "inputs": dict(inputs or {}),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The commit of the code that runs.
+
+    Attributes:
+        name: 40 hexadecimal digits, with ``-dirty`` where files differ from it.
+        date: ISO 8601 date of the commit.
+    """
+
+    name: str
+    date: str
+
+
+def find_commit() -> Commit | None:
+    """The commit of a checkout; ``None`` for an installed package, or without git."""
+    package = Path(__file__).parent
+    try:
+        root = Path(_git(package, "rev-parse", "--show-toplevel"))
+        if root.resolve() / "workflow" / "dollmaker" != package.resolve():
+            return None  # the repository of somebody else, which dollmaker is installed in
+        dirty = "-dirty" if _git(package, "status", "--porcelain", "--", "..") else ""
+        return Commit(
+            _git(package, "rev-parse", "HEAD") + dirty,
+            _git(package, "show", "-s", "--format=%cs", "HEAD"),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()
 
 
 def digest(value: Any) -> str:

@@ -1,4 +1,8 @@
-"""Masks as COCO run-length encoding, the exchange format of CheXlocalize and CheXmask."""
+"""Masks as COCO run-length encoding, the exchange format of CheXlocalize and CheXmask.
+
+The text form is read here because pycocotools trusts its input: it returns uninitialised memory
+for codes that end too early. Equal masks have equal codes, whoever writes them.
+"""
 
 from typing import Any
 
@@ -6,6 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.errors import DataError
+
+#: Lengths of runs, alternately of background and of the mask, down the columns.
+Runs = npt.NDArray[np.int64]
+
+#: Characters of the longest number: 12 of 5 bits are 60.
+_LONGEST = 12
 
 
 def encode(mask: npt.NDArray[Any]) -> str:
@@ -22,37 +32,54 @@ def decode(counts: str, height: int, width: int) -> npt.NDArray[np.bool_]:
     Raises:
         DataError: If the counts do not describe a mask of this size.
     """
-    runs = _runs(counts)
-    if sum(runs) != height * width:
+    runs = read_runs(counts)
+    # Sums of damaged codes may be beyond 64 bits: no run may be longer than the mask.
+    if not len(runs) or runs.max() > height * width or runs.sum() != height * width:
         raise DataError(f"its runs do not fill {width}x{height} pixels; correct the file.")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
 
-def _runs(counts: str) -> list[int]:
-    """Run lengths of COCO's text form: 5 bits a character, differences from the fourth run on.
+def write_runs(runs: Runs) -> str:
+    """COCO's text form of runs: 5 bits a character, differences from the fourth run on."""
+    rest = runs.astype(np.int64)
+    rest[3:] -= runs[1:-2]
+    columns, used = [], []
+    more = np.ones(len(rest), bool)
+    while more.any():
+        low = rest & 0x1F
+        rest = rest >> 5
+        used.append(more)
+        more = more & (rest != np.where(low & 0x10, -1, 0))
+        columns.append(low + 48 + 32 * more)
+    characters = np.stack(columns, axis=1).astype(np.uint8)[np.stack(used, axis=1)]
+    return str(characters.tobytes(), "ascii")
 
-    Read here because pycocotools trusts its input: it returns uninitialised memory for codes that
-    end too early.
+
+def read_runs(counts: str) -> Runs:
+    """Runs of COCO's text form.
+
+    Raises:
+        DataError: If it is not such a text.
     """
-    runs: list[int] = []
-    place = 0
-    data = counts.encode("ascii", errors="replace")
-    while place < len(data):
-        value, shift, more = 0, 0, True
-        while more:
-            if place >= len(data) or not 48 <= data[place] < 112 or shift > 60:
-                raise DataError("its run-length code is damaged; correct the file.")
-            byte = data[place] - 48
-            value |= (byte & 0x1F) << shift
-            more = bool(byte & 0x20)
-            place += 1
-            shift += 5
-            if not more and byte & 0x10:
-                value |= -1 << shift
-        if len(runs) > 2:
-            value += runs[-2]
-        if value < 0:
-            raise DataError("its run-length code is damaged; correct the file.")
-        runs.append(value)
+    codes = np.frombuffer(counts.encode("ascii", errors="replace"), np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero((codes & 0x20) == 0)
+    if (
+        not len(codes)
+        or codes.min() < 0
+        or codes.max() >= 64
+        or last[-1:].tolist() != [len(codes) - 1]
+    ):
+        raise DataError("its run-length code is damaged; correct the file.")
+    first = np.concatenate([[0], last[:-1] + 1])
+    if (last - first).max() >= _LONGEST:
+        raise DataError("its run-length code is damaged; correct the file.")
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
+    runs: Runs = np.add.reduceat((codes & 0x1F) << shifts, first)
+    # The highest bit of a number's last character is its sign.
+    runs -= np.where(codes[last] & 0x10, 1 << (shifts[last] + 5), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if runs.min() < 0:
+        raise DataError("its run-length code is damaged; correct the file.")
     return runs

@@ -7,9 +7,11 @@ One process writes a shard, once, and it appears whole under its name or not at 
 """
 
 import json
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -104,7 +106,8 @@ class Shard:
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
-        import hdf5plugin  # noqa: F401  registers the LZ4 filter
+        if find_spec("hdf5plugin"):  # has the LZ4 filter; released files do without
+            import hdf5plugin  # noqa: F401
 
         self.path = path
         try:
@@ -173,6 +176,46 @@ class Shard:
 
 
 _REMAKE = "delete it and run the workflow again to make it anew."
+
+
+class ShardSeries:
+    """Shards of masks that follow each other, as one: rows are numbered through.
+
+    Files are opened on first use in each process.
+
+    Args:
+        paths: The files in order; none is an empty series.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._open: list[Shard] = []
+        self._ends: list[int] = []
+
+    def table(self) -> dict[str, Array]:
+        """All columns of all files, as :meth:`Shard.table`."""
+        tables = [shard.table() for shard in self._shards()]
+        names = tables[0] if tables else ()
+        return {name: np.concatenate([table[name] for table in tables]) for name in names}
+
+    def read(self, name: str, row: int) -> Array:
+        """One row of an array."""
+        shards = self._shards()
+        number = bisect_right(self._ends, row)
+        return shards[number].read(name, row - (self._ends[number - 1] if number else 0))
+
+    def headers(self) -> list[dict[str, Any]]:
+        """Provenance of each file."""
+        return [shard.header for shard in self._shards()]
+
+    def _shards(self) -> list[Shard]:
+        if not self._open:
+            self._open = [Shard(path, "masks") for path in self.paths]
+            self._ends = np.cumsum([len(shard) for shard in self._open]).tolist()
+        return self._open
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "_open": [], "_ends": []}
 
 
 class ImageShards:

@@ -4,7 +4,7 @@ Explain: where the segmenter looks when it calls pixels a finding (snakemake exp
 REQUIRED INPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
-    release   = results/{dataset}/release/
+    labels    = results/{dataset}/labels/
     segmenter = results/{dataset}/segmenter/
 OUTPUTS
     explained = results/{dataset}/explained/
@@ -28,8 +28,7 @@ rule explain_segmenter:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        release="results/{dataset}/release/SHA256SUMS",
-        verified="results/{dataset}/release.verified",
+        labels="results/{dataset}/labels/SHA256SUMS",
         segmenter="results/{dataset}/segmenter",
     output:
         explained=directory("results/{dataset}/explained"),
@@ -47,7 +46,7 @@ rule explain_segmenter:
         version=pipeline.version("explain"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "explain"),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
-        release=lambda wildcards, input: os.path.dirname(input.release),
+        labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:
         """
         python -m dollmaker explain \
@@ -55,6 +54,6 @@ rule explain_segmenter:
             --segmenter {input.segmenter:q} \
             --index {input.index:q} \
             --images {params.images:q} \
-            --release {params.release:q} \
+            --labels {params.labels:q} \
             --output {output.explained:q} 2>&1 | tee {log:q}
         """

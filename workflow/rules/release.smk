@@ -1,14 +1,18 @@
 """
-Release: masks, tables, checksums and a card, and their verification.
+Release: the labels, then all that strangers get with them, and its verification.
 
 REQUIRED INPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
     masks     = results/{dataset}/masks/{recipe}/{shard}.h5    (of the released recipe)
+    relevance = results/{dataset}/relevance/{recipe}/{shard}.h5    (if maps are released)
     committee = results/{dataset}/committee/{member}/
     sample    = results/{dataset}/sample/{recipe}.h5
+    segmenter = results/{dataset}/segmenter/
+    scores    = results/{dataset}/scores/masks.parquet
 OUTPUTS
     sanity    = results/{dataset}/sanity/{recipe}.json
+    labels    = results/{dataset}/labels/       (SHA256SUMS lists its files)
     release   = results/{dataset}/release/      (SHA256SUMS lists its files)
     verified  = results/{dataset}/release.verified
 """
@@ -54,23 +58,63 @@ rule check_recipe:
         """
 
 
-rule build_release:
-    """Put the masks of the released recipe into a folder that strangers can load."""
+rule collect_labels:
+    """Gather the masks of the released recipe, and read them again."""
     input:
         index="results/{dataset}/index.parquet",
-        images=expand(
-            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
-        ),
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
             recipe=CONFIG["release"]["recipe"],
             shard=pipeline.shards(CONFIG),
         ),
+        relevance=pipeline.released_maps(CONFIG),
         committee=pipeline.committee(CONFIG, CONFIG["release"]["recipe"]),
         sanity=expand(
             "results/{{dataset}}/sanity/{recipe}.json",
             recipe=CONFIG["release"]["recipe"],
         ),
+    output:
+        labels="results/{dataset}/labels/SHA256SUMS",
+    log:
+        "results/{dataset}/logs/collect_labels.log",
+    benchmark:
+        "results/{dataset}/benchmarks/collect_labels.tsv"
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=4000,
+    params:
+        version=pipeline.version("labels"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "labels"),
+        labels=lambda wildcards, output: os.path.dirname(output.labels),
+    shell:
+        """
+        python -m dollmaker labels \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --masks {input.masks:q} \
+            --relevance {input.relevance:q} \
+            --committee {input.committee:q} \
+            --sanity {input.sanity:q} \
+            --output {params.labels:q} 2>&1 | tee {log:q}
+        """
+
+
+rule build_release:
+    """Put labels, models and scores into a folder that strangers can load."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
+        ),
+        labels="results/{dataset}/labels/SHA256SUMS",
+        segmenter="results/{dataset}/segmenter",
+        committee=pipeline.committee(CONFIG, CONFIG["release"]["recipe"]),
+        sanity=expand(
+            "results/{{dataset}}/sanity/{recipe}.json",
+            recipe=CONFIG["release"]["recipe"],
+        ),
+        scores="results/{dataset}/scores/masks.parquet",
     output:
         release="results/{dataset}/release/SHA256SUMS",
     log:
@@ -85,6 +129,7 @@ rule build_release:
         version=pipeline.version("release"),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "release"),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
+        labels=lambda wildcards, input: os.path.dirname(input.labels),
         release=lambda wildcards, output: os.path.dirname(output.release),
     shell:
         """
@@ -92,9 +137,11 @@ rule build_release:
             --config {params.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
-            --masks {input.masks:q} \
+            --labels {params.labels:q} \
+            --segmenter {input.segmenter:q} \
             --committee {input.committee:q} \
             --sanity {input.sanity:q} \
+            --scores {input.scores:q} \
             --output {params.release:q} 2>&1 | tee {log:q}
         """
 
@@ -111,8 +158,9 @@ rule verify_release:
         "results/{dataset}/benchmarks/verify_release.tsv"
     conda:
         "../../envs/dollmaker.yaml"
+    threads: 2
     resources:
-        mem_mb=2000,
+        mem_mb=4000,
     params:
         release=lambda wildcards, input: os.path.dirname(input.release),
     shell:

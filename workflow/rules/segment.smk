@@ -1,10 +1,10 @@
 """
-Segment: pre-training of a segmentation network on the release, end to end.
+Segment: pre-training of a segmentation network on the labels, end to end.
 
 REQUIRED INPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
-    release   = results/{dataset}/release/
+    labels    = results/{dataset}/labels/
     committee = results/{dataset}/committee/{member}/
 OUTPUTS
     segmenter = results/{dataset}/segmenter/
@@ -18,8 +18,7 @@ rule pretrain_segmenter:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        release="results/{dataset}/release/SHA256SUMS",
-        verified="results/{dataset}/release.verified",
+        labels="results/{dataset}/labels/SHA256SUMS",
         committee=expand(
             "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
         ),
@@ -40,14 +39,14 @@ rule pretrain_segmenter:
         config=lambda wildcards: pipeline.stage_config(CONFIG, "segment"),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
-        release=lambda wildcards, input: os.path.dirname(input.release),
+        labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:
         """
         python -m dollmaker segment \
             --config {params.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
-            --release {params.release:q} \
+            --labels {params.labels:q} \
             --committee {input.committee:q} \
             --weights-root {params.weights_root:q} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}

@@ -4,7 +4,7 @@ Study: what a start is worth, over tasks, architectures, tunings and numbers of 
 REQUIRED INPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
-    release   = results/{dataset}/release/
+    labels    = results/{dataset}/labels/
     committee = results/{dataset}/committee/{member}/
     {data_root}                                           images and masks of the tasks
 OUTPUTS
@@ -28,8 +28,7 @@ rule pretrain_variant:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        release="results/{dataset}/release/SHA256SUMS",
-        verified="results/{dataset}/release.verified",
+        labels="results/{dataset}/labels/SHA256SUMS",
         committee=expand(
             "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
         ),
@@ -54,14 +53,14 @@ rule pretrain_variant:
         ),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
-        release=lambda wildcards, input: os.path.dirname(input.release),
+        labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:
         """
         python -m dollmaker segment \
             --config {params.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
-            --release {params.release:q} \
+            --labels {params.labels:q} \
             --committee {input.committee:q} \
             --weights-root {params.weights_root:q} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}

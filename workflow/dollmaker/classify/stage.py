@@ -19,7 +19,7 @@ from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import atomic_path, sha256_file, work_folder
 from dollmaker.findings import BLANK, PRESENT
 from dollmaker.inputs import Input
-from dollmaker.prepare.stage import read_index
+from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
 from dollmaker.weights import load_weights, read_weights
@@ -76,7 +76,7 @@ def train_member(
         mine["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
     )
     head = head_name(network, len(findings))
-    inputs = {"index": sha256_file(index_file)}
+    inputs = {"index": digest_index(index)}
     if mine["weights"]:
         file = weights_root / mine["weights"]
         load_weights(network, read_weights(file), optional=(head,), source=f"weights file {file}")

@@ -10,7 +10,8 @@ import polars as pl
 
 from dollmaker.binarize.label_free import CANDIDATES, level
 from dollmaker.evaluate.baselines import BASELINES, guess
-from dollmaker.evaluate.masks import RecipeShards, compare_mask, open_recipes
+from dollmaker.evaluate.masks import RecipeShards, open_recipes
+from dollmaker.evaluate.means import compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.findings import BLANK, PRESENT
 from dollmaker.geometry import Fit, unfit_map, unfit_mask

@@ -15,7 +15,7 @@ from skimage.segmentation import find_boundaries
 
 from dollmaker.compare.rules import HELD_OUT, ORACLE, PUBLISHED
 from dollmaker.evaluate.baselines import BASELINES
-from dollmaker.evaluate.masks import MEAN
+from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.truth import Truth
 from dollmaker.geometry import unfit_map, unfit_mask
 from dollmaker.shards import ImageShards, Shard

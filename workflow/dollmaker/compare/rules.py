@@ -9,7 +9,7 @@ import polars as pl
 
 from dollmaker.binarize.choice import FALLBACK, Cuts
 from dollmaker.binarize.label_free import CANDIDATES, CRITERIA
-from dollmaker.evaluate.masks import MASKS, summarize
+from dollmaker.evaluate.means import MASKS, summarize
 
 PUBLISHED, ORACLE, FEW_SHOT = "as published", "oracle", "few-shot"
 

@@ -1,26 +1,74 @@
-"""``dollmaker evaluate``."""
+"""``dollmaker evaluate``: a release against somebody's truth, or (the rule) all of a run."""
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+#: Options of the rule, all of them needed: what a user of a release has no use for.
+_STAGE: dict[str, dict[str, Any]] = {
+    "config": {"help": "configuration file or inline JSON"},
+    "index": {"type": Path, "help": "index.parquet"},
+    "images": {"type": Path, "help": "folder of the image shards"},
+    "data-root": {"type": Path, "help": "folder of the source"},
+    "committee": {"type": Path, "nargs": "+", "help": "member folders"},
+    "relevance": {"type": Path, "help": "folder of all recipes' maps"},
+    "masks": {"type": Path, "help": "folder of all recipes' masks"},
+    "output": {"type": Path, "help": "folder to write"},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    """Declare the options."""
-    parser.add_argument("--config", required=True, help="configuration file or inline JSON")
-    parser.add_argument("--index", type=Path, required=True, help="index.parquet")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
-    parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")
-    parser.add_argument("--committee", type=Path, nargs="+", required=True, help="member folders")
-    parser.add_argument("--relevance", type=Path, required=True, help="folder of all recipes' maps")
-    parser.add_argument("--masks", type=Path, required=True, help="folder of all recipes' masks")
-    parser.add_argument(
+    """Declare the options of both forms."""
+    parser.usage = (
+        "dollmaker evaluate RELEASE --truth FILE_OR_FOLDER [--classes ...] [--json FILE]\n"
+        f"       dollmaker evaluate {' '.join(f'--{key} ...' for key in _STAGE)} [--tasks ...]"
+    )
+    parser.set_defaults(refuse=parser.error)
+    group = parser.add_argument_group("a release against your truth")
+    group.add_argument("release", type=Path, nargs="?", help="folder of the release")
+    group.add_argument(
+        "--truth",
+        type=Path,
+        help="CheXlocalize's JSON, NIH's CSV of boxes, or a folder of PNG files: "
+        "{finding}/{image_id}.png, or {image_id}.png with --classes",
+    )
+    group.add_argument(
+        "--classes",
+        nargs="+",
+        default=[],
+        metavar="FINDING=VALUES",
+        help="pixel values of a finding in files with classes, e.g. Edema=1 'Lung Lesion=2,3'",
+    )
+    group.add_argument(
+        "--space", type=int, default=1024, help="pixels that boxes were drawn on (1024)"
+    )
+    group.add_argument("--bootstrap", type=int, default=1000, help="replicates (1000)")
+    group.add_argument("--json", type=Path, help="write the numbers to this file")
+    stage = parser.add_argument_group("all of a run (called by the workflow)")
+    for key, options in _STAGE.items():
+        stage.add_argument(f"--{key}", **options)
+    stage.add_argument(
         "--tasks", type=Path, nargs="*", default=[], help="folders tasks/{task}/{init}-{tuning}"
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
-    """Run the command."""
+    """Run the form that the arguments ask for."""
+    given = [key for key in _STAGE if getattr(arguments, key.replace("-", "_")) is not None]
+    if arguments.release is None:
+        missing = [f"--{key}" for key in _STAGE if key not in given]
+        if missing:
+            arguments.refuse(f"give a RELEASE and --truth, or {', '.join(missing)} as well")
+        _run_stage(arguments)
+        return
+    if arguments.truth is None:
+        arguments.refuse("give --truth, the true masks that the release is scored against")
+    if given:
+        arguments.refuse(f"a release is scored by its truth alone; leave out --{given[0]}")
+    _score_release(arguments)
+
+
+def _run_stage(arguments: argparse.Namespace) -> None:
     from dollmaker import config
     from dollmaker.evaluate.stage import evaluate
 
@@ -35,3 +83,36 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         tasks=arguments.tasks,
         output=arguments.output,
     )
+
+
+def _score_release(arguments: argparse.Namespace) -> None:
+    from dollmaker.evaluate.folders import open_truth
+    from dollmaker.evaluate.release import describe, score_release
+    from dollmaker.files import write_json
+    from dollmaker.release.read import read_release
+
+    findings = read_release(arguments.release).findings
+    classes = _classes(arguments.classes, findings)
+    truth = open_truth(arguments.truth, findings, classes, arguments.space)
+    result = score_release(arguments.release, truth, replicates=arguments.bootstrap, seed=0)
+    print(describe(result))
+    if arguments.json:
+        write_json(arguments.json, result)
+
+
+def _classes(words: list[str], findings: list[str]) -> dict[str, list[int]]:
+    """``Edema=1`` and the like."""
+    from dollmaker.errors import ConfigError, unknown
+
+    classes = {}
+    for word in words:
+        finding, _, values = word.rpartition("=")
+        if finding not in findings:
+            raise ConfigError(unknown("finding", finding, findings))
+        try:
+            classes[finding] = [int(value) for value in values.split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"--classes {word!r} is not FINDING=VALUES; give whole numbers, e.g. {finding}=1,2."
+            ) from None
+    return classes

@@ -6,7 +6,8 @@ from typing import Any
 
 from dollmaker import provenance, tables
 from dollmaker.evaluate.classifiers import score_classifiers
-from dollmaker.evaluate.masks import score_pairs, summarize
+from dollmaker.evaluate.masks import score_pairs
+from dollmaker.evaluate.means import summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.evaluate.truth import load_truth
 from dollmaker.findings import localized

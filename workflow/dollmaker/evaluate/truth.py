@@ -270,31 +270,44 @@ class MaskFiles:
     def _read(self, row: Row) -> npt.NDArray[Any]:
         path = inside(self._folder, row["mask"])
         where = f"true mask {row['mask']!r} of {row['image_id']!r}"
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{where} is not readable ({error.strerror}); correct the mask column."
-            ) from None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data)) as image:
-                    _require_size(where, [image.height, image.width], [row["height"], row["width"]])
-                    if image.width * image.height > self._max_pixels:
-                        raise DataError(f"{where} is over prepare.max_pixels; raise it.")
-                    values = np.asarray(image)
-        except DataError:
-            raise
-        except Exception as error:  # decoders raise anything on hostile bytes
-            raise DataError(
-                f"{where} is not a readable image ({type(error).__name__}); replace it."
-            ) from None
-        if values.ndim != 2 or values.dtype.kind not in "bui":
-            raise DataError(
-                f"{where} has colours; save it as grey or palette PNG, one value a class."
-            )
-        return values
+        return read_mask_file(path, where, row, self._max_pixels)
+
+
+def read_mask_file(path: Path, where: str, row: Row, max_pixels: int) -> npt.NDArray[Any]:
+    """The pixel values (height, width) of a picture of an image's true masks.
+
+    Args:
+        path: The file.
+        where: What it is, for messages.
+        row: The image: ``width`` and ``height``.
+        max_pixels: Larger files are refused.
+
+    Raises:
+        DataError: If it is no picture with one value a pixel, or not of the image's size.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{where} is not readable ({error.strerror}); correct the mask column."
+        ) from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                _require_size(where, [image.height, image.width], [row["height"], row["width"]])
+                if image.width * image.height > max_pixels:
+                    raise DataError(f"{where} is over prepare.max_pixels; raise it.")
+                values = np.asarray(image)
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise anything on hostile bytes
+        raise DataError(
+            f"{where} is not a readable image ({type(error).__name__}); replace it."
+        ) from None
+    if values.ndim != 2 or values.dtype.kind not in "bui":
+        raise DataError(f"{where} has colours; save it as grey or palette PNG, one value a class.")
+    return values
 
 
 def _require_size(where: str, size: Any, wanted: list[int]) -> None:

@@ -10,7 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--segmenter", type=Path, required=True, help="folder of the segmenter")
     parser.add_argument("--index", type=Path, required=True, help="index of the images")
     parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
-    parser.add_argument("--release", type=Path, required=True, help="folder of the release")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of the labels")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--method",
@@ -51,7 +51,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         arguments.segmenter,
         arguments.index,
         arguments.images,
-        arguments.release,
+        arguments.labels,
         arguments.output,
         request,
     )

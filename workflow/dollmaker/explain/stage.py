@@ -1,4 +1,4 @@
-"""The stage: maps of a segmenter for the pairs of a release, their measures and a picture."""
+"""The stage: maps of a segmenter for the released pairs, their measures and a picture."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ from dollmaker.files import atomic_path, sha256_file
 from dollmaker.findings import PRESENT
 from dollmaker.prepare.stage import read_index
 from dollmaker.progress import Progress
-from dollmaker.segment.data import read_mask_table
-from dollmaker.shards import ImageShards, Shard, create_shard
+from dollmaker.release.parts import find_parts
+from dollmaker.shards import ImageShards, ShardSeries, create_shard
 
 #: Images that are held at a time, rows of a forward pass, and rows of the picture.
 _BLOCK, _CHUNK, _SHOWN = 32, 8, 8
@@ -66,12 +66,12 @@ class _Pairs:
 
     Attributes:
         split: test or valid.
-        file: Shard of their masks.
+        files: Shards of their masks.
         table: image_id, finding, row of the mask, and the image's shard and row; sorted by image.
     """
 
     split: str
-    file: Path
+    files: list[Path]
     table: pl.DataFrame
 
 
@@ -80,7 +80,7 @@ def explain_segmenter(
     segmenter: Path,
     index_file: Path,
     images_folder: Path,
-    release: Path,
+    labels: Path,
     output: Path,
     request: Request,
 ) -> None:
@@ -94,13 +94,13 @@ def explain_segmenter(
         segmenter: Folder of the segmenter.
         index_file: The index.
         images_folder: Folder of the image shards.
-        release: Folder of the release.
+        labels: Folder of the labels, or a release.
         output: Folder to make.
         request: What is asked.
 
     Raises:
         ConfigError: If the request is not possible.
-        DataError: If the release has no pair to explain.
+        DataError: If there is no pair to explain.
         ArtifactError: If a file of an earlier stage is damaged.
     """
     if request.point is not None and request.pixels != "point":
@@ -110,7 +110,7 @@ def explain_segmenter(
     device = devices.choose(config["device"])
     subject = load_segmenter(segmenter, config["seed"], device)
     index, _ = read_index(index_file)
-    pairs = _list_pairs(index, release, subject.findings, request.limit)
+    pairs = _list_pairs(index, labels, subject.findings, request.limit)
     header = provenance.header(
         "explain",
         {**asdict(request), "split": pairs.split},
@@ -118,7 +118,7 @@ def explain_segmenter(
         inputs={
             "segmenter": subject.sha256,
             "index": sha256_file(index_file),
-            "masks": sha256_file(pairs.file),
+            **{file.name: sha256_file(file) for file in pairs.files},
         },
     )
     shown = _shown(pairs.table)
@@ -205,14 +205,12 @@ class _Block:
 
 
 def _list_pairs(
-    index: pl.DataFrame, release: Path, findings: Sequence[str], limit: int | None
+    index: pl.DataFrame, labels: Path, findings: Sequence[str], limit: int | None
 ) -> _Pairs:
     """Kept pairs of the first split that has some, by image; of the first images if limited."""
     for split in ("test", "valid"):
-        file = release / "masks" / f"{split}.h5"
-        if not file.exists():
-            continue
-        columns, _ = read_mask_table(file)
+        files = find_parts(labels, "masks", split)
+        columns = ShardSeries(files).table()
         table = pl.DataFrame(
             {
                 "image_id": pl.Series(columns.get("image_id", []), dtype=pl.String),
@@ -229,9 +227,9 @@ def _list_pairs(
             chosen = table["image_id"].unique(maintain_order=True).head(limit)
             table = table.filter(pl.col("image_id").is_in(chosen.to_list()))
         if len(table):
-            return _Pairs(split=split, file=file, table=table)
+            return _Pairs(split=split, files=files, table=table)
     raise DataError(
-        f"{release} has no mask of a test or validation image that is indexed; make the release "
+        f"{labels} has no mask of a test or validation image that is indexed; make the labels "
         "with validation images."
     )
 
@@ -244,38 +242,36 @@ def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[
     size = subject.input.size
     device = next(subject.network.parameters()).device
     first = 0
-    with Shard(pairs.file, "masks") as shard:
-        for start in range(0, len(ids), _BLOCK):
-            block = ids[start : start + _BLOCK]
-            mine = table[first:].filter(pl.col("image_id").is_in(block))
-            places = mine.unique("image_id", maintain_order=True).select("shard", "row").rows()
-            images = np.stack([pixels.read(*place) for place in places])
-            truth = np.stack([shard.read("mask", row) for row in mine["mask"].to_list()])
-            if truth.shape[1:] != (size, size) or images.shape[2:] != (size, size):
-                raise ArtifactError(
-                    f"masks of {pairs.file} are {truth.shape[-1]} pixels wide, images "
-                    f"{images.shape[-1]}, the segmenter's {size}; make the segmenter again."
-                )
-            wanted = [
-                (block.index(image_id), subject.findings.index(finding))
-                for image_id, finding in mine.select("image_id", "finding").iter_rows()
-            ]
-            inputs = subject.input.prepare(torch.from_numpy(images).to(device))
-            with torch.no_grad():
-                logits = torch.cat(
-                    [subject.network(x).float() for x in torch.split(inputs, _CHUNK)]
-                )
-            yield _Block(
-                first=first,
-                ids=mine["image_id"].to_list(),
-                findings=mine["finding"].to_list(),
-                pairs=wanted,
-                images=images,
-                inputs=inputs,
-                logits=logits[[i for i, _ in wanted], [k for _, k in wanted]],
-                truth=truth,
+    masks = ShardSeries(pairs.files)
+    for start in range(0, len(ids), _BLOCK):
+        block = ids[start : start + _BLOCK]
+        mine = table[first:].filter(pl.col("image_id").is_in(block))
+        places = mine.unique("image_id", maintain_order=True).select("shard", "row").rows()
+        images = np.stack([pixels.read(*place) for place in places])
+        truth = np.stack([masks.read("mask", row) for row in mine["mask"].to_list()])
+        if truth.shape[1:] != (size, size) or images.shape[2:] != (size, size):
+            raise ArtifactError(
+                f"masks of {pairs.files[0]} are {truth.shape[-1]} pixels wide, images "
+                f"{images.shape[-1]}, the segmenter's {size}; make the segmenter again."
             )
-            first += len(mine)
+        wanted = [
+            (block.index(image_id), subject.findings.index(finding))
+            for image_id, finding in mine.select("image_id", "finding").iter_rows()
+        ]
+        inputs = subject.input.prepare(torch.from_numpy(images).to(device))
+        with torch.no_grad():
+            logits = torch.cat([subject.network(x).float() for x in torch.split(inputs, _CHUNK)])
+        yield _Block(
+            first=first,
+            ids=mine["image_id"].to_list(),
+            findings=mine["finding"].to_list(),
+            pairs=wanted,
+            images=images,
+            inputs=inputs,
+            logits=logits[[i for i, _ in wanted], [k for _, k in wanted]],
+            truth=truth,
+        )
+        first += len(mine)
 
 
 def _explain(

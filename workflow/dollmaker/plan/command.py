@@ -38,7 +38,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     import dollmaker.binarize.stage
     import dollmaker.prepare.stage
-    import dollmaker.release.stage  # noqa: F401
+    import dollmaker.release.labels  # noqa: F401
 
     light = time.perf_counter() - began
     from dollmaker.plan.stage import make_plan

@@ -20,6 +20,7 @@ from dollmaker.plan.clock import measure, measure_each, seconds_of
 from dollmaker.plan.count import midpoints
 from dollmaker.plan.material import Material, smooth_noise
 from dollmaker.release.collect import collect_split
+from dollmaker.release.parts import find_parts
 from dollmaker.shards import create_shard
 
 #: Most rows of a forward pass that the engine takes on a CPU by itself.
@@ -290,7 +291,7 @@ def _random_maps(config: dict[str, Any], material: Material, number: int) -> Pat
 
 
 def release(material: Material, masks: Path, budget: float) -> Masks:
-    """Collect masks as the stage release does.
+    """Collect masks as the stage labels does.
 
     Args:
         material: Images.
@@ -305,12 +306,12 @@ def release(material: Material, masks: Path, budget: float) -> Masks:
     def work() -> None:
         nonlocal kept
         header = {"format": provenance.FORMAT}
-        kept = len(collect_split(material.index, [masks], "train", folder, header))
+        kept = collect_split(material.index, [(masks, None)], "train", folder, header)
 
     seconds, repetitions = measure(work, budget)
     if not kept:
         raise DataError(
             "the released recipe keeps no mask of a positive finding; loosen its gates."
         )
-    file = folder / "masks" / "train.h5"
+    (file,) = find_parts(folder, "masks", "train")
     return Masks(mask=seconds / kept, repetitions=repetitions, number=kept, file=file)

@@ -30,7 +30,6 @@ from dollmaker.segment.data import (
     ReleasedMasks,
     Targets,
     list_targets,
-    read_mask_table,
 )
 from dollmaker.segment.models import create
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
@@ -180,7 +179,7 @@ def segmenter(
     known = list_targets(
         material.index,
         material.localized,
-        read_mask_table(masks)[0],
+        ReleasedMasks([masks]).table(),
         blank=config["classify"]["blank"],
         source=str(masks),
     )
@@ -191,7 +190,7 @@ def segmenter(
         return PseudoLabelled(
             _tiled(known, number),
             material.unopened(),
-            ReleasedMasks(masks),
+            ReleasedMasks([masks]),
             kind=options["augment"],
             quality_weight=options["quality_weight"],
             seed=0,

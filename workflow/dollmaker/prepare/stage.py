@@ -1,5 +1,6 @@
 """The three steps of prepare: list the images, decode a shard of them, index what is good."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +159,12 @@ def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
     """The index and its findings."""
     index = tables.read(path)
     return index, list(tables.read_header(path)["findings"])
+
+
+def digest_index(index: pl.DataFrame) -> str:
+    """SHA-256 of an index, whatever the number of its shards."""
+    text = index.drop("shard", "row").write_csv()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _header(config: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageDraw
-from skimage.segmentation import find_boundaries
 
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
@@ -68,8 +68,7 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
     pixels = np.asarray(picture).copy()
     for number, row in enumerate(rows):
         colour = Image.new("RGB", (1, 1), _COLOURS[number % len(_COLOURS)]).getpixel((0, 0))
-        outline = find_boundaries(source_mask(row, release.fit), mode="thick")
-        pixels[outline] = colour
+        pixels[_outline(source_mask(row, release.fit))] = colour
     drawn = Image.fromarray(pixels)
     pen = ImageDraw.Draw(drawn)
     for number, row in enumerate(rows):
@@ -77,3 +76,14 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
         pen.text((6, 6 + 13 * number), text, fill=_COLOURS[number % len(_COLOURS)])
     with atomic_path(output) as part:
         drawn.save(part, format="PNG")
+
+
+def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Pixels with a neighbour above, below or beside them that is of the other kind."""
+    outline = np.zeros_like(mask)
+    for axis in (0, 1):
+        differs = np.diff(mask, axis=axis)
+        near = (slice(None),) * axis
+        outline[(*near, slice(1, None))] |= differs
+        outline[(*near, slice(None, -1))] |= differs
+    return outline

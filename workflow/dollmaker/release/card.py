@@ -1,126 +1,309 @@
-"""The data set card: README.md of a release, every number computed."""
+"""The data set card: README.md of a release, a datasheet with every number computed."""
 
+import json
 from typing import Any
 
 import polars as pl
 
+from dollmaker.release.facts import (
+    Facts,
+    headline,
+    interval,
+    means,
+    number,
+    of_recipe,
+    summary,
+    worst,
+)
+from dollmaker.release.licence import hub_licence, licence_url
+from dollmaker.release.parts import SPLITS
+
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
-def write_card(
-    table: pl.DataFrame,
-    config: dict[str, Any],
-    committee: list[dict[str, Any]],
-    sanity: dict[str, Any],
-) -> str:
+def write_card(facts: Facts) -> str:
     """The card in Markdown with a YAML front matter.
 
-    Args:
-        table: All rows of the release.
-        config: The resolved configuration.
-        committee: Descriptions (model.json) of the members.
-        sanity: What the stage sanity says about the recipe.
+    Questions and order are those of Gebru et al., Datasheets for Datasets.
     """
-    options = config["release"]
-    splits = [s for s in ("train", "valid", "test") if s in table["split"]]
-    counts = [
-        f"| {_text(name)} | "
-        + " | ".join(str(len(table.filter(finding=name, split=split))) for split in splits)
-        + f" | {_median(table.filter(finding=name)['quality'])}"
-        + f" | {_median(table.filter(finding=name)['area'] / _pixels(table))} |"
-        for name in table["finding"].unique().sort()
-    ]
-    members = [
-        f"- `{_text(m['architecture'])}`, weights sha256 `{m['sha256'][:16]}…`, macro AUROC "
-        f"{_number(m['metrics']['macro_auroc'])} on {m['metrics']['split']} images"
-        for m in committee
-    ]
-    steps = ", ".join(next(iter(s)) for s in config["recipes"][options["recipe"]]["binarize"])
-    size = next((name for limit, name in _SIZES if len(table) < limit), "n>1M")
+    options = facts.config["release"]
+    parts = (
+        _front_matter(facts),
+        f"# {_text(options['name'])} {options['version']}\n",
+        _introduction(facts),
+        _composition(facts),
+        _collection(facts),
+        _scores(facts),
+        _sanity(facts),
+        _failures(facts),
+        _uses(facts),
+        _licence(facts),
+    )
+    return "\n".join(parts)
+
+
+def _front_matter(facts: Facts) -> str:
+    options, rows = facts.config["release"], len(facts.table)
+    size = next((name for limit, name in _SIZES if rows < limit), "n>1M")
+    licence = hub_licence(options["license"])
+    named = (
+        f"license_name: {_quoted(options['license'])}\nlicense_link: LICENSE\n"
+        if licence == "other"
+        else ""
+    )
+    files = "".join(
+        f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in _splits(facts)
+    )
     return f"""---
 pretty_name: {_quoted(options["name"])}
-license: other
-license_name: {_quoted(options["source_license"])}
-task_categories:
+license: {licence}
+{named}task_categories:
 - image-segmentation
 tags:
 - medical
 - pseudo-labels
 size_categories:
 - {size}
----
-
-# {_text(options["name"])} {options["version"]}
-
-Pseudo-masks ("diagnosis-oriented localization labels") for {table["image_id"].n_unique()} images of
-the data set `{_text(config["dataset"])}`: {len(table)} image-finding pairs. They were made from
-image-level labels by explaining a committee of {len(committee)} classifiers and cutting the maps.
-**No person drew or checked them. They are for pre-training and research, not for diagnosis:**
-relevance maps are far from radiologists' outlines, and a mask shows what a network used, which may
-not be where the finding is.
-
-![contact sheet](contact-sheet.png)
-
-## What is in it
-
-| finding | {" | ".join(splits)} | median quality | median area (share) |
-|---|{"---|" * (len(splits) + 2)}
-{chr(10).join(counts)}
-
-- `data/{{split}}.parquet`: one row per pair: image_id, path and sha256 of the source image, its
-  width and height, finding, label, probability, the mask as COCO RLE (`size`, `counts`), area
-  (pixels), box (x, y, width, height), components, threshold, quality and its parts.
-- `masks/{{split}}.h5`: the same rows as arrays, 0 background, 1 finding, 255 ignore (plain gzip).
-- `provenance.json`, `SHA256SUMS` (`sha256sum -c SHA256SUMS`, or `dollmaker verify`).
-
-Masks lie on a square of {config["prepare"]["size"]} pixels, into which the source image was
-fitted by `{config["prepare"]["fit"]}`. The masks hold no pixels of the source; join them with your
-own copy by `path` or by `sha256`. Splits are by patient.
-
-## How it was made
-
-{chr(10).join(members)}
-
-Recipe `{_text(options["recipe"])}`: steps {_text(steps)}. `provenance.json` has the configuration.
-`quality` (0 to 1) is made of the mask's stability (its IoU with itself when the threshold changes
-by ten percent), the members' agreement, completeness and the committee's probability; it knows
-nothing of the truth.
-
-## Sanity checks
-
-On {sanity["positives"]} pairs with the finding and {sanity["negatives"]} without (`sanity.json`):
-
-- Rank correlation (median) of the maps with those of a network with random weights:
-  {_number(sanity["randomised"])}; with those of another finding of the image:
-  {_number(sanity["other"])}. A map that ignores the model or the finding has 1.
-- Insertion {_number(sanity["insertion"])}, deletion {_number(sanity["deletion"])} (areas under the
-  logit's curve; maps in random order have about the same of both).
-- Asked for the finding where it is absent, the recipe still draws a mask in
-  {_percent(sanity["masked_negatives"])} of the pairs: a mask is no proof that the finding is there.
-
-## Licence
-
-Source images: {_text(options["source_license"])}. The masks are derived from them: respect its
-terms.
+configs:
+- config_name: default
+  data_files:
+{files}---
 """
 
 
-def _pixels(table: pl.DataFrame) -> int:
-    sizes = table["size"].to_list()
-    return int(sizes[0][0] * sizes[0][1]) if sizes else 1
+def _introduction(facts: Facts) -> str:
+    images, explained = len(facts.images), int(facts.images["explained"].sum())
+    return f"""Pseudo-masks ("diagnosis-oriented localization labels") for images of the data set
+`{_text(facts.config["dataset"])}`: {len(facts.table)} image-finding pairs on
+{facts.table["image_id"].n_unique()} images, of {images} images in all, of which {explained} were
+looked at. They were made from image-level labels by explaining a committee of
+{len(facts.members)} classifiers and cutting the maps.
+
+**No person drew or checked them. They are pseudo-labels, for pre-training and research, not for
+diagnosis.** {summary(facts)} Saliency is far from what radiologists outline: a mask shows what
+networks used, which may not be where the finding is.
+
+![contact sheet](contact-sheet.png)
+
+```python
+from dollmaker import PseudoLabels          # pip install dollmaker
+
+data = PseudoLabels("release", images="ROOT_OF_YOUR_COPY", min_quality=0.5)
+```
+or `datasets.load_dataset("release")` for the tables; `dollmaker verify release` checks the copy.
+
+## Motivation
+
+Segmentation networks need masks, which are scarce; image-level labels are not. These masks carry
+what classifiers learned from such labels into networks that predict pixels, as a start for tuning
+on few true masks (Chen et al. 2024).
+"""
+
+
+def _composition(facts: Facts) -> str:
+    splits, table = _splits(facts), facts.table
+    size = facts.config["prepare"]["size"]
+    lines = [
+        f"| {_text(name)} | "
+        + " | ".join(str(len(table.filter(finding=name, split=split))) for split in splits)
+        + f" | {_median(table.filter(finding=name)['quality'])}"
+        + f" | {_median(table.filter(finding=name)['area'] / size**2)} |"
+        for name in facts.findings
+    ]
+    counts = [
+        f"{len(rows)} {split} ({rows['patient_id'].n_unique()} patients)"
+        for split in SPLITS
+        if len(rows := facts.images.filter(split=split))
+    ]
+    maps = (
+        " and the relevance maps in 255 steps (`relevance`)"
+        if facts.config["release"]["relevance"]
+        else ""
+    )
+    return f"""## Composition
+
+Images: {", ".join(counts)}; no patient is in two splits. Masks by finding:
+
+| finding | {" | ".join(splits)} | median quality | median area (share) |
+|---|{"---|" * (len(splits) + 2)}
+{chr(10).join(lines)}
+
+- `data/{{split}}-*.parquet`: one row per pair: image_id, path and sha256 of the source image, its
+  width and height, finding, label, probability, the mask as COCO RLE (`size`, `counts`), area
+  (pixels), box (x, y, width, height), components, threshold, quality and its parts.
+- `masks/{{split}}-*.h5`: the same rows as arrays: 0 background, 1 finding, 255 ignore{maps}
+  (plain gzip).
+- `images.parquet`: all images of the source, and whether they were looked at (`explained`).
+- `chexlocalize/{{split}}.json`: CheXlocalize's form, at the size of the source images: every image
+  with every finding; an empty code means that there is no mask, not that the finding is absent.
+- `coco/{{split}}.json`: COCO's form of the same, images with a mask only.
+- `models/segmenter/`: a network pre-trained on these masks (segmentation-models-pytorch's
+  `{_text(facts.segmenter["architecture"])}`); `models/committee/`: facts of the classifiers.
+- `provenance.json` (with W3C PROV), `croissant.json`, `sanity.json`, `SHA256SUMS`
+  (`sha256sum -c SHA256SUMS`).
+
+Masks lie on a square of {size} pixels, into which the source image was fitted by
+`{facts.config["prepare"]["fit"]}`. There are no pixels of the source in it; join the masks with
+your own copy by `path` or by `sha256`.
+"""
+
+
+def _collection(facts: Facts) -> str:
+    config, options = facts.config, facts.config["release"]
+    steps = ", ".join(next(iter(s)) for s in config["recipes"][options["recipe"]]["binarize"])
+    members = [
+        f"- `{_text(m['architecture'])}`, weights sha256 `{m['sha256'][:16]}…`, macro AUROC "
+        f"{number(m['metrics'].get('macro_auroc'))} on {m['metrics'].get('split', 'no')} images"
+        for m in facts.members.values()
+    ]
+    return f"""## Collection
+
+Images and image-level labels are those of `{_text(config["dataset"])}`; who collected them, from
+whom and with what consent, its own documents say. Nothing was added but what is computed.
+
+## How the masks were made
+
+{chr(10).join(members)}
+
+Their maps were averaged and cut by the recipe `{_text(options["recipe"])}`: {_text(steps)}.
+`quality` (0 to 1) is made of the mask's stability (its IoU with itself when the threshold changes
+by ten percent), the members' agreement, completeness and the committee's probability; it knows
+nothing of the truth. `provenance.json` has the whole configuration.
+"""
+
+
+def _scores(facts: Facts) -> str:
+    scores = headline(facts)
+    found = means(facts, scores)
+    mine = found.pop(facts.config["release"]["recipe"], None)
+    if mine is None:
+        return """## Scores against truth
+
+There is no truth for these images: nobody has measured how far these masks are from what an expert
+would outline. Take them for worse than you hope.
+"""
+    rows = [mine, *of_recipe(facts, scores).to_dicts()]
+    lines = [
+        f"| {_text(row['finding'])} | {row['n']} | "
+        + " | ".join(interval(row, name) for name in ("miou", "dice", "hit_rate"))
+        + " |"
+        for row in rows
+    ]
+    baselines = ", ".join(f"{name} {number(row['miou'])}" for name, row in found.items())
+    recipe = facts.config["release"]["recipe"]
+    positive = means(facts, headline(facts, pairs="positive")).get(recipe)
+    where = (
+        f" Where both have pixels, mean IoU is {interval(positive, 'miou')}." if positive else ""
+    )
+    return f"""## Scores against truth
+
+Of {mine["split"]} images, at the size of the source, with 95 % bootstrap intervals. Every pair
+counts where mask or truth has pixels; missed findings and false alarms count zero.{where}
+
+| finding | pairs | mean IoU | Dice | hit rate |
+|---|---|---|---|---|
+{chr(10).join(lines)}
+
+Mean IoU of trivial masks on the same pairs: {baselines}. Truth: {facts.config["truth"]["kind"]},
+area `{_text(mine["target"])}`. The hit rate is the share of maps whose highest pixel is inside.
+"""
+
+
+def _sanity(facts: Facts) -> str:
+    checks = facts.sanity
+    return f"""## Sanity checks
+
+On {checks["positives"]} pairs with the finding and {checks["negatives"]} without (`sanity.json`):
+
+- Rank correlation (median) of the maps with those of a network with random weights:
+  {number(checks["randomised"])}; with those of another finding of the image:
+  {number(checks["other"])}. A map that ignores the model or the finding has 1.
+- Insertion {number(checks["insertion"])}, deletion {number(checks["deletion"])} (areas under the
+  logit's curve; maps in random order have about the same of both).
+"""
+
+
+def _failures(facts: Facts) -> str:
+    lines = [
+        f"- Asked for the finding where it is absent, the recipe still draws a mask in "
+        f"{_percent(facts.sanity['masked_negatives'])} of the pairs: a mask is no proof that the "
+        "finding is there."
+    ]
+    lowest = ", ".join(f"{_text(row['finding'])} {interval(row, 'miou')}" for row in worst(facts))
+    if lowest:
+        lines.append(f"- Lowest mean IoU by finding: {lowest}.")
+    counts = {name: len(facts.table.filter(finding=name)) for name in facts.findings}
+    few = [f"{_text(name)} ({count})" for name, count in counts.items() if count < 10]
+    if few:
+        lines.append(f"- Fewer than ten masks: {', '.join(few)}.")
+    half = len(facts.table.filter(pl.col("quality") < 0.5)) / len(facts.table)
+    parts = len(facts.table.filter(pl.col("components") > 3)) / len(facts.table)
+    lines.append(
+        f"- {_percent(half)} of the masks have a quality under 0.5; {_percent(parts)} fall into "
+        "more than three parts."
+    )
+    unseen = len(facts.images) - int(facts.images["explained"].sum())
+    if unseen:
+        lines.append(
+            f"- {unseen} of {len(facts.images)} images were not looked at: that they have no mask "
+            "says nothing."
+        )
+    return "## Known failures\n\n" + "\n".join(lines) + "\n"
+
+
+def _uses(facts: Facts) -> str:
+    return """## Uses and misuses
+
+Good for pre-training a segmentation network that is then tuned on true masks, for research on
+explanations, for finding what a classifier leans on. Filter by `quality`, leave out the pixels to
+ignore, keep the splits.
+
+Not for diagnosis or any decision about a patient; not as truth to score another method against;
+not as negatives: a pair without a mask may have the finding. Shortcuts of the classifiers (devices,
+text, position) are in the masks. Do not try to find out who the patients are.
+"""
+
+
+def _licence(facts: Facts) -> str:
+    options = facts.config["release"]
+    key = "".join(c for c in options["name"].lower() if c.isalnum()) or "release"
+    return f"""## Licence
+
+Labels and models: {_text(options["license"])} ({licence_url(options["license"])}). Source images:
+{_text(options["source_license"])}; the masks are derived from them, respect its terms, too. Both
+are in `LICENSE`.
+
+## How to cite
+
+```bibtex
+@misc{{{key},
+  title = {{{_text(options["name"])}, version {options["version"]}}},
+  note = {{Made with dollmaker from image-level labels of {_text(facts.config["dataset"])}}}
+}}
+@article{{chen2024explanations,
+  title = {{Explanations of Classifiers Enhance Medical Image Segmentation
+           via End-to-end Pre-training}},
+  author = {{Chen, Jiamin and Li, Xuhong and Xu, Yanwu and Du, Mengnan and Xiong, Haoyi}},
+  journal = {{arXiv:2401.08469}},
+  year = {{2024}}
+}}
+```
+Cite the source of the images, too. Changes from version to version: `CHANGELOG.md`.
+"""
+
+
+def _splits(facts: Facts) -> list[str]:
+    present = facts.table["split"].unique()
+    return [split for split in SPLITS if split in present]
 
 
 def _median(values: pl.Series) -> str:
-    middle = values.median()
-    return _number(float(middle)) if isinstance(middle, int | float) else "-"
+    middle: Any = values.median()
+    return "-" if middle is None else f"{middle:.3f}"
 
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.0f} %"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def _text(value: str) -> str:
@@ -130,6 +313,4 @@ def _text(value: str) -> str:
 
 
 def _quoted(value: str) -> str:
-    import json
-
     return json.dumps(value, ensure_ascii=False)

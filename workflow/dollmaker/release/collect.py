@@ -1,6 +1,8 @@
-"""Gather the masks of a recipe into one table and one mask file per split."""
+"""Gather the masks of a recipe into tables and mask files, some thousand rows each."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +12,13 @@ import polars as pl
 from scipy import ndimage
 
 from dollmaker import tables
+from dollmaker.errors import ArtifactError
+from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, part_name
 from dollmaker.rle import encode
 from dollmaker.shards import Shard, create_shard
 
-SPLITS = ("train", "valid", "test")
-
-#: Columns of data/{split}.parquet, one row per image-finding pair with a mask.
-SCHEMA: dict[str, Any] = {
-    "image_id": pl.String,
-    "path": pl.String,
-    "sha256": pl.String,
-    "patient_id": pl.String,
-    "split": pl.String,
-    "width": pl.Int64,
-    "height": pl.Int64,
-    "finding": pl.String,
-    "label": pl.Int8,
-    "probability": pl.Float32,
-    "size": pl.List(pl.Int64),
-    "counts": pl.String,
-    "area": pl.Int64,
-    "box": pl.List(pl.Int64),
-    "components": pl.Int64,
-    "threshold": pl.Float32,
-    "quality": pl.Float32,
-    "agreement": pl.Float32,
-    "completeness": pl.Float32,
-}
+#: A shard of masks, and that of the maps they were cut from if these are released, too.
+Source = tuple[Path, Path | None]
 
 _FROM_MASKS = ("label", "probability", "threshold", "quality", "agreement", "completeness")
 _FROM_INDEX = ("path", "sha256", "patient_id", "split", "width", "height")
@@ -45,74 +27,123 @@ _BLOCK = 256
 
 def collect_split(
     index: pl.DataFrame,
-    shards: Sequence[Path],
+    shards: Sequence[Source],
     split: str,
     folder: Path,
     header: dict[str, Any],
-) -> pl.DataFrame:
-    """Write ``data/{split}.parquet`` and ``masks/{split}.h5``, same rows in the same order.
+    rows_per_file: int = ROWS_PER_FILE,
+) -> int:
+    """Write the files of ``data/`` and ``masks/`` of a split, same rows in the same order.
 
-    Pairs that were gated out or whose mask is empty are left out.
+    Pairs that were gated out or whose mask is empty are left out; a split without a mask has no
+    file.
 
     Args:
         index: The index.
-        shards: Mask shards in the order of the index.
+        shards: Shards of masks, in the order of the index.
         split: The split.
-        folder: The release.
+        folder: The folder to write to.
         header: Provenance.
+        rows_per_file: Rows of each file but the last.
 
     Returns:
-        The table.
+        The number of masks.
+
+    Raises:
+        ArtifactError: If masks and maps do not hold the same pairs.
     """
     images = {row["image_id"]: row for row in index.filter(split=split).iter_rows(named=True)}
-    parts = [pl.DataFrame(schema=SCHEMA)]
-    with create_shard(folder / "masks" / f"{split}.h5", "masks", header, gzip=True) as writer:
-        for rows in _blocks(shards, images):
-            part = pl.DataFrame([row for row, _ in rows], schema=SCHEMA, orient="row")
-            writer.append(
-                {
-                    "image_id": part["image_id"].to_numpy().astype(object),
-                    "finding": part["finding"].to_numpy().astype(object),
-                    "quality": part["quality"].to_numpy(),
-                },
-                **({"mask": np.stack([mask for _, mask in rows])} if rows else {}),
-            )
-            parts.append(part)
-    result = pl.concat(parts)
-    tables.write(result, folder / "data" / f"{split}.parquet", header)
-    return result
+    total = sum(len(_chosen(path, images)) for path, _ in shards)
+    count = -(-total // rows_per_file)
+    rows = _rows(shards, images)
+    for number in range(count):
+        parts = []
+        masks = folder / part_name("masks", split, number, count)
+        with create_shard(masks, "masks", header, gzip=True) as writer:
+            for block in _blocks(islice(rows, rows_per_file)):
+                part = pl.DataFrame([row for row, _ in block], schema=SCHEMA, orient="row")
+                writer.append(
+                    {
+                        "image_id": part["image_id"].to_numpy().astype(object),
+                        "finding": part["finding"].to_numpy().astype(object),
+                        "quality": part["quality"].to_numpy(),
+                    },
+                    **{
+                        name: np.stack([arrays[name] for _, arrays in block])
+                        for name in block[0][1]
+                    },
+                )
+                parts.append(part)
+        tables.write(pl.concat(parts), folder / part_name("data", split, number, count), header)
+    return total
 
 
-_Row = tuple[dict[str, Any], npt.NDArray[np.uint8]]
+def list_images(index: pl.DataFrame, shards: Sequence[Source]) -> pl.DataFrame:
+    """Every image of the index, and whether any of its findings was explained at all."""
+    seen: set[str] = set()
+    for path, _ in shards:
+        with Shard(path, "masks") as shard:
+            seen.update(shard.table().get("image_id", ()))
+    explained = pl.Series("explained", [i in seen for i in index["image_id"]], dtype=pl.Boolean)
+    return index.with_columns(explained).select(pl.col(n).cast(t) for n, t in IMAGES.items())
 
 
-def _blocks(shards: Sequence[Path], images: Mapping[str, dict[str, Any]]) -> Iterator[list[_Row]]:
-    """Blocks of one length whatever the shards are, the last one shorter (perhaps empty).
+_Row = tuple[dict[str, Any], dict[str, npt.NDArray[np.uint8]]]
+
+
+def _blocks(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
+    """Blocks of one length whatever the shards are, the last one shorter.
 
     What is written in one piece decides how HDF5 lays out a file: equal blocks, equal bytes.
     """
-    waiting: list[_Row] = []
-    for row in _rows(shards, images):
-        waiting.append(row)
-        if len(waiting) == _BLOCK:
-            yield waiting
-            waiting = []
-    yield waiting
+    while block := list(islice(rows, _BLOCK)):
+        yield block
 
 
-def _rows(shards: Sequence[Path], images: Mapping[str, dict[str, Any]]) -> Iterator[_Row]:
+def _chosen(path: Path, images: Mapping[str, Any]) -> list[int]:
     """Rows of these images with a mask that is kept and not empty."""
-    for path in shards:
-        with Shard(path, "masks") as shard:
+    with Shard(path, "masks") as shard:
+        table = shard.table()
+    pairs = zip(*(table.get(name, ()) for name in ("image_id", "kept", "area")), strict=True)
+    return [
+        i for i, (image, kept, area) in enumerate(pairs) if kept and area > 0 and image in images
+    ]
+
+
+def _rows(shards: Sequence[Source], images: Mapping[str, dict[str, Any]]) -> Iterator[_Row]:
+    for path, maps_path in shards:
+        chosen = _chosen(path, images)
+        with ExitStack() as stack:
+            shard = stack.enter_context(Shard(path, "masks"))
             table = shard.table()
-            for start in range(0, len(shard), _BLOCK):
-                stop = min(start + _BLOCK, len(shard))
-                masks = shard.read("mask", slice(start, stop))
-                for i in range(start, stop):
-                    image = images.get(table["image_id"][i])
-                    if image is not None and table["kept"][i] and table["area"][i] > 0:
-                        mask = masks[i - start]
-                        yield _row(table, i, image, mask), mask
+            maps = None
+            if maps_path is not None:
+                maps = stack.enter_context(Shard(maps_path, "relevance"))
+                _require_same_pairs(shard, table, maps)
+            for start in range(0, len(chosen), _BLOCK):
+                block = chosen[start : start + _BLOCK]
+                arrays = {"mask": shard.read("mask", block)}
+                if maps is not None:
+                    arrays["relevance"] = _to_bytes(maps.read("map", block))
+                for k, i in enumerate(block):
+                    mask = arrays["mask"][k]
+                    row = _row(table, i, images[table["image_id"][i]], mask)
+                    yield row, {name: values[k] for name, values in arrays.items()}
+
+
+def _require_same_pairs(masks: Shard, table: Mapping[str, Any], maps: Shard) -> None:
+    other = maps.table()
+    for key in ("image_id", "finding"):
+        if list(table.get(key, ())) != list(other.get(key, ())):
+            raise ArtifactError(
+                f"{masks.path} and {maps.path} do not hold the same pairs; delete the masks and "
+                "run the workflow again."
+            )
+
+
+def _to_bytes(maps: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Maps with maximum 1 in 255 steps; what speaks against the finding becomes 0."""
+    return np.rint(np.clip(maps.astype(np.float32), 0, 1) * 255).astype(np.uint8)
 
 
 def _row(

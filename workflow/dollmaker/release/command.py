@@ -1,6 +1,7 @@
-"""``dollmaker release``, and what a stranger does with one: verify, stats, show, diff, export."""
+"""Making labels and releases, and what a stranger does: verify, stats, show, diff, export."""
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -11,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("new", type=Path, help="folder of the newer release")
         parser.add_argument("--json", type=Path, help="write the numbers to this file")
         return
-    if name != "release":
+    if name not in ("labels", "release"):
         parser.add_argument("release", type=Path, help="folder of the release")
     if name == "show":
         parser.add_argument("image_id", help="image_id of the release's tables")
@@ -21,22 +22,34 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--images", type=Path, help="root of your copy of the source images")
     if name in ("show", "export"):
         parser.add_argument("--output", type=Path, required=True, help="PNG or folder to write")
-    if name != "release":
-        return
+    if name in ("labels", "release"):
+        _add_stage(parser, name)
+
+
+def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
     parser.add_argument("--index", type=Path, required=True, help="index.parquet")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
-    parser.add_argument(
-        "--masks", type=Path, nargs="+", required=True, help="mask shards, in order"
-    )
+    if name == "labels":
+        parser.add_argument(
+            "--masks", type=Path, nargs="+", required=True, help="mask shards, in order"
+        )
+        parser.add_argument(
+            "--relevance", type=Path, nargs="*", default=[], help="shards of their maps, in order"
+        )
+    else:
+        parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
+        parser.add_argument("--labels", type=Path, required=True, help="folder of the labels")
+        parser.add_argument("--segmenter", type=Path, required=True, help="its folder")
+        parser.add_argument("--scores", type=Path, required=True, help="masks.parquet")
     parser.add_argument("--committee", type=Path, nargs="+", required=True, help="member folders")
     parser.add_argument("--sanity", type=Path, required=True, help="result of dollmaker sanity")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
-    """Build a release, or look into one."""
+    """Build labels or a release, or look into one."""
     {
+        "labels": _labels,
         "release": _build,
         "verify": _verify,
         "stats": _stats,
@@ -46,18 +59,35 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     }[name](arguments)
 
 
+def _labels(arguments: argparse.Namespace) -> None:
+    from dollmaker import config
+    from dollmaker.release.labels import collect_labels
+
+    collect_labels(
+        config.load(arguments.config),
+        arguments.index,
+        arguments.masks,
+        arguments.relevance,
+        arguments.committee,
+        arguments.sanity,
+        arguments.output,
+    )
+
+
 def _build(arguments: argparse.Namespace) -> None:
     from dollmaker import config
     from dollmaker.release.stage import build_release
 
     build_release(
         config.load(arguments.config),
-        arguments.index,
-        arguments.images,
-        arguments.masks,
-        arguments.committee,
-        arguments.sanity,
-        arguments.output,
+        index_file=arguments.index,
+        images_folder=arguments.images,
+        labels=arguments.labels,
+        segmenter=arguments.segmenter,
+        committee=arguments.committee,
+        sanity=arguments.sanity,
+        scores=arguments.scores,
+        output=arguments.output,
     )
 
 
@@ -65,7 +95,7 @@ def _verify(arguments: argparse.Namespace) -> None:
     from dollmaker.errors import ArtifactError
     from dollmaker.release.verify import verify
 
-    faults = verify(arguments.release, arguments.images)
+    faults = verify(arguments.release, arguments.images, os.cpu_count() or 1)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ArtifactError(

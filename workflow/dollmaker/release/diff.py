@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 
 from dollmaker import scores
-from dollmaker.release.read import KEY, read_release, square_mask
+from dollmaker.release.parts import KEY
+from dollmaker.release.read import read_release, square_mask
 
 
 def diff(old_folder: Path, new_folder: Path) -> dict[str, Any]:

@@ -1,19 +1,22 @@
 """A release in the forms that other tools read."""
 
 import json
-import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from PIL import Image
 
-from dollmaker import rle
 from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import atomic_path, inside, write_json
+from dollmaker.files import atomic_path, inside, safe_name, write_json
+from dollmaker.geometry import unfit_mask
 from dollmaker.prepare.images import read_picture
+from dollmaker.release.parts import SPLITS, find_parts
 from dollmaker.release.read import Release, read_release, source_mask
+from dollmaker.shards import ShardSeries
 
 _MAX_PIXELS = 100_000_000
 
@@ -22,10 +25,7 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
     """Write a release in another form, whole or not at all, at the size of the source images.
 
     - ``png``: {split}/{finding}/{image_id}.png, 255 where the finding is;
-    - ``chexlocalize``: {split}.json, ``{image_id: {finding: {size, counts}}}``, every image with
-      every finding;
-    - ``coco``: {split}.json with images, annotations (compressed RLE, box, area, score) and
-      categories;
+    - ``chexlocalize``, ``coco``: {split}.json as in the release;
     - ``yolo``: labels/{split}/{image_id}.txt, a normalised polygon per part of a mask, data.yaml;
     - ``nnunet``: one nnU-Net v2 raw data set per finding: DatasetNNN_Finding with imagesTr,
       labelsTr, imagesTs, labelsTs and dataset.json. Needs the images.
@@ -50,56 +50,23 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
 def _png(release: Release, output: Path, _: Path | None) -> None:
     for facts, rows in release.images():
         for row in rows:
-            path = output / facts["split"] / _name(row["finding"]) / f"{_name(row['image_id'])}.png"
+            path = (
+                output
+                / facts["split"]
+                / safe_name(row["finding"])
+                / f"{safe_name(row['image_id'])}.png"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(source_mask(row, release.fit).astype(np.uint8) * 255).save(path)
 
 
-def _chexlocalize(release: Release, output: Path, _: Path | None) -> None:
-    splits: dict[str, dict[str, Any]] = {}
-    for facts, rows in release.images():
-        masks = {row["finding"]: source_mask(row, release.fit) for row in rows}
-        empty = np.zeros((facts["height"], facts["width"]), bool)
-        splits.setdefault(facts["split"], {})[facts["image_id"]] = {
-            finding: {
-                "size": [facts["height"], facts["width"]],
-                "counts": rle.encode(masks.get(finding, empty)),
-            }
-            for finding in release.findings
-        }
-    for split, entries in splits.items():
-        write_json(output / f"{split}.json", entries)
+def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
+    """What a release has already."""
 
+    def copy(release: Release, output: Path, _: Path | None) -> None:
+        shutil.copytree(release.folder / form, output, dirs_exist_ok=True)
 
-def _coco(release: Release, output: Path, _: Path | None) -> None:
-    categories = [{"id": k, "name": name} for k, name in enumerate(release.findings, start=1)]
-    number = {entry["name"]: entry["id"] for entry in categories}
-    splits: dict[str, dict[str, list[Any]]] = {}
-    for facts, rows in release.images():
-        into = splits.setdefault(facts["split"], {"images": [], "annotations": []})
-        image = len(into["images"]) + 1
-        size = {"width": facts["width"], "height": facts["height"]}
-        into["images"].append({"id": image, "file_name": facts["path"], **size})
-        for row in rows:
-            mask = source_mask(row, release.fit)
-            if not mask.any():
-                continue
-            ys, xs = np.nonzero(mask)
-            box = [xs.min(), ys.min(), xs.max() - xs.min() + 1, ys.max() - ys.min() + 1]
-            into["annotations"].append(
-                {
-                    "id": len(into["annotations"]) + 1,
-                    "image_id": image,
-                    "category_id": number[row["finding"]],
-                    "segmentation": {"size": list(mask.shape), "counts": rle.encode(mask)},
-                    "bbox": [int(side) for side in box],
-                    "area": int(mask.sum()),
-                    "iscrowd": 0,
-                    "score": round(float(row["quality"]), 4),
-                }
-            )
-    for split, entries in splits.items():
-        write_json(output / f"{split}.json", {**entries, "categories": categories})
+    return copy
 
 
 def _yolo(release: Release, output: Path, _: Path | None) -> None:
@@ -117,7 +84,7 @@ def _yolo(release: Release, output: Path, _: Path | None) -> None:
                 points = ((outline[:-1, ::-1] + 0.5) / scale).clip(0, 1)
                 numbers = " ".join(f"{value:.6f}" for value in points.ravel())
                 lines.append(f"{release.findings.index(row['finding'])} {numbers}\n")
-        path = output / "labels" / facts["split"] / f"{_name(facts['image_id'])}.txt"
+        path = output / "labels" / facts["split"] / f"{safe_name(facts['image_id'])}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(lines), encoding="utf-8")
     names = dict(enumerate(release.findings))
@@ -129,68 +96,64 @@ def _yolo(release: Release, output: Path, _: Path | None) -> None:
 def _nnunet(release: Release, output: Path, images: Path | None) -> None:
     if images is None:
         raise ConfigError("nnU-Net's layout holds the images; give --images, their root.")
+    masks = {s: ShardSeries(find_parts(release.folder, "masks", s)) for s in SPLITS}
+    table = release.table.with_columns(pl.int_range(pl.len()).over("split").alias("place"))
     for number, finding in enumerate(release.findings, start=1):
-        rows = release.table.filter(finding=finding).to_dicts()
-        if not rows:
+        rows = table.filter(finding=finding).to_dicts()
+        training = sum(row["split"] != "test" for row in rows)
+        if not training:
             continue
-        folder = output / f"Dataset{900 + number:03d}_{_name(finding)}"
-        channels = 1
+        folder = output / f"Dataset{900 + number:03d}_{safe_name(finding)}"
+        pictures = {row["image_id"]: inside(images, row["path"]) for row in rows}
+        mode = _common_mode(pictures.values())
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
-            case = _name(row["image_id"])
-            path = inside(images, row["path"])
-            picture, _ = read_picture(path, mode=None, max_pixels=_MAX_PIXELS)
+            case = safe_name(row["image_id"])
+            path = pictures[row["image_id"]]
+            picture, _ = read_picture(path, mode=mode, max_pixels=_MAX_PIXELS)
             if picture.size != (row["width"], row["height"]):
                 raise DataError(
                     f"{path} is not of the size the release knows; give the images that it was "
                     "made from."
                 )
-            channels = len(picture.getbands())
+            stored = masks[row["split"]].read("mask", row["place"])
             for name, content in (
                 (f"images{kind}/{case}_0000.png", picture),
-                (f"labels{kind}/{case}.png", _label(row, release)),
+                (f"labels{kind}/{case}.png", _label(stored, row, release)),
             ):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 content.save(folder / name)
-        names = ["x-ray"] if channels == 1 else ["R", "G", "B"]
+        names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
         write_json(
             folder / "dataset.json",
             {
                 "channel_names": {str(k): name for k, name in enumerate(names)},
                 "labels": {"background": 0, finding: 1, "ignore": 2},
-                "numTraining": sum(row["split"] != "test" for row in rows),
+                "numTraining": training,
                 "file_ending": ".png",
             },
         )
 
 
-def _label(row: dict[str, Any], release: Release) -> Image.Image:
-    """0, 1 and 2 for pixels to ignore, from the mask file."""
-    from dollmaker.geometry import unfit_mask
-    from dollmaker.shards import Shard
+def _common_mode(paths: Iterable[Path]) -> Literal["L", "RGB"]:
+    """Grey if all pictures are: nnU-Net wants as many channels in each."""
+    for path in paths:
+        picture, _ = read_picture(path, mode=None, max_pixels=_MAX_PIXELS)
+        if picture.mode != "L":
+            return "RGB"
+    return "L"
 
-    with Shard(release.folder / "masks" / f"{row['split']}.h5", "masks") as shard:
-        table = shard.table()
-        same = (table["image_id"] == row["image_id"]) & (table["finding"] == row["finding"])
-        stored = shard.read("mask", int(np.nonzero(same)[0][0]))
+
+def _label(stored: Any, row: dict[str, Any], release: Release) -> Image.Image:
+    """0, 1 and 2 for pixels to ignore."""
     values = np.where(stored == 255, 2, stored)
     return Image.fromarray(unfit_mask(values, row["width"], row["height"], release.fit))
 
 
-def _name(text: str) -> str:
-    """A file name from data: harmless, and still told apart."""
-    plain = re.sub(r"[^A-Za-z0-9.-]", "-", text).lstrip(".")[:100] or "unnamed"
-    if plain == text:
-        return plain
-    import hashlib
-
-    return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
 FORMS: dict[str, Callable[[Release, Path, Path | None], None]] = {
     "png": _png,
-    "chexlocalize": _chexlocalize,
-    "coco": _coco,
+    "chexlocalize": _copy("chexlocalize"),
+    "coco": _copy("coco"),
     "yolo": _yolo,
     "nnunet": _nnunet,
 }

@@ -1,6 +1,5 @@
 """A release as a torch data set, joined with the user's own copy of the images."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -10,11 +9,10 @@ import polars as pl
 import torch
 from torch.utils.data import Dataset
 
-from dollmaker import tables
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside, read_json
-from dollmaker.release.collect import SPLITS
-from dollmaker.shards import Shard
+from dollmaker.release.parts import SPLITS, find_parts, read_rows
+from dollmaker.shards import ShardSeries
 
 Form = Literal["plain", "torchxrayvision"]
 
@@ -83,10 +81,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         self._max_pixels = int(prepare["max_pixels"])
         self._images = Path(images) if images is not None else None
         self._channels, self._form, self._transform = channels, form, transform
-        parts = [
-            tables.read(self.release / "data" / f"{split}.parquet").with_row_index("row")
-            for split in splits
-        ]
+        parts = [read_rows(self.release, split).with_row_index("row") for split in splits]
         rows = pl.concat(parts).filter(
             pl.col("finding").is_in(self.findings) & (pl.col("quality") >= min_quality)
         )
@@ -96,7 +91,9 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             (key, group.select("finding", "row", "quality").rows(), group.row(0, named=True))
             for (key,), group in rows.group_by(("image_id",), maintain_order=True)
         ]
-        self._open: OrderedDict[str, Shard] = OrderedDict()
+        self._masks = {
+            split: ShardSeries(find_parts(self.release, "masks", split)) for split in splits
+        }
 
     def __len__(self) -> int:
         return len(self._items)
@@ -107,7 +104,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         values = np.zeros((count, size, size), np.uint8)
         quality = np.zeros(count, np.float32)
         labels = np.full(count, np.nan, np.float32)
-        masks = self._shard(facts["split"])
+        masks = self._masks[facts["split"]]
         for finding, row, score in pairs:
             number = self.findings.index(finding)
             values[number] = masks.read("mask", row)
@@ -143,15 +140,6 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             max_pixels=self._max_pixels,
         )
         return decoded.pixels
-
-    def _shard(self, split: str) -> Shard:
-        """The split's masks, opened on first use in each process."""
-        if split not in self._open:
-            self._open[split] = Shard(self.release / "masks" / f"{split}.h5", "masks")
-        return self._open[split]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": OrderedDict()}
 
 
 def _as_torchxrayvision(item: int, found: dict[str, Any]) -> dict[str, Any]:

@@ -8,15 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import tables
 from dollmaker.errors import ArtifactError, DataError
 from dollmaker.files import read_json
 from dollmaker.geometry import Fit, unfit_mask
-from dollmaker.release.collect import SPLITS
+from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.rle import decode
-
-#: What tells one mask from the others.
-KEY = ("split", "image_id", "finding")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +53,7 @@ def read_release(folder: Path) -> Release:
     config = provenance["config"]
     return Release(
         folder=folder,
-        table=pl.concat(tables.read(folder / "data" / f"{split}.parquet") for split in SPLITS),
+        table=pl.concat([read_rows(folder, split) for split in SPLITS]),
         findings=provenance["findings"],
         fit=config["prepare"]["fit"],
         name=config["release"]["name"],

@@ -1,90 +1,135 @@
-"""The stage: build the release folder."""
+"""The stage: build the release folder from what all others made."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dollmaker import findings, provenance
-from dollmaker.errors import DataError
+from dollmaker import provenance, tables
 from dollmaker.files import atomic_path, read_json, sha256_file, write_json, write_text
 from dollmaker.prepare.stage import read_index
+from dollmaker.release import croissant, prov
 from dollmaker.release.card import write_card
-from dollmaker.release.collect import SPLITS, collect_split
+from dollmaker.release.checksums import CHECKSUMS, checksums
+from dollmaker.release.facts import Facts, summary
+from dollmaker.release.formats import write_formats
+from dollmaker.release.labels import labels_header
+from dollmaker.release.licence import write_changes, write_licence
+from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.pictures import contact_sheet
 from dollmaker.shards import ImageShards
-
-CHECKSUMS = "SHA256SUMS"
-
-#: Sections that determine a release; the number of shards or the device do not belong to it.
-_SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "recipes", "release")
 
 
 def build_release(
     config: dict[str, Any],
+    *,
     index_file: Path,
     images_folder: Path,
-    mask_shards: Sequence[Path],
+    labels: Path,
+    segmenter: Path,
     committee: Sequence[Path],
     sanity: Path,
+    scores: Path,
     output: Path,
 ) -> None:
     """Write the release folder, whole or not at all.
 
+    Args:
+        config: The resolved configuration.
+        index_file: The index.
+        images_folder: Folder of the image shards, for the contact sheet.
+        labels: Folder of the labels.
+        segmenter: Folder of the segmenter.
+        committee: Folders of the members that explained.
+        sanity: What the stage sanity says about the recipe.
+        scores: masks.parquet of the evaluation; empty without truth.
+        output: Folder to make.
+
     Raises:
-        DataError: If there is not a single mask to release, or the recipe failed its sanity checks
-            and ``release.allow_failed_sanity`` is off.
+        ArtifactError: If a file of an earlier stage is missing or damaged.
     """
-    checks = read_json(sanity)
-    _require_sanity(checks, config)
-    index, names = read_index(index_file)
-    members = [read_json(folder / "model.json") for folder in committee]
-    settings = {key: config[key] for key in _SECTIONS}
-    settings["prepare"] = {k: v for k, v in config["prepare"].items() if k != "shards"}
-    header = provenance.header(
-        "release",
-        settings,
-        seed=config["seed"],
-        inputs={folder.name: m["sha256"] for folder, m in zip(committee, members, strict=True)},
+    members = {folder.name: read_json(folder / "model.json") for folder in committee}
+    checks = {k: v for k, v in read_json(sanity).items() if k != "header"}
+    findings = read_json(labels / "provenance.json")["findings"]
+    table = pl.concat([read_rows(labels, split) for split in SPLITS])
+    facts = Facts(
+        config=config,
+        findings=findings,
+        table=table,
+        images=tables.read(labels / "images.parquet"),
+        members=members,
+        segmenter=read_json(segmenter / "segmenter.json"),
+        sanity=checks,
+        scores=tables.read(scores),
     )
-    header["findings"] = findings.localized(names, config["attribute"]["findings"])
+    commit = provenance.find_commit()
     with atomic_path(output) as folder:
-        (folder / "data").mkdir(parents=True)
-        table = pl.concat(
-            collect_split(index, mask_shards, split, folder, header) for split in SPLITS
+        folder.mkdir()
+        for name in ("data", "masks"):
+            shutil.copytree(labels / name, folder / name)
+        shutil.copyfile(labels / "images.parquet", folder / "images.parquet")
+        for split in SPLITS:
+            images = facts.images.filter(split=split)
+            if len(images):
+                rows = table.filter(split=split)
+                write_formats(folder, split, rows, images, findings, config["prepare"]["fit"])
+        shutil.copytree(segmenter, folder / "models" / "segmenter")
+        for name, member in members.items():
+            write_json(folder / "models" / "committee" / f"{name}.json", member)
+        write_json(folder / "sanity.json", checks)
+        _contact_sheet(config, table, index_file, images_folder).save(folder / "contact-sheet.png")
+        # Here the gallery is added (dollmaker.gallery): from the labels, before the checksums.
+        write_json(
+            folder / "provenance.json",
+            _provenance(config, committee, findings, commit, labels, facts, folder),
         )
-        if table.is_empty():
-            raise DataError("no mask is left to release; loosen the gates of the released recipe.")
-        places = {row[0]: row[1:] for row in index.select("image_id", "shard", "row").iter_rows()}
-        images = ImageShards(images_folder)
-        show = config["release"]["pictures"]
-        sheet = contact_sheet(table, (lambda i: images.read(*places[i])) if show else None)
-        sheet.save(folder / "contact-sheet.png")
-        write_json(folder / "provenance.json", header)
-        write_json(folder / "sanity.json", {k: v for k, v in checks.items() if k != "header"})
-        write_text(folder / "README.md", write_card(table, config, members, checks))
+        write_text(folder / "README.md", write_card(facts))
+        date = commit.date if commit else None
+        write_json(
+            folder / "croissant.json",
+            croissant.describe(folder, config, findings, summary(facts), date),
+        )
+        write_text(folder / "LICENSE", write_licence(config["release"]))
+        write_text(folder / "CHANGELOG.md", write_changes(config["release"]))
         write_text(folder / CHECKSUMS, checksums(folder))
 
 
-def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
-    reasons = {
-        "ignores_model": "hardly change when the network's weights are random",
-        "ignores_finding": "are the same for every finding of an image",
+def _contact_sheet(
+    config: dict[str, Any], table: pl.DataFrame, index_file: Path, images_folder: Path
+) -> Any:
+    if not config["release"]["pictures"]:
+        return contact_sheet(table, None)
+    index, _ = read_index(index_file)
+    places = {row[0]: row[1:] for row in index.select("image_id", "shard", "row").iter_rows()}
+    images = ImageShards(images_folder)
+    return contact_sheet(table, lambda image_id: images.read(*places[image_id]))
+
+
+def _provenance(
+    config: dict[str, Any],
+    committee: Sequence[Path],
+    findings: list[str],
+    commit: provenance.Commit | None,
+    labels: Path,
+    facts: Facts,
+    folder: Path,
+) -> dict[str, Any]:
+    """The labels' header with all of the section release, and PROV's terms."""
+    of_labels = labels_header(config, committee)
+    sums = {
+        "labels": sha256_file(labels / CHECKSUMS),
+        "segmenter": facts.segmenter["sha256"],
+        "sanity": sha256_file(folder / "sanity.json"),
     }
-    failed = [reason for check, reason in reasons.items() if checks[check]]
-    if failed and not config["release"]["allow_failed_sanity"]:
-        raise DataError(
-            f"the maps of recipe {checks['recipe']!r} {' and '.join(failed)}: they are no evidence "
-            "for a finding; release another recipe, or set release.allow_failed_sanity."
-        )
-
-
-def checksums(folder: Path) -> str:
-    """Lines of SHA256SUMS for every file of a folder but itself, sorted by name."""
-    files = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != CHECKSUMS
+    header = provenance.header(
+        "release",
+        {**of_labels["config"], "release": config["release"]},
+        seed=config["seed"],
+        inputs={**of_labels["inputs"], **{k: sums[k] for k in ("labels", "segmenter")}},
     )
-    return "".join(f"{sha256_file(folder / name)}  {name}\n" for name in files)
+    header["findings"] = findings
+    header["commit"] = commit.name if commit else None
+    header["prov"] = prov.describe(header, of_labels["inputs"], sums, config["dataset"])
+    return header

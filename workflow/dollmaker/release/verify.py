@@ -1,118 +1,264 @@
 """Verify: is a release whole, and do its parts agree?"""
 
+import multiprocessing
+import os
+from collections.abc import Callable, Container, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from dollmaker import tables
-from dollmaker.errors import ArtifactError, DataError, DollmakerError
-from dollmaker.files import inside, sha256_file
+from dollmaker import rle, tables
+from dollmaker.errors import DataError, DollmakerError
+from dollmaker.files import inside, read_json, sha256_file
+from dollmaker.geometry import Fit
 from dollmaker.prepare.splits import assert_disjoint
-from dollmaker.release.collect import SCHEMA, SPLITS
-from dollmaker.release.stage import CHECKSUMS
-from dollmaker.rle import decode
+from dollmaker.release import formats
+from dollmaker.release.checksums import verify_checksums
+from dollmaker.release.parts import IMAGES, SCHEMA, SPLITS, find_parts
+from dollmaker.release.source import SourceMask, to_source
 from dollmaker.shards import Shard
 
 _BLOCK = 512
 
+#: A row of the tables with its mask at the size of the source.
+_Pair = tuple[dict[str, Any], SourceMask]
 
-def verify(folder: Path, images: Path | None = None) -> list[str]:
+
+def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[str]:
     """Everything that is wrong with a release; an empty list if nothing is.
 
     Checked: every file's sha256, files that are missing or not listed, the schema of the tables,
-    size and content of every RLE against the mask files, patients in one split only.
+    every RLE, area and box against the mask files, the JSON files of CheXlocalize and COCO against
+    both, patients in one split only. What a damaged file says is not compared with others.
 
     Args:
         folder: The release.
         images: Root of the user's copy of the source images: every image that the release has a
             mask of must be there, byte for byte.
+        workers: Processes for the masks of a large release. With more than one, a script that
+            calls this needs the usual ``if __name__ == "__main__"``.
 
     Raises:
         ArtifactError: If the folder is no release at all.
     """
-    if not (folder / CHECKSUMS).is_file():
-        raise ArtifactError(f"{folder} holds no {CHECKSUMS}; give the folder of a release.")
-    faults = _verify_checksums(folder)
-    parts = []
-    for split in SPLITS:
+    damaged = verify_checksums(folder)
+    faults = [f"{name}: {fault}" for name, fault in damaged.items()]
+    for check in (_verify_patients, _verify_formats):
         try:
-            parts.append(_verify_split(folder, split, faults))
+            faults += check(folder, damaged, workers)
         except DollmakerError as error:
-            faults.append(str(error))
-    try:
-        rows = pl.concat(part.select("patient_id", "split") for part in parts if len(part))
-        assert_disjoint(rows)
-    except (DataError, ValueError) as error:
-        faults.append(str(error))
+            faults += [str(error)] * (not damaged)
     if images is not None:
-        faults += [fault for part in parts for fault in _verify_images(part, images)]
+        faults += _verify_images(folder, damaged, images)
     return faults
 
 
-def _verify_images(table: pl.DataFrame, root: Path) -> list[str]:
+def compare_masks(folder: Path) -> list[str]:
+    """Where tables and mask files of a folder differ."""
+    faults: list[str] = []
+    for split in SPLITS:
+        list(_compare_split(folder, split, {}, None, faults, 1))
+    return faults
+
+
+def _verify_patients(folder: Path, damaged: Container[str], _: int) -> list[str]:
+    """Images and patients of the tables are those of images.parquet, each in one split."""
+    if "images.parquet" in damaged:
+        return []
+    images = tables.read(folder / "images.parquet")
+    if dict(images.schema) != dict(pl.DataFrame(schema=IMAGES).schema):
+        return ["images.parquet: columns or types are not those of a release"]
     faults = []
-    for name, digest in table.select("path", "sha256").unique(maintain_order=True).iter_rows():
-        try:
-            path = inside(root, name)
-        except DataError as error:
-            faults.append(str(error))
-            continue
-        if not path.is_file():
-            faults.append(f"image {name}: missing under {root}")
-        elif sha256_file(path) != digest:
-            faults.append(f"image {name}: not the file that the masks were made from")
+    try:
+        assert_disjoint(images)
+    except DataError as error:
+        faults.append(f"images.parquet: {error}")
+    facts = [name for name in IMAGES if name != "explained"]
+    known = images.select(facts)
+    for path in _tables(folder, damaged):
+        rows = tables.read(path)
+        if set(facts) <= set(rows.columns) and len(rows.join(known, on=facts, how="anti")):
+            name = path.relative_to(folder)
+            faults.append(f"{name}: an image is not, or not so, in images.parquet")
     return faults
 
 
-def _verify_checksums(folder: Path) -> list[str]:
-    faults, listed = [], set()
-    for line in (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace").splitlines():
-        digest, _, name = line.partition("  ")
-        listed.add(name)
-        try:
-            path = inside(folder, name)
-        except DataError as error:
-            faults.append(f"{CHECKSUMS}: {error}")
+def _tables(folder: Path, damaged: Container[str]) -> list[Path]:
+    paths = [path for split in SPLITS for path in find_parts(folder, "data", split)]
+    return [path for path in paths if path.relative_to(folder).as_posix() not in damaged]
+
+
+def _verify_formats(folder: Path, damaged: Container[str], workers: int) -> list[str]:
+    """Tables, mask files and JSON files hold the same masks."""
+    faults: list[str] = []
+    if "provenance.json" in damaged or "images.parquet" in damaged:
+        return faults
+    provenance = read_json(folder / "provenance.json")
+    findings, fit = provenance["findings"], provenance["config"]["prepare"]["fit"]
+    images = tables.read(folder / "images.parquet")
+    for split in SPLITS:
+        pairs = list(_compare_split(folder, split, damaged, fit, faults, workers))
+        of_split = images.filter(split=split)
+        if of_split.is_empty() or None in pairs:
             continue
-        if not path.is_file():
-            faults.append(f"{name}: missing")
-        elif sha256_file(path) != digest:
-            faults.append(f"{name}: sha256 differs")
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_file() and name != CHECKSUMS and name not in listed:
-            faults.append(f"{name}: not listed in {CHECKSUMS}")
+        rows, masks = [p[0] for p in pairs if p], [p[1] for p in pairs if p]
+        name = f"chexlocalize/{split}.json"
+        if name not in damaged:
+            expected = dict(formats.chexlocalize(of_split, rows, masks, findings))
+            faults += _compare_json(folder, name, expected)
+        name = f"coco/{split}.json"
+        if name not in damaged:
+            faults += _compare_json(folder, name, formats.coco(rows, masks, findings))
     return faults
 
 
-def _verify_split(folder: Path, split: str, faults: list[str]) -> pl.DataFrame:
-    name = f"data/{split}.parquet"
-    table = tables.read(folder / name)
-    if dict(table.schema) != {k: v() if isinstance(v, type) else v for k, v in SCHEMA.items()}:
+def _compare_json(folder: Path, name: str, expected: dict[str, Any]) -> list[str]:
+    found = read_json(folder / name)
+    if found == expected:
+        return []
+    keys = set(expected) | set(found) if isinstance(found, dict) else set()
+    where = [key for key in sorted(keys) if found.get(key) != expected.get(key)][:3]
+    return [f"{name}: differs from tables and mask files at {', '.join(where) or 'its root'}"]
+
+
+def _compare_split(
+    folder: Path,
+    split: str,
+    damaged: Container[str],
+    fit: Fit | None,
+    faults: list[str],
+    workers: int,
+) -> Iterator[_Pair | None]:
+    """Compare tables and mask files of a split; faults are added to the list.
+
+    Yields:
+        Every row with its mask at the size of the source, if ``fit`` is given; ``None`` for what
+        could not be compared.
+    """
+    parts = [find_parts(folder, kind, split) for kind in ("data", "masks")]
+    if len(parts[0]) != len(parts[1]):
+        faults.append(f"masks/: not as many files of {split!r} as in data/")
+        yield None
+        return
+    for paths in zip(*parts, strict=True):
+        name, other = (path.relative_to(folder).as_posix() for path in paths)
+        table = None
+        if name not in damaged and other not in damaged:
+            try:
+                table = _read_part(paths[0], paths[1], name, other, split, faults)
+            except DollmakerError as error:
+                faults.append(str(error))
+        if table is None:
+            yield None
+            continue
+        starts = range(0, len(table), _BLOCK)
+        blocks = [table[start : start + _BLOCK].to_dicts() for start in starts]
+        with ExitStack() as stack:
+            run: Callable[..., Any] = map
+            if workers > 1 and len(blocks) > 2 * workers:
+                spawn = multiprocessing.get_context("spawn")
+                run = stack.enter_context(ProcessPoolExecutor(workers, spawn)).map
+            done = run(_compare_block, repeat(paths[1]), starts, blocks, repeat(fit))
+            for rows, (wrong, masks) in zip(blocks, done, strict=True):
+                faults += [f"{name}: {fault}" for fault in wrong]
+                yield from zip(rows, masks, strict=True) if masks else [None]
+
+
+def _read_part(
+    data: Path, masks: Path, name: str, other: str, split: str, faults: list[str]
+) -> pl.DataFrame | None:
+    table = tables.read(data)
+    if dict(table.schema) != dict(pl.DataFrame(schema=SCHEMA).schema):
         faults.append(f"{name}: columns or types are not those of a release")
-        return pl.DataFrame(schema=SCHEMA)
+        return None
     if table.filter(pl.col("split") != split).height:
         faults.append(f"{name}: holds rows of another split")
-    with Shard(folder / "masks" / f"{split}.h5", "masks") as shard:
+    with Shard(masks, "masks") as shard:
         columns = shard.table()
-        same = all(columns[key].tolist() == table[key].to_list() for key in ("image_id", "finding"))
-        if not same:
-            faults.append(f"masks/{split}.h5: rows differ from {name}")
-            return table
-        for start in range(0, len(table), _BLOCK):
-            part = table[start : start + _BLOCK]
-            masks = shard.read("mask", slice(start, start + len(part)))
-            for row, mask in zip(part.iter_rows(named=True), masks, strict=True):
-                where = f"{name}: {row['image_id']} / {row['finding']}"
-                if row["size"] != list(mask.shape):
-                    faults.append(f"{where}: size differs from the mask file")
-                    continue
-                try:
-                    rle = decode(row["counts"], *row["size"])
-                except DataError as error:
-                    faults.append(f"{where}: {error}")
-                    continue
-                if not np.array_equal(rle, mask == 1) or row["area"] != int(rle.sum()):
-                    faults.append(f"{where}: RLE, area and mask file differ")
+    for key in ("image_id", "finding", "quality"):
+        if columns[key].tolist() != table[key].to_list():
+            faults.append(f"{other}: rows differ from {name}")
+            return None
     return table
+
+
+def _compare_block(
+    path: Path, start: int, rows: list[dict[str, Any]], fit: Fit | None
+) -> tuple[list[str], list[SourceMask]]:
+    """Rows of a table against the arrays from ``start`` on; nothing is decoded, codes are equal."""
+    from pycocotools import mask as coco
+
+    try:
+        with Shard(path, "masks") as shard:
+            masks = shard.read("mask", slice(start, start + len(rows))) == 1
+    except DollmakerError as error:
+        return [str(error)], []
+    if len(masks) != len(rows):
+        return [f"{path.name} has fewer masks than rows"], []
+    columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)
+    codes = coco.encode(columns.transpose(2, 1, 0))
+    faults = []
+    across, down = masks.any(1), masks.any(2)
+    for k, (row, code) in enumerate(zip(rows, codes, strict=True)):
+        where = f"{row['image_id']} / {row['finding']}"
+        if row["size"] != list(masks.shape[1:]):
+            faults.append(f"{where}: size differs from the mask file")
+        elif row["counts"] != code["counts"].decode("ascii"):
+            faults.append(f"{where}: {_judge(row)}")
+        elif [row["area"], row["box"]] != _measure(masks[k], across[k], down[k]):
+            faults.append(f"{where}: area or box is not that of the mask")
+    if fit is None:
+        return faults, []
+    return faults, [
+        to_source(mask, row["width"], row["height"], fit)
+        for mask, row in zip(masks, rows, strict=True)
+    ]
+
+
+def _judge(row: dict[str, Any]) -> str:
+    """What is wrong with counts that are not those of the mask."""
+    try:
+        rle.decode(row["counts"], *row["size"])
+    except DataError as error:
+        return str(error)
+    return "RLE and mask file differ"
+
+
+def _measure(mask: Any, across: Any, down: Any) -> list[Any]:
+    """Area and box of a mask, given which of its columns and rows have a pixel."""
+    columns, rows = np.flatnonzero(across), np.flatnonzero(down)
+    if not len(columns):
+        return [0, [0, 0, 0, 0]]
+    left, top = int(columns[0]), int(rows[0])
+    sides = [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]
+    return [int(np.count_nonzero(mask)), sides]
+
+
+def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[str]:
+    """The user's copies of the images with a mask."""
+    parts = [tables.read(path).select("path", "sha256") for path in _tables(folder, damaged)]
+    if not parts:
+        return []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(
+            lambda row: _verify_image(row[0], row[1], root),
+            pl.concat(parts).unique(maintain_order=True).rows(),
+        )
+        return [fault for fault in found if fault]
+
+
+def _verify_image(name: str, digest: str, root: Path) -> str:
+    try:
+        path = inside(root, name)
+    except DataError as error:
+        return str(error)
+    if not path.is_file():
+        return f"image {name}: missing under {root}"
+    if sha256_file(path) != digest:
+        return f"image {name}: not the file that the masks were made from"
+    return ""

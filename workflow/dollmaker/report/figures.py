@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dollmaker.evaluate.baselines import BASELINES
-from dollmaker.evaluate.masks import MEAN
+from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
 
 #: Colour of each start; told apart by lightness as well (Okabe and Ito 2008).

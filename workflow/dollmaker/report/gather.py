@@ -15,6 +15,7 @@ from dollmaker import tables
 from dollmaker.evaluate.truth import Truth, load_truth
 from dollmaker.files import read_json
 from dollmaker.prepare.stage import read_index
+from dollmaker.release.parts import SPLITS, read_rows
 
 #: Rule name -> stage, for the benchmark files.
 STAGE_OF_RULE = {
@@ -29,7 +30,9 @@ STAGE_OF_RULE = {
     "choose_thresholds": "binarize",
     "make_masks": "binarize",
     "check_recipe": "release",
+    "collect_labels": "release",
     "build_release": "release",
+    "verify_release": "release",
     "pretrain_segmenter": "segment",
     "adapt_segmenter": "adapt",
     "evaluate": "evaluate",
@@ -112,8 +115,9 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         segmenter=read_json(segmenter) if segmenter.exists() else None,
         tasks=_tasks(config, folder / "tasks"),
         release={
-            file.stem: tables.read(file).height
-            for file in sorted((folder / "release" / "data").glob("*.parquet"))
+            split: read_rows(folder / "release", split).height
+            for split in SPLITS
+            if (folder / "release").is_dir()
         },
         seconds=read_seconds(folder / "benchmarks", config["recipes"]),
     )

@@ -11,7 +11,7 @@ import yaml
 from dollmaker import __version__
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
-from dollmaker.evaluate.masks import MEAN
+from dollmaker.evaluate.means import MEAN
 from dollmaker.report import gallery
 from dollmaker.report.audit import audit
 from dollmaker.report.examples import Examples

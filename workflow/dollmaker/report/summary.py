@@ -7,7 +7,7 @@ import polars as pl
 
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
-from dollmaker.evaluate.masks import MEAN
+from dollmaker.evaluate.means import MEAN
 from dollmaker.report.gather import Results, headline_split
 
 #: Slice of the headline.

@@ -1,4 +1,4 @@
-"""Segment: a segmentation network is pre-trained end to end on the release.
+"""Segment: a segmentation network is pre-trained end to end on the released masks.
 
 For its users: :func:`load_adapter` and :func:`export_encoder`, imported when they are asked for.
 """

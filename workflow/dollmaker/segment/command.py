@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
     parser.add_argument("--index", type=Path, required=True, help="index of the images")
     parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")
-    parser.add_argument("--release", type=Path, required=True, help="folder of the release")
+    parser.add_argument("--labels", type=Path, required=True, help="folder of the labels")
     parser.add_argument(
         "--committee", type=Path, nargs="*", default=[], help="folders of the members"
     )
@@ -26,7 +26,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         config.load(arguments.config),
         arguments.index,
         arguments.images,
-        arguments.release,
+        arguments.labels,
         arguments.committee,
         arguments.weights_root,
         arguments.output,

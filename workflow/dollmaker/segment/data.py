@@ -1,4 +1,4 @@
-"""The release as training data: which pixels are a finding, background, or unknown."""
+"""The labels as training data: which pixels are a finding, background, or unknown."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from dollmaker.augment import IGNORE, Kind, augment, make_transform
 from dollmaker.errors import ArtifactError
 from dollmaker.findings import ABSENT, BLANK, PRESENT
-from dollmaker.shards import ImageShards, Shard
+from dollmaker.shards import ImageShards, ShardSeries
 
 Masks = npt.NDArray[np.uint8]
 
@@ -76,7 +76,7 @@ def list_targets(
     """
     for column in ("image_id", "finding", "quality"):
         if column not in masks:
-            raise ArtifactError(f"{source} has no column {column!r}; make the release again.")
+            raise ArtifactError(f"{source} has no column {column!r}; make the labels again.")
     labels = index.select(pl.col(list(findings)).fill_null(BLANK)).to_numpy().astype(np.int8)
     places = {image_id: i for i, image_id in enumerate(index["image_id"])}
     columns = {finding: k for k, finding in enumerate(findings)}
@@ -111,18 +111,24 @@ def list_targets(
     )
 
 
-def read_mask_table(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Table and header of a shard of masks."""
-    with Shard(path, "masks") as shard:
-        return shard.table(), shard.header
-
-
 class ReleasedMasks:
     """The masks of one split, read on demand; opened on first use in each process."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._shard: Shard | None = None
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._series = ShardSeries(paths)
+
+    def table(self) -> dict[str, npt.NDArray[Any]]:
+        """Columns of all rows; of a split without a mask those that are needed, empty."""
+        nothing = np.array([], dtype=object)
+        return self._series.table() or {
+            "image_id": nothing,
+            "finding": nothing,
+            "quality": np.zeros(0, np.float32),
+        }
+
+    def headers(self) -> list[dict[str, Any]]:
+        """Provenance of each file."""
+        return self._series.headers()
 
     def read(self, row: int, size: int) -> Masks:
         """One mask, uint8 (size, size).
@@ -130,18 +136,13 @@ class ReleasedMasks:
         Raises:
             ArtifactError: If it lies on another grid.
         """
-        if self._shard is None:
-            self._shard = Shard(self.path, "masks")
-        mask = self._shard.read("mask", row)
+        mask = self._series.read("mask", row)
         if mask.shape != (size, size):
             raise ArtifactError(
-                f"masks of {self.path} are {mask.shape[-1]} pixels wide, images {size}; make the "
-                "release again."
+                f"masks of {self._series.paths[0].parent} are {mask.shape[-1]} pixels wide, images "
+                f"{size}; make the labels again."
             )
         return mask.astype(np.uint8, copy=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_shard": None}
 
 
 class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):

@@ -1,4 +1,4 @@
-"""The stage: train a segmenter on a release, write it."""
+"""The stage: train a segmenter on the labels, write it."""
 
 import shutil
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ from dollmaker import devices, findings, provenance
 from dollmaker.errors import DataError, ModelError
 from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, write_text
 from dollmaker.inputs import Input
-from dollmaker.prepare.stage import read_index
-from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
+from dollmaker.prepare.stage import digest_index, read_index
+from dollmaker.release.checksums import CHECKSUMS
+from dollmaker.release.parts import find_parts
+from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
 from dollmaker.segment.export import export_encoder
 from dollmaker.segment.models import ARCHITECTURES, create, find_start, narrow
 from dollmaker.segment.structure import Structure, make_structure
@@ -31,24 +33,24 @@ def train_segmenter(
     config: dict[str, Any],
     index_file: Path,
     images_folder: Path,
-    release: Path,
+    labels: Path,
     committee: Sequence[Path],
     weights_root: Path,
     output: Path,
 ) -> None:
-    """Train the configured network on the masks of a release and write its folder.
+    """Train the configured network on the released masks and write its folder.
 
     Args:
         config: The resolved configuration (sections prepare, classify, attribute, segment).
         index_file: The index.
         images_folder: Folder of the image shards.
-        release: Folder of the release.
+        labels: Folder of the labels, or a release.
         committee: Folders of the members, for ``segment.init``.
         weights_root: Folder of local weights files.
         output: Folder to make.
 
     Raises:
-        DataError: If the release has no mask to train on.
+        DataError: If there is no mask to train on.
         ModelError: If network, weights or device are unknown, missing or do not fit.
     """
     options, prepare, seed = config["segment"], config["prepare"], config["seed"]
@@ -73,25 +75,25 @@ def train_segmenter(
     blank = config["classify"]["blank"]
     for split in ("train", "valid"):
         rows = index.filter(pl.col("split") == split)
-        path = release / "masks" / f"{split}.h5"
-        # A data set without validation images may have no file for them in its release.
-        if split == "valid" and rows.is_empty() and not path.exists():
+        if split == "valid" and rows.is_empty():
             continue
-        table, headers[split] = read_mask_table(path)
+        masks = ReleasedMasks(find_parts(labels, "masks", split))
+        headers[split] = masks.headers()
+        source = f"{labels / 'masks'}, split {split}"
         targets = list_targets(
             rows,
             names,
-            table,
+            masks.table(),
             blank=blank,
-            source=str(path),
+            source=source,
             everything=bool(clusters) and split == "train",
         )
         if split == "train" and not (targets.row >= 0).any():
-            raise DataError(f"{path} has no kept mask to train on; loosen the gate of the recipe.")
+            raise DataError(f"{source}, has no mask to train on; loosen the gate of the recipe.")
         data[split] = PseudoLabelled(
             targets,
             images,
-            ReleasedMasks(path),
+            masks,
             kind=options["augment"],
             quality_weight=options["quality_weight"],
             seed=seed,
@@ -102,9 +104,9 @@ def train_segmenter(
             return float("nan")
         return pseudo_miou(current, data["valid"], start.input, device)
 
-    sums = release / "SHA256SUMS"
-    inputs = {"index": sha256_file(index_file)}
-    inputs["release"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
+    sums = labels / CHECKSUMS
+    inputs = {"index": digest_index(index)}
+    inputs["labels"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
     if start.sha256:
         inputs["weights"] = start.sha256
     header = provenance.header("segment", options, seed=seed, inputs=inputs)

@@ -1,0 +1,189 @@
+"""A stranger's truth against a release: all its forms give the same scores."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+from PIL import Image
+
+from dollmaker import rle
+from dollmaker.cli import main
+from dollmaker.files import safe_name
+from dollmaker.release.parts import SPLITS, read_rows
+from dollmaker.release.read import read_release, source_mask
+from release.small_release import FINDINGS, build
+
+Masks = dict[tuple[str, str], npt.NDArray[np.bool_]]
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("scored") / "x")
+
+
+@pytest.fixture(scope="module")
+def truth(release: Path) -> Masks:
+    """Of i0 to i11 and both findings: the upper half of each mask; nothing where there is none."""
+    whole = read_release(release)
+    masks = {(f"i{i}", f): np.zeros((20, 30), bool) for i in range(12) for f in FINDINGS}
+    for row in whole.table.iter_rows(named=True):
+        mask = source_mask(row, whole.fit)
+        rows = np.flatnonzero(mask.any(1))
+        mask = mask.copy()
+        mask[rows[len(rows) // 2] :] = False
+        masks[row["image_id"], row["finding"]] = mask
+    masks["i1", FINDINGS[1]][3:9, 4:8] = True  # the release has no mask there
+    return masks
+
+
+def expected(release: Path, truth: Masks, split: str) -> dict[str, float]:
+    """Mean IoU of each finding over pairs where either has pixels, by numpy alone."""
+    whole = read_release(release)
+    mine = {
+        (r["image_id"], r["finding"]): source_mask(r, whole.fit) for r in whole.table.to_dicts()
+    }
+    images = pl.read_parquet(release / "images.parquet").filter(split=split)["image_id"]
+    means = {}
+    for finding in FINDINGS:
+        values = []
+        for image in images:
+            true = truth[image, finding]
+            mask = mine.get((image, finding), np.zeros_like(true))
+            if (true | mask).any():
+                values.append((true & mask).sum() / (true | mask).sum())
+        means[finding] = float(np.mean(values))
+    return means
+
+
+def scores(tmp_path: Path, release: Path, path: Path, *words: str) -> dict[str, dict[str, float]]:
+    """Split -> finding -> mean IoU, from the command."""
+    output = tmp_path / "out.json"
+    command = ["evaluate", str(release), "--truth", str(path), "--json", str(output)]
+    assert main([*command, "--bootstrap", "20", *words]) == 0
+    found: dict[str, dict[str, float]] = {split: {} for split in SPLITS}
+    for row in json.loads(output.read_text())["scores"]:
+        if row["slice"] == "full":
+            assert row["miou_low"] <= row["miou"] <= row["miou_high"] or row["n"] < 3
+            found[row["split"]][row["finding"]] = row["miou"]
+    return found
+
+
+def check(release: Path, truth: Masks, found: dict[str, dict[str, float]]) -> None:
+    for split in SPLITS:
+        wanted = expected(release, truth, split)
+        assert found[split].pop("mean") == pytest.approx(np.mean(list(wanted.values())))
+        assert found[split] == pytest.approx(wanted)
+
+
+def write_chexlocalize(path: Path, truth: Masks) -> Path:
+    content: dict[str, dict[str, object]] = {}
+    for (image, finding), mask in truth.items():
+        entry = {"size": list(mask.shape), "counts": rle.encode(mask)}
+        content.setdefault(image, {})[finding] = entry
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_chexlocalizes_file(
+    tmp_path: Path, release: Path, truth: Masks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_chexlocalize(tmp_path / "truth.json", truth)
+    check(release, truth, scores(tmp_path, release, path))
+    out = capsys.readouterr().out
+    assert "12 images with truth" in out and "share of a mask in the truth" in out
+    assert all(f"\n{split}" in out for split in SPLITS) and "Edema" in out
+
+
+def test_a_folder_for_each_finding(tmp_path: Path, release: Path, truth: Masks) -> None:
+    for (image, finding), mask in truth.items():
+        path = tmp_path / safe_name(finding) / f"{image}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    check(release, truth, scores(tmp_path, release, tmp_path))
+
+
+def test_one_file_an_image_with_classes(
+    tmp_path: Path, release: Path, truth: Masks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    for number in range(12):
+        values = np.zeros((20, 30), np.uint8)
+        values[truth[f"i{number}", "Edema"]] = 3
+        Image.fromarray(values).save(folder / f"{number}.png")  # as the source's files are named
+    found = scores(tmp_path, release, folder, "--classes", "Edema=3,4")
+    for split in SPLITS:
+        assert set(found[split]) == {"mean", "Edema"}
+        assert found[split]["Edema"] == pytest.approx(expected(release, truth, split)["Edema"])
+    command = ["evaluate", str(release), "--truth", str(folder)]
+    assert main(command) == 1
+    assert "--classes Edema=1" in capsys.readouterr().err
+    assert main([*command, "--classes", "Edema=x"]) == 1
+    assert "is not FINDING=VALUES" in capsys.readouterr().err
+    assert main([*command, "--classes", "Oedema=1"]) == 1
+    assert "unknown finding 'Oedema'" in capsys.readouterr().err
+
+
+def test_boxes(tmp_path: Path, release: Path, truth: Masks) -> None:
+    lines = ["Image Index,Finding Label,Bbox [x,y,w,h],,,"]
+    boxes: Masks = {key: np.zeros((20, 30), bool) for key in truth}
+    for (image, finding), mask in truth.items():
+        if finding != "Edema" or not mask.any():
+            continue
+        ys, xs = np.nonzero(mask)
+        left, top, right, bottom = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+        boxes[image, finding][top:bottom, left:right] = True
+        place = (left * 60 / 30, top * 60 / 20, (right - left) * 2, (bottom - top) * 3)
+        lines.append(f"{image[1:]}.png,{finding},{','.join(map(str, place))}")
+    path = tmp_path / "boxes.csv"
+    path.write_text("\n".join(lines) + "\n")
+    found = scores(tmp_path, release, path, "--space", "60")
+    with_box = {image for (image, finding), box in boxes.items() if box.any()}
+    assert len(with_box) == 12
+    for split in SPLITS:
+        assert found[split]["Edema"] == pytest.approx(expected(release, boxes, split)["Edema"])
+
+
+def test_its_own_masks_are_perfect_and_maps_are_asked_where_they_are(tmp_path: Path) -> None:
+    release = build(tmp_path / "x", relevance=True)
+    output = tmp_path / "out.json"
+    words = ["evaluate", str(release), "--truth", str(release / "chexlocalize/train.json")]
+    assert main([*words, "--json", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert result["maps"] and result["images"] == 8 and result["left_out"] == 0
+    assert all(row["miou"] == 1 for row in result["scores"])
+    # The maps are the same everywhere: any pixel is the highest.
+    codes = json.loads((release / "chexlocalize/train.json").read_text())
+    images = read_rows(release, "train").filter(finding="Edema")["image_id"]
+    share = np.mean([rle.decode(codes[i]["Edema"]["counts"], 20, 30).mean() for i in images])
+    (edema,) = (r for r in result["scores"] if (r["slice"], r["finding"]) == ("full", "Edema"))
+    assert edema["hit_rate"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["RELEASE"], "give --truth"),
+        (["RELEASE", "--truth", "x.json", "--index", "i"], "leave out --index"),
+        (["--index", "i"], "give a RELEASE and --truth, or --config"),
+    ],
+)
+def test_half_a_command_is_refused(
+    words: list[str], message: str, release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", *(str(release) if w == "RELEASE" else w for w in words)])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_truth_of_other_images_is_refused(
+    tmp_path: Path, release: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "truth.json").write_text('{"other": {"Edema": {"size": [1, 1], "counts": "01"}}}')
+    assert main(["evaluate", str(release), "--truth", str(tmp_path / "truth.json")]) == 1
+    assert "of no image that" in capsys.readouterr().err
+    assert main(["evaluate", str(release), "--truth", str(tmp_path / "none.txt")]) == 1
+    assert "is no truth" in capsys.readouterr().err

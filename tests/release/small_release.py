@@ -1,0 +1,165 @@
+"""A small release with known masks, made by the stages themselves."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dollmaker import config as configuration
+from dollmaker import provenance, tables
+from dollmaker.evaluate.means import MASKS
+from dollmaker.files import write_json, write_text
+from dollmaker.release.labels import collect_labels
+from dollmaker.release.stage import build_release
+from dollmaker.shards import create_shard
+
+FINDINGS = ["Edema", "<b>Odd|name</b>"]
+
+
+def make_results(folder: Path, shards: int) -> dict[str, Any]:
+    """12 images, two findings each, in so many shards."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (12, 1, 24, 24), dtype=np.uint8)
+    masks = np.zeros((24, 24, 24), np.uint8)
+    for i in range(24):
+        y, x = rng.integers(0, 12, 2)
+        masks[i, y : y + 8, x : x + 6] = 1
+    masks[3] = 0  # an empty mask
+    masks[5, :3] = 255
+    maps = np.linspace(-1, 1, 24, dtype=np.float16)[:, None, None] * np.ones((24, 24), np.float16)
+    header = provenance.header("binarize", {})
+    per = 12 // shards
+    for number in range(shards):
+        part = range(number * per, (number + 1) * per)
+        with create_shard(folder / f"images/{number:04d}.h5", "images", header) as writer:
+            writer.append(
+                {"image_id": [f"i{i}" for i in part]}, image=images[part.start : part.stop]
+            )
+        rows = range(2 * part.start, 2 * part.stop)
+        with create_shard(folder / f"masks/{number:04d}.h5", "masks", header) as writer:
+            writer.append(
+                {
+                    "image_id": [f"i{r // 2}" for r in rows],
+                    "finding": [FINDINGS[r % 2] for r in rows],
+                    "label": np.ones(len(rows), np.int8),
+                    "probability": np.full(len(rows), 0.7, np.float32),
+                    "threshold": np.full(len(rows), 0.3, np.float32),
+                    "area": np.array([(masks[r] == 1).mean() for r in rows], np.float32),
+                    "quality": np.array([r / 24 for r in rows], np.float32),
+                    "agreement": np.ones(len(rows), np.float32),
+                    "completeness": np.zeros(len(rows), np.float32),
+                    "kept": np.array([r != 7 for r in rows]),
+                },
+                mask=masks[rows.start : rows.stop],
+            )
+        with create_shard(folder / f"relevance/{number:04d}.h5", "relevance", header) as writer:
+            writer.append(
+                {
+                    "image_id": [f"i{r // 2}" for r in rows],
+                    "finding": [FINDINGS[r % 2] for r in rows],
+                },
+                map=maps[rows.start : rows.stop],
+            )
+    index = pl.DataFrame(
+        {
+            "image_id": [f"i{i}" for i in range(12)],
+            "path": [f"a/{i}.png" for i in range(12)],
+            "patient_id": [f"p{i // 2}" for i in range(12)],
+            "split": ["train"] * 8 + ["valid"] * 2 + ["test"] * 2,
+            "width": [30] * 12,
+            "height": [20] * 12,
+            "sha256": ["0" * 64] * 12,
+            "shard": [f"{i // per:04d}" for i in range(12)],
+            "row": [i % per for i in range(12)],
+            **{f: pl.Series([1] * 12, dtype=pl.Int8) for f in FINDINGS},
+        }
+    )
+    tables.write(index, folder / "index.parquet", {**header, "findings": FINDINGS})
+    metrics = {"macro_auroc": 0.8, "split": "test"}
+    member = {"architecture": "timm:x", "sha256": "f" * 64, "metrics": metrics}
+    (folder / "a").mkdir()
+    write_json(folder / "a/model.json", member)
+    return configuration.resolve(
+        {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "prepare": {"size": 24, "shards": shards},
+            "release": {"name": "A <script>alert(1)</script> set"},
+        }
+    )
+
+
+SANITY = {
+    "recipe": "doll",
+    **dict.fromkeys(("positives", "negatives"), 8),
+    **dict.fromkeys(("randomised", "other", "insertion", "deletion", "masked_negatives"), 0.5),
+    **dict.fromkeys(("ignores_model", "ignores_finding"), False),
+}
+
+
+def sane(folder: Path, **changes: bool) -> Path:
+    write_json(folder / "sanity.json", {**SANITY, **changes, "header": {}})
+    return folder / "sanity.json"
+
+
+def make_labels(folder: Path, config: dict[str, Any], **checks: bool) -> Path:
+    """The stage labels."""
+    masks = sorted((folder / "masks").glob("*.h5"))
+    maps = sorted((folder / "relevance").glob("*.h5"))
+    collect_labels(
+        config, folder / "index.parquet", masks, maps, [folder / "a"],
+        sane(folder, **checks), folder / "labels",
+    )  # fmt: skip
+    return folder / "labels"
+
+
+def make_segmenter(folder: Path) -> Path:
+    """What looks like a segmenter, for those who only copy it."""
+    folder.mkdir()
+    facts = {"architecture": "Unet", "findings": FINDINGS, "sha256": "e" * 64}
+    write_json(folder / "segmenter.json", facts)
+    (folder / "model.safetensors").write_bytes(bytes(range(256)))
+    write_text(folder / "README.md", "# A segmenter\n")
+    return folder
+
+
+def score_rows(recipe: str, level: float) -> list[dict[str, Any]]:
+    """Rows of masks.parquet: the same score everywhere."""
+    names = ("miou", "dice", "hit_rate", "auprc")
+    values = {f"{name}{end}": level for name in names for end in ("", "_low", "_high")}
+    keys = {"recipe": recipe, "target": "finding", "split": "test", "n": 2}
+    slices = ("full", "positive")
+    return [
+        {**keys, "slice": s, "finding": f, **values} for s in slices for f in ("mean", *FINDINGS)
+    ]
+
+
+def build(folder: Path, shards: int = 1, *, truth: bool = False, **options: Any) -> Path:
+    """All stages from the masks on.
+
+    Args:
+        folder: Folder to make.
+        shards: Number of shards.
+        truth: With scores.
+        options: More of the section release.
+    """
+    folder.mkdir()
+    config = make_results(folder, shards)
+    config["release"] |= options
+    if truth:
+        config["truth"] = {"kind": "chexlocalize", "files": []}
+    rows = [*score_rows("doll", 0.25), *score_rows("centre", 0.125)] if truth else []
+    tables.write(pl.DataFrame(rows, schema=MASKS, orient="row"), folder / "scores.parquet", {})
+    build_release(
+        config,
+        index_file=folder / "index.parquet",
+        images_folder=folder / "images",
+        labels=make_labels(folder, config),
+        segmenter=make_segmenter(folder / "segmenter"),
+        committee=[folder / "a"],
+        sanity=folder / "sanity.json",
+        scores=folder / "scores.parquet",
+        output=folder / "release",
+    )
+    return folder / "release"

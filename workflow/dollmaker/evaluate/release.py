@@ -1,0 +1,147 @@
+"""A release against the truth of its user."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dollmaker import scores, tables
+from dollmaker.errors import DataError
+from dollmaker.evaluate.means import MEAN, PAIRS, summarize
+from dollmaker.evaluate.truth import Truth
+from dollmaker.files import read_json
+from dollmaker.geometry import Fit, unfit_map
+from dollmaker.release.parts import SPLITS, find_parts
+from dollmaker.release.read import Release, read_release, source_mask
+from dollmaker.shards import ShardSeries
+
+_METRICS = {"miou": "mean IoU", "dice": "Dice", "hit_rate": "hit rate"}
+
+
+def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> dict[str, Any]:
+    """Score every pair with truth; a pair without a mask counts as an empty one.
+
+    Where not all images were looked at, the others are left out. The hit rate asks whether the
+    highest pixel of the relevance map is inside the truth; of a release without maps, which share
+    of the mask is.
+
+    Args:
+        folder: The release.
+        truth: The truth.
+        replicates: Bootstrap replicates over patients.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        ``name``, ``version``, ``maps`` (whether the release has them), ``images`` (with truth),
+        ``left_out`` (images with truth that were not looked at), ``scores``: rows as in
+        scores/masks.parquet.
+
+    Raises:
+        ArtifactError: If the folder is no release.
+        DataError: If the truth is damaged, or is of no image of the release.
+    """
+    release = read_release(folder)
+    images = tables.read(folder / "images.parquet")
+    config = read_json(folder / "provenance.json")["config"]
+    if config["attribute"]["max_images"] is not None:
+        asked, others = images.filter("explained"), images.filter(~pl.col("explained"))
+    else:
+        asked, others = images, images.clear()
+    maps = {s: ShardSeries(find_parts(folder, "masks", s)) for s in SPLITS}
+    placed = release.table.with_columns(pl.int_range(pl.len()).over("split").alias("place"))
+    rows = {(row["image_id"], row["finding"]): row for row in placed.iter_rows(named=True)}
+    pairs = [
+        pair
+        for image in asked.iter_rows(named=True)
+        for pair in _score_image(image, release, rows, maps, truth)
+    ]
+    if not pairs:
+        raise DataError(f"the truth is of no image that {folder} has; compare the names of images.")
+    table = pl.DataFrame(pairs, schema=PAIRS, orient="row")
+    summary = summarize(table, release.findings, replicates, seed, by_patient=True)
+    return {
+        "name": release.name,
+        "version": release.version,
+        "maps": _has_maps(maps),
+        "images": table["image_id"].n_unique(),
+        "left_out": sum(_known(image, release, truth) for image in others.iter_rows(named=True)),
+        "scores": [_finite(row) for row in summary.drop("^auprc.*$").to_dicts()],
+    }
+
+
+def _has_maps(series: dict[str, ShardSeries]) -> bool:
+    return any(len(s.read("relevance", 0)) for s in series.values() if s.paths)
+
+
+def _known(image: dict[str, Any], release: Release, truth: Truth) -> bool:
+    return any(truth.mask(image, f, truth.targets[0]) is not None for f in release.findings)
+
+
+def _score_image(
+    image: dict[str, Any],
+    release: Release,
+    rows: dict[tuple[str, str], dict[str, Any]],
+    maps: dict[str, ShardSeries],
+    truth: Truth,
+) -> Iterator[dict[str, Any]]:
+    for finding in release.findings:
+        area = truth.mask(image, finding, truth.targets[0])
+        if area is None:
+            continue
+        row = rows.get((image["image_id"], finding))
+        mask = np.zeros_like(area) if row is None else source_mask(row, release.fit)
+        if not mask.any() and not area.any():
+            continue
+        values = mask if row is None else _map(row, mask, maps[image["split"]], release.fit)
+        yield {
+            "recipe": "release",
+            "target": truth.targets[0],
+            **{key: image[key] for key in ("split", "image_id", "patient_id")},
+            "finding": finding,
+            "label": None if row is None else row["label"],
+            "probability": None if row is None else row["probability"],
+            "explained": image["explained"],
+            "truth_area": float(area.mean()),
+            "mask_area": float(mask.mean()),
+            "iou": float(scores.iou(mask, area)),
+            "dice": float(scores.dice(mask, area)),
+            "hit": scores.hit(values, area),
+            "auprc": None,
+            "quality": None if row is None else row["quality"],
+        }
+
+
+def _map(row: dict[str, Any], mask: Any, maps: ShardSeries, fit: Fit) -> Any:
+    stored = maps.read("relevance", row["place"])
+    return unfit_map(stored, row["width"], row["height"], fit) if len(stored) else mask
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in row.items()}
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The scores as text: pairs where mask or truth has pixels, by split and finding."""
+    lines = [f"{result['name']} {result['version']}, {result['images']} images with truth"]
+    if result["left_out"]:
+        lines.append(f"{result['left_out']} more with truth were not looked at and are left out")
+    rows = [row for row in result["scores"] if row["slice"] == "full"]
+    width = max(len(row["finding"]) for row in rows)
+    for row in rows:
+        if row["finding"] == MEAN:
+            title = "".join(f"  {text:<19}" for text in _METRICS.values())
+            lines += ["", f"{row['split']:<{width}}  pairs{title}".rstrip()]
+        cells = "".join(f"  {_cell(row, name):<19}" for name in _METRICS)
+        lines.append(f"{row['finding']:<{width}}  {row['n']:>5}{cells}".rstrip())
+    lines += ["", "Means over pairs where mask or truth has pixels; 95 % intervals over patients."]
+    if not result["maps"]:
+        lines.append("The release has no maps: the hit rate is the share of a mask in the truth.")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    values = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
+    point, low, high = ("-" if v is None else f"{v:.3f}" for v in values)
+    return f"{point} [{low}, {high}]"

@@ -1,0 +1,119 @@
+"""The masks of a release in the forms of CheXlocalize and COCO, at the size of the source."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from dollmaker import rle
+from dollmaker.files import atomic_path
+from dollmaker.geometry import Fit
+from dollmaker.release.source import SourceMask, to_source
+
+
+def source_mask_of(row: dict[str, Any], fit: Fit) -> SourceMask:
+    """The mask of a row of the tables at the size of its source image."""
+    mask = rle.decode(row["counts"], *row["size"])
+    return to_source(mask, row["width"], row["height"], fit)
+
+
+def write_formats(
+    folder: Path,
+    split: str,
+    table: pl.DataFrame,
+    images: pl.DataFrame,
+    findings: Sequence[str],
+    fit: Fit,
+) -> None:
+    """Write ``chexlocalize/{split}.json`` and ``coco/{split}.json``.
+
+    Args:
+        folder: The release.
+        split: The split.
+        table: Its rows.
+        images: Its images, with or without a mask.
+        findings: Names, in order.
+        fit: How source images lie in the square.
+    """
+    rows = table.to_dicts()
+    masks = [source_mask_of(row, fit) for row in rows]
+    entries = chexlocalize(images, rows, masks, findings)
+    _write_lines(
+        folder / "chexlocalize" / f"{split}.json",
+        (f"{_dump(image)}: {_dump(entry)}" for image, entry in entries),
+    )
+    content = coco(rows, masks, findings)
+    lists = (
+        f"{_dump(key)}: [\n" + ",\n".join(map(_dump, values)) + "\n]"
+        for key, values in content.items()
+    )
+    _write_lines(folder / "coco" / f"{split}.json", lists)
+
+
+def chexlocalize(
+    images: pl.DataFrame,
+    rows: Sequence[dict[str, Any]],
+    masks: Sequence[SourceMask],
+    findings: Sequence[str],
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Image and ``{finding: {size, counts}}`` for every image and every finding.
+
+    A finding without a mask has an empty one.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for row, mask in zip(rows, masks, strict=True):
+        found.setdefault(row["image_id"], {})[row["finding"]] = mask.counts
+    for image, height, width in images.select("image_id", "height", "width").iter_rows():
+        counts = dict.fromkeys(findings, rle.write_runs(np.array([height * width])))
+        counts |= found.get(image, {})
+        yield image, {name: {"size": [height, width], "counts": c} for name, c in counts.items()}
+
+
+def coco(
+    rows: Sequence[dict[str, Any]], masks: Sequence[SourceMask], findings: Sequence[str]
+) -> dict[str, list[Any]]:
+    """COCO's images (those with a row), annotations (``score`` is the quality) and categories.
+
+    A mask so thin that no pixel of a smaller source image is left of it is no annotation.
+    """
+    number = {name: k for k, name in enumerate(findings, start=1)}
+    images: dict[str, dict[str, Any]] = {}
+    annotations: list[dict[str, Any]] = []
+    for row, mask in zip(rows, masks, strict=True):
+        facts = {"file_name": row["path"], "width": row["width"], "height": row["height"]}
+        image = images.setdefault(row["image_id"], {"id": len(images) + 1, **facts})
+        if mask.area:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": number[row["finding"]],
+                    "segmentation": {
+                        "size": [row["height"], row["width"]],
+                        "counts": mask.counts,
+                    },
+                    "bbox": mask.box,
+                    "area": mask.area,
+                    "iscrowd": 0,
+                    "score": round(float(row["quality"]), 4),
+                }
+            )
+    categories = [{"id": k, "name": name} for name, k in number.items()]
+    return {"images": list(images.values()), "annotations": annotations, "categories": categories}
+
+
+def _write_lines(path: Path, lines: Iterator[str]) -> None:
+    """A JSON object with so many lines: small, and a text tool can still look into it."""
+    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+        separator = "{\n"
+        for line in lines:
+            file.write(separator + line)
+            separator = ",\n"
+        file.write("\n}\n")
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

@@ -1,0 +1,91 @@
+"""The stage: the masks of the released recipe as a folder that networks learn from.
+
+``labels/`` is the part of a release that does not need the segmenter, which learns from it.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dollmaker import findings, provenance, tables
+from dollmaker.errors import ArtifactError, DataError
+from dollmaker.files import atomic_path, read_json, write_json, write_text
+from dollmaker.prepare.stage import read_index
+from dollmaker.release.checksums import CHECKSUMS, checksums
+from dollmaker.release.collect import collect_split, list_images
+from dollmaker.release.parts import SPLITS
+from dollmaker.release.verify import compare_masks
+
+#: Sections that determine the masks; the number of shards or the device do not belong to them.
+SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sample", "recipes")
+
+
+def collect_labels(
+    config: dict[str, Any],
+    index_file: Path,
+    mask_shards: Sequence[Path],
+    relevance_shards: Sequence[Path],
+    committee: Sequence[Path],
+    sanity: Path,
+    output: Path,
+) -> None:
+    """Write ``labels/``, whole or not at all, and read it again before it gets its name.
+
+    Args:
+        config: The resolved configuration.
+        index_file: The index.
+        mask_shards: Shards of masks, in the order of the index.
+        relevance_shards: Shards of the maps they were cut from, for ``release.relevance``.
+        committee: Folders of the members that explained.
+        sanity: What the stage sanity says about the recipe.
+        output: Folder to make.
+
+    Raises:
+        DataError: If there is not a single mask to release, or the recipe failed its sanity checks
+            and ``release.allow_failed_sanity`` is off.
+        ArtifactError: If shards do not fit each other.
+    """
+    _require_sanity(read_json(sanity), config)
+    index, names = read_index(index_file)
+    header = labels_header(config, committee)
+    header["findings"] = findings.localized(names, config["attribute"]["findings"])
+    maps = relevance_shards if config["release"]["relevance"] else [None] * len(mask_shards)
+    if len(maps) != len(mask_shards):
+        raise ArtifactError(
+            f"{len(mask_shards)} shards of masks but {len(maps)} of maps; give those of one recipe."
+        )
+    shards = list(zip(mask_shards, maps, strict=True))
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        counts = [collect_split(index, shards, split, folder, header) for split in SPLITS]
+        if not any(counts):
+            raise DataError("no mask is left to release; loosen the gates of the released recipe.")
+        tables.write(list_images(index, shards), folder / "images.parquet", header)
+        write_json(folder / "provenance.json", header)
+        faults = compare_masks(folder)
+        if faults:
+            raise ArtifactError(f"{faults[0]}; the disk is not to be trusted, try another one.")
+        write_text(folder / CHECKSUMS, checksums(folder))
+
+
+def labels_header(config: dict[str, Any], committee: Sequence[Path]) -> dict[str, Any]:
+    """Provenance of the masks."""
+    settings = {key: config[key] for key in SECTIONS}
+    settings["prepare"] = {k: v for k, v in config["prepare"].items() if k != "shards"}
+    settings["release"] = {key: config["release"][key] for key in ("recipe", "relevance")}
+    members = {folder.name: read_json(folder / "model.json") for folder in committee}
+    inputs = {name: member["sha256"] for name, member in members.items()}
+    return provenance.header("labels", settings, seed=config["seed"], inputs=inputs)
+
+
+def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
+    reasons = {
+        "ignores_model": "hardly change when the network's weights are random",
+        "ignores_finding": "are the same for every finding of an image",
+    }
+    failed = [reason for check, reason in reasons.items() if checks[check]]
+    if failed and not config["release"]["allow_failed_sanity"]:
+        raise DataError(
+            f"the maps of recipe {checks['recipe']!r} {' and '.join(failed)}: they are no evidence "
+            "for a finding; release another recipe, or set release.allow_failed_sanity."
+        )

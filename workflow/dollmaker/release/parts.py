@@ -1,0 +1,94 @@
+"""The files of a release: their names, their columns, and how many rows one holds."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from dollmaker import tables
+from dollmaker.errors import ArtifactError
+
+SPLITS = ("train", "valid", "test")
+
+#: Rows of one file of a split; the workflow's shards have nothing to do with it.
+ROWS_PER_FILE = 50_000
+
+#: What tells one mask from the others.
+KEY = ("split", "image_id", "finding")
+
+#: Columns of data/{split}-*.parquet, one row per image-finding pair with a mask.
+SCHEMA: dict[str, Any] = {
+    "image_id": pl.String,
+    "path": pl.String,
+    "sha256": pl.String,
+    "patient_id": pl.String,
+    "split": pl.String,
+    "width": pl.Int64,
+    "height": pl.Int64,
+    "finding": pl.String,
+    "label": pl.Int8,
+    "probability": pl.Float32,
+    "size": pl.List(pl.Int64),
+    "counts": pl.String,
+    "area": pl.Int64,
+    "box": pl.List(pl.Int64),
+    "components": pl.Int64,
+    "threshold": pl.Float32,
+    "quality": pl.Float32,
+    "agreement": pl.Float32,
+    "completeness": pl.Float32,
+}
+
+#: Columns of images.parquet, one row per image, with or without a mask.
+IMAGES: dict[str, Any] = {
+    "image_id": pl.String,
+    "path": pl.String,
+    "sha256": pl.String,
+    "patient_id": pl.String,
+    "split": pl.String,
+    "width": pl.Int64,
+    "height": pl.Int64,
+    "explained": pl.Boolean,
+}
+
+Kind = Literal["data", "masks"]
+_ENDINGS = {"data": "parquet", "masks": "h5"}
+
+
+def part_name(kind: Kind, split: str, number: int, count: int) -> str:
+    """Path of a file inside the release, e.g. ``data/train-00000-of-00002.parquet``."""
+    return f"{kind}/{split}-{number:05d}-of-{count:05d}.{_ENDINGS[kind]}"
+
+
+def find_parts(folder: Path, kind: Kind, split: str) -> list[Path]:
+    """The files of a split in order; none where the split has no mask.
+
+    Raises:
+        ArtifactError: If one of them is missing.
+    """
+    names = re.compile(rf"{split}-(\d{{5}})-of-(\d{{5}})\.{_ENDINGS[kind]}")
+    found = [names.fullmatch(path.name) for path in sorted((folder / kind).glob(f"{split}-*"))]
+    numbers = [tuple(map(int, match.groups())) for match in found if match]
+    count = numbers[0][1] if numbers else 0
+    if numbers != [(number, count) for number in range(count)]:
+        raise ArtifactError(
+            f"{folder / kind} does not hold the {count} files of {split!r}, each once; get the "
+            "folder again."
+        )
+    return [folder / part_name(kind, split, number, count) for number in range(count)]
+
+
+def read_rows(folder: Path, split: str) -> pl.DataFrame:
+    """All rows of a split, with the columns :data:`SCHEMA`.
+
+    Raises:
+        ArtifactError: If a file is missing, damaged or no table of masks.
+    """
+    parts = [pl.DataFrame(schema=SCHEMA)]
+    for path in find_parts(folder, "data", split):
+        table = tables.read(path)
+        if dict(table.schema) != dict(parts[0].schema):
+            raise ArtifactError(f"{path}: columns or types are not a release's; get it anew.")
+        parts.append(table)
+    return pl.concat(parts)
