@@ -75,7 +75,7 @@ def test_the_conda_environment_is_the_twin_of_the_pins() -> None:
         line.strip().split("==")
         for line in (ROOT / "envs/constraints.txt")
         .read_text()
-        .split("# development")[0]
+        .split("# extras")[0]
         .split("\n")
         if "==" in line
     )

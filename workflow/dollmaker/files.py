@@ -97,7 +97,10 @@ def inside(root: Path, relative: str) -> Path:
     if not relative or "\0" in relative or Path(relative).is_absolute():
         raise DataError(f"path {relative!r} is not relative to the data root; correct the table.")
     base = root.resolve()
-    joined = (base / relative).resolve()
+    try:
+        joined = (base / relative).resolve()
+    except (OSError, RuntimeError):  # links in a circle, a name that is too long
+        raise DataError(f"path {relative[:200]!r} cannot be followed; correct it.") from None
     if not joined.is_relative_to(base):
         raise DataError(f"path {relative!r} leaves the data root; correct the table.")
     return joined

@@ -24,6 +24,7 @@ def read_source(path: Path) -> pl.DataFrame:
             table = pl.read_parquet(path)
         else:
             table = pl.read_csv(path, infer_schema=False)
+        table = table.select(pl.all().cast(pl.String).str.strip_chars())
     except Exception as error:  # polars raises many types; the file is the user's
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -31,8 +32,7 @@ def read_source(path: Path) -> pl.DataFrame:
         ) from None
     if table.is_empty():
         raise DataError(f"table {path} has no rows; give a table with one row per image.")
-    text = pl.all().cast(pl.String).str.strip_chars()
-    return table.select(text).with_columns(
+    return table.with_columns(
         pl.when(pl.all().str.len_bytes() == 0).then(None).otherwise(pl.all()).name.keep()
     )
 

@@ -17,6 +17,7 @@ from dollmaker import rle
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.findings import PRESENT
+from dollmaker.prepare.images import FORMATS, read_bytes
 
 Mask = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]
@@ -271,15 +272,13 @@ class MaskFiles:
         path = inside(self._folder, row["mask"])
         where = f"true mask {row['mask']!r} of {row['image_id']!r}"
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{where} is not readable ({error.strerror}); correct the mask column."
-            ) from None
+            data = read_bytes(path, self._max_pixels)
+        except DataError as error:
+            raise DataError(f"{where}: {error}; correct the mask column.") from None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data)) as image:
+                with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                     _require_size(where, [image.height, image.width], [row["height"], row["width"]])
                     if image.width * image.height > self._max_pixels:
                         raise DataError(f"{where} is over prepare.max_pixels; raise it.")
