@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from dollmaker import cli
-from hostile import hostile_images, hostile_tables
+from hostile import hostile_images, hostile_models, hostile_tables
 from hostile.place import GOOD, Case, snapshot, sound
 
-CASES: list[Case] = [*hostile_images.CASES, *hostile_tables.CASES]
+CASES: list[Case] = [*hostile_images.CASES, *hostile_tables.CASES, *hostile_models.CASES]
 
 
 def test_the_corpus_is_large_and_its_names_differ() -> None:

@@ -24,6 +24,8 @@ def read_source(path: Path) -> pl.DataFrame:
             table = pl.read_parquet(path)
         else:
             table = pl.read_csv(path, infer_schema=False)
+            # Polars leaves doubled quotes in the header, in cells it does not.
+            table = table.rename(lambda name: name.replace('""', '"'))
         table = table.select(pl.all().cast(pl.String).str.strip_chars())
     except Exception as error:  # polars raises many types; the file is the user's
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -75,17 +75,25 @@ def load_member(folder: Path, device: torch.device) -> Member:
         ArtifactError: If a file is missing or the weights are not those that were described.
     """
     description = read_json(folder / "model.json")
+    try:
+        findings = [str(finding) for finding in description["findings"]]
+        architecture, sha256 = str(description["architecture"]), str(description["sha256"])
+        spec = Input(**description["input"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{folder / 'model.json'} is not a member's description ({error}); delete {folder} "
+            "and run the workflow again."
+        ) from None
     weights = folder / "model.safetensors"
     state = read_weights(weights)
-    if sha256_file(weights) != description["sha256"]:
+    if sha256_file(weights) != sha256:
         raise ArtifactError(
             f"{weights} is not the file that model.json describes; delete {folder} and "
             "run the workflow again."
         )
-    spec = Input(**description["input"])
     network, _ = create_network(
-        description["architecture"],
-        outputs=len(description["findings"]),
+        architecture,
+        outputs=len(findings),
         channels=spec.channels,
         size=spec.size,
     )
@@ -96,8 +104,8 @@ def load_member(folder: Path, device: torch.device) -> Member:
     return Member(
         name=folder.name,
         network=network,
-        findings=list(description["findings"]),
+        findings=findings,
         input=spec,
-        sha256=description["sha256"],
-        architecture=description["architecture"],
+        sha256=sha256,
+        architecture=architecture,
     )
