@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ArtifactError
+from dollmaker.errors import DamagedError
 from dollmaker.files import read_json, sha256_file, write_json
 from dollmaker.inputs import Input
 from dollmaker.weights import load_weights, read_weights
@@ -72,7 +72,7 @@ def load_member(folder: Path, device: torch.device) -> Member:
     """Read a member: evaluation mode, parameters frozen.
 
     Raises:
-        ArtifactError: If a file is missing or the weights are not those that were described.
+        ArtifactError: If a file is missing or damaged, or the weights are not those described.
     """
     description = read_json(folder / "model.json")
     try:
@@ -80,17 +80,13 @@ def load_member(folder: Path, device: torch.device) -> Member:
         architecture, sha256 = str(description["architecture"]), str(description["sha256"])
         spec = Input(**description["input"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(
-            f"{folder / 'model.json'} is not a member's description ({error}); delete {folder} "
-            "and run the workflow again."
+        raise DamagedError(
+            f"{folder / 'model.json'} is not a member's description ({error})", folder
         ) from None
     weights = folder / "model.safetensors"
     state = read_weights(weights)
     if sha256_file(weights) != sha256:
-        raise ArtifactError(
-            f"{weights} is not the file that model.json describes; delete {folder} and "
-            "run the workflow again."
-        )
+        raise DamagedError(f"{weights} is not the file that model.json describes", folder)
     network, _ = create_network(
         architecture,
         outputs=len(findings),

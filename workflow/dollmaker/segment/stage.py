@@ -1,6 +1,5 @@
 """The stage: train a segmenter on a release, write it."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 
 from dollmaker import devices, findings, provenance
 from dollmaker.errors import DataError
-from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, write_text
+from dollmaker.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import read_index
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets, read_mask_table
@@ -21,6 +20,7 @@ from dollmaker.segment.models import ARCHITECTURES, create, find_start
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
+from dollmaker.work import Work
 
 
 def train_segmenter(
@@ -93,7 +93,7 @@ def train_segmenter(
     module = SegmenterTraining(
         model.to(device), start.input, validate, options, len(loader) * options["epochs"]
     )
-    work = work_folder(output, provenance.digest([header, vars(start.input), names, blank]))
+    work = Work(output, provenance.digest([header, vars(start.input), names, blank]))
     fit(
         module,
         loader,
@@ -104,11 +104,12 @@ def train_segmenter(
         work=work,
         label="segment",
     )
+    work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
         save(folder, model, options, names, start.input, curve=module.curve, header=header)
         export_encoder(folder, folder / "encoder.safetensors")
-    shutil.rmtree(work)
+    work.finish()
 
 
 def save(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Self
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -14,12 +13,13 @@ from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import pixel_loss
+from dollmaker.training import EpochLoss
 from dollmaker.weights import freeze_batch_norm
 
 _BATCH = 32
 
 
-class SegmenterTraining(lightning.LightningModule):
+class SegmenterTraining(EpochLoss):
     """Model, loss and optimiser.
 
     Args:
@@ -64,7 +64,7 @@ class SegmenterTraining(lightning.LightningModule):
             kind=self._options["loss"],
             background_weight=self._options["background_weight"],
         )
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.note(loss, len(images))
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -75,7 +75,7 @@ class SegmenterTraining(lightning.LightningModule):
         self.curve.append(
             {
                 "epoch": self.current_epoch + 1,
-                "loss": float(self.trainer.callback_metrics["loss"]),
+                "loss": self.epoch_loss(),
                 "valid_miou": None if np.isnan(score) else score,
             }
         )
@@ -94,10 +94,12 @@ class SegmenterTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is needed to resume."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["dollmaker"] = {"curve": self.curve}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where a killed run stopped."""
+        super().on_load_checkpoint(checkpoint)
         self.curve = checkpoint["dollmaker"]["curve"]
 
 
