@@ -31,7 +31,7 @@ DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)
 
 # Jobs stop at the first error, use this package and, unless conda or a container brings one, this Python.
-JOB_PATHS = f"set -euo pipefail; export PYTHONPATH='{ROOT}/workflow'; "
+JOB_PATHS = f"set -euo pipefail; export PYTHONPATH='{ROOT}/workflow' DOLLMAKER_RESULTS='results/{DATASET}'; "
 if not workflow.deployment_settings.deployment_method:
     JOB_PATHS += f"export PATH='{Path(sys.executable).parent}':$PATH; "
 shell.prefix(JOB_PATHS)

@@ -73,10 +73,7 @@ def test_preflight_finds_what_is_missing(tmp_path: Path) -> None:
 def test_the_conda_environment_is_the_twin_of_the_pins() -> None:
     pins = dict(
         line.strip().split("==")
-        for line in (ROOT / "envs/constraints.txt")
-        .read_text()
-        .split("# development")[0]
-        .split("\n")
+        for line in (ROOT / "envs/constraints.txt").read_text().split("# extras")[0].split("\n")
         if "==" in line
     )
     environment = yaml.safe_load((ROOT / "envs/dollmaker.yaml").read_text())

@@ -11,7 +11,7 @@ from dollmaker.bench.browser import missing
 from dollmaker.bench.gallery import pairs
 from dollmaker.cli import main
 from dollmaker.errors import ConfigError
-from dollmaker.release.collect import SCHEMA
+from dollmaker.release.parts import SCHEMA
 from dollmaker.rle import decode
 
 

@@ -119,7 +119,7 @@ def test_unusable_mask_files(mask_files: Any, tmp_path: Path) -> None:
     (tmp_path / "masks" / "text.png").write_text("no image", encoding="utf-8")
     with pytest.raises(DataError, match="readable image"):
         mask_files.mask(ROW | {"mask": "text.png"}, "X", "cell")
-    with pytest.raises(DataError, match="not readable"):
+    with pytest.raises(DataError, match="missing"):
         mask_files.mask(ROW | {"mask": "missing.png"}, "X", "cell")
     Image.new("RGB", (9, 7)).save(tmp_path / "masks" / "colour.png")
     with pytest.raises(DataError, match="colours"):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.release.collect import SCHEMA
+from dollmaker.release.parts import SCHEMA
 from dollmaker.rle import encode
 
 SIDE = 32

@@ -202,7 +202,7 @@ def test_modes_become_eight_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
 def test_bytes_that_are_no_image_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(DataError, match="not a readable image"):
+    with pytest.raises(DataError, match=r"not a readable image|is empty"):
         _decode(tmp_path / "a.png")
 
 

@@ -6,12 +6,15 @@ inside ``run``, so that help is instant.
 """
 
 import argparse
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
 
 from dollmaker import __version__
-from dollmaker.errors import DollmakerError, unknown
+from dollmaker.errors import DamagedError, DollmakerError, unknown
+from dollmaker.faults import out_of_space, set_aside
+from dollmaker.stopping import STOPPED, Terminated, on_sigterm
 
 #: Command -> (module with add_arguments and run, what it does). In the order the data flows.
 COMMANDS = {
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 on success, 1 when the input was wrong (one sentence on stderr), 2 when the command line
-        was, 130 on Ctrl-C.
+        was, 130 on Ctrl-C, 143 on SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
@@ -69,15 +72,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f"dollmaker.{COMMANDS[name][0]}.command")
     command = argparse.ArgumentParser(prog=f"dollmaker {name}", description=COMMANDS[name][1])
     module.add_arguments(command, name)
+    arguments = command.parse_args(words[1:])
     try:
-        module.run(name, command.parse_args(words[1:]))
-    except DollmakerError as error:
-        print(f"dollmaker: error: {error}", file=sys.stderr)
+        with on_sigterm():
+            module.run(name, arguments)
+    except DamagedError as error:
+        aside = set_aside(error.path)
+        remedy = "; moved to {}, run the workflow again to make it anew."
+        _say(f"error: {error.what}{remedy.format(aside)}" if aside else f"error: {error}")
         return 1
+    except DollmakerError as error:
+        _say(f"error: {error}")
+        return 1
+    except Terminated:
+        _say("stopped by SIGTERM; what was finished is kept, run it again to go on.")
+        return STOPPED
     except KeyboardInterrupt:
-        print("dollmaker: interrupted.", file=sys.stderr)
+        _say("interrupted.")
         return 130
+    except Exception as error:
+        if not out_of_space(error):
+            raise
+        _say(
+            f"error: the disk is full, or a quota or file limit is reached ({error}); make room "
+            "and run it again, nothing that was finished is lost."
+        )
+        return 1
     return 0
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):  # who reads our words may have been stopped, too
+        print(f"dollmaker: {text}", file=sys.stderr, flush=True)
 
 
 def entry() -> None:

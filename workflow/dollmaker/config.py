@@ -5,6 +5,7 @@ workflow passes each rule its own sections inline, so that a change reruns the s
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,9 @@ from dollmaker import catalogue
 from dollmaker.errors import ConfigError
 
 Config = dict[str, Any]
+
+#: More values than any configuration needs.
+_MOST_VALUES = 100_000
 
 _WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 
@@ -49,7 +53,7 @@ def read(source: str) -> Config:
     if source.lstrip().startswith("{"):
         try:
             value = json.loads(source)
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise ConfigError(
                 f"the inline configuration is not JSON ({error}); correct it."
             ) from None
@@ -60,8 +64,8 @@ def read(source: str) -> Config:
             raise ConfigError(
                 f"cannot read the configuration {source} ({error.strerror}); give an existing file."
             ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            detail = " ".join(str(error).split())
+        except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+            detail = " ".join(str(error).split())[:300]
             raise ConfigError(f"{source} is not YAML ({detail}); correct the file.") from None
     if not isinstance(value, dict):
         raise ConfigError(f"the configuration {source} is not a mapping of keys; see config.yaml.")
@@ -105,10 +109,33 @@ def check(config: Mapping[str, Any]) -> None:
     """Refuse what the schema does not allow."""
     import jsonschema
 
+    _check_values(config)
     validator = jsonschema.Draft202012Validator(schema())
     errors = sorted(validator.iter_errors(dict(config)), key=lambda e: [str(p) for p in e.path])
     if errors:
         raise ConfigError(_sentence(_deepest(errors[0])))
+
+
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse what JSON cannot hold, and what is endless: YAML has links to parts of itself."""
+    waiting: list[tuple[str, Any]] = [("", config)]
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return
+        where, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{where}.{key}".lstrip("."), item) for key, item in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{where}.{place}", item) for place, item in enumerate(value)]
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"configuration key {where!r} is {value}; give a finite number.")
+        elif not isinstance(value, str | int | float | None):
+            raise ConfigError(
+                f"configuration key {where!r} is a {type(value).__name__}; put it in quotes."
+            )
+    raise ConfigError(
+        f"the configuration holds more than {_MOST_VALUES} values; shorten it or remove its links."
+    )
 
 
 def _deepest(error: Any) -> Any:

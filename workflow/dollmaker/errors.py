@@ -6,6 +6,7 @@ a bug of this project and keeps its traceback.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class DollmakerError(Exception):
@@ -26,6 +27,20 @@ class ModelError(DollmakerError):
 
 class ArtifactError(DollmakerError):
     """A file of the pipeline itself is missing, damaged or of another version."""
+
+
+class DamagedError(ArtifactError):
+    """A file of the pipeline is not as it was written; it can be made anew.
+
+    Args:
+        what: What is wrong with it, a sentence without its end.
+        path: The file, or the folder that is one output.
+    """
+
+    def __init__(self, what: str, path: Path) -> None:
+        super().__init__(f"{what}; delete it and run the workflow again to make it anew.")
+        self.what = what
+        self.path = path
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> str:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and paths that stay inside their root."""
 
+import glob
 import hashlib
 import json
 import os
@@ -19,18 +20,26 @@ def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``target``; rename it to ``target`` on success.
 
     The temporary name is unique per attempt, so that a forgotten process that still writes can
-    never mix its bytes with those of its successor. A rename inside one folder is atomic.
+    never mix its bytes with those of its successor. A rename inside one folder is atomic. On
+    success, what killed attempts left is removed; an attempt that is still alive then fails.
 
     Args:
         target: The file or folder to make. Its parents are created.
 
     Yields:
         A path that does not exist yet; the caller creates a file or a folder there.
+
+    Raises:
+        ArtifactError: If another attempt has finished meanwhile.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield part
+        if not part.exists():
+            raise ArtifactError(
+                f"{target} was made by another attempt meanwhile; this one stops, its work is done."
+            )
         if part.is_dir():
             if target.is_dir():
                 old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
@@ -40,11 +49,18 @@ def atomic_path(target: Path) -> Iterator[Path]:
             with part.open("rb") as handle:
                 os.fsync(handle.fileno())
         part.replace(target)
+        for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+            remove(left)
     finally:
-        if part.is_dir():
-            shutil.rmtree(part, ignore_errors=True)
-        else:
-            part.unlink(missing_ok=True)
+        remove(part)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(target: Path, text: str) -> None:
@@ -98,7 +114,10 @@ def inside(root: Path, relative: str) -> Path:
     if not relative or "\0" in relative or Path(relative).is_absolute():
         raise DataError(f"path {relative!r} is not relative to the data root; correct the table.")
     base = root.resolve()
-    joined = (base / relative).resolve()
+    try:
+        joined = (base / relative).resolve()
+    except (OSError, RuntimeError):  # links in a circle, a name that is too long
+        raise DataError(f"path {relative[:200]!r} cannot be followed; correct it.") from None
     if not joined.is_relative_to(base):
         raise DataError(f"path {relative!r} leaves the data root; correct the table.")
     return joined
@@ -110,20 +129,3 @@ def safe_name(text: str) -> str:
     if plain == text:
         return plain
     return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def work_folder(output: Path, key: str) -> Path:
-    """The folder for resumable state of a long job, beside its output but never part of it.
-
-    Folders of other keys (an older configuration, code or input) are removed.
-
-    Args:
-        output: The output the job will make.
-        key: Hash of all that determines the result.
-    """
-    folder = output.with_name(f".{output.name}-{key}.work")
-    for other in output.parent.glob(f".{output.name}-*.work"):
-        if other != folder:
-            shutil.rmtree(other, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -1,5 +1,6 @@
 """From stored images to what a network expects."""
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,12 +16,21 @@ class Input:
         size: Side in pixels.
         mean: Subtracted from images in [0, 1].
         std: Images are divided by it.
+
+    Raises:
+        ValueError: If no network can expect that.
     """
 
     channels: int
     size: int
     mean: float = 0.5
     std: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3) or type(self.size) is not int or not 1 <= self.size <= 8192:
+            raise ValueError(f"{self.channels} channels of {self.size} pixels")
+        if not (math.isfinite(float(self.mean)) and 0 < float(self.std) < math.inf):
+            raise ValueError(f"mean {self.mean}, std {self.std}")
 
     def prepare(self, images: Tensor) -> Tensor:
         """Stored images, uint8 (B, C, H, W), to float32 (B, channels, size, size)."""

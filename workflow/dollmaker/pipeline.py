@@ -114,7 +114,7 @@ def preflight(config: Config) -> None:
 
     Raises:
         DataError: If the data folder or a table is missing or not as described.
-        ConfigError: If a configured finding does not exist.
+        ConfigError: If a configured finding or step does not exist.
         ModelError: If a weights file is missing.
     """
     root = Path(config["data_root"])
@@ -139,6 +139,10 @@ def preflight(config: Config) -> None:
                 f"weights file {path} does not exist; correct weights_root or the file's name."
             )
     check_findings(_findings(config, root), config)
+    from dollmaker.binarize.steps import make_chain
+
+    for recipe in config["recipes"].values():
+        make_chain(recipe["binarize"])
     if config["device"] == "cuda":
         from dollmaker import devices
 

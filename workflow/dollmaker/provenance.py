@@ -19,7 +19,7 @@ FORMAT = 1
 STAGES: dict[str, int] = {
     "phantom": 1,
     "convert": 1,
-    "prepare": 1,
+    "prepare": 2,
     "classify": 1,
     "attribute": 2,
     "sample": 1,

@@ -6,6 +6,7 @@ read, not a wrong pixel. A JSON header says where it comes from (:mod:`dollmaker
 One process writes a shard, once, and it appears whole under its name or not at all.
 """
 
+import hashlib
 import json
 from bisect import bisect_right
 from collections import OrderedDict
@@ -19,7 +20,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import ArtifactError
+from dollmaker.errors import ArtifactError, DamagedError
 from dollmaker.files import atomic_path
 from dollmaker.provenance import FORMAT
 
@@ -66,12 +67,23 @@ class ShardWriter:
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
 
+    def seal(self) -> None:
+        """Give texts, which HDF5 stores apart, the checksum that it gives all else."""
+        for dataset in self._file.get("table", {}).values():
+            if h5py.check_string_dtype(dataset.dtype):
+                values = np.asarray(dataset.asstr()[:], dtype=object)
+                dataset.attrs["sha256"] = _text_digest(values)
+
     def _filters(self) -> dict[str, Any]:
         if self._gzip:
             return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
         import hdf5plugin
 
         return dict(hdf5plugin.LZ4())
+
+
+def _text_digest(values: Array) -> str:
+    return hashlib.sha256(json.dumps(values.tolist()).encode()).hexdigest()
 
 
 @contextmanager
@@ -90,7 +102,9 @@ def create_shard(
         with h5py.File(part, "w", track_order=True) as file:
             file.attrs["kind"] = kind
             file.attrs["header"] = json.dumps(header, ensure_ascii=False)
-            yield ShardWriter(file, gzip)
+            writer = ShardWriter(file, gzip)
+            yield writer
+            writer.seal()
             file.attrs["complete"] = True
 
 
@@ -117,15 +131,17 @@ class Shard:
                 f"shard {path} does not exist; run the stage that makes it."
             ) from None
         except OSError as error:
-            raise ArtifactError(f"shard {path} is damaged ({error}); {_REMAKE}") from None
-        attrs = dict(self._file.attrs)
+            raise DamagedError(f"shard {path} is damaged ({error})", path) from None
+        with self._checked():
+            attrs = dict(self._file.attrs)
+            self.header: dict[str, Any] = json.loads(attrs.get("header", "{}"))
         if not attrs.get("complete") or attrs.get("kind") != kind:
-            raise ArtifactError(f"{path} is not a complete shard of {kind}; {_REMAKE}")
-        self.header: dict[str, Any] = json.loads(attrs["header"])
+            raise DamagedError(f"{path} is not a complete shard of {kind}", path)
         if self.header.get("format") != FORMAT:
-            raise ArtifactError(
+            raise DamagedError(
                 f"{path} has format version {self.header.get('format')}, this program reads "
-                f"{FORMAT}; {_REMAKE}"
+                f"{FORMAT}",
+                path,
             )
 
     def table(self) -> dict[str, Array]:
@@ -133,11 +149,14 @@ class Shard:
         return {name: self._column(name) for name in self._file.get("table", {})}
 
     def _column(self, name: str) -> Array:
-        dataset = self._file[f"table/{name}"]
         with self._checked():
-            if h5py.check_string_dtype(dataset.dtype):
-                return np.asarray(dataset.asstr()[:], dtype=object)
-            return np.asarray(dataset[:])
+            dataset = self._file[f"table/{name}"]
+            if not h5py.check_string_dtype(dataset.dtype):
+                return np.asarray(dataset[:])
+            values = np.asarray(dataset.asstr()[:], dtype=object)
+            if _text_digest(values) != dataset.attrs.get("sha256", _text_digest(values)):
+                raise ValueError(f"the checksum of {name} is wrong")
+            return values
 
     def __len__(self) -> int:
         for group in ("table", "arrays"):
@@ -161,8 +180,8 @@ class Shard:
     def _checked(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, KeyError) as error:
-            raise ArtifactError(f"shard {self.path} is damaged ({error}); {_REMAKE}") from None
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise DamagedError(f"shard {self.path} is damaged ({error})", self.path) from None
 
     def close(self) -> None:
         """Close the file."""
@@ -173,9 +192,6 @@ class Shard:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-_REMAKE = "delete it and run the workflow again to make it anew."
 
 
 class ShardSeries:

@@ -1,5 +1,6 @@
 """Tables: the user's CSV and Parquet files, and the pipeline's own Parquet files."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.errors import ArtifactError, DataError
+from dollmaker.errors import ArtifactError, DamagedError, DataError
 from dollmaker.files import atomic_path
 
 
@@ -24,6 +25,9 @@ def read_source(path: Path) -> pl.DataFrame:
             table = pl.read_parquet(path)
         else:
             table = pl.read_csv(path, infer_schema=False)
+            # Polars leaves doubled quotes in the header, in cells it does not.
+            table = table.rename(lambda name: name.replace('""', '"'))
+        table = table.select(pl.all().cast(pl.String).str.strip_chars())
     except Exception as error:  # polars raises many types; the file is the user's
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
@@ -31,8 +35,7 @@ def read_source(path: Path) -> pl.DataFrame:
         ) from None
     if table.is_empty():
         raise DataError(f"table {path} has no rows; give a table with one row per image.")
-    text = pl.all().cast(pl.String).str.strip_chars()
-    return table.select(text).with_columns(
+    return table.with_columns(
         pl.when(pl.all().str.len_bytes() == 0).then(None).otherwise(pl.all()).name.keep()
     )
 
@@ -52,11 +55,26 @@ def require_columns(table: pl.DataFrame, columns: Iterable[str], path: Path) -> 
 
 
 def write(table: pl.DataFrame, path: Path, header: Mapping[str, Any]) -> None:
-    """Write a Parquet file of the pipeline atomically, with its provenance as metadata."""
+    """Write a Parquet file of the pipeline atomically, with its provenance as metadata.
+
+    Every page carries a checksum, and the header one of itself and of the names of the columns.
+    """
+    from pyarrow import parquet
+
+    text = json.dumps(header, ensure_ascii=False)
+    metadata = {"dollmaker": text, "sha256": _digest(text, table.columns, len(table))}
     with atomic_path(path) as part:
-        table.write_parquet(
-            part, metadata={"dollmaker": json.dumps(header, ensure_ascii=False)}, statistics=False
+        parquet.write_table(
+            table.to_arrow().replace_schema_metadata(metadata),
+            part,
+            compression="zstd",
+            write_statistics=False,
+            write_page_checksum=True,
         )
+
+
+def _digest(header: str, columns: list[str], rows: int) -> str:
+    return hashlib.sha256(json.dumps([header, columns, rows]).encode()).hexdigest()
 
 
 def read(path: Path) -> pl.DataFrame:
@@ -65,15 +83,23 @@ def read(path: Path) -> pl.DataFrame:
     Raises:
         ArtifactError: If it is missing or damaged.
     """
+    from pyarrow import parquet
+
     try:
-        return pl.read_parquet(path)
+        read = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
+        metadata = read.schema.metadata or {}
+        header = metadata.get(b"dollmaker", b"").decode()
+        given = metadata.get(b"sha256", b"").decode()
+        if given and given != _digest(header, read.column_names, len(read)):
+            raise ValueError("the checksum of its header is wrong")
+        table = pl.from_arrow(read)
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; run the stage that makes it.") from None
     except Exception as error:  # any damage of the file
         detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ArtifactError(
-            f"{path} is damaged ({detail}); delete it and run the workflow again."
-        ) from None
+        raise DamagedError(f"{path} is damaged ({detail})", path) from None
+    assert isinstance(table, pl.DataFrame)
+    return table
 
 
 def read_header(path: Path) -> dict[str, Any]:

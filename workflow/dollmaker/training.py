@@ -1,4 +1,4 @@
-"""Training with Lightning: seeded by (seed, epoch), resumable after every epoch, quiet.
+"""Training with Lightning: seeded by (seed, epoch), resumable inside an epoch, quiet.
 
 A run that is killed and started again gives the same weights as an undisturbed one: the order of
 the images and all random numbers come from the seed and the epoch, never from the past.
@@ -6,6 +6,7 @@ the images and all random numbers come from the seed and the epoch, never from t
 
 import logging
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sized
@@ -15,21 +16,29 @@ from typing import Any
 import lightning.pytorch as lightning
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dollmaker.files import atomic_path
+from dollmaker.stopping import Terminated, on_sigterm
+from dollmaker.work import Work, newest_state, remove_old_states, state_name
 
 Key = tuple[int, int]
 
 
 class EpochSampler(Sampler[Key]):
-    """Yields (epoch, index) in an order that depends on the seed and the epoch alone."""
+    """Yields (epoch, index) in an order that depends on the seed and the epoch alone.
+
+    Attributes:
+        skip: Items that the next epoch leaves out, because a stopped run has had them.
+    """
 
     def __init__(self, data: Sized, seed: int) -> None:
         self._length = len(data)
         self._seed = seed
         self._epoch = 0
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch, also after a resume."""
@@ -37,21 +46,42 @@ class EpochSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._length)
-        return ((self._epoch, int(index)) for index in order)
+        rest, self.skip = order[self.skip :], 0
+        return ((self._epoch, int(index)) for index in rest)
 
     def __len__(self) -> int:
         return self._length
 
 
+class ResumableLoader(DataLoader[Any]):
+    """A loader that can start inside an epoch; Lightning keeps its state in checkpoints.
+
+    Attributes:
+        batches: Batches of the current epoch that were trained on; the training counts them.
+    """
+
+    batches = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in the epoch the training is."""
+        return {"batches": self.batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Leave out in the next epoch what was trained on."""
+        assert isinstance(self.sampler, EpochSampler)
+        assert self.batch_size is not None
+        self.sampler.skip = state["batches"] * self.batch_size
+
+
 def train_loader(
     data: Dataset[Any], *, batch_size: int, seed: int, device: torch.device
-) -> DataLoader[Any]:
+) -> ResumableLoader:
     """A loader whose data set is indexed by (epoch, index); the last short batch is dropped.
 
     A data set smaller than one batch gives one batch of all.
     """
     length = len(data)  # type: ignore[arg-type]
-    return DataLoader(
+    return ResumableLoader(
         data,
         batch_size=batch_size,
         sampler=EpochSampler(range(length), seed),
@@ -72,18 +102,71 @@ class _Seeds(lightning.Callback):
         torch.manual_seed(hash((self._seed, trainer.global_step)) % 2**63)
 
 
+class EpochLoss(lightning.LightningModule):
+    """A module that reports the mean loss of each epoch, also of one that was interrupted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loss = torch.zeros(2, dtype=torch.float64)  # sum over images, images
+
+    def note(self, loss: Tensor, images: int) -> None:
+        """Count the loss of a batch."""
+        self._loss = self._loss.to(loss.device)
+        self._loss += torch.stack([loss.detach().double() * images, loss.new_tensor(images)])
+
+    def epoch_loss(self) -> float:
+        """The mean since the last call; also logged as ``loss``."""
+        mean = float(self._loss[0] / self._loss[1])
+        self._loss = torch.zeros_like(self._loss)
+        self.log("loss", mean)
+        return mean
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the interrupted epoch has summed up."""
+        checkpoint["epoch_loss"] = self._loss.cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on summing."""
+        self._loss = checkpoint["epoch_loss"]
+
+
 class _State(Checkpoint):
-    """Writes the state of the run after every epoch, atomically.
+    """Writes the state of the run after every epoch, and when SIGTERM comes after that step.
 
     A ``Checkpoint`` runs after the module's own ``on_train_epoch_end``, so the state is complete.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, work: Work, loader: ResumableLoader) -> None:
+        self._work = work
+        self._loader = loader
+        self._stop = False
+
+    def stop(self, *_: Any) -> None:
+        """Stop after the current step."""
+        self._stop = True
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._stop and batch_idx + 1 < trainer.num_training_batches:
+            self._loader.batches = batch_idx + 1
+            self._save(trainer)
+            raise Terminated
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        with atomic_path(self._file) as part:
+        self._loader.batches = 0
+        self._save(trainer)
+        if self._stop:
+            raise Terminated
+
+    def _save(self, trainer: lightning.Trainer) -> None:
+        self._work.require()
+        folder = self._work.folder
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".state-", suffix=".part") as name:
+            part = Path(name) / "state"
             trainer.save_checkpoint(part)
+            part.replace(folder / state_name(trainer.global_step, part))
+        remove_old_states(folder)
 
 
 class _Progress(Checkpoint):
@@ -104,13 +187,13 @@ class _Progress(Checkpoint):
 
 def fit(
     module: lightning.LightningModule,
-    loader: DataLoader[Any],
+    loader: ResumableLoader,
     *,
     epochs: int,
     seed: int,
     device: torch.device,
     precision: Any,
-    work: Path,
+    work: Work,
     label: str,
 ) -> None:
     """Train a module, from the state in ``work`` if there is one.
@@ -126,24 +209,31 @@ def fit(
         seed: Seed of the run.
         device: Where to train.
         precision: Lightning's name of the precision.
-        work: Folder for the state, see :func:`dollmaker.files.work_folder`.
+        work: Folder for the state.
         label: Begins each progress line.
+
+    Raises:
+        Terminated: After SIGTERM, when the state is written.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-    state = work / "state.ckpt"
+    state = _State(work, loader)
     trainer = lightning.Trainer(
         max_epochs=epochs,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
         precision=precision,
-        callbacks=[_Seeds(seed), _Progress(label), _State(state)],
+        callbacks=[_Seeds(seed), _Progress(label), state],
+        # Whatever starts it: a scheduler's variables must not change how it trains.
+        plugins=[LightningEnvironment()],
+        default_root_dir=work.folder,
         logger=False,
         enable_checkpointing=True,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    resume = str(state) if state.exists() else None
-    trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+    resume = newest_state(work.folder)
+    with on_sigterm(state.stop):
+        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)

@@ -16,7 +16,8 @@ def read_weights(path: Path) -> State:
     """Read a safetensors file.
 
     Raises:
-        ModelError: If the file is missing or is not safetensors (pickles are never loaded).
+        ModelError: If the file is missing, is not safetensors (pickles are never loaded), or holds
+            values that are not finite.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -26,11 +27,19 @@ def read_weights(path: Path) -> State:
             f"weights file {path} does not exist; correct weights_root or the file's name."
         )
     try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError, ValueError) as error:
+        state = dict(load_file(path))
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+        detail = " ".join(str(error).split())[:200]
         raise ModelError(
-            f"weights file {path} is not a safetensors file ({error}); convert it to safetensors."
+            f"weights file {path} is not a safetensors file ({detail}); convert it to safetensors."
         ) from None
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            raise ModelError(
+                f"weights file {path} holds values in {name[:100]!r} that are not finite; train "
+                "again with a smaller learning rate, or get the file again."
+            )
+    return state
 
 
 def load_weights(

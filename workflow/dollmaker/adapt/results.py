@@ -72,6 +72,18 @@ def take(file: Path) -> tuple[dict[str, Any], Run]:
         raise ArtifactError(f"{file} is damaged ({error}); delete it and run again.") from None
 
 
+def kept(file: Path) -> bool:
+    """Whether an earlier attempt left a run whole; a damaged file is removed."""
+    if not file.exists():
+        return False
+    try:
+        take(file)
+    except ArtifactError:
+        file.unlink()
+        return False
+    return True
+
+
 def write_results(
     folder: Path, task: Task, runs: Sequence[tuple[dict[str, Any], Run]], header: dict[str, Any]
 ) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from dollmaker import devices, provenance
-from dollmaker.adapt.results import keep, take, write_results
+from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, find_beginning, make_network
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
-from dollmaker.files import atomic_path, work_folder
+from dollmaker.files import atomic_path
+from dollmaker.work import Work
 
 
 def adapt(
@@ -63,14 +64,14 @@ def adapt(
     header = provenance.header("adapt", section, seed=config["seed"], inputs=inputs)
     network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
     key = [header, network, vars(beginning.input)]
-    work = work_folder(output, provenance.digest(key))
-    files, adapter = [], work / "adapter"
+    work = Work(output, provenance.digest(key))
+    files, adapter = [], work.folder / "adapter"
     for n in options["n"]:
         for seed in range(options["seeds"]):
-            file = work / f"{n}-{seed}.npz"
+            file = work.folder / f"{n}-{seed}.npz"
             files.append(file)
             chosen_one = n == options["n"][-1] and seed == 0  # whose adapter is kept
-            if file.exists() and (adapter.exists() or not chosen_one):
+            if kept(file) and (adapter.exists() or not chosen_one):
                 continue
             # The seed of the configuration moves the random numbers of all runs.
             number = config["seed"] * 1000 + seed
@@ -79,6 +80,7 @@ def adapt(
             run = train_run(
                 tuned, beginning.input, task, chosen, options, seed=number, device=device
             )
+            work.require()
             if chosen_one:
                 save_adapter(
                     tuned,
@@ -96,11 +98,12 @@ def adapt(
                 file=sys.stderr,
                 flush=True,
             )
+    work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
         write_results(folder, task, [take(file) for file in files], header)
         shutil.copytree(adapter, folder / "adapter")
-    shutil.rmtree(work)
+    work.finish()
 
 
 def make_tuned(

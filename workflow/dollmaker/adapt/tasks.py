@@ -17,7 +17,7 @@ from dollmaker import geometry, tables
 from dollmaker.augment import IGNORE
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
-from dollmaker.prepare.images import decode
+from dollmaker.prepare.images import FORMATS, decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
 
@@ -218,7 +218,7 @@ def _read_mask(path: Path, width: int, height: int) -> npt.NDArray[np.int64]:
     if not path.is_file():
         raise DataError("file is missing")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
             if size == (width, height) and mode in _MODES and frames == 1:
                 return np.asarray(image).astype(np.int64)

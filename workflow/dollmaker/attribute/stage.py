@@ -5,7 +5,6 @@ written, each by a thread. A finished block is a small shard in the job's work f
 goes on after the last one, and the blocks become the output at the end.
 """
 
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -24,10 +23,11 @@ from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import load_member
 from dollmaker.errors import ArtifactError, ConfigError, unknown
-from dollmaker.files import sha256_file, work_folder
+from dollmaker.files import sha256_file
 from dollmaker.prepare.stage import read_index
 from dollmaker.progress import Progress
 from dollmaker.shards import Array, Shard, create_shard
+from dollmaker.work import Work
 
 #: Images explained and written at a time.
 BLOCK = {"cpu": 32, "cuda": 128}
@@ -102,8 +102,8 @@ def explain_shard(
     length = BLOCK[device.type]
     blocks = [chosen[start : start + length] for start in range(0, len(chosen), length)]
     images_file = images_folder / f"{shard}.h5"
-    work = work_folder(output, provenance.digest([header, shard, length]))
-    done = _finished(work)
+    work = Work(output, provenance.digest([header, shard, length]))
+    done = _finished(work.folder)
     started = time.monotonic()
     progress = Progress(
         f"attribute {recipe} {shard}", len(chosen), sum(len(blocks[number]) for number in done)
@@ -119,12 +119,13 @@ def explain_shard(
             )
             if writing:
                 spent += writing.result()
-            writing = thread.submit(_write, work / f"{number:06d}.h5", header, (table, maps))
+            work.require()
+            writing = thread.submit(_write, _file(work, number), header, (table, maps))
             progress.add(len(blocks[number]), len(maps), int(np.sum(table["nodes"])))
         if writing:
             spent += writing.result()
     spent += _assemble(work, len(blocks), header, output, config["prepare"]["size"])
-    shutil.rmtree(work, ignore_errors=True)
+    work.finish()
     total = max(time.monotonic() - started, 1e-9)
     print(
         f"attribute {recipe} {shard}: {total:.1f} s, of which writing {spent:.1f} s "
@@ -200,6 +201,10 @@ def _empty(size: int) -> Block:
     return table, np.zeros((0, size, size), np.float16)
 
 
+def _file(work: Work, number: int) -> Path:
+    return work.folder / f"{number:06d}.h5"
+
+
 def _write(path: Path, header: dict[str, Any], block: Block) -> float:
     """Write one block; returns the seconds it took."""
     started = time.monotonic()
@@ -208,15 +213,16 @@ def _write(path: Path, header: dict[str, Any], block: Block) -> float:
     return time.monotonic() - started
 
 
-def _assemble(work: Path, blocks: int, header: dict[str, Any], output: Path, size: int) -> float:
+def _assemble(work: Work, blocks: int, header: dict[str, Any], output: Path, size: int) -> float:
     """Make the output of all blocks; returns the seconds it took."""
     started = time.monotonic()
     pairs = missed = 0
-    files = [work / f"{number:06d}.h5" for number in range(blocks)]
+    files = [_file(work, number) for number in range(blocks)]
     for path in files:
         with Shard(path, "relevance") as block:
             met = block.table()["met"]
         pairs, missed = pairs + len(met), missed + int((~met).sum())
+    work.require()
     header = {**header, "pairs": pairs, "missed": missed}
     with create_shard(output, "relevance", header) as writer:
         table, maps = _empty(size)

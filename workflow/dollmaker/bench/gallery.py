@@ -18,7 +18,7 @@ from dollmaker.findings import CHEXPERT
 from dollmaker.gallery.stage import write_gallery
 from dollmaker.phantoms.patient import sample_patient
 from dollmaker.phantoms.study import render_frontal
-from dollmaker.release.collect import SCHEMA
+from dollmaker.release.parts import SCHEMA
 from dollmaker.rle import encode
 
 _WINDOW = (1600, 1000)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Calla
         the rest and gets an empty mask.
 
     Raises:
-        ConfigError: For an unknown step or argument, or a chain without a threshold.
+        ConfigError: For an unknown step or argument, or an argument of another type.
     """
     functions = [_bind(name, options or {}) for step in steps for name, options in step.items()]
 
@@ -70,8 +70,30 @@ def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Calla
 def _bind(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Pair]:
     if name not in STEPS:
         raise ConfigError(unknown("step", name, STEPS))
+    hints = get_type_hints(STEPS[name])
     known = [p for p in inspect.signature(STEPS[name]).parameters if p != "pair"]
-    for key in options:
+    for key, value in options.items():
         if key not in known:
             raise ConfigError(unknown(f"argument of step {name}", key, known or ["(none)"]))
+        if not _fits(value, hints[key]):
+            kind = getattr(hints[key], "__name__", str(hints[key]))
+            raise ConfigError(
+                f"argument {key!r} of step {name} is {str(value)[:100]!r}; give one of type {kind}."
+            )
     return partial(STEPS[name], **options)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a configuration is of an annotated type."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is Sequence:
+        item = get_args(hint)[0]
+        return isinstance(value, list | tuple) and all(_fits(entry, item) for entry in value)
+    if get_args(hint):  # a union
+        return any(_fits(value, option) for option in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

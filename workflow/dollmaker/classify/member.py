@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ArtifactError
+from dollmaker.errors import DamagedError
 from dollmaker.files import read_json, sha256_file, write_json
 from dollmaker.inputs import Input
 from dollmaker.weights import load_weights, read_weights
@@ -72,20 +72,24 @@ def load_member(folder: Path, device: torch.device) -> Member:
     """Read a member: evaluation mode, parameters frozen.
 
     Raises:
-        ArtifactError: If a file is missing or the weights are not those that were described.
+        ArtifactError: If a file is missing or damaged, or the weights are not those described.
     """
     description = read_json(folder / "model.json")
+    try:
+        findings = [str(finding) for finding in description["findings"]]
+        architecture, sha256 = str(description["architecture"]), str(description["sha256"])
+        spec = Input(**description["input"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(
+            f"{folder / 'model.json'} is not a member's description ({error})", folder
+        ) from None
     weights = folder / "model.safetensors"
     state = read_weights(weights)
-    if sha256_file(weights) != description["sha256"]:
-        raise ArtifactError(
-            f"{weights} is not the file that model.json describes; delete {folder} and "
-            "run the workflow again."
-        )
-    spec = Input(**description["input"])
+    if sha256_file(weights) != sha256:
+        raise DamagedError(f"{weights} is not the file that model.json describes", folder)
     network, _ = create_network(
-        description["architecture"],
-        outputs=len(description["findings"]),
+        architecture,
+        outputs=len(findings),
         channels=spec.channels,
         size=spec.size,
     )
@@ -96,8 +100,8 @@ def load_member(folder: Path, device: torch.device) -> Member:
     return Member(
         name=folder.name,
         network=network,
-        findings=list(description["findings"]),
+        findings=findings,
         input=spec,
-        sha256=description["sha256"],
-        architecture=description["architecture"],
+        sha256=sha256,
+        architecture=architecture,
     )

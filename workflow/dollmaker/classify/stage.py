@@ -1,6 +1,5 @@
 """The stage: train one member, measure it, write it."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from dollmaker.classify.member import Member, save_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import atomic_path, sha256_file, work_folder
+from dollmaker.files import atomic_path, sha256_file
 from dollmaker.findings import BLANK, PRESENT
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
 from dollmaker.weights import load_weights, read_weights
+from dollmaker.work import Work
 
 _BATCH = 64
 
@@ -109,7 +109,7 @@ def train_member(
     header = provenance.header(
         "classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs
     )
-    work = work_folder(output, provenance.digest([header, spec.__dict__, architecture]))
+    work = Work(output, provenance.digest([header, spec.__dict__, architecture]))
     if options["epochs"]:
         fit(
             module,
@@ -125,6 +125,7 @@ def train_member(
         network.to(device)
     held_out = index.filter(pl.col("split") != "train")
     probabilities = predict(member, held_out, images, device)
+    work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
         save_member(
@@ -147,7 +148,7 @@ def train_member(
             folder / "predictions.parquet",
             header,
         )
-    shutil.rmtree(work)
+    work.finish()
 
 
 def predict(

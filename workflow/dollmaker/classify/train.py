@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import lightning.pytorch as lightning
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from dollmaker.schedule import one_cycle
+from dollmaker.training import EpochLoss
 from dollmaker.weights import freeze_batch_norm
 
 Probabilities = npt.NDArray[np.float32]
@@ -41,7 +41,7 @@ def masked_bce(logits: Tensor, values: Tensor, weights: Tensor, positive: Tensor
     return (loss * weights).sum() / weights.sum().clamp(min=1)
 
 
-class ClassifierTraining(lightning.LightningModule):
+class ClassifierTraining(EpochLoss):
     """Model, loss and optimiser of one member.
 
     Args:
@@ -80,6 +80,10 @@ class ClassifierTraining(lightning.LightningModule):
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(name.startswith(trainable))
 
+    def on_train_start(self) -> None:
+        """A run that goes on inside an epoch does not start that epoch again."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Training mode, but for what is frozen."""
         self.network.train()
@@ -94,7 +98,7 @@ class ClassifierTraining(lightning.LightningModule):
         logits = self.network(self._prepare(images))
         positive = None if self._positive is None else self._positive.to(logits.device)
         loss = masked_bce(logits, values, weights, positive)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.note(loss, len(images))
         return loss
 
     def on_train_epoch_end(self) -> None:
@@ -105,7 +109,7 @@ class ClassifierTraining(lightning.LightningModule):
         self.curve.append(
             {
                 "epoch": epoch,
-                "loss": float(self.trainer.callback_metrics["loss"]),
+                "loss": self.epoch_loss(),
                 "valid_macro_auroc": score,
             }
         )
@@ -133,6 +137,7 @@ class ClassifierTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is needed to resume."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["dollmaker"] = {
             "curve": self.curve,
             "best": self.best,
@@ -143,5 +148,6 @@ class ClassifierTraining(lightning.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where a killed run stopped."""
+        super().on_load_checkpoint(checkpoint)
         for key, value in checkpoint["dollmaker"].items():
             setattr(self, key, value)

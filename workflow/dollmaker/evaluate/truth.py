@@ -17,6 +17,7 @@ from dollmaker import rle
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.findings import PRESENT
+from dollmaker.prepare.images import FORMATS, read_bytes
 
 Mask = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]
@@ -286,15 +287,13 @@ def read_mask_file(path: Path, where: str, row: Row, max_pixels: int) -> npt.NDA
         DataError: If it is no picture with one value a pixel, or not of the image's size.
     """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{where} is not readable ({error.strerror}); correct the mask column."
-        ) from None
+        data = read_bytes(path, max_pixels)
+    except DataError as error:
+        raise DataError(f"{where}: {error}; correct the mask column.") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 _require_size(where, [image.height, image.width], [row["height"], row["width"]])
                 if image.width * image.height > max_pixels:
                     raise DataError(f"{where} is over prepare.max_pixels; raise it.")

@@ -34,6 +34,7 @@ from dollmaker.segment.data import (
 from dollmaker.segment.models import create
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.training import fit, train_loader
+from dollmaker.work import Work
 
 #: Steps of a measured training at most.
 _STEPS = 32
@@ -268,7 +269,7 @@ def _fit(
     work: Path,
 ) -> tuple[float, int]:
     loader = train_loader(data, batch_size=batch, seed=0, device=device)
-    work.mkdir(exist_ok=True)
+    state = Work(work, "trial")
     module.start(budget)
     fit(
         module,
@@ -277,10 +278,10 @@ def _fit(
         seed=0,
         device=device,
         precision=options["precision"],
-        work=work,
+        work=state,
         label="plan: trial",
     )
-    (work / "state.ckpt").unlink(missing_ok=True)
+    state.finish()
     return module.seconds()
 
 

@@ -1,6 +1,7 @@
 """Columns of the user's tables: which values they may hold."""
 
-from pathlib import Path, PurePosixPath
+import posixpath
+from pathlib import Path
 
 import polars as pl
 
@@ -15,13 +16,13 @@ def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
     Raises:
         DataError: Naming the line.
     """
-    values = table[column].to_list()
-    for row, value in enumerate(values, start=2):
-        if value is None:
-            raise DataError(
-                f"table {file} line {row}: {column!r} is blank; fill it in or remove the row."
-            )
-    return values
+    values = table[column]
+    if values.null_count():
+        row = int(values.is_null().arg_true()[0]) + 2
+        raise DataError(
+            f"table {file} line {row}: {column!r} is blank; fill it in or remove the row."
+        )
+    return values.to_list()
 
 
 def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
@@ -30,16 +31,18 @@ def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
     Raises:
         DataError: Naming the line.
     """
-    values: list[int | None] = []
-    for row, text in enumerate(table[column].to_list(), start=2):
-        if text is not None and text not in _LABELS:
-            raise DataError(
-                f"table {file} line {row}: label {text!r} of {column!r}; use 1, 0, -1 or blank."
-            )
-        values.append(None if text is None else _LABELS[text])
-    return pl.Series(values, dtype=pl.Int8)
+    values = table[column]
+    wrong = (values.is_not_null() & ~values.is_in(list(_LABELS))).arg_true()
+    if len(wrong):
+        row, text = int(wrong[0]) + 2, values[int(wrong[0])]
+        raise DataError(
+            f"table {file} line {row}: label {text[:40]!r} of {column!r}; use 1, 0, -1 or blank."
+        )
+    return values.replace_strict(_LABELS, default=None, return_dtype=pl.Int8)
 
 
 def identifier(path: str) -> str:
     """The ``image_id`` of a file: its path without suffix, folders joined by ``_``."""
-    return str(PurePosixPath(path).with_suffix("")).replace("/", "_")
+    stem, suffix = posixpath.splitext(path)
+    parts = (stem if len(suffix) > 1 else path).split("/")
+    return "_".join(part for part in parts if part not in ("", "."))

@@ -21,7 +21,7 @@ from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.prepare.columns import filled, identifier
 from dollmaker.prepare.convert import Item, Piece
-from dollmaker.prepare.images import read_picture
+from dollmaker.prepare.images import FORMATS, read_bytes, read_picture
 from dollmaker.prepare.splits import assign
 
 
@@ -113,13 +113,13 @@ def read_objects(
     """
     where = f"mask {path.name!r}"
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{where} is not readable ({error.strerror})") from None
+        data = read_bytes(path, size[0] * size[1])
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as mask:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as mask:
                 if mask.size != size:
                     raise DataError(
                         f"{where} is {mask.width}x{mask.height}, its image {size[0]}x{size[1]} "

@@ -20,9 +20,12 @@ from dollmaker.files import inside
 from dollmaker.prepare.columns import filled, identifier, labels
 from dollmaker.prepare.convert import CONVERTED, converted_findings
 from dollmaker.prepare.nih import read_nih
-from dollmaker.prepare.splits import assign
+from dollmaker.prepare.splits import assign_all
 
 Plan = tuple[pl.DataFrame, list[str]]
+
+#: More classes than any committee can learn: the wrong column was named.
+_MOST_CLASSES = 1000
 
 _COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
 
@@ -113,7 +116,7 @@ def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
         patients = [_part(path, "patient") for path in paths]
         splits = ["test"] * len(paths)
         if name == "train":
-            splits = [assign(p, prepare["valid"], prepare["test"]) for p in patients]
+            splits = assign_all(patients, prepare["valid"], prepare["test"])
         parts.append(
             pl.DataFrame(
                 {
@@ -193,13 +196,13 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
                     f"table {file} line {row}: split {split!r}; use train, valid or test."
                 )
     else:
-        splits = [assign(p, prepare["valid"], prepare["test"]) for p in patients]
+        splits = assign_all(patients, prepare["valid"], prepare["test"])
     names, known = _table_labels(table, options, file)
     folder = options["images"].strip("/")
     plan = pl.DataFrame(
         {
             "image_id": ids,
-            "path": [f"{folder}/{name}" if folder not in ("", ".") else name for name in images],
+            "path": [_in_folder(folder, name) for name in images],
             "patient_id": patients,
             "split": splits,
             "view": pl.Series([None] * len(ids), dtype=pl.String),
@@ -212,6 +215,11 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
     return plan, names
 
 
+def _in_folder(folder: str, name: str) -> str:
+    """The path below the data root; an absolute one stays so, and is refused when it is read."""
+    return name if folder in ("", ".") or name.startswith("/") else f"{folder}/{name}"
+
+
 def _table_labels(
     table: pl.DataFrame, options: dict[str, Any], file: Path
 ) -> tuple[list[str], dict[str, pl.Series]]:
@@ -221,6 +229,11 @@ def _table_labels(
     else:
         classes = filled(table, options["label_column"], file)
         names = sorted(set(classes))
+        if len(names) > _MOST_CLASSES:
+            raise DataError(
+                f"column {options['label_column']!r} of {file} has {len(names)} different values, "
+                f"over {_MOST_CLASSES}; name the column with the class of each image."
+            )
         known = {
             name: pl.Series([int(label == name) for label in classes], dtype=pl.Int8)
             for name in names

@@ -1,6 +1,7 @@
 """Splits by patient: a patient is wholly in train, in valid or in test."""
 
 import hashlib
+from collections.abc import Sequence
 
 import polars as pl
 
@@ -23,6 +24,12 @@ def assign(patient_id: str, valid: float, test: float) -> str:
     if place < test:
         return "test"
     return "valid" if place < test + valid else "train"
+
+
+def assign_all(patients: Sequence[str], valid: float, test: float) -> list[str]:
+    """:func:`assign` for a column of patients."""
+    known = {patient: assign(patient, valid, test) for patient in set(patients)}
+    return [known[patient] for patient in patients]
 
 
 def assert_disjoint(index: pl.DataFrame) -> None:

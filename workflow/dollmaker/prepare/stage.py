@@ -125,10 +125,7 @@ def build_index(
     names: list[str] = tables.read_header(plan_file)["findings"]
     decoded = pl.concat([tables.read(path) for path in rows])
     joined = pl.concat([plan, decoded.drop("image_id")], how="horizontal")
-    duplicate = joined["image_id"].is_duplicated() & ~joined["image_id"].is_first_distinct()
-    joined = joined.with_columns(
-        pl.when(duplicate).then(pl.lit("image_id occurs twice")).otherwise("reason").alias("reason")
-    )
+    joined = _without_duplicates(joined)
     bad = joined.filter(pl.col("reason").is_not_null())
     with atomic_path(quarantine) as part:
         bad.select("image_id", "path", "reason").write_csv(part)
@@ -153,6 +150,26 @@ def build_index(
     left_out = bad.select("image_id", "path", "reason").head(1000).to_dicts()
     facts = {"findings": names, "quarantine": left_out, "channel_mean": channel_mean}
     tables.write(index, output, {**_header(config), **facts})
+
+
+def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
+    """Give images a reason that occur twice, or lie as the same file with another patient.
+
+    The first stays. The same file with two patients could be learned from and scored at once.
+    """
+    twice = ~pl.col("image_id").is_first_distinct()
+    again = pl.col("sha256").is_not_null() & (
+        pl.col("patient_id") != pl.col("patient_id").first().over("sha256")
+    )
+    owner = pl.col("patient_id").first().over("sha256")
+    reason = (
+        pl.when(twice)
+        .then(pl.lit("image_id occurs twice"))
+        .when(pl.col("reason").is_null() & again)
+        .then(pl.format("the same file belongs to patient {}", owner))
+        .otherwise("reason")
+    )
+    return images.with_columns(reason=reason)
 
 
 def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:

@@ -1,6 +1,5 @@
 """The stage: train a segmenter on the labels, write it."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from torch import nn
 
 from dollmaker import devices, findings, provenance
 from dollmaker.errors import DataError, ModelError
-from dollmaker.files import atomic_path, sha256_file, work_folder, write_json, write_text
+from dollmaker.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.release.checksums import CHECKSUMS
@@ -24,6 +23,7 @@ from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
+from dollmaker.work import Work
 
 #: Images that the clusters of the structure are found from.
 _SAMPLE = 400
@@ -120,7 +120,7 @@ def train_segmenter(
         _structure(model, data["train"], start.input, clusters, seed, device),
         len(names) if objectives["classification"] else 0,
     ).to(device)
-    work = work_folder(output, provenance.digest([header, vars(start.input), names, blank]))
+    work = Work(output, provenance.digest([header, vars(start.input), names, blank]))
     fit(
         module,
         loader,
@@ -133,11 +133,12 @@ def train_segmenter(
     )
     if clusters:
         model = narrow(model, options, channels=channels, classes=len(names), size=size)
+    work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
         save(folder, model, options, names, start.input, curve=module.curve, header=header)
         export_encoder(folder, folder / "encoder.safetensors")
-    shutil.rmtree(work)
+    work.finish()
 
 
 def _structure(

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Self
 
-import lightning.pytorch as lightning
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,12 +15,13 @@ from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import label_loss, pixel_loss
 from dollmaker.segment.structure import Structure
+from dollmaker.training import EpochLoss
 from dollmaker.weights import freeze_batch_norm
 
 _BATCH = 32
 
 
-class SegmenterTraining(lightning.LightningModule):
+class SegmenterTraining(EpochLoss):
     """Model, loss and optimiser.
 
     The loss is a weighted sum of what ``options["objectives"]`` asks for: ``masks`` of the
@@ -89,7 +89,7 @@ class SegmenterTraining(lightning.LightningModule):
         if self.classifier is not None:
             guessed = self.classifier(self._deepest.pop().float().mean((2, 3)))
             loss = loss + objectives["classification"] * label_loss(guessed, labels)
-        self.log("loss", loss, on_step=False, on_epoch=True, batch_size=len(images))
+        self.note(loss, len(images))
         return loss
 
     def _keep(self, _: nn.Module, __: Any, output: Any) -> None:
@@ -104,7 +104,7 @@ class SegmenterTraining(lightning.LightningModule):
         self.curve.append(
             {
                 "epoch": self.current_epoch + 1,
-                "loss": float(self.trainer.callback_metrics["loss"]),
+                "loss": self.epoch_loss(),
                 "valid_miou": None if np.isnan(score) else score,
             }
         )
@@ -124,10 +124,12 @@ class SegmenterTraining(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is needed to resume."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["dollmaker"] = {"curve": self.curve}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where a killed run stopped."""
+        super().on_load_checkpoint(checkpoint)
         self.curve = checkpoint["dollmaker"]["curve"]
 
 

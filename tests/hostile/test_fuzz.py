@@ -1,0 +1,126 @@
+"""Readers of untrusted text: whatever comes, they read it right or refuse it in their own words."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dollmaker import config, rle, tables
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.files import inside
+from dollmaker.prepare.columns import identifier, labels
+from dollmaker.prepare.sources import make_plan
+
+FEW = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+CELLS = st.text(alphabet="a1-.,;\"'\r\n \t/\\\0é\ufeff<$", max_size=8)
+
+
+def plan_config() -> dict[str, Any]:
+    table = {"file": "t.csv", "images": ".", "image_column": "image", "finding_columns": ["A"]}
+    return config.resolve({"dataset": "x", "source": {"kind": "table", "table": table}})
+
+
+@FEW
+@given(data=st.binary(max_size=200))
+def test_any_bytes_are_a_table_or_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.csv").write_bytes(data)
+    try:
+        table = tables.read_source(tmp_path / "t.csv")
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert len(table) > 0
+    assert all(str(dtype) == "String" for dtype in table.dtypes)
+
+
+@FEW
+@given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4))
+def test_any_cells_are_a_plan_or_refused(tmp_path: Path, rows: list[tuple[str, str]]) -> None:
+    text = "".join(f"{image},{label}\n" for image, label in rows)
+    (tmp_path / "t.csv").write_text("image,A\n" + text, newline="")
+    try:
+        plan, names = make_plan(plan_config(), tmp_path)
+    except DataError as error:
+        assert "\n" not in str(error)
+        return
+    assert names == ["A"]
+    assert set(plan["A"]) <= {1, 0, -1, None}
+    assert plan["image_id"].null_count() == 0
+
+
+@FEW
+@given(text=st.text(max_size=30))
+def test_any_path_stays_inside_or_is_refused(tmp_path: Path, text: str) -> None:
+    identifier(text)
+    with contextlib.suppress(DataError):
+        assert inside(tmp_path, text).is_relative_to(tmp_path.resolve())
+
+
+@FEW
+@given(shape=st.tuples(st.integers(1, 9), st.integers(1, 9)), bits=st.integers(0, 2**81 - 1))
+def test_masks_come_back(shape: tuple[int, int], bits: int) -> None:
+    values = [bool(bits >> k & 1) for k in range(shape[0] * shape[1])]
+    mask = np.array(values).reshape(shape)
+    np.testing.assert_array_equal(rle.decode(rle.encode(mask), *shape), mask)
+
+
+@FEW
+@given(code=st.one_of(st.text(max_size=12), st.text(alphabet="0PQoO1", max_size=12)))
+def test_any_code_is_a_mask_or_refused(code: str) -> None:
+    try:
+        assert rle.decode(code, 4, 3).shape == (4, 3)
+    except DataError as error:
+        assert "correct the file" in str(error)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=6,
+)
+KEYS = sorted(config.schema()["properties"])
+
+
+@FEW
+@given(section=st.sampled_from(KEYS), value=JSON)
+def test_any_section_is_resolved_or_refused(section: str, value: Any) -> None:
+    given_config = {"dataset": "x", "source": {"kind": "phantoms"}, section: value}
+    try:
+        full = config.resolve(given_config)
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        return
+    assert config.resolve(full) == full
+    json.dumps(full, allow_nan=False)
+
+
+@FEW
+@given(data=st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_file_is_a_configuration_or_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "c.yaml").write_bytes(data)
+    with pytest.raises(ConfigError):
+        config.load(str(tmp_path / "c.yaml"))
+
+
+@FEW
+@given(text=st.one_of(st.none(), st.text(max_size=4), st.sampled_from(["1", "0", "-1", "1.0"])))
+def test_labels_are_the_known_ones_or_refused(text: str | None) -> None:
+    import polars as pl
+
+    known = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1, None: None}
+    table = pl.DataFrame({"A": pl.Series([text], dtype=pl.String)})
+    if text in known:
+        assert labels(table, "A", Path("t")).to_list() == [known[text]]
+    else:
+        with pytest.raises(DataError, match="line 2"):
+            labels(table, "A", Path("t"))
