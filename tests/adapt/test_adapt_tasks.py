@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker.adapt.tasks import encode_classes, fit_classes, read_task
+from dollmaker.adapt.masks import encode_classes
+from dollmaker.adapt.tasks import fit_classes, read_task
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.prepare.splits import assign
 

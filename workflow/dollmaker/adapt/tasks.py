@@ -6,25 +6,22 @@ Shapes: N images, C channels, K classes, S the side of the square (``prepare.siz
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from dollmaker import geometry, tables
-from dollmaker.augment import IGNORE
+from dollmaker.adapt.listing import list_images
+from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
-from dollmaker.prepare.images import FORMATS, decode
+from dollmaker.prepare.images import decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
 
 Pixels = npt.NDArray[np.uint8]
-
-#: Modes of images whose pixels are numbers: black and white, grey, palette, 16 and 32 bits.
-_MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,38 +88,23 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     if name not in config["tasks"]:
         raise ConfigError(unknown("task", name, config["tasks"]))
     options, prepare = config["tasks"][name], config["prepare"]
-    file = inside(data_root, options["table"])
-    table = tables.read_source(file)
-    keys = ("image_column", "mask_column", "patient_column")
-    columns = [options[key] for key in keys if options[key]]
-    tables.require_columns(table, columns, file)
-    table = table.drop_nulls(columns[:2]).sort(columns[0])
-    if table.is_empty():
-        raise DataError(f"table {file} names no mask in {columns[1]!r}; correct tasks.{name}.")
-    files = table[columns[0]].to_list()
-    ids = [str(PurePosixPath(text).with_suffix("")).replace("/", "_") for text in files]
-    if len(set(ids)) < len(ids):
-        twice = next(text for text in ids if ids.count(text) > 1)
-        raise DataError(
-            f"table {file} names the image {twice!r} twice; keep one row of each image."
-        )
-    patients = table[columns[2]].fill_null("").to_list() if options["patient_column"] else ids
-    if "" in patients:
-        where = files[patients.index("")]
-        raise DataError(f"table {file}: {columns[2]!r} of {where!r} is blank; fill it in.")
-    splits = _split(name, config, data_root, patients)
+    listing = list_images(name, options, data_root)
+    splits = _split(name, config, data_root, listing.patients)
+    reader = make_reader(options, data_root, f"tasks.{name}")
     images, masks = [], []
-    found: set[int] = set()
-    for image_file, mask_file in zip(files, table[columns[1]], strict=True):
-        image, mask, values = _read_pair(name, image_file, mask_file, options, prepare, data_root)
+    found: set[str] = set()
+    for image_file, mask_file in zip(listing.images, listing.masks, strict=True):
+        image, mask, seen = _read_pair(
+            name, image_file, mask_file, reader, options, prepare, data_root
+        )
         images.append(image)
         masks.append(mask)
-        found |= values
+        found |= seen
     task = Task(
         name=name,
         classes=list(options["classes"]),
-        image_ids=ids,
-        patients=patients,
+        image_ids=listing.image_ids,
+        patients=listing.patients,
         splits=splits,
         images=np.stack(images),
         masks=np.stack(masks),
@@ -131,7 +113,7 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     return task
 
 
-def _check(task: Task, options: Mapping[str, Any], found: set[int]) -> None:
+def _check(task: Task, options: Mapping[str, Any], found: set[str]) -> None:
     for split, key in (("train", "valid and test"), ("valid", "valid"), ("test", "test")):
         if not len(task.rows(split)):
             change = "lower" if split == "train" else "raise"
@@ -141,7 +123,8 @@ def _check(task: Task, options: Mapping[str, Any], found: set[int]) -> None:
             )
     for k, cls in enumerate(task.classes):
         if not (task.masks[:, k] == 1).any():
-            listed = ", ".join(str(value) for value in sorted(found)[:20])
+            # Numbers in their own order.
+            listed = ", ".join(sorted(found, key=lambda text: (len(text), text))[:20])
             raise DataError(
                 f"task {task.name}: class {cls!r} (values {options['classes'][cls]}) is in no "
                 f"mask; values there: {listed}. Correct tasks.{task.name}.classes or encoding."
@@ -179,12 +162,13 @@ def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
 def _read_pair(
     name: str,
     image_file: str,
-    mask_file: str,
+    mask_file: str | None,
+    reader: Reader,
     options: Mapping[str, Any],
     prepare: Mapping[str, Any],
     data_root: Path,
-) -> tuple[Pixels, Pixels, set[int]]:
-    """Image (C, S, S), mask (K, S, S) and the values that the mask's pixels have."""
+) -> tuple[Pixels, Pixels, set[str]]:
+    """Image (C, S, S), mask (K, S, S) and what the mask's file shows."""
     try:
         image = decode(
             inside(data_root, f"{options['images']}/{image_file}"),
@@ -198,61 +182,14 @@ def _read_pair(
             f"task {name}: image {image_file!r} in {options['images']!r}: {error}; mend or "
             "remove it."
         ) from None
+    where = f"task {name}: mask {mask_file or f'of {image_file}'!r} in {options['masks']!r}"
     try:
-        path = inside(data_root, f"{options['masks']}/{mask_file}")
-        values = _read_mask(path, image.width, image.height)
+        mask, seen = reader(image_file, mask_file, image.width, image.height)
+    except FileNotFoundError:
+        raise DataError(f"{where}: file is missing; mend or remove it.") from None
     except DataError as error:
-        raise DataError(
-            f"task {name}: mask {mask_file!r} in {options['masks']!r}: {error}; mend or remove it."
-        ) from None
-    mask = fit_classes(
-        encode_classes(values, options["classes"], options["encoding"], options["ignore"]),
-        prepare["size"],
-        prepare["fit"],
-    )
-    return image.pixels, mask, set(np.unique(values).tolist())
-
-
-def _read_mask(path: Path, width: int, height: int) -> npt.NDArray[np.int64]:
-    """The numbers in a mask's pixels, (height, width)."""
-    if not path.is_file():
-        raise DataError("file is missing")
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            size, mode, frames = image.size, image.mode, getattr(image, "n_frames", 1)
-            if size == (width, height) and mode in _MODES and frames == 1:
-                return np.asarray(image).astype(np.int64)
-    except Exception as error:  # decoders raise anything on hostile bytes
-        raise DataError(f"not a readable image ({type(error).__name__}: {error})") from None
-    if size != (width, height):
-        raise DataError(f"{size[0]}x{size[1]} pixels, its image has {width}x{height}")
-    raise DataError(f"mode {mode}; a mask has one number in each pixel (grey or palette PNG)")
-
-
-def encode_classes(
-    values: npt.NDArray[np.int64],
-    classes: Mapping[str, Sequence[int]],
-    encoding: str,
-    ignore: int | None,
-) -> Pixels:
-    """From numbers in pixels (h, w) to one channel a class, uint8 (K, h, w).
-
-    Args:
-        values: Pixel values.
-        classes: Class name -> pixel values (``index``) or bit values (``bits``).
-        encoding: ``index`` or ``bits``.
-        ignore: Value of pixels that are 255 in every channel; ``None`` if there is none.
-    """
-    channels = []
-    for wanted in classes.values():
-        if encoding == "bits":
-            channels.append((values & int(np.bitwise_or.reduce(wanted))) != 0)
-        else:
-            channels.append(np.isin(values, wanted))
-    result = np.stack(channels).astype(np.uint8)
-    if ignore is not None:
-        result[:, values == ignore] = IGNORE
-    return result
+        raise DataError(f"{where}: {error}; mend or remove it.") from None
+    return image.pixels, fit_classes(mask, prepare["size"], prepare["fit"]), seen
 
 
 def fit_classes(mask: Pixels, size: int, fit: geometry.Fit) -> Pixels:

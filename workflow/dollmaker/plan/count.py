@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import findings, tables
+from dollmaker import findings
+from dollmaker.adapt.listing import list_images
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.errors import DataError
-from dollmaker.files import inside
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.prepare.splits import assign
 from dollmaker.segment.data import list_targets
@@ -167,16 +167,10 @@ def _count_task(
 ) -> dict[str, int]:
     """Images of a task by split; its masks are not opened."""
     options, prepare = config["tasks"][name], config["prepare"]
-    file = inside(root, options["table"])
-    table = tables.read_source(file)
-    columns = [options["image_column"], options["mask_column"]]
-    patient = options["patient_column"] or options["image_column"]
-    tables.require_columns(table, [*columns, patient], file)
-    table = table.drop_nulls(columns)
+    patients = list_images(name, options, root).patients
     valid, test = (
         prepare[key] if options[key] is None else options[key] for key in ("valid", "test")
     )
     own = options["valid"] is None and options["test"] is None
-    patients = table[patient].fill_null("").to_list()
     splits = [(known.get(p) if own else None) or assign(p, valid, test) for p in patients]
     return {split: splits.count(split) for split in _SPLITS}

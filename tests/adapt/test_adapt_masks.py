@@ -1,0 +1,177 @@
+"""True masks in every form: the same areas, whatever file they come in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+
+from dollmaker.adapt.listing import list_images
+from dollmaker.adapt.masks import make_reader
+from dollmaker.adapt.tasks import read_task
+from dollmaker.config import resolve
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.rle import encode
+
+WIDTH, HEIGHT = 24, 18
+LEFT = np.zeros((HEIGHT, WIDTH), bool)
+LEFT[3:12, 2:9] = True
+RIGHT = np.zeros((HEIGHT, WIDTH), bool)
+RIGHT[3:12, 14:21] = True
+HEART = np.zeros((HEIGHT, WIDTH), bool)
+HEART[6:15, 8:16] = True
+
+
+def options(encoding: str, masks: str, classes: dict[str, list[Any]]) -> dict[str, Any]:
+    return {"encoding": encoding, "masks": masks, "classes": classes, "ignore": None}
+
+
+def save(mask: np.ndarray, path: Path, value: int = 255) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((mask * value).astype(np.uint8)).save(path)
+
+
+def read(root: Path, encoding: str, masks: str, classes: dict[str, list[Any]], image: str) -> Any:
+    reader = make_reader(options(encoding, masks, classes), root, "tasks.organs")
+    return reader(image, None, WIDTH, HEIGHT)
+
+
+def check(channels: np.ndarray, *areas: np.ndarray) -> None:
+    assert channels.dtype == np.uint8 and len(channels) == len(areas)
+    for channel, area in zip(channels, areas, strict=True):
+        assert np.array_equal(channel, area)
+
+
+def test_one_file_for_every_organ(tmp_path: Path) -> None:
+    """As SCR: folders of organs, GIF files; an organ that is not there is empty."""
+    save(LEFT, tmp_path / "scr/left lung/JPCLN001.gif")
+    save(RIGHT, tmp_path / "scr/right lung/JPCLN001.gif", 1)
+    classes = {"lungs": ["left lung", "right lung"], "heart": ["heart"]}
+    channels, seen = read(tmp_path, "files", "scr", classes, "JPCLN001.png")
+    check(channels, LEFT | RIGHT, np.zeros_like(HEART))
+    assert seen == {"left lung", "right lung"}
+    with pytest.raises(DataError, match="missing in every class"):
+        read(tmp_path, "files", "scr", classes, "JPCLN002.png")
+
+
+def corners(x: int, y: int, width: int, height: int) -> list[int]:
+    return [x, y, x + width, y, x + width, y + height, x, y + height]
+
+
+def coco_file(path: Path, **changes: Any) -> Path:
+    runs = coco.encode(np.asfortranarray(HEART.astype(np.uint8)))
+    flat = RIGHT.T.ravel().astype(int)
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    counts = np.diff([0, *edges, flat.size]).tolist()
+    content = {
+        "images": [{"id": 7, "file_name": "a/x.png", "width": WIDTH, "height": HEIGHT}],
+        "categories": [{"id": 1, "name": "lung"}, {"id": 2, "name": "heart"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 1, "segmentation": [corners(2, 3, 7, 9)]},
+            {"image_id": 7, "category_id": 1,
+             "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}},
+            {"image_id": 7, "category_id": 2,
+             "segmentation": {"size": [HEIGHT, WIDTH], "counts": runs["counts"].decode()}},
+        ],
+    }  # fmt: skip
+    path.write_text(json.dumps({**content, **changes}))
+    return path
+
+
+def test_coco_polygons_and_both_run_lengths(tmp_path: Path) -> None:
+    coco_file(tmp_path / "c.json")
+    for classes in ({"lungs": ["lung"], "heart": ["heart"]}, {"lungs": [1], "heart": [2]}):
+        channels, seen = read(tmp_path, "coco", "c.json", classes, "a/x.png")
+        check(channels, LEFT | RIGHT, HEART)
+        assert seen == {"lung", "heart"}
+    with pytest.raises(DataError, match="no image of this name"):
+        read(tmp_path, "coco", "c.json", {"lungs": [1]}, "y.png")
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        ([[1, 2, 3]], "three corners"),
+        ({"size": [HEIGHT, WIDTH], "counts": [5]}, "do not fill"),
+        ({"size": [3, 3], "counts": "x"}, "3x3 pixels, its image has 24x18"),
+        (None, "no readable segmentation"),
+    ],
+)
+def test_damaged_instances_are_refused(tmp_path: Path, segmentation: Any, words: str) -> None:
+    entry = {"image_id": 7, "category_id": 1, "segmentation": segmentation}
+    coco_file(tmp_path / "c.json", annotations=[entry])
+    with pytest.raises(DataError, match=words):
+        read(tmp_path, "coco", "c.json", {"lungs": [1]}, "a/x.png")
+
+
+def test_chexlocalize(tmp_path: Path) -> None:
+    size = [HEIGHT, WIDTH]
+    entry = {
+        "Cardiomegaly": {"size": size, "counts": encode(HEART)},
+        "Edema": {"size": size, "counts": encode(LEFT)},
+        "Consolidation": {"size": size, "counts": encode(RIGHT)},
+    }
+    (tmp_path / "t.json").write_text(json.dumps({"patient1_study1_view1_frontal": entry}))
+    classes = {"heart": ["Cardiomegaly"], "opacity": ["Edema", "Consolidation"]}
+    image = "CheXpert/valid/patient1/study1/view1_frontal.jpg"
+    channels, seen = read(tmp_path, "chexlocalize", "t.json", classes, image)
+    check(channels, HEART, LEFT | RIGHT)
+    assert seen == set(entry)
+
+
+@pytest.mark.parametrize("content", [None, "no", "[]", '{"images": []}'])
+def test_files_of_all_masks_that_are_not_of_their_form(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "c.json").write_text(content)
+    with pytest.raises(DataError):
+        read(tmp_path, "coco", "c.json", {"lungs": [1]}, "x.png")
+
+
+def test_names_are_no_pixel_values(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"tasks\.organs\.classes\.lungs .* numbers of its pixels"
+    ):
+        read(tmp_path, "bits", "m", {"lungs": ["left"]}, "x.png")
+
+
+def test_a_folder_of_images_and_one_of_masks_are_enough(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        name = f"p{number % 3}/case{number}"
+        path = tmp_path / f"images/{name}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH), np.uint8)).save(path)
+        save(HEART, tmp_path / f"masks/{name}.png", 1)
+    (tmp_path / "images/notes.txt").write_text("not a picture")
+    config = resolve(
+        {
+            "dataset": "fake",
+            "source": {"kind": "phantoms"},
+            "prepare": {"size": 32, "channels": 1, "fit": "resize"},
+            "tasks": {"heart": {"images": "images", "masks": "masks", "classes": {"heart": [1]},
+                                "valid": 0.3, "test": 0.3}},
+        }
+    )  # fmt: skip
+    task = read_task("heart", config, tmp_path)
+    assert len(task.image_ids) == 12 and task.image_ids[0] == "p0_case0"
+    assert task.patients == task.image_ids
+    assert abs((task.masks == 1).mean() - HEART.mean()) < 0.02
+    (tmp_path / "masks/p0/case0.png").unlink()
+    with pytest.raises(DataError, match=r"mask 'of p0/case0\.jpg' in 'masks': file is missing"):
+        read_task("heart", config, tmp_path)
+
+
+def test_what_can_not_be_listed(tmp_path: Path) -> None:
+    task = {"table": None, "images": "images"}
+    with pytest.raises(DataError, match="does not exist"):
+        list_images("t", task, tmp_path)
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="holds no picture"):
+        list_images("t", task, tmp_path)
+    for suffix in ("png", "jpg"):
+        Image.new("L", (4, 4)).save(tmp_path / f"images/a.{suffix}")
+    with pytest.raises(DataError, match="two pictures called 'a'"):
+        list_images("t", task, tmp_path)
