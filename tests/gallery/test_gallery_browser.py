@@ -222,6 +222,8 @@ def test_recipes_side_by_side(full: Page) -> None:
     both = max(0, min(16, 6 + side) - 6) * max(0, min(16, 4 + side) - 4)
     iou = both / (side * side + 256 - both)
     assert f"IoU with released {iou:.2f}" in full.text("#panels .panel:nth-child(2)")
+    tops = full.js("return [...document.querySelectorAll('#panels .panel')].map(p => p.offsetTop)")
+    assert len(tops) == 2 and tops[0] == tops[1]
 
 
 def test_the_ground_can_be_the_relevance_map(full: Page) -> None:

@@ -67,7 +67,7 @@ def test_columns_are_codes_of_short_lists() -> None:
     [
         (["a/x.png", "b/y.png"], ["a", "b"]),
         (["r/a/1/x.png", "r/b/2/y.png"], ["r/a", "r/b"]),
-        (["x.png", "sub/y.png"], ["", "sub"]),
+        (["x.png", "sub/y.png"], [".", "sub"]),
         (["r/x.png", "r/y.png"], ["", ""]),
         ([f"p{k}/x.png" for k in range(60)], [""] * 60),
         ([], []),

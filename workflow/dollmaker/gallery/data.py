@@ -40,7 +40,7 @@ def arrange(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
     """
     if len(rows) > limit:
         keys = [f"{i}\0{f}" for i, f in rows.select("image_id", "finding").iter_rows()]
-        hashes = [hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() for key in keys]
+        hashes = [hashlib.sha256(key.encode()).hexdigest() for key in keys]
         rows = rows.with_columns(pl.Series("_hash", hashes)).sort("_hash").head(limit)
     order = pl.col("quality").fill_nan(None)
     return rows.sort(order, "image_id", "finding", descending=[True, False, False], nulls_last=True)
@@ -54,7 +54,7 @@ def sources(paths: Sequence[str]) -> list[str]:
     """
     folders = [path.replace("\\", "/").split("/")[:-1] for path in paths]
     for depth in range(1, max(map(len, folders), default=0) + 1):
-        names = ["/".join(folder[:depth]) for folder in folders]
+        names = ["/".join(folder[:depth]) or "." for folder in folders]
         count = len(set(names))
         if count > _MOST_SOURCES:
             break

@@ -23,7 +23,7 @@ function buildFilters() {
   });
   $("splits-row").hidden = data.splits.length < 2;
   $("source-row").hidden = data.sources.length < 2;
-  $("source").append(new Option("all", ""), ...data.sources.map((name) => new Option(name || "(no folder)", name)));
+  $("source").append(new Option("all", ""), ...data.sources.map((name) => new Option(name, name)));
   $("show-row").hidden = !(data.pictures.image && data.pictures.relevance);
   $("side-row").hidden = data.recipes.length === 0;
   data.findings.forEach((name, place) => $("findings").append(findingRow(name, place)));

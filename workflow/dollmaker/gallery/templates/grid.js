@@ -1,5 +1,6 @@
 // The tiles. Only those near the window exist; they are used again while the page scrolls.
 const GAP = 10;
+const AHEAD = 3; // tiles out of sight that are drawn in one frame; those in sight are all drawn
 const cells = new Map(); // place in the view -> cell
 const spare = [];
 let shape = null;
@@ -71,7 +72,9 @@ function fitPanels(holder, list, side, named) {
     list.splice(0, list.length, ...recipes.map((recipe) => newPanel(recipe, named)));
     holder.replaceChildren(...list.map((one) => one.panel));
   }
-  for (const one of list) one.picture.style.width = one.picture.style.height = `${side}px`;
+  for (const one of list) {
+    one.panel.style.width = one.picture.style.width = one.picture.style.height = `${side}px`;
+  }
 }
 
 function drop(place) {
@@ -96,10 +99,18 @@ function render() {
   for (const place of [...cells.keys()]) {
     if ((place < first || place >= last) && !cells.get(place).box.contains(document.activeElement)) drop(place);
   }
+  let ahead = AHEAD, waiting = false;
   for (let place = first; place < last; place += 1) {
     if (!cells.has(place)) cells.set(place, fill(spare.pop() ?? newCell(), place, panels > 1));
-    if (!racing) complete(cells.get(place), side);
+    const cell = cells.get(place);
+    if (racing || cell.done) continue;
+    const y = Math.floor(place / columns) * step - top;
+    const seen = y < innerHeight && y + step > 0;
+    if (seen || ahead > 0) complete(cell, side);
+    else waiting = true;
+    if (!seen) ahead -= 1;
   }
+  if (waiting) ask();
   if (racing) {
     clearTimeout(settle);
     settle = setTimeout(ask, 60); // pictures that fly by are not asked for

@@ -44,11 +44,7 @@ function showLarge() {
   $("previous").disabled = place <= 0;
   $("next").disabled = place < 0 || place >= view.length - 1;
   const recipes = shownRecipes().length;
-  const room = $("panels").getBoundingClientRect();
-  const narrow = matchMedia("(max-width: 760px)").matches;
-  const columns = narrow ? Math.min(2, recipes) : recipes;
-  const high = narrow ? innerHeight : room.height - (recipes > 1 ? 46 : 0);
-  const side = Math.max(64, Math.floor(Math.min((room.width - 8 * (columns - 1)) / columns, high)));
+  const side = panelSide(recipes);
   fitPanels($("panels"), largePanels, side, recipes > 1);
   for (const one of largePanels) {
     placePicture(one.img, row, side, true);
@@ -66,6 +62,20 @@ function showLarge() {
   };
   if (block(row).value) draw();
   else block(row).ready.then(draw);
+}
+
+/** The side at which this many panels fit the view, or two the width of a narrow window. */
+function panelSide(count) {
+  const room = $("panels").getBoundingClientRect();
+  const narrow = matchMedia("(max-width: 760px)").matches;
+  const label = count > 1 ? 46 : 0;
+  const sides = Array.from({ length: narrow ? Math.min(2, count) : count }, (_, k) => {
+    const wide = (room.width - 8 * k) / (k + 1);
+    const high = narrow ? innerHeight : room.height / Math.ceil(count / (k + 1)) - label;
+    return Math.floor(Math.min(wide, high));
+  });
+  const least = narrow ? 0 : 0.8 * Math.max(...sides); // one row is easier to compare than two
+  return Math.max(64, sides.filter((side) => side >= least).at(-1));
 }
 
 function filterOf(row) {
