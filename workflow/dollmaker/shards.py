@@ -10,8 +10,7 @@ import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -106,7 +105,7 @@ class Shard:
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
-        if find_spec("hdf5plugin"):  # has the LZ4 filter; released files do without
+        with suppress(ImportError):  # the LZ4 filter, which released files do without
             import hdf5plugin  # noqa: F401
 
         self.path = path
