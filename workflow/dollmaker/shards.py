@@ -109,6 +109,7 @@ class Shard:
             import hdf5plugin  # noqa: F401
 
         self.path = path
+        self._arrays: dict[str, h5py.Dataset] = {}
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
         except FileNotFoundError:
@@ -152,9 +153,11 @@ class Shard:
             rows: One row, a slice, increasing row numbers, or ``None`` for all.
         """
         with self._checked():
-            if f"arrays/{name}" not in self._file:
-                return np.zeros((0, 0, 0), dtype=np.uint8)
-            return np.asarray(self._file[f"arrays/{name}"][slice(None) if rows is None else rows])
+            if name not in self._arrays:  # looking a name up takes as long as reading a row
+                if f"arrays/{name}" not in self._file:
+                    return np.zeros((0, 0, 0), dtype=np.uint8)
+                self._arrays[name] = self._file[f"arrays/{name}"]
+            return np.asarray(self._arrays[name][slice(None) if rows is None else rows])
 
     @contextmanager
     def _checked(self) -> Iterator[None]:

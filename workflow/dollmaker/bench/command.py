@@ -1,4 +1,4 @@
-"""``dollmaker bench attribute`` and ``dollmaker bench binarize``."""
+"""``dollmaker bench attribute``, ``bench binarize`` and ``bench release``."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +7,14 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
-    parser.add_argument("what", choices=["attribute", "binarize"], help="what to measure")
+    parser.add_argument(
+        "what", choices=["attribute", "binarize", "release"], help="what to measure"
+    )
     parser.add_argument("--size", type=int, default=224, help="side in pixels (default 224)")
     parser.add_argument("--images", type=int, default=8, help="images (default 8)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds, medians are taken (5)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    parser.add_argument("--pairs", type=int, default=2000, help="pairs of a release (default 2000)")
     # No defaults here: what is not given is not in the arguments, and what is given to a benchmark
     # that has no use for it can be refused.
     group = parser.add_argument_group("attribute", argument_default=argparse.SUPPRESS)
@@ -48,14 +51,14 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     from dollmaker.errors import ConfigError
     from dollmaker.files import write_json
 
-    for key in ("size", "findings", "images", "nodes", "reference", "rounds"):
+    for key in ("size", "findings", "images", "nodes", "reference", "rounds", "pairs"):
         if getattr(arguments, key, 1) < 1:
             raise ConfigError(f"--{key} is {getattr(arguments, key)}; give a positive number.")
     given = [key for key in _ATTRIBUTE if key in arguments]
-    if arguments.what == "binarize":
+    if arguments.what != "attribute":
         if given:
-            raise ConfigError(f"bench binarize has no use for --{given[0]}; leave it out.")
-        results = _binarize(arguments)
+            raise ConfigError(f"bench {arguments.what} has no use for --{given[0]}; leave it out.")
+        results = _binarize(arguments) if arguments.what == "binarize" else _release(arguments)
     else:
         defaults = {key: value for key, value in _ATTRIBUTE.items() if key not in given}
         results = _attribute(argparse.Namespace(**{**vars(arguments), **defaults}))
@@ -68,6 +71,14 @@ def _binarize(arguments: argparse.Namespace) -> dict[str, Any]:
 
     results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
     print_speeds(results)
+    return results
+
+
+def _release(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench.release import measure, print_seconds
+
+    results = measure(size=arguments.size, pairs=arguments.pairs)
+    print_seconds(results)
     return results
 
 

@@ -1,8 +1,8 @@
 """Masks at the size of the source image, without painting its pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,23 +27,38 @@ class SourceMask:
     box: list[int]
 
 
-def to_source(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> SourceMask:
-    """The code of :func:`dollmaker.geometry.unfit_mask`'s result, computed from the square.
+def to_source(
+    masks: Sequence[npt.NDArray[np.bool_]], sizes: Sequence[tuple[int, int]], fit: Fit
+) -> list[SourceMask]:
+    """The codes of :func:`dollmaker.geometry.unfit_mask`'s results, computed from the squares.
 
     A full-size radiograph has a hundred times the pixels of the square, but its mask is made of
     the square's rows and columns, each repeated.
 
     Args:
-        mask: bool (size, size).
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        fit: How the source lies in the square.
+        masks: bool (size, size) each; fastest in column-major order, as codes are decoded.
+        sizes: Width and height of each source image in pixels.
+        fit: How the sources lie in the square.
     """
-    left, top, right, bottom = box(width, height, mask.shape[0], fit)
+    found = [_measure(m.T, *size, fit) for m, size in zip(masks, sizes, strict=True)]
+    codes = rle.write_runs([runs for runs, _ in found])
+    return [
+        SourceMask(counts=counts, area=int(runs[1::2].sum()), box=sides)
+        for counts, (runs, sides) in zip(codes, found, strict=True)
+    ]
+
+
+def _measure(
+    mask: npt.NDArray[np.bool_], width: int, height: int, fit: Fit
+) -> tuple[rle.Runs, list[int]]:
+    """Runs and box at the size of the source of a mask given by columns, (size, size)."""
+    left, top, right, bottom = box(width, height, len(mask), fit)
     rows, tops = _nearest(bottom - top, height)
     columns, lefts = _nearest(right - left, width)
-    inner = np.asarray(mask, bool)[top:bottom, left:right]
-    used = np.ascontiguousarray(inner[rows[tops]].T[columns[lefts]])  # each once: columns by rows
+    used = mask[left:right, top:bottom]
+    if len(tops) < bottom - top or len(lefts) < right - left:  # of a smaller source not all are
+        used = used[np.ix_(columns[lefts], rows[tops])]
+    used = np.ascontiguousarray(used)
     number = np.repeat(np.arange(len(lefts)), np.diff(lefts, append=width))  # of source columns
     # Where the value changes inside a column, in each source column that repeats it ...
     column, row = np.divmod(np.flatnonzero(used[:, 1:] != used[:, :-1]), max(1, len(tops) - 1))
@@ -51,7 +66,7 @@ def to_source(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> Sour
     changes = count[number]
     first = (np.cumsum(count) - count)[number] - (np.cumsum(changes) - changes)
     place = tops[row + 1][np.arange(changes.sum()) + np.repeat(first, changes)]
-    place += np.repeat(np.arange(width) * height, changes)
+    place = place + np.repeat(np.arange(width) * height, changes)
     # ... and from the foot of a column to the head of the next.
     head, foot = used[number, 0], np.concatenate([[False], used[number[:-1], -1]])
     bounds = np.concatenate([place, np.flatnonzero(head != foot) * height])
@@ -66,7 +81,7 @@ def to_source(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> Sour
         )
         left, top = int(lefts[across[0]]), int(tops[down[0]])
         sides = [left, top, right - left, bottom - top]
-    return SourceMask(counts=rle.write_runs(runs), area=int(runs[1::2].sum()), box=sides)
+    return runs, sides
 
 
 @lru_cache(maxsize=4096)
