@@ -43,7 +43,7 @@ def test_codes_are_written_as_coco_does() -> None:
     rng = np.random.default_rng(1)
     for shape, share in (((1, 1), 1), ((40, 30), 0.5), ((700, 900), 0.0001), ((64, 64), 0)):
         counts = rle.encode(rng.random(shape) < share)
-        assert rle.write_runs(rle.read_runs(counts)) == counts
+        assert rle.write_runs([rle.read_runs(counts)] * 3) == [counts] * 3
 
 
 def test_a_release_holds_what_was_made(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ The text form is read here because pycocotools trusts its input: it returns unin
 for codes that end too early. Equal masks have equal codes, whoever writes them.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,20 +41,28 @@ def decode(counts: str, height: int, width: int) -> npt.NDArray[np.bool_]:
     return np.repeat(values, runs).reshape(width, height).T
 
 
-def write_runs(runs: Runs) -> str:
-    """COCO's text form of runs: 5 bits a character, differences from the fourth run on."""
-    rest = runs.astype(np.int64)
-    rest[3:] -= runs[1:-2]
+def write_runs(masks: Sequence[Runs]) -> list[str]:
+    """COCO's text form of the runs of masks: 5 bits a character, differences from the fourth on."""
+    lengths = np.array([len(runs) for runs in masks], dtype=np.int64)
+    starts = np.cumsum(lengths) - lengths
+    runs = np.concatenate([np.zeros(0, np.int64), *masks])
+    later = np.flatnonzero(np.arange(len(runs)) - np.repeat(starts, lengths) >= 3)
+    rest = runs.copy()
+    rest[later] -= runs[later - 2]
     columns, used = [], []
     more = np.ones(len(rest), bool)
     while more.any():
         low = rest & 0x1F
-        rest = rest >> 5
+        rest >>= 5
         used.append(more)
         more = more & (rest != np.where(low & 0x10, -1, 0))
-        columns.append(low + 48 + 32 * more)
-    characters = np.stack(columns, axis=1).astype(np.uint8)[np.stack(used, axis=1)]
-    return str(characters.tobytes(), "ascii")
+        columns.append((low + 48 + 32 * more).astype(np.uint8))
+    if not columns:
+        return []
+    valid = np.stack(used, axis=1)
+    text = str(np.stack(columns, axis=1)[valid].tobytes(), "ascii")
+    ends = np.cumsum(np.add.reduceat(valid.sum(1), starts)).tolist()
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def read_runs(counts: str) -> Runs:

@@ -11,8 +11,7 @@ import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -120,10 +119,11 @@ class Shard:
     """
 
     def __init__(self, path: Path, kind: Kind) -> None:
-        if find_spec("hdf5plugin"):  # has the LZ4 filter; released files do without
+        with suppress(ImportError):  # the LZ4 filter, which released files do without
             import hdf5plugin  # noqa: F401
 
         self.path = path
+        self._arrays: dict[str, h5py.Dataset] = {}
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
         except FileNotFoundError:
@@ -172,9 +172,11 @@ class Shard:
             rows: One row, a slice, increasing row numbers, or ``None`` for all.
         """
         with self._checked():
-            if f"arrays/{name}" not in self._file:
-                return np.zeros((0, 0, 0), dtype=np.uint8)
-            return np.asarray(self._file[f"arrays/{name}"][slice(None) if rows is None else rows])
+            if name not in self._arrays:  # looking a name up takes as long as reading a row
+                if f"arrays/{name}" not in self._file:
+                    return np.zeros((0, 0, 0), dtype=np.uint8)
+                self._arrays[name] = self._file[f"arrays/{name}"]
+            return np.asarray(self._arrays[name][slice(None) if rows is None else rows])
 
     @contextmanager
     def _checked(self) -> Iterator[None]:

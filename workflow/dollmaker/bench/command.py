@@ -1,4 +1,4 @@
-"""``dollmaker bench attribute``, ``dollmaker bench binarize`` and ``dollmaker bench gallery``."""
+"""``dollmaker bench attribute``, ``bench binarize``, ``bench release`` and ``bench gallery``."""
 
 import argparse
 from pathlib import Path
@@ -8,12 +8,13 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
     parser.add_argument(
-        "what", choices=["attribute", "binarize", "gallery"], help="what to measure"
+        "what", choices=["attribute", "binarize", "release", "gallery"], help="what to measure"
     )
     parser.add_argument("--size", type=int, help="side in pixels (default 224; gallery 112)")
     parser.add_argument("--images", type=int, help="images (default 8; gallery 10000)")
     parser.add_argument("--rounds", type=int, help="rounds, medians are taken (5; gallery 3)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    parser.add_argument("--pairs", type=int, default=2000, help="pairs of a release (default 2000)")
     # No defaults here: what is not given is not in the arguments, and what is given to a benchmark
     # that has no use for it can be refused.
     group = parser.add_argument_group("attribute", argument_default=argparse.SUPPRESS)
@@ -57,16 +58,15 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     for key, value in (_GALLERY if arguments.what == "gallery" else _OTHERS).items():
         if getattr(arguments, key) is None:
             setattr(arguments, key, value)
-    for key in ("size", "findings", "images", "nodes", "reference", "rounds"):
+    for key in ("size", "findings", "images", "nodes", "reference", "rounds", "pairs"):
         if getattr(arguments, key, 1) < 1:
             raise ConfigError(f"--{key} is {getattr(arguments, key)}; give a positive number.")
     given = [key for key in _ATTRIBUTE if key in arguments]
     if arguments.what != "attribute" and given:
         raise ConfigError(f"bench {arguments.what} has no use for --{given[0]}; leave it out.")
-    if arguments.what == "binarize":
-        results = _binarize(arguments)
-    elif arguments.what == "gallery":
-        results = _gallery(arguments)
+    others = {"binarize": _binarize, "release": _release, "gallery": _gallery}
+    if arguments.what in others:
+        results = others[arguments.what](arguments)
     else:
         defaults = {key: value for key, value in _ATTRIBUTE.items() if key not in given}
         results = _attribute(argparse.Namespace(**{**vars(arguments), **defaults}))
@@ -79,6 +79,14 @@ def _binarize(arguments: argparse.Namespace) -> dict[str, Any]:
 
     results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
     print_speeds(results)
+    return results
+
+
+def _release(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench.release import measure, print_seconds
+
+    results = measure(size=arguments.size, pairs=arguments.pairs)
+    print_seconds(results)
     return results
 
 

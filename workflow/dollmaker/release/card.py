@@ -1,6 +1,7 @@
 """The data set card: README.md of a release, a datasheet with every number computed."""
 
 import json
+import textwrap
 from typing import Any
 
 import polars as pl
@@ -39,7 +40,19 @@ def write_card(facts: Facts) -> str:
         _uses(facts),
         _licence(facts),
     )
-    return "\n".join(parts)
+    return parts[0] + "\n" + "\n".join(map(_reflow, parts[1:]))
+
+
+def _reflow(text: str) -> str:
+    """Paragraphs of prose in lines of one length; tables, lists and code as they are."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(
+        textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False)
+        + "\n" * block.endswith("\n")
+        if block[:1].isalpha() or block.startswith("**")
+        else block
+        for block in blocks
+    )
 
 
 def _front_matter(facts: Facts) -> str:
@@ -77,7 +90,7 @@ def _introduction(facts: Facts) -> str:
 `{_text(facts.config["dataset"])}`: {len(facts.table)} image-finding pairs on
 {facts.table["image_id"].n_unique()} images, of {images} images in all, of which {explained} were
 looked at. They were made from image-level labels by explaining a committee of
-{len(facts.members)} classifiers and cutting the maps.
+{len(facts.members)} classifier{"s" * (len(facts.members) > 1)} and cutting the maps.
 
 **No person drew or checked them. They are pseudo-labels, for pre-training and research, not for
 diagnosis.** {summary(facts)} Saliency is far from what radiologists outline: a mask shows what
@@ -90,7 +103,8 @@ from dollmaker import PseudoLabels          # pip install dollmaker
 
 data = PseudoLabels("release", images="ROOT_OF_YOUR_COPY", min_quality=0.5)
 ```
-or `datasets.load_dataset("release")` for the tables; `dollmaker verify release` checks the copy.
+
+Or `datasets.load_dataset("release")` for the tables; `dollmaker verify release` checks the copy.
 
 ## Motivation
 
@@ -288,6 +302,7 @@ are in `LICENSE`.
   year = {{2024}}
 }}
 ```
+
 Cite the source of the images, too. Changes from version to version: `CHANGELOG.md`.
 """
 

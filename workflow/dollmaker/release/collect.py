@@ -1,5 +1,6 @@
 """Gather the masks of a recipe into tables and mask files, some thousand rows each."""
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -120,15 +121,15 @@ def _rows(shards: Sequence[Source], images: Mapping[str, dict[str, Any]]) -> Ite
             if maps_path is not None:
                 maps = stack.enter_context(Shard(maps_path, "relevance"))
                 _require_same_pairs(shard, table, maps)
-            for start in range(0, len(chosen), _BLOCK):
-                block = chosen[start : start + _BLOCK]
-                arrays = {"mask": shard.read("mask", block)}
+            for start in range(0, len(table.get("image_id", ())), _BLOCK):
+                rows = slice(start, start + _BLOCK)  # h5py is slow with lists of rows
+                arrays = {"mask": shard.read("mask", rows)}
                 if maps is not None:
-                    arrays["relevance"] = _to_bytes(maps.read("map", block))
-                for k, i in enumerate(block):
-                    mask = arrays["mask"][k]
+                    arrays["relevance"] = _to_bytes(maps.read("map", rows))
+                for i in chosen[bisect_left(chosen, start) : bisect_left(chosen, rows.stop)]:
+                    mask = arrays["mask"][i - start]
                     row = _row(table, i, images[table["image_id"][i]], mask)
-                    yield row, {name: values[k] for name, values in arrays.items()}
+                    yield row, {name: values[i - start] for name, values in arrays.items()}
 
 
 def _require_same_pairs(masks: Shard, table: Mapping[str, Any], maps: Shard) -> None:
@@ -150,8 +151,8 @@ def _row(
     table: dict[str, Any], i: int, image: dict[str, Any], mask: npt.NDArray[np.uint8]
 ) -> dict[str, Any]:
     foreground = mask == 1
-    ys, xs = np.nonzero(foreground)
-    left, top = int(xs.min()), int(ys.min())
+    ys, xs = np.flatnonzero(foreground.any(1)), np.flatnonzero(foreground.any(0))
+    left, top = int(xs[0]), int(ys[0])
     return {
         "image_id": table["image_id"][i],
         "finding": table["finding"][i],
@@ -160,6 +161,6 @@ def _row(
         "size": list(mask.shape),
         "counts": encode(foreground),
         "area": int(foreground.sum()),
-        "box": [left, top, int(xs.max()) - left + 1, int(ys.max()) - top + 1],
+        "box": [left, top, int(xs[-1]) - left + 1, int(ys[-1]) - top + 1],
         "components": int(ndimage.label(foreground)[1]),
     }

@@ -70,7 +70,12 @@ def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
 
 
 def _yolo(release: Release, output: Path, _: Path | None) -> None:
-    from skimage.measure import approximate_polygon, find_contours
+    try:
+        from skimage.measure import approximate_polygon, find_contours
+    except ImportError:
+        raise ConfigError(
+            "YOLO's polygons need scikit-image; run pip install 'dollmaker[export]'."
+        ) from None
 
     for facts, rows in release.images():
         lines = []

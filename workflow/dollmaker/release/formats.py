@@ -13,11 +13,17 @@ from dollmaker.files import atomic_path
 from dollmaker.geometry import Fit
 from dollmaker.release.source import SourceMask, to_source
 
+_BLOCK = 512
 
-def source_mask_of(row: dict[str, Any], fit: Fit) -> SourceMask:
-    """The mask of a row of the tables at the size of its source image."""
-    mask = rle.decode(row["counts"], *row["size"])
-    return to_source(mask, row["width"], row["height"], fit)
+
+def source_masks(rows: Sequence[dict[str, Any]], fit: Fit) -> list[SourceMask]:
+    """The masks of rows of the tables at the size of their source images."""
+    masks: list[SourceMask] = []
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        squares = [rle.decode(row["counts"], *row["size"]) for row in block]
+        masks += to_source(squares, [(row["width"], row["height"]) for row in block], fit)
+    return masks
 
 
 def write_formats(
@@ -39,7 +45,7 @@ def write_formats(
         fit: How source images lie in the square.
     """
     rows = table.to_dicts()
-    masks = [source_mask_of(row, fit) for row in rows]
+    masks = source_masks(rows, fit)
     entries = chexlocalize(images, rows, masks, findings)
     _write_lines(
         folder / "chexlocalize" / f"{split}.json",
@@ -64,10 +70,13 @@ def chexlocalize(
     A finding without a mask has an empty one.
     """
     found: dict[str, dict[str, str]] = {}
+    empty: dict[tuple[int, int], str] = {}
     for row, mask in zip(rows, masks, strict=True):
         found.setdefault(row["image_id"], {})[row["finding"]] = mask.counts
     for image, height, width in images.select("image_id", "height", "width").iter_rows():
-        counts = dict.fromkeys(findings, rle.write_runs(np.array([height * width])))
+        if (height, width) not in empty:
+            empty[height, width] = rle.write_runs([np.array([height * width])])[0]
+        counts = dict.fromkeys(findings, empty[height, width])
         counts |= found.get(image, {})
         yield image, {name: {"size": [height, width], "counts": c} for name, c in counts.items()}
 

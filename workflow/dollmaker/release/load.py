@@ -16,7 +16,7 @@ from dollmaker.shards import ShardSeries
 
 Form = Literal["plain", "torchxrayvision"]
 
-IGNORE = 255
+FINDING, IGNORE = 1, 255
 
 
 class PseudoLabels(Dataset[dict[str, Any]]):
@@ -101,18 +101,21 @@ class PseudoLabels(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int) -> dict[str, Any]:
         image_id, pairs, facts = self._items[item]
         count, size = len(self.findings), self._size
-        values = np.zeros((count, size, size), np.uint8)
+        present = np.zeros((count, size, size), bool)
+        ignore = np.zeros((count, size, size), bool)
         quality = np.zeros(count, np.float32)
         labels = np.full(count, np.nan, np.float32)
         masks = self._masks[facts["split"]]
         for finding, row, score in pairs:
             number = self.findings.index(finding)
-            values[number] = masks.read("mask", row)
+            stored = masks.read("mask", row)
+            np.equal(stored, FINDING, out=present[number])
+            np.equal(stored, IGNORE, out=ignore[number])
             quality[number], labels[number] = score, 1
         found = {
             "image_id": image_id,
-            "masks": torch.from_numpy((values == 1).astype(np.uint8)),
-            "ignore": torch.from_numpy(values == IGNORE),
+            "masks": torch.from_numpy(present.view(np.uint8)),
+            "ignore": torch.from_numpy(ignore),
             "quality": torch.from_numpy(quality),
             "labels": torch.from_numpy(labels),
         }

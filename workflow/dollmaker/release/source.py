@@ -1,8 +1,9 @@
 """Masks at the size of the source image, without painting its pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,55 +28,78 @@ class SourceMask:
     box: list[int]
 
 
-def to_source(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> SourceMask:
-    """The code of :func:`dollmaker.geometry.unfit_mask`'s result, computed from the square.
+def to_source(
+    masks: Sequence[npt.NDArray[np.bool_]], sizes: Sequence[tuple[int, int]], fit: Fit
+) -> list[SourceMask]:
+    """The codes of :func:`dollmaker.geometry.unfit_mask`'s results, computed from the squares.
 
     A full-size radiograph has a hundred times the pixels of the square, but its mask is made of
     the square's rows and columns, each repeated.
 
     Args:
-        mask: bool (size, size).
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        fit: How the source lies in the square.
+        masks: bool (size, size) each; fastest in column-major order, as codes are decoded.
+        sizes: Width and height of each source image in pixels.
+        fit: How the sources lie in the square.
     """
-    left, top, right, bottom = box(width, height, mask.shape[0], fit)
-    rows, tops = _nearest(bottom - top, height)
-    columns, lefts = _nearest(right - left, width)
-    inner = np.asarray(mask, bool)[top:bottom, left:right]
-    used = np.ascontiguousarray(inner[rows[tops]].T[columns[lefts]])  # each once: columns by rows
-    number = np.repeat(np.arange(len(lefts)), np.diff(lefts, append=width))  # of source columns
+    found = [_measure(m.T, *size, fit) for m, size in zip(masks, sizes, strict=True)]
+    codes = rle.write_runs([runs for runs, _ in found])
+    return [
+        SourceMask(counts=counts, area=int(runs[1::2].sum()), box=sides)
+        for counts, (runs, sides) in zip(codes, found, strict=True)
+    ]
+
+
+def _measure(
+    mask: npt.NDArray[np.bool_], width: int, height: int, fit: Fit
+) -> tuple[rle.Runs, list[int]]:
+    """Runs and box at the size of the source of a mask given by columns, (size, size)."""
+    left, top, right, bottom = box(width, height, len(mask), fit)
+    across, down = _scale(right - left, width), _scale(bottom - top, height)
+    used = mask[left:right, top:bottom]
+    if len(across.used) < right - left or len(down.used) < bottom - top:  # a smaller source
+        used = used[np.ix_(across.used, down.used)]
+    used = np.ascontiguousarray(used)
     # Where the value changes inside a column, in each source column that repeats it ...
-    column, row = np.divmod(np.flatnonzero(used[:, 1:] != used[:, :-1]), max(1, len(tops) - 1))
-    count = np.bincount(column, minlength=len(lefts))
-    changes = count[number]
-    first = (np.cumsum(count) - count)[number] - (np.cumsum(changes) - changes)
-    place = tops[row + 1][np.arange(changes.sum()) + np.repeat(first, changes)]
-    place += np.repeat(np.arange(width) * height, changes)
+    inside = max(1, used.shape[1] - 1)
+    column, row = np.divmod(np.flatnonzero(used[:, 1:] != used[:, :-1]), inside)
+    count = np.bincount(column, minlength=len(used))
+    changes = count[across.number]
+    first = (count.cumsum() - count)[across.number] - (changes.cumsum() - changes)
+    place = down.bounds[row + 1][np.arange(changes.sum()) + first.repeat(changes)]
+    tops = np.arange(0, width * height, height)
+    place = place + tops.repeat(changes)
     # ... and from the foot of a column to the head of the next.
-    head, foot = used[number, 0], np.concatenate([[False], used[number[:-1], -1]])
-    bounds = np.concatenate([place, np.flatnonzero(head != foot) * height])
+    head, foot = used[across.number, 0], used[across.number, -1]
+    turns = head.copy()
+    turns[1:] ^= foot[:-1]
+    bounds = np.concatenate([[0], place, tops[turns], [width * height]])
     bounds.sort()
-    runs = np.diff(bounds, prepend=0, append=width * height)
-    across, down = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
+    columns, rows = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
     sides = [0, 0, 0, 0]
-    if len(across):
-        right, bottom = (
-            int(np.append(starts, side)[last + 1])
-            for starts, side, last in ((lefts, width, across[-1]), (tops, height, down[-1]))
-        )
-        left, top = int(lefts[across[0]]), int(tops[down[0]])
-        sides = [left, top, right - left, bottom - top]
-    return SourceMask(counts=rle.write_runs(runs), area=int(runs[1::2].sum()), box=sides)
+    if len(columns):
+        x, y = across.bounds[columns[0]], down.bounds[rows[0]]
+        right, bottom = across.bounds[columns[-1] + 1], down.bounds[rows[-1] + 1]
+        sides = [int(x), int(y), int(right - x), int(bottom - y)]
+    return bounds[1:] - bounds[:-1], sides
+
+
+class _Scale(NamedTuple):
+    """How Pillow scales a side of the square to one of the source by nearest neighbour.
+
+    Attributes:
+        used: Pixels of the square that are in the source, in order.
+        bounds: Where each of them begins in the source, and the source's length.
+        number: Which of them each pixel of the source is.
+    """
+
+    used: npt.NDArray[np.int64]
+    bounds: npt.NDArray[np.int64]
+    number: npt.NDArray[np.int64]
 
 
 @lru_cache(maxsize=4096)
-def _nearest(inner: int, outer: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """How Pillow scales ``inner`` rows to ``outer`` by nearest neighbour.
-
-    Returns:
-        For each outer row, which of the inner it is; and where each of these begins.
-    """
+def _scale(inner: int, outer: int) -> _Scale:
     ramp = Image.fromarray(np.arange(inner, dtype=np.int32)[None])
     place = np.asarray(ramp.resize((outer, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
-    return place, np.flatnonzero(np.diff(place, prepend=-1))
+    used, starts, number = np.unique(place, return_index=True, return_inverse=True)
+    return _Scale(used, np.append(starts, outer), number)

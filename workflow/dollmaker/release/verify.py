@@ -200,10 +200,10 @@ def _compare_block(
         return [str(error)], []
     if len(masks) != len(rows):
         return [f"{path.name} has fewer masks than rows"], []
-    columns = np.ascontiguousarray(masks.transpose(0, 2, 1)).view(np.uint8)
-    codes = coco.encode(columns.transpose(2, 1, 0))
+    columns: Any = np.ascontiguousarray(masks.transpose(0, 2, 1))
+    codes = coco.encode(columns.view(np.uint8).transpose(2, 1, 0))
     faults = []
-    across, down = masks.any(1), masks.any(2)
+    across, down = columns.any(2), masks.any(2)
     for k, (row, code) in enumerate(zip(rows, codes, strict=True)):
         where = f"{row['image_id']} / {row['finding']}"
         if row["size"] != list(masks.shape[1:]):
@@ -214,10 +214,8 @@ def _compare_block(
             faults.append(f"{where}: area or box is not that of the mask")
     if fit is None:
         return faults, []
-    return faults, [
-        to_source(mask, row["width"], row["height"], fit)
-        for mask, row in zip(masks, rows, strict=True)
-    ]
+    sizes = [(row["width"], row["height"]) for row in rows]
+    return faults, to_source([mask.T for mask in columns], sizes, fit)
 
 
 def _judge(row: dict[str, Any]) -> str:

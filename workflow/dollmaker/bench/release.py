@@ -1,0 +1,162 @@
+"""Seconds to make, verify and load a release, measured on one of made-up masks."""
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import config as configuration
+from dollmaker import provenance, tables
+from dollmaker.evaluate.means import MASKS
+from dollmaker.files import write_json
+from dollmaker.release.labels import collect_labels
+from dollmaker.release.load import PseudoLabels
+from dollmaker.release.stage import build_release
+from dollmaker.release.verify import verify
+from dollmaker.shards import create_shard
+
+_FINDINGS = [f"finding {number}" for number in range(13)]
+_PER_IMAGE = 3
+#: Size of the source images: CheXpert's small ones.
+_WIDTH, _HEIGHT = 390, 320
+_BLOCK = 256
+
+
+def measure(*, size: int, pairs: int) -> dict[str, Any]:
+    """Make a release of ellipses, verify it, and load its training images without pictures.
+
+    Args:
+        size: Side of the masks in pixels.
+        pairs: Image-finding pairs.
+
+    Returns:
+        What was measured: seconds of each step, images per second of the loader, bytes on disk.
+    """
+    with TemporaryDirectory(prefix="dollmaker-bench-") as name:
+        folder = Path(name)
+        config = make_results(folder, size=size, pairs=pairs)
+        member, sanity = folder / "member", folder / "sanity.json"
+        labels, release = folder / "labels", folder / "release"
+        seconds = {
+            "labels": _time(
+                lambda: collect_labels(
+                    config, folder / "index.parquet", [folder / "masks.h5"], [], [member],
+                    sanity, labels,
+                )
+            ),
+            "release": _time(
+                lambda: build_release(
+                    config, index_file=folder / "index.parquet", images_folder=folder,
+                    labels=labels, segmenter=folder / "segmenter", committee=[member],
+                    sanity=sanity, scores=folder / "scores.parquet", output=release,
+                )
+            ),
+        }  # fmt: skip
+        cores = os.cpu_count() or 1
+        for workers in sorted({1, cores}):
+            seconds[f"verify, {workers} processes"] = _time(partial(_verify, release, workers))
+        data = PseudoLabels(release)
+        loading = _time(lambda: [data[item] for item in range(len(data))])
+        return {
+            "size": size,
+            "pairs": pairs,
+            "cores": cores,
+            "bytes": sum(p.stat().st_size for p in release.rglob("*") if p.is_file()),
+            "seconds": seconds,
+            "images_per_second": len(data) / loading,
+        }
+
+
+def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
+    """What the stages before the labels leave, with ellipses for masks.
+
+    Returns:
+        The resolved configuration.
+    """
+    images = -(-pairs // _PER_IMAGE)
+    header = provenance.header("binarize", {})
+    index = pl.DataFrame(
+        {
+            "image_id": [f"patient{i:06d}_view1" for i in range(images)],
+            "path": [f"patient{i:06d}/view1.jpg" for i in range(images)],
+            "patient_id": [f"patient{i:06d}" for i in range(images)],
+            "split": ["train" if i % 10 else "valid" for i in range(images)],
+            "width": [_WIDTH] * images,
+            "height": [_HEIGHT] * images,
+            "sha256": ["0" * 64] * images,
+            "shard": ["0000"] * images,
+            "row": list(range(images)),
+        }
+    )
+    tables.write(index, folder / "index.parquet", {**header, "findings": _FINDINGS})
+    rng = np.random.default_rng(0)
+    with create_shard(folder / "masks.h5", "masks", header) as writer:
+        for start in range(0, pairs, _BLOCK):
+            rows = np.arange(start, min(start + _BLOCK, pairs))
+            masks = np.stack([_ellipses(rng, size) for _ in rows])
+            findings = [_FINDINGS[(r // _PER_IMAGE + 4 * (r % _PER_IMAGE)) % 13] for r in rows]
+            ones = np.ones(len(rows), np.float32)
+            writer.append(
+                {
+                    "image_id": [index["image_id"][int(r) // _PER_IMAGE] for r in rows],
+                    "finding": findings,
+                    "label": np.ones(len(rows), np.int8),
+                    "area": masks.mean((1, 2), dtype=np.float32),
+                    "kept": np.ones(len(rows), bool),
+                    **dict.fromkeys(("probability", "threshold", "quality"), ones),
+                    **dict.fromkeys(("agreement", "completeness"), ones),
+                },
+                mask=masks,
+            )
+    member = {"architecture": "none", "sha256": "0" * 64, "metrics": {}}
+    write_json(folder / "member" / "model.json", member)
+    facts = {"architecture": "Unet", "sha256": "0" * 64}
+    write_json(folder / "segmenter" / "segmenter.json", facts)
+    numbers = ("positives", "negatives", "randomised", "other", "insertion", "deletion")
+    checks = dict.fromkeys((*numbers, "masked_negatives"), 0)
+    flags = dict.fromkeys(("ignores_model", "ignores_finding"), False)
+    write_json(folder / "sanity.json", {"recipe": "doll", **checks, **flags})
+    tables.write(pl.DataFrame(schema=MASKS), folder / "scores.parquet", header)
+    prepare = {"size": size}
+    source = {"kind": "phantoms"}
+    return configuration.resolve({"dataset": "bench", "source": source, "prepare": prepare})
+
+
+def _ellipses(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
+    """Two ellipses."""
+    mask = np.zeros((size, size), np.uint8)
+    y, x = np.ogrid[:size, :size]
+    for _ in range(2):
+        (cy, cx), (ry, rx) = rng.uniform(0.2, 0.8, 2) * size, rng.uniform(0.05, 0.2, 2) * size
+        mask[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1] = 1
+    return mask
+
+
+def _verify(release: Path, workers: int) -> None:
+    faults = verify(release, workers=workers)
+    assert not faults, faults[:3]
+
+
+def _time(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def print_seconds(results: dict[str, Any]) -> None:
+    """Print what was measured."""
+    size, pairs = results["size"], results["pairs"]
+    print(
+        f"{pairs} pairs, masks of {size} px, source images of {_WIDTH}x{_HEIGHT}, "
+        f"{results['cores']} cores; a release of {results['bytes'] / 1e6:.1f} MB"
+    )
+    for step, seconds in results["seconds"].items():
+        print(f"{step:<22} {seconds:8.2f} s   {100_000 * seconds / pairs:8.1f} s per 100,000 pairs")
+    print(f"loader, one core       {results['images_per_second']:8.0f} images/s (masks only)")
