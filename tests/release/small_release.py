@@ -160,6 +160,7 @@ def build(folder: Path, shards: int = 1, *, truth: bool = False, **options: Any)
         committee=[folder / "a"],
         sanity=folder / "sanity.json",
         scores=folder / "scores.parquet",
+        others={},
         output=folder / "release",
     )
     return folder / "release"

@@ -115,6 +115,13 @@ rule build_release:
             recipe=CONFIG["release"]["recipe"],
         ),
         scores="results/{dataset}/scores/masks.parquet",
+        others=expand(
+            "results/{{dataset}}/masks/{recipe}/{shard}.h5",
+            recipe=[
+                r for r in pipeline.recipes(CONFIG) if r != CONFIG["release"]["recipe"]
+            ],
+            shard=pipeline.shards(CONFIG),
+        ),
     output:
         release="results/{dataset}/release/SHA256SUMS",
     log:
@@ -142,6 +149,7 @@ rule build_release:
             --committee {input.committee:q} \
             --sanity {input.sanity:q} \
             --scores {input.scores:q} \
+            --others {input.others:q} \
             --output {params.release:q} 2>&1 | tee {log:q}
         """
 

@@ -55,7 +55,7 @@ def measure(*, size: int, pairs: int) -> dict[str, Any]:
                 lambda: build_release(
                     config, index_file=folder / "index.parquet", images_folder=folder,
                     labels=labels, segmenter=folder / "segmenter", committee=[member],
-                    sanity=sanity, scores=folder / "scores.parquet", output=release,
+                    sanity=sanity, scores=folder / "scores.parquet", others={}, output=release,
                 )
             ),
         }  # fmt: skip

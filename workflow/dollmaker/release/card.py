@@ -98,6 +98,8 @@ networks used, which may not be where the finding is.
 
 ![contact sheet](contact-sheet.png)
 
+All of them, with filters: open `gallery/index.html` in a browser; it needs no network.
+
 ```python
 from dollmaker import PseudoLabels          # pip install dollmaker
 

@@ -89,6 +89,13 @@ def list_images(index: pl.DataFrame, shards: Sequence[Source]) -> pl.DataFrame:
     return index.with_columns(explained).select(pl.col(n).cast(t) for n, t in IMAGES.items())
 
 
+def read_pairs(index: pl.DataFrame, shards: Sequence[Path]) -> pl.DataFrame:
+    """Rows of a recipe's masks of some images, with the columns of a release."""
+    images = {row["image_id"]: row for row in index.iter_rows(named=True)}
+    rows = [row for row, _ in _rows([(path, None) for path in shards], images)]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
 _Row = tuple[dict[str, Any], dict[str, npt.NDArray[np.uint8]]]
 
 

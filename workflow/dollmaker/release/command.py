@@ -41,6 +41,9 @@ def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--labels", type=Path, required=True, help="folder of the labels")
         parser.add_argument("--segmenter", type=Path, required=True, help="its folder")
         parser.add_argument("--scores", type=Path, required=True, help="masks.parquet")
+        parser.add_argument(
+            "--others", type=Path, nargs="*", default=[], help="mask shards of other recipes"
+        )
     parser.add_argument("--committee", type=Path, nargs="+", required=True, help="member folders")
     parser.add_argument("--sanity", type=Path, required=True, help="result of dollmaker sanity")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -87,8 +90,17 @@ def _build(arguments: argparse.Namespace) -> None:
         committee=arguments.committee,
         sanity=arguments.sanity,
         scores=arguments.scores,
+        others=_by_recipe(arguments.others),
         output=arguments.output,
     )
+
+
+def _by_recipe(shards: list[Path]) -> dict[str, list[Path]]:
+    """Recipe -> its shards, from ``masks/{recipe}/{shard}.h5``."""
+    found: dict[str, list[Path]] = {}
+    for path in shards:
+        found.setdefault(path.parent.name, []).append(path)
+    return found
 
 
 def _verify(arguments: argparse.Namespace) -> None:

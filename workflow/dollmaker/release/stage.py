@@ -1,7 +1,7 @@
 """The stage: build the release folder from what all others made."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dollmaker.release.facts import Facts, summary
 from dollmaker.release.formats import write_formats
 from dollmaker.release.labels import labels_header
 from dollmaker.release.licence import write_changes, write_licence
+from dollmaker.release.looking import add_gallery
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.pictures import contact_sheet
 from dollmaker.shards import ImageShards
@@ -32,6 +33,7 @@ def build_release(
     committee: Sequence[Path],
     sanity: Path,
     scores: Path,
+    others: Mapping[str, Sequence[Path]],
     output: Path,
 ) -> None:
     """Write the release folder, whole or not at all.
@@ -39,12 +41,13 @@ def build_release(
     Args:
         config: The resolved configuration.
         index_file: The index.
-        images_folder: Folder of the image shards, for the contact sheet.
+        images_folder: Folder of the image shards, for the pictures.
         labels: Folder of the labels.
         segmenter: Folder of the segmenter.
         committee: Folders of the members that explained.
         sanity: What the stage sanity says about the recipe.
         scores: masks.parquet of the evaluation; empty without truth.
+        others: Other recipe -> its mask shards, for the gallery.
         output: Folder to make.
 
     Raises:
@@ -79,8 +82,9 @@ def build_release(
         for name, member in members.items():
             write_json(folder / "models" / "committee" / f"{name}.json", member)
         write_json(folder / "sanity.json", checks)
-        _contact_sheet(config, table, index_file, images_folder).save(folder / "contact-sheet.png")
-        # Here the gallery is added (dollmaker.gallery): from the labels, before the checksums.
+        index, _ = read_index(index_file)
+        _contact_sheet(config, table, index, images_folder).save(folder / "contact-sheet.png")
+        add_gallery(config, table, index, images_folder, labels, others, folder / "gallery")
         write_json(
             folder / "provenance.json",
             _provenance(config, committee, findings, commit, labels, facts, folder),
@@ -97,11 +101,10 @@ def build_release(
 
 
 def _contact_sheet(
-    config: dict[str, Any], table: pl.DataFrame, index_file: Path, images_folder: Path
+    config: dict[str, Any], table: pl.DataFrame, index: pl.DataFrame, images_folder: Path
 ) -> Any:
     if not config["release"]["pictures"]:
         return contact_sheet(table, None)
-    index, _ = read_index(index_file)
     places = {row[0]: row[1:] for row in index.select("image_id", "shard", "row").iter_rows()}
     images = ImageShards(images_folder)
     return contact_sheet(table, lambda image_id: images.read(*places[image_id]))

@@ -1,0 +1,59 @@
+"""The gallery of a release shows what may be shown, and other recipes beside the released one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from PIL import Image
+from small_release import build, make_labels, make_results
+
+from dollmaker import tables
+from dollmaker.prepare.stage import read_index
+from dollmaker.release.collect import read_pairs
+from dollmaker.release.looking import add_gallery
+from dollmaker.release.parts import SPLITS, read_rows
+
+
+def facts(gallery: Path) -> dict[str, Any]:
+    """What ``data/pairs.js`` hands to the page."""
+    text = (gallery / "data/pairs.js").read_text()
+    start, end = text.index("{"), text.rindex("}") + 1
+    found: dict[str, Any] = json.loads(text[start:end])
+    return found
+
+
+def test_without_leave_no_pixel_of_the_source_is_in_it(tmp_path: Path) -> None:
+    release = build(tmp_path / "x")
+    gallery = release / "gallery"
+    assert (gallery / "index.html").is_file()
+    assert not (gallery / "sheets").exists()
+    assert "<script>alert" not in (gallery / "index.html").read_text()
+    assert facts(gallery)["pictures"] == {"image": None, "relevance": None}
+    listed = (release / "SHA256SUMS").read_text()
+    assert "gallery/index.html" in listed and "gallery/data/pairs.js" in listed
+
+
+def test_released_maps_are_shown(tmp_path: Path) -> None:
+    gallery = build(tmp_path / "x", relevance=True) / "gallery"
+    sheets = sorted(path.name for path in (gallery / "sheets").iterdir())
+    assert sheets and all(name.startswith("relevance") for name in sheets)
+    assert np.asarray(Image.open(gallery / "sheets" / sheets[0])).max() > 60
+
+
+def test_other_recipes_are_beside_it(tmp_path: Path) -> None:
+    config = make_results(tmp_path, 2)
+    labels = make_labels(tmp_path, config)
+    index, _ = read_index(tmp_path / "index.parquet")
+    shards = sorted((tmp_path / "masks").glob("*.h5"))
+    table = pl.concat([read_rows(labels, split) for split in SPLITS])
+    pairs = read_pairs(index, shards)
+    keys = ["image_id", "finding"]
+    assert pairs.sort(keys).equals(table.sort(keys))
+    assert pairs.schema == table.schema
+    add_gallery(
+        config, table, index, tmp_path / "images", labels, {"band": shards}, tmp_path / "gallery"
+    )
+    assert facts(tmp_path / "gallery")["recipes"] == ["band"]
+    assert tables.read(tmp_path / "index.parquet").height == len(index)
