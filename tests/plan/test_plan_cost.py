@@ -132,10 +132,10 @@ def test_disk_by_hand() -> None:
         "labels/": (40 * (400 + 550), 40 * 10_550),
         "segmenter/": (500, 500),
         "tasks/": (4 * 2 * 2 * 3 * 20 + 4 * 30_000,) * 2,
-        # two codes a pair, an empty one for each other image and finding, the segmenter
+        # a code and polygons a pair, an empty one for each other image and finding, the segmenter
         "release/": (
-            40 * (400 + 550) + 80 * (200 + 200) + 160 * 60 + 500,
-            40 * 10_550 + 80 * (200 + 2000) + 160 * 60 + 500,
+            40 * (400 + 550) + 40 * (400 + 800) + 160 * 60 + 500,
+            40 * 10_550 + 40 * (400 + 8000) + 160 * 60 + 500,
         ),
     }
     unknown = disk.artifacts(

@@ -12,10 +12,10 @@ from dollmaker.plan.count import Counts
 _MASK, _RELEASED = 16, 25
 _IMAGE_ROW, _MAP_ROW, _MASK_ROW, _RELEASE_ROW, _INDEX_ROW, _SCORE_ROW = 180, 350, 600, 550, 150, 20
 _CONTACT_SHEET = 1_200_000
-# JSON at the size of the source, per form: a code grows with its columns (measured: 450 bytes for
-# two ellipses on 224 pixels in images of 390x320); images of ten times the square's side are the
-# upper bound. CheXlocalize's form names every finding of every image.
-_CODE_ROW, _CODE_COLUMN, _EMPTY_CODE, _LARGEST = 200, 2, 60, 10
+# CheXlocalize's and COCO's JSON grow with the outlines (measured: 2,250 bytes for two ellipses on
+# 224 pixels in images of 390x320); images of ten times the square's side are the upper bound.
+# CheXlocalize's form names every finding of every image.
+_CODE_ROW, _CODE_COLUMN, _EMPTY_CODE, _LARGEST = 400, 8, 60, 10
 
 #: Copies of the weights in the state of a training: themselves, the best, two moments of Adam.
 _STATE = 4
@@ -68,7 +68,7 @@ def artifacts(
 
     def forms(side: int) -> int:
         empty = max(0, images * len(counts.maps) - pairs) * _EMPTY_CODE
-        return 2 * pairs * (_CODE_ROW + _CODE_COLUMN * side) + empty
+        return pairs * (_CODE_ROW + _CODE_COLUMN * side) + empty
 
     return [
         _exact("index.parquet, prepare/", images * _INDEX_ROW),

@@ -75,12 +75,16 @@ def _paint(polygons: Any, width: int, height: int) -> str | None:
     if not isinstance(polygons, list) or not polygons:
         return None
     for polygon in polygons:
-        # pycocotools walks along every line: no end may be far away.
-        whole = isinstance(polygon, list) and all(type(value) is int for value in polygon)
-        if not whole or len(polygon) < 6 or len(polygon) % 2:
+        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
             return None
-        xs, ys = polygon[::2], polygon[1::2]
-        if min(xs) < 0 or min(ys) < 0 or max(xs) > width or max(ys) > height:
+        try:
+            points = np.array(polygon)
+        except ValueError:
+            return None
+        # pycocotools walks along every line: no end may be far away.
+        if points.ndim != 1 or points.dtype.kind != "i" or points.min() < 0:
+            return None
+        if points[::2].max() > width or points[1::2].max() > height:
             return None
     code = coco.merge(coco.frPyObjects(polygons, height, width))
     return str(code["counts"], "ascii")
