@@ -15,6 +15,9 @@ import segmentation_models_pytorch as smp
 import torch
 from PIL import Image
 
+from dollmaker.evaluate.release import score_release
+from dollmaker.evaluate.truth import Chexlocalize
+from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +53,23 @@ def test_every_stage_leaves_what_was_promised(finished: Path) -> None:
     assert 0 <= summary["tasks"]["organs"]["doll"]["adapter"]["2"]["miou"] <= 1
     assert set(summary["seconds"]) >= {"classify", "attribute", "segment", "adapt"}
     assert "<img" in (results / "report.html").read_text()
-    smp.from_pretrained(results / "segmenter")(torch.zeros(1, 1, 32, 32))
+    assert (results / "release/models/segmenter/model.safetensors").is_file()
+    card = (results / "release/README.md").read_text()
+    assert "Against true masks of test images the mean IoU over findings is" in card
+    smp.from_pretrained(results / "release/models/segmenter")(torch.zeros(1, 1, 32, 32))
+
+
+def test_a_stranger_gets_the_scores_of_the_run(finished: Path) -> None:
+    results = finished / "results/micro"
+    findings = read_release(results / "release").findings
+    truth = Chexlocalize([results / "phantoms/truth/valid.json"], findings)
+    result = score_release(results / "release", truth, replicates=20, seed=0)
+    assert result["scores"][0]["split"] == "test"
+    ours = pl.read_parquet(results / "scores/masks.parquet").filter(recipe="doll", split="test")
+    for theirs in result["scores"]:
+        (row,) = ours.filter(slice=theirs["slice"], finding=theirs["finding"]).to_dicts()
+        for name in ("n", "miou", "dice"):
+            assert theirs[name] == pytest.approx(row[name])
 
 
 def test_a_second_call_has_nothing_to_do(finished: Path) -> None:

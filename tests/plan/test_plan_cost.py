@@ -129,9 +129,14 @@ def test_disk_by_hand() -> None:
         "committee/": (1000 + 30 * 2 * 4 * 2, 1000 + 30 * 2 * 4 * 2),
         "relevance/": (2 * 40 * 20_350, 2 * 40 * 20_350),
         "masks/": (2 * 40 * (625 + 600), 2 * 40 * 10_600),
-        "release/": (40 * (400 + 550), 40 * 10_550),
+        "labels/": (40 * (400 + 550), 40 * 10_550),
         "segmenter/": (500, 500),
         "tasks/": (4 * 2 * 2 * 3 * 20 + 4 * 30_000,) * 2,
+        # a code and polygons a pair, an empty one for each other image and finding, the segmenter
+        "release/": (
+            40 * (400 + 550) + 40 * (400 + 800) + 160 * 60 + 500,
+            40 * 10_550 + 40 * (400 + 8000) + 160 * 60 + 500,
+        ),
     }
     unknown = disk.artifacts(
         config, counts, explained=2, image_bytes=None, members=1000, segmenter=500

@@ -45,9 +45,8 @@ assert main(["stats", release]) == 0
 assert main(["show", release, "i0", "--output", output + "/i0.png"]) == 0
 assert main(["diff", release, release]) == 0
 assert main(["evaluate", release, "--truth", release + "/chexlocalize/train.json"]) == 0
-for form in ("png", "chexlocalize", "coco"):
+for form in ("png", "chexlocalize", "coco", "yolo"):
     assert main(["export", release, "--to", form, "--output", output + "/" + form]) == 0
-assert main(["export", release, "--to", "yolo", "--output", output + "/yolo"]) == 1
 assert not REFUSED & {name.split(".")[0] for name in sys.modules}
 """
 
@@ -74,7 +73,6 @@ def test_a_release_is_used_with_the_base_dependencies_alone(tmp_path: Path) -> N
         env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "pip install 'dollmaker[export]'" in done.stderr
     assert "is whole" in done.stdout
 
 

@@ -202,6 +202,24 @@ def test_json_that_disagrees_is_found(tmp_path: Path, form: str) -> None:
     assert fault == f"{form}/train.json: differs from tables and mask files at {where}"
 
 
+@pytest.mark.parametrize("where", ["polygon", "segmentation", "annotations", "all"])
+def test_polygons_that_disagree_are_found(tmp_path: Path, where: str) -> None:
+    release = build(tmp_path / "x")
+    path = release / "coco/train.json"
+    content = json.loads(path.read_text())
+    if where == "polygon":
+        content["annotations"][3]["segmentation"][0][0] += 1
+    elif where == "segmentation":
+        content["annotations"][3]["segmentation"] = {"counts": "x"}
+    elif where == "annotations":
+        del content["annotations"][3]["segmentation"]
+    path.write_text(json.dumps([] if where == "all" else content))
+    write_sums(release)
+    (fault,) = verify(release)
+    exact = "annotation 4 differs" in fault
+    assert fault.startswith("coco/train.json: ") and exact == (where in ("polygon", "segmentation"))
+
+
 def test_paths_out_of_the_release_and_other_folders_are_refused(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
     with (release / "SHA256SUMS").open("a") as file:

@@ -90,7 +90,7 @@ def find_commit() -> Commit | None:
         root = Path(_git(package, "rev-parse", "--show-toplevel"))
         if root.resolve() / "workflow" / "dollmaker" != package.resolve():
             return None  # the repository of somebody else, which dollmaker is installed in
-        dirty = "-dirty" if _git(package, "status", "--porcelain", "--", "..") else ""
+        dirty = "-dirty" if _git(package, "status", "--porcelain", "--", ".") else ""
         return Commit(
             _git(package, "rev-parse", "HEAD") + dirty,
             _git(package, "show", "-s", "--format=%cs", "HEAD"),

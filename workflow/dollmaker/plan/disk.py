@@ -12,6 +12,10 @@ from dollmaker.plan.count import Counts
 _MASK, _RELEASED = 16, 25
 _IMAGE_ROW, _MAP_ROW, _MASK_ROW, _RELEASE_ROW, _INDEX_ROW, _SCORE_ROW = 180, 350, 600, 550, 150, 20
 _CONTACT_SHEET = 1_200_000
+# CheXlocalize's and COCO's JSON grow with the outlines (measured: 2,250 bytes for two ellipses on
+# 224 pixels in images of 390x320); images of ten times the square's side are the upper bound.
+# CheXlocalize's form names every finding of every image.
+_CODE_ROW, _CODE_COLUMN, _EMPTY_CODE, _LARGEST = 400, 8, 60, 10
 
 #: Copies of the weights in the state of a training: themselves, the best, two moments of Adam.
 _STATE = 4
@@ -58,6 +62,14 @@ def artifacts(
     held_out = counts.images["valid"] + counts.images["test"]
     predictions = held_out * len(counts.maps) * 4 * len(config["classify"]["members"])
     sheet = _CONTACT_SHEET if config["release"]["pictures"] else 0
+    maps = pixels if config["release"]["relevance"] else 0
+    labels = pairs * (pixels // _RELEASED + maps + _RELEASE_ROW)
+    most = pairs * (pixels + maps + _RELEASE_ROW)
+
+    def forms(side: int) -> int:
+        empty = max(0, images * len(counts.maps) - pairs) * _EMPTY_CODE
+        return pairs * (_CODE_ROW + _CODE_COLUMN * side) + empty
+
     return [
         _exact("index.parquet, prepare/", images * _INDEX_ROW),
         Artifact(
@@ -72,13 +84,14 @@ def artifacts(
             bytes=len(config["recipes"]) * pairs * (pixels // _MASK + _MASK_ROW),
             most=len(config["recipes"]) * pairs * (pixels + _MASK_ROW),
         ),
-        Artifact(
-            name="release/",
-            bytes=pairs * (pixels // _RELEASED + _RELEASE_ROW) + sheet,
-            most=pairs * (pixels + _RELEASE_ROW) + sheet,
-        ),
+        Artifact(name="labels/", bytes=labels, most=most),
         _exact("segmenter/", segmenter),
         _exact("tasks/", _task_bytes(config, counts)),
+        Artifact(
+            name="release/",
+            bytes=labels + forms(prepare["size"]) + sheet + segmenter,
+            most=most + forms(prepare["size"] * _LARGEST) + sheet + segmenter,
+        ),
     ]
 
 

@@ -14,6 +14,7 @@ from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import atomic_path, inside, safe_name, write_json
 from dollmaker.geometry import unfit_mask
 from dollmaker.prepare.images import read_picture
+from dollmaker.release.formats import source_masks
 from dollmaker.release.parts import SPLITS, find_parts
 from dollmaker.release.read import Release, read_release, source_mask
 from dollmaker.shards import ShardSeries
@@ -70,23 +71,12 @@ def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
 
 
 def _yolo(release: Release, output: Path, _: Path | None) -> None:
-    try:
-        from skimage.measure import approximate_polygon, find_contours
-    except ImportError:
-        raise ConfigError(
-            "YOLO's polygons need scikit-image; run pip install 'dollmaker[export]'."
-        ) from None
-
     for facts, rows in release.images():
         lines = []
-        for row in rows:
-            mask = np.pad(source_mask(row, release.fit), 1).astype(float)
-            for contour in find_contours(mask, 0.5):
-                outline = approximate_polygon(contour, 0.5) - 1
-                if len(outline) < 4:
-                    continue
-                scale = np.array([facts["width"], facts["height"]])
-                points = ((outline[:-1, ::-1] + 0.5) / scale).clip(0, 1)
+        size = np.array([facts["width"], facts["height"]])
+        for row, mask in zip(rows, source_masks(rows, release.fit), strict=True):
+            for polygon in mask.polygons or ():
+                points = np.array(polygon).reshape(-1, 2) / size
                 numbers = " ".join(f"{value:.6f}" for value in points.ravel())
                 lines.append(f"{release.findings.index(row['finding'])} {numbers}\n")
         path = output / "labels" / facts["split"] / f"{safe_name(facts['image_id'])}.txt"

@@ -17,12 +17,13 @@ _BLOCK = 512
 
 
 def source_masks(rows: Sequence[dict[str, Any]], fit: Fit) -> list[SourceMask]:
-    """The masks of rows of the tables at the size of their source images."""
+    """The masks of rows of the tables at the size of their source images, with polygons."""
     masks: list[SourceMask] = []
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         squares = [rle.decode(row["counts"], *row["size"]) for row in block]
-        masks += to_source(squares, [(row["width"], row["height"]) for row in block], fit)
+        sizes = [(row["width"], row["height"]) for row in block]
+        masks += to_source(squares, sizes, fit, polygons=True)
     return masks
 
 
@@ -86,7 +87,8 @@ def coco(
 ) -> dict[str, list[Any]]:
     """COCO's images (those with a row), annotations (``score`` is the quality) and categories.
 
-    A mask so thin that no pixel of a smaller source image is left of it is no annotation.
+    Masks are polygons, which all tools read; pycocotools makes the very mask of them. A mask so
+    thin that no pixel of a smaller source image is left of it is no annotation.
     """
     number = {name: k for k, name in enumerate(findings, start=1)}
     images: dict[str, dict[str, Any]] = {}
@@ -100,10 +102,7 @@ def coco(
                     "id": len(annotations) + 1,
                     "image_id": image["id"],
                     "category_id": number[row["finding"]],
-                    "segmentation": {
-                        "size": [row["height"], row["width"]],
-                        "counts": mask.counts,
-                    },
+                    "segmentation": mask.polygons,
                     "bbox": mask.box,
                     "area": mask.area,
                     "iscrowd": 0,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dollmaker import rle
 from dollmaker.geometry import Fit, box
+from dollmaker.release.polygons import outline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +22,21 @@ class SourceMask:
         counts: Compressed COCO counts.
         area: Pixels.
         box: left, top, width, height in pixels; zeros of an empty mask.
+        polygons: Outlines of its parts, if they were asked for.
     """
 
     counts: str
     area: int
     box: list[int]
+    polygons: list[list[int]] | None = None
 
 
 def to_source(
-    masks: Sequence[npt.NDArray[np.bool_]], sizes: Sequence[tuple[int, int]], fit: Fit
+    masks: Sequence[npt.NDArray[np.bool_]],
+    sizes: Sequence[tuple[int, int]],
+    fit: Fit,
+    *,
+    polygons: bool = False,
 ) -> list[SourceMask]:
     """The codes of :func:`dollmaker.geometry.unfit_mask`'s results, computed from the squares.
 
@@ -40,19 +47,20 @@ def to_source(
         masks: bool (size, size) each; fastest in column-major order, as codes are decoded.
         sizes: Width and height of each source image in pixels.
         fit: How the sources lie in the square.
+        polygons: Also trace the outlines.
     """
-    found = [_measure(m.T, *size, fit) for m, size in zip(masks, sizes, strict=True)]
-    codes = rle.write_runs([runs for runs, _ in found])
+    found = [_measure(m.T, *size, fit, polygons) for m, size in zip(masks, sizes, strict=True)]
+    codes = rle.write_runs([runs for runs, _, _ in found])
     return [
-        SourceMask(counts=counts, area=int(runs[1::2].sum()), box=sides)
-        for counts, (runs, sides) in zip(codes, found, strict=True)
+        SourceMask(counts=counts, area=int(runs[1::2].sum()), box=sides, polygons=outlines)
+        for counts, (runs, sides, outlines) in zip(codes, found, strict=True)
     ]
 
 
 def _measure(
-    mask: npt.NDArray[np.bool_], width: int, height: int, fit: Fit
-) -> tuple[rle.Runs, list[int]]:
-    """Runs and box at the size of the source of a mask given by columns, (size, size)."""
+    mask: npt.NDArray[np.bool_], width: int, height: int, fit: Fit, polygons: bool
+) -> tuple[rle.Runs, list[int], list[list[int]] | None]:
+    """Runs, box and polygons at the size of the source of a mask given by columns."""
     left, top, right, bottom = box(width, height, len(mask), fit)
     across, down = _scale(right - left, width), _scale(bottom - top, height)
     used = mask[left:right, top:bottom]
@@ -80,7 +88,8 @@ def _measure(
         x, y = across.bounds[columns[0]], down.bounds[rows[0]]
         right, bottom = across.bounds[columns[-1] + 1], down.bounds[rows[-1] + 1]
         sides = [int(x), int(y), int(right - x), int(bottom - y)]
-    return bounds[1:] - bounds[:-1], sides
+    outlines = outline(used, across.bounds, down.bounds) if polygons else None
+    return bounds[1:] - bounds[:-1], sides, outlines
 
 
 class _Scale(NamedTuple):

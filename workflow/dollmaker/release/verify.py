@@ -2,12 +2,11 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.checksums import verify_checksums
 from dollmaker.release.parts import IMAGES, SCHEMA, SPLITS, find_parts
+from dollmaker.release.polygons import paint_all
 from dollmaker.release.source import SourceMask, to_source
 from dollmaker.shards import Shard
 
@@ -48,25 +48,47 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
     """
     damaged = verify_checksums(folder)
     faults = [f"{name}: {fault}" for name, fault in damaged.items()]
-    for check in (_verify_patients, _verify_formats):
-        try:
-            faults += check(folder, damaged, workers)
-        except DollmakerError as error:
-            faults += [str(error)] * (not damaged)
+    with _Workers(workers) as pool:
+        for check in (_verify_patients, _verify_formats):
+            try:
+                faults += check(folder, damaged, pool)
+            except DollmakerError as error:
+                faults += [str(error)] * (not damaged)
     if images is not None:
         faults += _verify_images(folder, damaged, images)
     return faults
 
 
+class _Workers:
+    """Runs blocks of work in processes, if there are enough of them to start any."""
+
+    def __init__(self, workers: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._workers = workers
+        self._pool = ProcessPoolExecutor(workers, spawn)
+
+    def map(self, function: Callable[..., Any], blocks: Sequence[Any], *more: Any) -> Iterator[Any]:
+        """As :func:`map`."""
+        many = self._workers > 1 and len(blocks) > 2 * self._workers
+        return (self._pool.map if many else map)(function, blocks, *more)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
 def compare_masks(folder: Path) -> list[str]:
     """Where tables and mask files of a folder differ."""
     faults: list[str] = []
-    for split in SPLITS:
-        list(_compare_split(folder, split, {}, None, faults, 1))
+    with _Workers(1) as pool:
+        for split in SPLITS:
+            list(_compare_split(folder, split, {}, None, faults, pool))
     return faults
 
 
-def _verify_patients(folder: Path, damaged: Container[str], _: int) -> list[str]:
+def _verify_patients(folder: Path, damaged: Container[str], _: _Workers) -> list[str]:
     """Images and patients of the tables are those of images.parquet, each in one split."""
     if "images.parquet" in damaged:
         return []
@@ -93,7 +115,7 @@ def _tables(folder: Path, damaged: Container[str]) -> list[Path]:
     return [path for path in paths if path.relative_to(folder).as_posix() not in damaged]
 
 
-def _verify_formats(folder: Path, damaged: Container[str], workers: int) -> list[str]:
+def _verify_formats(folder: Path, damaged: Container[str], pool: _Workers) -> list[str]:
     """Tables, mask files and JSON files hold the same masks."""
     faults: list[str] = []
     if "provenance.json" in damaged or "images.parquet" in damaged:
@@ -102,7 +124,7 @@ def _verify_formats(folder: Path, damaged: Container[str], workers: int) -> list
     findings, fit = provenance["findings"], provenance["config"]["prepare"]["fit"]
     images = tables.read(folder / "images.parquet")
     for split in SPLITS:
-        pairs = list(_compare_split(folder, split, damaged, fit, faults, workers))
+        pairs = list(_compare_split(folder, split, damaged, fit, faults, pool))
         of_split = images.filter(split=split)
         if of_split.is_empty() or None in pairs:
             continue
@@ -113,12 +135,42 @@ def _verify_formats(folder: Path, damaged: Container[str], workers: int) -> list
             faults += _compare_json(folder, name, expected)
         name = f"coco/{split}.json"
         if name not in damaged:
-            faults += _compare_json(folder, name, formats.coco(rows, masks, findings))
+            content = formats.coco(rows, masks, findings)
+            faults += _compare_coco(folder, name, content, [m for m in masks if m.area], pool)
     return faults
 
 
-def _compare_json(folder: Path, name: str, expected: dict[str, Any]) -> list[str]:
+def _compare_coco(
+    folder: Path, name: str, expected: dict[str, Any], masks: list[SourceMask], pool: _Workers
+) -> list[str]:
+    """As :func:`_compare_json`, but polygons are painted: what they say is the mask."""
     found = read_json(folder / name)
+    try:
+        polygons = [entry.pop("segmentation") for entry in found["annotations"]]
+        for entry in expected["annotations"]:
+            del entry["segmentation"]
+    except (AttributeError, KeyError, TypeError):
+        return [f"{name}: is no file of COCO's with polygons"]
+    faults = _differences(name, found, expected)
+    if faults:
+        return faults
+    sizes = {image["id"]: (image["width"], image["height"]) for image in expected["images"]}
+    of_image = [sizes[entry["image_id"]] for entry in expected["annotations"]]
+    parts = [slice(start, start + _BLOCK) for start in range(0, len(masks), _BLOCK)]
+    painted = pool.map(paint_all, [polygons[p] for p in parts], [of_image[p] for p in parts])
+    counts = [code for block in painted for code in block]
+    return [
+        f"{name}: annotation {number} differs from tables and mask files"
+        for number, (code, mask) in enumerate(zip(counts, masks, strict=True), start=1)
+        if code != mask.counts
+    ]
+
+
+def _compare_json(folder: Path, name: str, expected: dict[str, Any]) -> list[str]:
+    return _differences(name, read_json(folder / name), expected)
+
+
+def _differences(name: str, found: Any, expected: dict[str, Any]) -> list[str]:
     if found == expected:
         return []
     keys = set(expected) | set(found) if isinstance(found, dict) else set()
@@ -132,7 +184,7 @@ def _compare_split(
     damaged: Container[str],
     fit: Fit | None,
     faults: list[str],
-    workers: int,
+    pool: _Workers,
 ) -> Iterator[_Pair | None]:
     """Compare tables and mask files of a split; faults are added to the list.
 
@@ -158,15 +210,10 @@ def _compare_split(
             continue
         starts = range(0, len(table), _BLOCK)
         blocks = [table[start : start + _BLOCK].to_dicts() for start in starts]
-        with ExitStack() as stack:
-            run: Callable[..., Any] = map
-            if workers > 1 and len(blocks) > 2 * workers:
-                spawn = multiprocessing.get_context("spawn")
-                run = stack.enter_context(ProcessPoolExecutor(workers, spawn)).map
-            done = run(_compare_block, repeat(paths[1]), starts, blocks, repeat(fit))
-            for rows, (wrong, masks) in zip(blocks, done, strict=True):
-                faults += [f"{name}: {fault}" for fault in wrong]
-                yield from zip(rows, masks, strict=True) if masks else [None]
+        done = pool.map(_compare_block, blocks, starts, repeat(paths[1]), repeat(fit))
+        for rows, (wrong, masks) in zip(blocks, done, strict=True):
+            faults += [f"{name}: {fault}" for fault in wrong]
+            yield from zip(rows, masks, strict=True) if masks else [None]
 
 
 def _read_part(
@@ -188,7 +235,7 @@ def _read_part(
 
 
 def _compare_block(
-    path: Path, start: int, rows: list[dict[str, Any]], fit: Fit | None
+    rows: list[dict[str, Any]], start: int, path: Path, fit: Fit | None
 ) -> tuple[list[str], list[SourceMask]]:
     """Rows of a table against the arrays from ``start`` on; nothing is decoded, codes are equal."""
     from pycocotools import mask as coco
