@@ -38,7 +38,14 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 test-slow: install  ## the tests that take minutes
-	@pytest -q -m slow tests
+	@pytest -q -m "slow and not slurm" tests
+
+test-slurm: install  ## on a Slurm of its own (Debian, root; some minutes; installs slurm-wlm)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[slurm]'
+	@pytest -q -rs -s -m slurm tests/cluster
+
+drill: install  ## kill jobs and Snakemake 20 times, then compare the release (10 to 20 minutes)
+	@python tests/faults/drill.py results/drill
 
 format:  ## put the code into its form
 	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
@@ -46,4 +53,4 @@ format:  ## put the code into its form
 clean:  ## remove results and Snakemake's state, keep .venv
 	@rm -rf results .snakemake
 
-.PHONY: help install demo test test-slow format clean
+.PHONY: help install demo test test-slow test-slurm drill format clean
