@@ -25,8 +25,9 @@ ROOT = Path(__file__).parents[2]
 #: Commands that are killed.
 STAGES = ("classify", "attribute", "binarize", "release", "segment", "adapt")
 
-#: Longest time in seconds that a job lives before it is killed.
-_PATIENCE = 9.0
+#: Longest time in seconds that a job lives before it is killed; some are done sooner.
+_PATIENCE = {"release": 2.5, "binarize": 5.0}
+_OTHERWISE = 9.0
 
 
 def command(config: Path) -> list[str]:
@@ -75,7 +76,7 @@ def disturb(folder: Path, config: Path, kills: int, seed: int) -> Counter[str]:
             for pid, stage in processes(process.pid):
                 few = [name for name in STAGES if done[name] < -(-kills // len(STAGES))]
                 if pid not in wanted and stage in few:
-                    wanted[pid] = now + dice.uniform(0.1, _PATIENCE)
+                    wanted[pid] = now + dice.uniform(0.1, _PATIENCE.get(stage, _OTHERWISE))
                 if wanted.get(pid, now + 1) <= now:
                     wanted[pid] = float("inf")
                     with_snakemake = round_number % 3 == 0
