@@ -38,7 +38,14 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 test-slow: install  ## the tests that take minutes
-	@pytest -q -m slow tests
+	@pytest -q -m "slow and not slurm" tests
+
+test-slurm: install  ## on a Slurm of its own (Debian, root; some minutes; installs slurm-wlm)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[slurm]'
+	@pytest -q -rs -s -m slurm tests/cluster
+
+drill: install  ## kill jobs and Snakemake 20 times, then compare the release (10 to 20 minutes)
+	@python tests/faults/drill.py results/drill
 
 test-browser: install  ## the gallery's tests in headless Chromium; as root installs Debian's first
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
@@ -52,4 +59,4 @@ format:  ## put the code into its form
 clean:  ## remove results and Snakemake's state, keep .venv
 	@rm -rf results .snakemake
 
-.PHONY: help install demo test test-slow test-browser format clean
+.PHONY: help install demo test test-slow test-slurm drill test-browser format clean

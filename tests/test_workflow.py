@@ -22,9 +22,10 @@ from dollmaker.release.verify import verify
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [
-    *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"),
-    *("--configfile", str(ROOT / "tests/micro.yaml"), "--rerun-incomplete"),
+    *(sys.executable, "-m", "snakemake", "--configfile", str(ROOT / "tests/micro.yaml")),
+    *("-s", str(ROOT / "Snakefile"), "--cores", "2"),
 ]
+COSTLY = ("train_member", "explain_images", "explain_sample", "pretrain_segmenter")
 
 
 def snakemake(folder: Path, *words: str) -> str:
@@ -74,6 +75,78 @@ def test_a_stranger_gets_the_scores_of_the_run(finished: Path) -> None:
 
 def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in snakemake(finished)
+
+
+def copied(finished: Path, folder: Path) -> Path:
+    """A finished run that may be damaged, with what Snakemake remembers of it."""
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished / name, folder / name)
+    return folder / "results/micro"
+
+
+def test_times_of_files_rerun_nothing(finished: Path, tmp_path: Path) -> None:
+    results = copied(finished, tmp_path)
+    for name in ("index.parquet", "images/0000.h5", "phantoms", "committee/a/model.json"):
+        os.utime(results / name)
+    os.utime(results / "masks/doll/0001.h5", (0, 0))
+    assert "Nothing to be done" in snakemake(tmp_path, "--dry-run")
+
+
+def test_a_change_of_the_configuration_reruns_its_stages_and_says_why(
+    finished: Path, tmp_path: Path
+) -> None:
+    copied(finished, tmp_path)
+    text = (ROOT / "tests/micro.yaml").read_text()
+    (tmp_path / "c.yaml").write_text(text.replace("nodes: 2", "nodes: 3"))
+    planned = snakemake(tmp_path, "--dry-run", "--configfile", "c.yaml")
+    assert "explain_images" in planned and "make_masks" in planned
+    assert "train_member" not in planned and "decode_images" not in planned
+    assert "Params have changed since last execution" in planned
+    (tmp_path / "c.yaml").write_text(text.replace("gallery: 4", "gallery: 5"))
+    planned = snakemake(tmp_path, "--dry-run", "--configfile", "c.yaml")
+    assert "write_report" in planned
+    assert not any(f"rule {rule}" in planned for rule in COSTLY)
+
+
+def test_a_damaged_shard_is_named_moved_and_made_anew(finished: Path, tmp_path: Path) -> None:
+    results = copied(finished, tmp_path)
+    shard, mask = results / "relevance/doll/0001.h5", results / "masks/doll/0001.h5"
+    whole = [path.read_bytes() for path in (shard, mask)]
+    data = bytearray(whole[0])
+    for place in range(len(data) // 3, len(data), 997):
+        data[place] ^= 4
+    shard.write_bytes(bytes(data))
+    mask.unlink()
+    target = "results/micro/masks/doll/0001.h5"
+    command = [*COMMAND, target]
+    failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    log = (results / "logs/make_masks-doll-0001.log").read_text()
+    assert "relevance/doll/0001.h5 is damaged" in log and "moved to" in log
+    assert (results / "relevance/doll/0001.h5.damaged").exists() and not shard.exists()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert [path.read_bytes() for path in (shard, mask)] == whole
+
+
+def test_a_second_snakemake_on_the_folder_refuses(finished: Path, tmp_path: Path) -> None:
+    results = copied(finished, tmp_path)
+    (results / "masks/doll/0000.h5").unlink()
+    first = subprocess.Popen(
+        COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        while not list((tmp_path / ".snakemake/locks").glob("*")):
+            assert first.poll() is None, "the run ended before a second could be started"
+            time.sleep(0.02)
+        second = subprocess.run(COMMAND, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    assert second.returncode == 1
+    assert "lock" in second.stderr.lower()
 
 
 def test_snakemakes_own_report_can_be_made(finished: Path) -> None:

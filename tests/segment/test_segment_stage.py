@@ -16,6 +16,8 @@ from dollmaker.inputs import Input
 from dollmaker.segment import stage
 from dollmaker.segment.train import SegmenterTraining, predict, pseudo_miou
 from dollmaker.shards import ImageShards, Shard, create_shard
+from dollmaker.stopping import Terminated
+from faults.watch import stop_and_watch
 
 
 def train(config: dict[str, Any], world: Path, output: str) -> Path:
@@ -99,6 +101,20 @@ def test_killed_run_resumes_to_the_same_weights(
     first, second = (load_file(folder / "model.safetensors") for folder in (whole, broken))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert (whole / "segmenter.json").read_bytes() == (broken / "segmenter.json").read_bytes()
+
+
+def test_stopped_run_goes_on_inside_the_epoch(
+    config: dict[str, Any], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config, world, "whole")
+    seen = stop_and_watch(monkeypatch, SegmenterTraining, (1, 0))
+    with pytest.raises(Terminated):
+        train(config, world, "stopped")
+    steps = len(seen)
+    stopped = train(config, world, "stopped")
+    assert seen[steps] == (1, 1)
+    for name in ("model.safetensors", "segmenter.json"):
+        assert (whole / name).read_bytes() == (stopped / name).read_bytes()
 
 
 def test_frozen_batch_norm_stays(config: dict[str, Any], world: Path) -> None:

@@ -3,13 +3,15 @@
 Pure look-ups, so that rules only wire files together.
 """
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dollmaker import catalogue
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError, DataError, ModelError
+from dollmaker.files import sha256_file
 from dollmaker.findings import CHEXPERT
 from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
 from dollmaker.prepare.nih import NIH, table_file
@@ -319,6 +321,41 @@ def original_files(config: Config) -> list[str]:
     if source["kind"] == "msd":
         return [f"{root}/{source['msd']['folder']}/dataset.json"]
     return [f"{root}/{source['jsrt']['images']}"] if source["kind"] == "jsrt" else []
+
+
+def content(config: Config, files: Sequence[str]) -> str:
+    """Checksum of files of the user's, for ``params``: their times do not matter, their bytes do.
+
+    Of a folder the names and sizes count. What the workflow makes itself (generated or converted
+    sources) has rules of its own and is left out.
+
+    Args:
+        config: The resolved configuration.
+        files: Files or folders, as :func:`source_files` and the like give them.
+    """
+    digest = hashlib.sha256()
+    for name in files:
+        path = Path(name)
+        if path.is_relative_to(f"results/{config['dataset']}"):
+            continue
+        if path.is_dir():
+            for file in sorted(path.iterdir()):
+                digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        elif path.is_file():
+            digest.update(sha256_file(path).encode())
+    return digest.hexdigest()[:16]
+
+
+def task_files(config: Config, task: str) -> list[str]:
+    """The table of a task."""
+    return [f"{data_root(config).rstrip('/')}/{config['tasks'][task]['table']}"]
+
+
+def truth_files(config: Config) -> list[str]:
+    """The files of the true masks; masks that are files are listed in the source's table."""
+    truth = config["truth"] or {}
+    names = [*truth.get("files", ()), truth.get("file")]
+    return [f"{data_root(config).rstrip('/')}/{name}" for name in names if name]
 
 
 def share_of_cores(jobs: int) -> int:

@@ -41,7 +41,7 @@ class Progress:
         text = (
             f"{self._label}: {self._done}/{self._total} images, {self._maps / seconds:.1f} maps/s, "
             f"{self._nodes / max(self._maps, 1):.1f} nodes/map, {memory_mb():.0f} MB, "
-            f"{_duration(left)} left"
+            f"{duration(left)} left"
         )
         if not self._terminal:
             return text
@@ -64,7 +64,8 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,17 +1,20 @@
 """Shards: the HDF5 files of the pipeline. The only module that opens HDF5.
 
 A shard is a table (one row per image or per image-finding pair) and stacked arrays with the same
-number of rows, one row a chunk, checksummed by Fletcher-32 so that a flipped bit is an error on
-read, not a wrong pixel. A JSON header says where it comes from (:mod:`dollmaker.provenance`).
+number of rows, one row a chunk. Every chunk is checksummed by Fletcher-32, and every row, column
+and the header by us, as HDF5 does not protect what says where a chunk lies: a flipped bit is an
+error on read, not a wrong pixel. A JSON header says where it comes from
+(:mod:`dollmaker.provenance`).
 One process writes a shard, once, and it appears whole under its name or not at all.
 """
 
 import hashlib
 import json
+import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +25,7 @@ import numpy.typing as npt
 from dollmaker.errors import ArtifactError, DamagedError
 from dollmaker.files import atomic_path
 from dollmaker.provenance import FORMAT
+from dollmaker.spool import Spool
 
 Kind = Literal["images", "relevance", "masks"]
 Array = npt.NDArray[Any]
@@ -33,6 +37,7 @@ class ShardWriter:
     def __init__(self, file: h5py.File, gzip: bool) -> None:
         self._file = file
         self._gzip = gzip
+        self._digests: dict[str, Any] = {}
 
     def append(self, table: Mapping[str, Sequence[Any] | Array], **arrays: Array) -> None:
         """Append rows.
@@ -48,6 +53,7 @@ class ShardWriter:
             self._extend(f"table/{name}", values, compress=False)
         for name, values in arrays.items():
             self._extend(f"arrays/{name}", values, compress=True)
+            self._extend(f"checks/{name}", _row_checks(values), compress=False)
 
     def _extend(self, path: str, values: Array, *, compress: bool) -> None:
         if path not in self._file:
@@ -65,13 +71,14 @@ class ShardWriter:
         start = dataset.shape[0]
         dataset.resize(start + len(values), axis=0)
         dataset[start:] = values
+        if path.startswith("table/"):
+            digest = self._digests.setdefault(path, hashlib.sha256())
+            digest.update(_bytes(values.astype(dataset.dtype)))
 
     def seal(self) -> None:
-        """Give texts, which HDF5 stores apart, the checksum that it gives all else."""
-        for dataset in self._file.get("table", {}).values():
-            if h5py.check_string_dtype(dataset.dtype):
-                values = np.asarray(dataset.asstr()[:], dtype=object)
-                dataset.attrs["sha256"] = _text_digest(values)
+        """Give every column its checksum."""
+        for path, digest in self._digests.items():
+            self._file[path].attrs["sha256"] = digest.hexdigest()
 
     def _filters(self) -> dict[str, Any]:
         if self._gzip:
@@ -81,8 +88,24 @@ class ShardWriter:
         return dict(hdf5plugin.LZ4())
 
 
-def _text_digest(values: Array) -> str:
-    return hashlib.sha256(json.dumps(values.tolist()).encode()).hexdigest()
+def _column(dataset: h5py.Dataset) -> Array:
+    if h5py.check_string_dtype(dataset.dtype):
+        return np.asarray(dataset.asstr()[:], dtype=object)
+    return np.asarray(dataset[:])
+
+
+def _bytes(values: Array) -> bytes:
+    """What the checksum of a column is made of; of texts their lengths, too."""
+    if values.dtype.kind != "O":
+        return values.tobytes()
+    texts = [str(value).encode() for value in values]
+    return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+
+
+def _row_checks(values: Array) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each row of an array."""
+    rows = (zlib.crc32(np.ascontiguousarray(row).tobytes()) for row in values)
+    return np.fromiter(rows, np.uint32, len(values))
 
 
 @contextmanager
@@ -98,13 +121,19 @@ def create_shard(
         gzip: Use gzip, which every HDF5 reader has, instead of LZ4. For released files.
     """
     with atomic_path(path) as part:
-        with h5py.File(part, "w", track_order=True) as file:
-            file.attrs["kind"] = kind
-            file.attrs["header"] = json.dumps(header, ensure_ascii=False)
-            writer = ShardWriter(file, gzip)
-            yield writer
-            writer.seal()
-            file.attrs["complete"] = True
+        spool = Spool(part)
+        try:
+            with closing(spool), h5py.File(spool, "w", track_order=True) as file:
+                text = json.dumps(header, ensure_ascii=False)
+                file.attrs["kind"] = kind
+                file.attrs["header"] = text
+                file.attrs["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+                writer = ShardWriter(file, gzip)
+                yield writer
+                writer.seal()
+                file.attrs["complete"] = True
+        finally:
+            spool.check()  # the disk's complaint explains all that follow from it
 
 
 class Shard:
@@ -123,7 +152,7 @@ class Shard:
             import hdf5plugin  # noqa: F401
 
         self.path = path
-        self._arrays: dict[str, h5py.Dataset] = {}
+        self._arrays: dict[str, h5py.Dataset | None] = {}
         try:
             self._file = h5py.File(path, "r", locking="best-effort")
         except FileNotFoundError:
@@ -134,7 +163,10 @@ class Shard:
             raise DamagedError(f"shard {path} is damaged ({error})", path) from None
         with self._checked():
             attrs = dict(self._file.attrs)
-            self.header: dict[str, Any] = json.loads(attrs.get("header", "{}"))
+            text = str(attrs.get("header", "{}"))
+            if attrs.get("sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
+                raise ValueError("the checksum of its header is wrong")
+            self.header: dict[str, Any] = json.loads(text)
         if not attrs.get("complete") or attrs.get("kind") != kind:
             raise DamagedError(f"{path} is not a complete shard of {kind}", path)
         if self.header.get("format") != FORMAT:
@@ -151,10 +183,11 @@ class Shard:
     def _column(self, name: str) -> Array:
         with self._checked():
             dataset = self._file[f"table/{name}"]
-            if not h5py.check_string_dtype(dataset.dtype):
-                return np.asarray(dataset[:])
-            values = np.asarray(dataset.asstr()[:], dtype=object)
-            if _text_digest(values) != dataset.attrs.get("sha256", _text_digest(values)):
+            values = _column(dataset)
+            if dataset.attrs.get("sha256", "") not in (
+                "",
+                hashlib.sha256(_bytes(values)).hexdigest(),
+            ):
                 raise ValueError(f"the checksum of {name} is wrong")
             return values
 
@@ -172,11 +205,22 @@ class Shard:
             rows: One row, a slice, increasing row numbers, or ``None`` for all.
         """
         with self._checked():
-            if name not in self._arrays:  # looking a name up takes as long as reading a row
-                if f"arrays/{name}" not in self._file:
-                    return np.zeros((0, 0, 0), dtype=np.uint8)
-                self._arrays[name] = self._file[f"arrays/{name}"]
-            return np.asarray(self._arrays[name][slice(None) if rows is None else rows])
+            array, checks = self._find(f"arrays/{name}"), self._find(f"checks/{name}")
+            if array is None:
+                return np.zeros((0, 0, 0), dtype=np.uint8)
+            chosen = slice(None) if rows is None else rows
+            values = np.asarray(array[chosen])
+            if checks is not None:
+                found = _row_checks(values[None] if isinstance(rows, int) else values)
+                if not np.array_equal(found, np.atleast_1d(checks[chosen])):
+                    raise ValueError(f"the checksum of {name} is wrong")
+            return values
+
+    def _find(self, name: str) -> Any:
+        """A data set or ``None``; looking a name up takes as long as reading a row."""
+        if name not in self._arrays:
+            self._arrays[name] = self._file.get(name)
+        return self._arrays[name]
 
     @contextmanager
     def _checked(self) -> Iterator[None]:

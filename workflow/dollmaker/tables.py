@@ -87,11 +87,7 @@ def read(path: Path) -> pl.DataFrame:
 
     try:
         read = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
-        metadata = read.schema.metadata or {}
-        header = metadata.get(b"dollmaker", b"").decode()
-        given = metadata.get(b"sha256", b"").decode()
-        if given and given != _digest(header, read.column_names, len(read)):
-            raise ValueError("the checksum of its header is wrong")
+        _checked_header(read.schema.metadata, read.column_names, len(read))
         table = pl.from_arrow(read)
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; run the stage that makes it.") from None
@@ -103,6 +99,30 @@ def read(path: Path) -> pl.DataFrame:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The provenance of a Parquet file written by :func:`write`."""
-    text = pl.read_parquet_metadata(path).get("dollmaker")
-    return json.loads(text) if text else {}
+    """The provenance of a Parquet file written by :func:`write`.
+
+    Raises:
+        ArtifactError: If it is damaged.
+    """
+    from pyarrow import parquet
+
+    try:
+        facts = parquet.read_metadata(path)
+        schema = facts.schema.to_arrow_schema()
+        return _checked_header(facts.metadata, schema.names, facts.num_rows)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} does not exist; run the stage that makes it.") from None
+    except Exception as error:  # any damage of the file
+        raise DamagedError(f"{path} is damaged ({' '.join(str(error).split())})", path) from None
+
+
+def _checked_header(
+    metadata: Mapping[bytes, bytes] | None, columns: list[str], rows: int
+) -> dict[str, Any]:
+    """The header of a file, after its checksum was compared; empty if it has none."""
+    known = metadata or {}
+    text, given = (known.get(key, b"").decode() for key in (b"dollmaker", b"sha256"))
+    if given and given != _digest(text, columns, rows):
+        raise ValueError("the checksum of its header is wrong")
+    header: dict[str, Any] = json.loads(text) if text else {}
+    return header

@@ -29,6 +29,9 @@ rule adapt_segmenter:
         mem_mb=8000,
     params:
         version=pipeline.version("adapt"),
+        content=lambda wildcards: pipeline.content(
+            CONFIG, pipeline.task_files(CONFIG, wildcards.task)
+        ),
         config=lambda wildcards: pipeline.task_config(CONFIG, wildcards.task),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],

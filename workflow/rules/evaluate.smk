@@ -54,6 +54,7 @@ rule evaluate:
         mem_mb=4000,
     params:
         version=pipeline.version("evaluate"),
+        content=pipeline.content(CONFIG, pipeline.truth_files(CONFIG)),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "evaluate"),
         data_root=lambda wildcards: DATA_ROOT,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),

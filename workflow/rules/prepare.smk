@@ -59,6 +59,7 @@ rule convert_source:
         mem_mb=4000,
     params:
         version=pipeline.version("convert"),
+        content=pipeline.content(CONFIG, pipeline.original_files(CONFIG)),
         config=lambda wildcards: pipeline.convert_config(CONFIG),
         data_root=CONFIG["data_root"],
     shell:
@@ -87,6 +88,7 @@ rule list_images:
         mem_mb=2000,
     params:
         version=pipeline.version("prepare"),
+        content=pipeline.content(CONFIG, pipeline.source_files(CONFIG)),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
         data_root=lambda wildcards: DATA_ROOT,
     shell:

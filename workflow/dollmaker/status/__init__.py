@@ -1,0 +1,1 @@
+"""Status: how far a run is, told from its results folder alone."""

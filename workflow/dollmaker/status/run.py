@@ -1,0 +1,220 @@
+"""What the files of a run say about it.
+
+Every job has a log and, once it has succeeded, a benchmark of the same name; a log without a newer
+benchmark belongs to a job that runs or has failed. Nothing is written, nothing locked: the run may
+be on another machine.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dollmaker.errors import DataError
+
+#: Rules in the order in which the data flow; those with one job a shard.
+RULES = (
+    *("generate_phantoms", "convert_source", "list_images", "decode_images", "build_index"),
+    *("train_member", "explain_images", "explain_sample", "choose_thresholds", "make_masks"),
+    *("check_recipe", "build_release", "verify_release", "pretrain_segmenter"),
+    *("explain_segmenter", "adapt_segmenter", "evaluate", "compare_recipes", "write_report"),
+)
+_SHARDED = ("decode_images", "explain_images", "make_masks")
+
+#: What a job says that has failed; the last words of one that was told to stop.
+_FAILED = re.compile(r"^dollmaker: error: |^Traceback \(|^\w*Error: ", re.MULTILINE)
+_STOPPED = "dollmaker: stopped by SIGTERM"
+
+#: Seconds without a word after which a running job is suspected to be dead.
+SILENT = 900.0
+
+#: Seconds by which the clock of a file server may be off.
+_SLACK = 2.0
+
+#: Finished jobs that the rate is made of.
+_RECENT = 20
+
+#: Bytes at the end of a log that are read.
+_END = 8192
+
+State = Literal["done", "running", "failed", "stopped", "silent"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One job.
+
+    Attributes:
+        name: Rule and wildcards, as its log is called.
+        rule: The rule.
+        state: ``silent`` has not failed, but not said anything for a long time either.
+        changed: When its log or, if it is done, its benchmark was written, seconds.
+        log: Its log.
+        last: Last line of the log.
+    """
+
+    name: str
+    rule: str
+    state: State
+    changed: float
+    log: Path
+    last: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """All jobs of a rule.
+
+    Attributes:
+        rule: The rule.
+        jobs: Those that were started.
+        total: How many there will be, as far as the files tell.
+        per_hour: Jobs an hour, of the last finished ones; ``None`` if unknown.
+        seconds_left: Until all are done at this rate; ``None`` if unknown.
+    """
+
+    rule: str
+    jobs: list[Job]
+    total: int
+    per_hour: float | None
+    seconds_left: float | None
+
+    def count(self, *states: State) -> int:
+        """Jobs in one of some states."""
+        return sum(job.state in states for job in self.jobs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The state of a run.
+
+    Attributes:
+        folder: The results folder.
+        images: Images of the source; ``None`` before they are listed.
+        shards: Shards; ``None`` before the images are listed.
+        quarantined: Images left out; ``None`` before the index is made.
+        damaged: Files that were moved out of the way.
+        stages: Rules with at least one job.
+        finished: The report is written and nothing is under way.
+    """
+
+    folder: Path
+    images: int | None
+    shards: int | None
+    quarantined: int | None
+    damaged: list[Path] = field(default_factory=list)
+    stages: list[Stage]
+    finished: bool
+
+
+def look(folder: Path, now: float) -> Run:
+    """Read the state of a run.
+
+    Args:
+        folder: The results folder, ``results/{dataset}``.
+        now: The time, seconds since 1970.
+
+    Raises:
+        DataError: If the folder is none of a run.
+    """
+    if not (folder / "logs").is_dir():
+        raise DataError(
+            f"{folder} is no results folder of a run (it has no logs); give results/{{dataset}}."
+        )
+    jobs = sorted(_jobs(folder, now), key=lambda job: job.name)
+    images, shards = _plan(folder)
+    stages = []
+    for rule in RULES:
+        mine = [job for job in jobs if job.rule == rule]
+        if mine:
+            stages.append(_stage(rule, mine, shards))
+    quarantine = folder / "quarantine.csv"
+    done = any(s.rule == "write_report" and s.count("done") for s in stages)
+    return Run(
+        folder=folder,
+        images=images,
+        shards=shards,
+        quarantined=_rows(quarantine) if quarantine.is_file() else None,
+        damaged=sorted(folder.glob("*.damaged")) + sorted(folder.glob("*/**/*.damaged")),
+        stages=stages,
+        finished=done and all(job.state == "done" for job in jobs),
+    )
+
+
+def _jobs(folder: Path, now: float) -> Iterator[Job]:
+    for log in (folder / "logs").glob("*.log"):
+        try:
+            written = log.stat().st_mtime
+            text = _end(log)
+        except OSError:  # Snakemake has just removed it
+            continue
+        benchmark = folder / "benchmarks" / f"{log.stem}.tsv"
+        measured = benchmark.stat().st_mtime if benchmark.exists() else float("-inf")
+        state: State = "running"
+        if measured >= written - _SLACK:
+            state = "done"
+        elif _STOPPED in text:
+            state = "stopped"
+        elif _FAILED.search(text):
+            state = "failed"
+        elif now - written > SILENT:
+            state = "silent"
+        lines = [line for line in text.splitlines() if line.strip()]
+        yield Job(
+            name=log.stem,
+            rule=log.stem.split("-")[0],
+            state=state,
+            changed=measured if state == "done" else written,
+            log=log,
+            last=lines[-1] if lines else "",
+        )
+
+
+def _end(log: Path) -> str:
+    """The end of a log, without what a terminal would obey."""
+    with log.open("rb") as handle:
+        handle.seek(max(0, log.stat().st_size - _END))
+        text = handle.read(_END).decode(errors="replace")
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+
+
+def tail(log: Path, lines: int) -> list[str]:
+    """The last lines of a log that are not blank."""
+    try:
+        text = _end(log)
+    except OSError:
+        return []
+    return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+
+
+def _stage(rule: str, jobs: list[Job], shards: int | None) -> Stage:
+    total = len(jobs)
+    if rule in _SHARDED and shards:
+        # decode_images-0003 has no recipe, make_masks-doll-0003 has one.
+        groups = {job.name.rpartition("-")[0] for job in jobs}
+        total = max(total, shards * len(groups))
+    times = sorted(job.changed for job in jobs if job.state == "done")[-_RECENT:]
+    left = total - sum(job.state == "done" for job in jobs)
+    per_hour = seconds = None
+    if len(times) > 1 and times[-1] > times[0]:
+        per_hour = 3600 * (len(times) - 1) / (times[-1] - times[0])
+        seconds = 3600 * left / per_hour
+    return Stage(rule=rule, jobs=jobs, total=total, per_hour=per_hour, seconds_left=seconds)
+
+
+def _plan(folder: Path) -> tuple[int | None, int | None]:
+    """Images and shards of the plan."""
+    from dollmaker import tables
+
+    plan = folder / "prepare/plan.parquet"
+    if not plan.is_file():
+        return None, None
+    return len(tables.read(plan)), int(tables.read_header(plan)["config"]["shards"])
+
+
+def _rows(table: Path) -> int:
+    import csv
+
+    with table.open(encoding="utf-8", newline="") as handle:
+        return max(0, sum(1 for _ in csv.reader(handle)) - 1)
