@@ -186,6 +186,24 @@ def test_where_nothing_changes_the_multiplier_is_the_derivative() -> None:
     assert maps[0, 0, 0].tolist() == [-0.25, 0.25]
 
 
+def test_tiny_activations_follow_the_same_rule() -> None:
+    """As in networks with random weights; a rectifier does not care for the scale."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32, 4, bias=False),
+    )
+    x, start = pictures(), pictures(seed=2) * 0.3
+    maps = deep_lift(net, x, PAIRS, chunk=4, baselines=start)
+    with torch.no_grad():
+        net[0].weight.mul_(2.0**-40)
+    tiny = deep_lift(net, x, PAIRS, chunk=4, baselines=start)
+    torch.testing.assert_close(tiny * 2.0**40, maps)
+
+
 def test_where_no_window_changes_max_pooling_hands_on_the_gradient() -> None:
     class Net(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

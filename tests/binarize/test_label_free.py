@@ -43,6 +43,16 @@ def test_stability_finds_the_area_that_is_not_noise(area: float) -> None:
     assert best.area == pytest.approx(area, rel=0.6)
 
 
+def test_noise_that_a_member_repeats_in_the_mirror_does_not_count() -> None:
+    views = blobs([0.06] * 16, noise=0.0, seed=4, members=2)
+    own = np.random.default_rng(5).standard_normal((16, 2, 1, 48, 48))
+    views += 0.35 * gaussian_filter(own, (0, 0, 0, 2, 2)) / 0.14  # the same in both views
+    best = CANDIDATES[int(curves(views)["stability"][:-1].argmax())]
+    assert best.area == pytest.approx(0.06, rel=0.6)
+    alone = CANDIDATES[int(curves(views[:, :1])["stability"][:-1].argmax())]
+    assert alone.area > 3 * best.area or alone.area < best.area / 3
+
+
 def test_what_lies_at_the_same_place_in_every_image_is_not_worth_much() -> None:
     views = blobs([0.05] * 12, noise=0.05, seed=1)
     views[..., 30:, :] += 0.6  # the lower part is relevant in every image

@@ -23,7 +23,7 @@ STAGES: dict[str, int] = {
     "classify": 1,
     "attribute": 2,
     "sample": 1,
-    "thresholds": 2,
+    "thresholds": 3,
     "sanity": 1,
     "binarize": 1,
     "labels": 1,

@@ -41,6 +41,7 @@ from dollmaker.attribute.rectifiers import (
 )
 from dollmaker.errors import ModelError
 
+#: Values that differ by less, as a share of the larger, are taken as equal.
 _TINY = 1e-10
 _LINEAR = {
     "AccumulateGrad", "Add", "Sub", "Rsub", "Neg", "Sum", "Mean", "Cumsum", "Cat", "Stack", "Split",
@@ -109,7 +110,8 @@ class _Rescale(torch.autograd.Function):
             value = function(middle)
         (slope,) = torch.autograd.grad(value, middle, torch.ones_like(value))
         quotient = (function(a) - function(b)) / rise
-        ctx.save_for_backward(torch.where(rise.abs() < _TINY, slope, quotient).to(x.dtype))
+        alike = rise.abs() <= _TINY * torch.maximum(a.abs(), b.abs())
+        ctx.save_for_backward(torch.where(alike, slope, quotient).to(x.dtype))
         return finish(ctx, x, function(x), in_place)
 
     @staticmethod

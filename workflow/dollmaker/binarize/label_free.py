@@ -2,10 +2,12 @@
 
 Three criteria, each a number for every candidate threshold; the best candidate wins:
 
-- ``stability``: how much more the mask of an image resembles (IoU) the mask of its mirror image
-  than those of other images with the finding. What noise draws does not come again in the mirror;
-  what merely lies where such findings lie comes again in every image. Our own, and the default:
-  see docs/comparison.md for what it loses to thresholds chosen with truth.
+- ``stability``: how much more the mask that one member draws of an image, or of its mirror image,
+  resembles (IoU) those that the other members draw of it than those of other images with the
+  finding. What noise draws does not come again; what merely lies where such findings lie comes
+  again in every image. A single member is compared with itself in the mirror, which repeats some
+  of its noise. Our own, and the default: see docs/comparison.md for what it loses to thresholds
+  chosen with truth.
 - ``agreement``: Cohen's kappa between members' masks (of a single member, between an image and its
   mirror): overlap beyond what areas alone would give.
 - ``separability``: Otsu's share of the map's variance that lies between inside and outside.
@@ -71,9 +73,7 @@ def curves(views: Floats) -> dict[str, Curves]:
         masks = maps > _levels(maps, cut)
         members = masks.shape[1]
         pairs = [(masks[:, a, 0], masks[:, b, 0]) for a in range(members) for b in range(a)]
-        names["stability"][number] = np.mean(
-            [_specific(masks[:, m, 0], masks[:, m, 1]) for m in range(members)]
-        )
+        names["stability"][number] = np.mean([_specific(a, b) for a, b in _views(masks)])
         names["agreement"][number] = np.mean(
             [_kappa(a, b) for a, b in pairs or [(masks[:, 0, 0], masks[:, 0, 1])]]
         )
@@ -118,6 +118,20 @@ def _levels(maps: Floats, cut: Cut) -> Floats:
     flat = maps.reshape(-1, maps.shape[-1])
     found = [threshold_otsu(row) if row.max() > row.min() else np.inf for row in flat]
     return np.array(found, np.float32).reshape(*maps.shape[:-1], 1)
+
+
+def _views(masks: Masks) -> list[tuple[Masks, Masks]]:
+    """Pairs of independent views (P, N) of masks (P, M, 2, N)."""
+    members = masks.shape[1]
+    if members == 1:
+        return [(masks[:, 0, 0], masks[:, 0, 1])]
+    return [
+        (masks[:, a, i], masks[:, b, j])
+        for a in range(members)
+        for b in range(a)
+        for i in (0, 1)
+        for j in (0, 1)
+    ]
 
 
 def _specific(a: Masks, b: Masks) -> float:
