@@ -195,7 +195,7 @@ def test_tiny_activations_follow_the_same_rule() -> None:
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
         nn.Linear(32, 4, bias=False),
-    )
+    ).requires_grad_(False)
     x, start = pictures(), pictures(seed=2) * 0.3
     maps = deep_lift(net, x, PAIRS, chunk=4, baselines=start)
     with torch.no_grad():
