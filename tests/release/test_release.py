@@ -62,6 +62,7 @@ def test_a_release_holds_what_was_made(tmp_path: Path) -> None:
     for mask, record in zip(masks, train.iter_rows(named=True), strict=True):
         x, y, w, h = record["box"]
         assert (mask[y : y + h, x : x + w] == 1).sum() == record["area"] == w * h
+    assert train["quality"].to_list() == [float(np.float32(round(q, 4))) for q in train["quality"]]
     images = tables.read(release / "images.parquet")
     assert len(images) == 12 and images["explained"].all()
     for name in ("data", "masks", "images.parquet"):

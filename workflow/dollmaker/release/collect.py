@@ -21,7 +21,9 @@ from dollmaker.shards import Shard, create_shard
 #: A shard of masks, and that of the maps they were cut from if these are released, too.
 Source = tuple[Path, Path | None]
 
-_FROM_MASKS = ("label", "probability", "threshold", "quality", "agreement", "completeness")
+#: Told with four digits: the last bits of a forward pass depend on what else was in its batch.
+_NUMBERS = ("probability", "threshold", "quality", "agreement", "completeness")
+_DIGITS = 4
 _FROM_INDEX = ("path", "sha256", "patient_id", "split", "width", "height")
 _BLOCK = 256
 
@@ -164,7 +166,8 @@ def _row(
         "image_id": table["image_id"][i],
         "finding": table["finding"][i],
         **{name: image[name] for name in _FROM_INDEX},
-        **{name: table[name][i].item() for name in _FROM_MASKS},
+        "label": table["label"][i].item(),
+        **{name: round(table[name][i].item(), _DIGITS) for name in _NUMBERS},
         "size": list(mask.shape),
         "counts": encode(foreground),
         "area": int(foreground.sum()),
