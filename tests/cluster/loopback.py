@@ -120,13 +120,13 @@ class Loopback:
         host = socket.gethostname().split(".")[0]
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
-            f"CPUs={self._cpus} RealMemory=200000 Gres=gpu:2 State=UNKNOWN"
+            f"CPUs={self._cpus} RealMemory=200000 Gres=gpu:1 State=UNKNOWN"
             for port, node in enumerate(NODES, start=self._port + 1)
         )
         facts = {"host": host, "port": self._port, "folder": self.folder, "nodes": nodes}
         text = _CONFIGURATION.format(**facts, names=",".join(NODES))
         (self.folder / "slurm.conf").write_text(text)
-        lines = "".join(f"NodeName={node} Name=gpu Count=2\n" for node in NODES)
+        lines = "".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in NODES)
         (self.folder / "gres.conf").write_text(lines)
         LINK.parent.mkdir(parents=True, exist_ok=True)
         for name in ("slurm.conf", "gres.conf"):
