@@ -97,7 +97,7 @@ class Loopback:
         cpus: CPUs that each node promises.
     """
 
-    def __init__(self, folder: Path, cpus: int = 4, port: int = 17817) -> None:
+    def __init__(self, folder: Path, cpus: int = 2, port: int = 17817) -> None:
         self.folder, self._cpus, self._port = folder, cpus, port
         self._linked = False
 

@@ -68,7 +68,7 @@ def test_two_nodes_a_cancelled_job_and_a_lost_node(cluster: Loopback, tmp_path: 
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
     cancelled = lost = ""
-    end = time.monotonic() + 1500
+    end = time.monotonic() + 3000
     try:
         while process.poll() is None and time.monotonic() < end:
             for job, node, comment in cluster.running():
