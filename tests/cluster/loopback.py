@@ -195,7 +195,7 @@ class Loopback:
             time.sleep(3)
         for name in ("slurmd.n1.pid", "slurmd.n2.pid", "slurmctld.pid", "munge/pid"):
             try:
-                os.kill(self._pid(name), signal.SIGTERM)
+                _stop(self._pid(name))
             except (OSError, ValueError):
                 continue
         self._stop_steps()
@@ -217,3 +217,18 @@ class Loopback:
                     os.kill(int(folder.name), signal.SIGKILL)
                 except OSError:
                     print(f"process {folder.name} has ended by itself", file=sys.stderr)
+
+
+def _stop(pid: int, seconds: float = 10.0) -> None:
+    """SIGTERM, and SIGKILL to what still runs after some seconds.
+
+    Raises:
+        OSError: If there is no such process.
+    """
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
