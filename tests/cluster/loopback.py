@@ -97,7 +97,7 @@ class Loopback:
         cpus: CPUs that each node promises.
     """
 
-    def __init__(self, folder: Path, cpus: int = 4, port: int = 17817) -> None:
+    def __init__(self, folder: Path, cpus: int = 2, port: int = 17817) -> None:
         self.folder, self._cpus, self._port = folder, cpus, port
         self._linked = False
 
@@ -120,13 +120,13 @@ class Loopback:
         host = socket.gethostname().split(".")[0]
         nodes = "\n".join(
             f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
-            f"CPUs={self._cpus} RealMemory=200000 Gres=gpu:2 State=UNKNOWN"
+            f"CPUs={self._cpus} RealMemory=200000 Gres=gpu:1 State=UNKNOWN"
             for port, node in enumerate(NODES, start=self._port + 1)
         )
         facts = {"host": host, "port": self._port, "folder": self.folder, "nodes": nodes}
         text = _CONFIGURATION.format(**facts, names=",".join(NODES))
         (self.folder / "slurm.conf").write_text(text)
-        lines = "".join(f"NodeName={node} Name=gpu Count=2\n" for node in NODES)
+        lines = "".join(f"NodeName={node} Name=gpu File=/dev/null\n" for node in NODES)
         (self.folder / "gres.conf").write_text(lines)
         LINK.parent.mkdir(parents=True, exist_ok=True)
         for name in ("slurm.conf", "gres.conf"):
@@ -195,7 +195,7 @@ class Loopback:
             time.sleep(3)
         for name in ("slurmd.n1.pid", "slurmd.n2.pid", "slurmctld.pid", "munge/pid"):
             try:
-                os.kill(self._pid(name), signal.SIGTERM)
+                _stop(self._pid(name))
             except (OSError, ValueError):
                 continue
         self._stop_steps()
@@ -217,3 +217,18 @@ class Loopback:
                     os.kill(int(folder.name), signal.SIGKILL)
                 except OSError:
                     print(f"process {folder.name} has ended by itself", file=sys.stderr)
+
+
+def _stop(pid: int, seconds: float = 10.0) -> None:
+    """SIGTERM, and SIGKILL to what still runs after some seconds.
+
+    Raises:
+        OSError: If there is no such process.
+    """
+    os.kill(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)

@@ -14,6 +14,7 @@ import pytest
 
 from cluster.loopback import NODES, CannotStart, Loopback, install
 from dollmaker.release.verify import verify
+from dollmaker.stopping import on_sigterm
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 
@@ -35,7 +36,7 @@ def cluster() -> Iterator[Loopback]:
     folder.chmod(0o755)
     try:
         install()
-        with Loopback(folder) as loopback:
+        with on_sigterm(), Loopback(folder) as loopback:  # also stopped, it stops its daemons
             yield loopback
     except CannotStart as error:
         pytest.skip(f"NO SLURM HERE: {error}")
@@ -68,7 +69,7 @@ def test_two_nodes_a_cancelled_job_and_a_lost_node(cluster: Loopback, tmp_path: 
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
     cancelled = lost = ""
-    end = time.monotonic() + 1500
+    end = time.monotonic() + 3000
     try:
         while process.poll() is None and time.monotonic() < end:
             for job, node, comment in cluster.running():

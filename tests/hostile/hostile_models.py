@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dollmaker.files import sha256_file
+from dollmaker.shards import Shard
 from hostile.hostile_images import Bomb, png_header
 from hostile.place import Case, Place, prepare_words, write_table
 
@@ -111,6 +112,24 @@ def replaced(write: Callable[[Place, Path], Any], *, told: bool) -> Callable[[Pl
 
 
 SPEC = {"channels": 1, "size": 16, "mean": 0.5, "std": 0.5}
+
+
+def no_positive(place: Place) -> None:
+    """Finding B is nowhere; A is in the validation images, too."""
+    place.config["source"]["table"]["split_column"] = "split"
+    splits = ("train", "train", "train", "valid", "valid")
+    place.rows = [f"good{n}.png,p{n},{n % 2},0,{split}" for n, split in enumerate(splits)]
+    write_table(place, "image,patient,A,B,split")
+
+
+def trained_without(place: Place) -> None:
+    description = json.loads((place.results / "committee/a/model.json").read_text())
+    found = description["metrics"]["findings"]
+    assert found["B"]["auroc"] is None and found["B"]["positives"] == 0
+    assert 0 <= found["A"]["auroc"] <= 1
+    with Shard(place.results / "relevance/0000.h5", "relevance") as shard:
+        assert set(shard.table()["finding"]) == {"A"}
+
 
 # --- masks of a task ----------------------------------------------------------------------------
 
@@ -240,6 +259,12 @@ CASES = [
     weights("not finite", tensors(a=[np.nan]), "'a'", "not finite"),
     weights("missing", lambda *_: None, "w.safetensors does not exist"),
     weights("a folder", lambda _, path: path.mkdir(), "w.safetensors does not exist"),
+    Case(
+        name="table: a finding without a positive case",
+        make=no_positive,
+        commands=member("x", lambda *_: None).commands,
+        check=trained_without,
+    ),
     member("other findings", described(findings=["A", "C"]), "other findings"),
     member("findings out of order", described(findings=["B", "A"]), "other findings"),
     member(
