@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from dollmaker import config as configuration
@@ -183,6 +184,19 @@ def test_an_untrained_member_keeps_its_weights(tmp_path: Path) -> None:
     start, _ = create_network("timm:test_resnet", outputs=2, channels=1, size=32)
     kept = load_member(train(config, tmp_path, "a"), torch.device("cpu")).network.state_dict()
     assert all(torch.equal(v, kept[k]) for k, v in start.state_dict().items())
+
+
+def test_statistics_without_weights_are_never_frozen(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    config = make_config(freeze_batch_norm=True, epochs=1)
+    folder = train(config, tmp_path, "a")
+    state = load_member(folder, torch.device("cpu")).network.state_dict()
+    means = [value for name, value in state.items() if name.endswith("running_mean")]
+    assert means and all(mean.abs().max() > 0 for mean in means)
+    save_file({k: v.contiguous() for k, v in state.items()}, tmp_path / "w.safetensors")
+    config["classify"]["members"]["a"]["weights"] = "w.safetensors"
+    again = load_member(train(config, tmp_path, "b"), torch.device("cpu")).network.state_dict()
+    assert all(torch.equal(again[k], v) for k, v in state.items() if k.endswith("running_mean"))
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.05), ("adam", 0.003)])

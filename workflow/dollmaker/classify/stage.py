@@ -39,9 +39,14 @@ def member_input(config: dict[str, Any]) -> Input:
 
 
 def member_options(member: dict[str, Any]) -> dict[str, Any]:
-    """What a member changes in section ``classify``."""
+    """What a member changes in section ``classify``.
+
+    Statistics of batch normalisation are frozen as they came with weights; without weights there
+    are none, and a network that kept its first ones would not learn.
+    """
     own = {key: member[key] for key in ("optimizer", "epochs", "learning_rate")}
-    return {key: value for key, value in own.items() if value is not None}
+    changed = {key: value for key, value in own.items() if value is not None}
+    return changed if member["weights"] else {**changed, "freeze_batch_norm": False}
 
 
 def train_member(
