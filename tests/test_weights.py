@@ -1,5 +1,6 @@
 """Local weights: safetensors only, and fitted to what wraps the network."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 from dollmaker import devices
 from dollmaker.classify.networks import create_network
 from dollmaker.errors import ModelError
-from dollmaker.weights import freeze_batch_norm, load_weights, read_weights
+from dollmaker.weights import freeze_batch_norm, load_weights, read_weights, to_bytes
 
 
 def network(channels: int, outputs: int = 4) -> nn.Sequential:
@@ -117,3 +118,15 @@ def test_dinos_published_layout_loads_into_timms_vit(prefix: str, size: int, cha
     del state["blocks.3.norm2.bias"]
     with pytest.raises(ModelError, match=r"blocks\.3\.norm2\.bias"):
         load_weights(network, state, optional=("head",), source="w")
+
+
+def test_the_same_tensors_and_metadata_give_the_same_bytes(tmp_path: Path) -> None:
+    state = {"b": torch.arange(6.0).reshape(2, 3).T, "a": torch.ones(2, dtype=torch.int8)}
+    names = {f"key{number}": str(number) for number in range(8)}
+    data = to_bytes(state, {**names, "format": "pt"})
+    assert data == to_bytes(state, dict(reversed({**names, "format": "pt"}.items())))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    assert list(header["__metadata__"]) == sorted([*names, "format"])
+    (tmp_path / "x.safetensors").write_bytes(data)
+    read = read_weights(tmp_path / "x.safetensors")
+    assert all(torch.equal(read[name], tensor) for name, tensor in state.items())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dollmaker import config as configuration
 from dollmaker import pipeline
-from dollmaker.adapt.tasks import encode_classes
+from dollmaker.adapt.masks import encode_classes
 from dollmaker.errors import DataError
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.jsrt import ORGANS

@@ -96,6 +96,8 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         attribute = {**config["attribute"], "findings": ["Infiltrate"]}
         pipeline.preflight({**config, "attribute": attribute})
     with pytest.raises(DataError, match=r"does not exist; correct data_root or source\.nih"):
-        pipeline.preflight({**config, **resolved(nih={"folder": "other"}), "data_root": tmp_path})
+        pipeline.preflight(
+            {**config, **resolved(nih={"folder": "other"}), "data_root": str(tmp_path)}
+        )
     with pytest.raises(ConfigError, match="'source' lacks the key 'nih'"):
         configuration.resolve({"dataset": "x", "source": {"kind": "nih"}})

@@ -219,7 +219,9 @@ class Shard:
     def _find(self, name: str) -> Any:
         """A data set or ``None``; looking a name up takes as long as reading a row."""
         if name not in self._arrays:
-            self._arrays[name] = self._file.get(name)
+            # Not `get`, which calls a damaged one absent.
+            known = name in self._file
+            self._arrays[name] = self._file[name] if known else None
         return self._arrays[name]
 
     @contextmanager

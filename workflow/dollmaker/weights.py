@@ -1,5 +1,6 @@
 """Local weights: safetensors files, and how they fit networks of other shapes."""
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -40,6 +41,22 @@ def read_weights(path: Path) -> State:
                 "again with a smaller learning rate, or get the file again."
             )
     return state
+
+
+def to_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file: the same tensors and metadata give the same bytes.
+
+    The library itself writes the metadata in an order that changes from process to process.
+    """
+    from safetensors.torch import save
+
+    data = save({name: tensor.contiguous() for name, tensor in state.items()}, dict(metadata))
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def load_weights(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dollmaker.errors import ModelError
 from dollmaker.files import atomic_path, read_json
+from dollmaker.weights import to_bytes
 
 #: Encoders of segmentation-models-pytorch that are torchvision's networks under its names.
 _TORCHVISION = re.compile(
@@ -54,8 +55,6 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     Raises:
         ModelError: If there is no segmenter.
     """
-    from safetensors.torch import save_file
-
     segmenter, output = Path(segmenter), Path(output)
     encoder: Any = read_segmenter(segmenter).get_submodule("encoder")
     name = str(read_json(segmenter / "config.json")["encoder_name"])
@@ -80,7 +79,7 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
         "channels": str(channels),
     }
     with atomic_path(output) as part:
-        save_file({key: tensor.contiguous() for key, tensor in state.items()}, part, metadata)
+        part.write_bytes(to_bytes(state, metadata))
     return [key for key in plain if key not in state]
 
 
