@@ -177,6 +177,10 @@ def test_the_card_says_how_good_the_masks_are(release: Path, tmp_path: Path) -> 
     assert "still draws a mask in 50 % of the pairs" in card
     assert "| Edema | 8 | 2 | 2 |" in card
     assert "<script>" not in card.split("---\n", 2)[2]
+    code = card.split("```python\n")[1].split("\n```\n")[0]
+    compile(code, "card", "exec")
+    assert code.endswith("min_quality=0.5)")
+    assert "There are no pixels of the source in it;" in card.replace("\n", " ")
     headings = re.findall(r"^## (.*)$", card, re.MULTILINE)
     assert headings == [
         *("Motivation", "Composition", "Collection", "How the masks were made"),

@@ -49,7 +49,7 @@ def _reflow(text: str) -> str:
     return "\n\n".join(
         textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False)
         + "\n" * block.endswith("\n")
-        if block[:1].isalpha() or block.startswith("**")
+        if (block[:1].isalpha() or block.startswith("**")) and "```" not in block
         else block
         for block in blocks
     )
@@ -136,6 +136,9 @@ def _composition(facts: Facts) -> str:
         if facts.config["release"]["relevance"]
         else ""
     )
+    pixels = "There are no pixels of the source in it"
+    if facts.config["release"]["pictures"]:
+        pixels += ", but for the pictures in `contact-sheet.png` and `gallery/`"
     return f"""## Composition
 
 Images: {", ".join(counts)}; no patient is in two splits. Masks by finding:
@@ -159,8 +162,8 @@ Images: {", ".join(counts)}; no patient is in two splits. Masks by finding:
   (`sha256sum -c SHA256SUMS`).
 
 Masks lie on a square of {size} pixels, into which the source image was fitted by
-`{facts.config["prepare"]["fit"]}`. There are no pixels of the source in it; join the masks with
-your own copy by `path` or by `sha256`.
+`{facts.config["prepare"]["fit"]}`. {pixels}; join the masks with your own copy by `path` or by
+`sha256`.
 """
 
 

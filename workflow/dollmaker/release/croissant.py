@@ -178,8 +178,8 @@ def _responsible(config: Mapping[str, Any], source: str, figures: str) -> dict[s
             "May save annotation; would do harm where masks were taken for clinical findings."
         ),
         "rai:personalSensitiveInformation": (
-            "No pixels of patients but for contact-sheet.png where it shows pictures. Names of "
-            "images and patients are those of the source."
+            "No pixels of patients but for contact-sheet.png and gallery/ where they show "
+            "pictures. Names of images and patients are those of the source."
         ),
         "rai:dataReleaseMaintenancePlan": (
             "CHANGELOG.md lists the versions; `dollmaker diff` compares two."
