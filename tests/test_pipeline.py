@@ -240,3 +240,17 @@ def test_a_job_that_fails_stops_the_workflow_and_leaves_the_quarantine(tmp_path:
     assert "MissingOutput" not in done.stderr
     assert not (tmp_path / "results/x/index.parquet").exists()
     assert "leaves the data root" in (tmp_path / "results/x/quarantine.csv").read_text()
+
+
+def test_what_a_task_is_read_from_decides_whether_it_runs_again() -> None:
+    task = {"images": "t/images", "masks": "t/masks", "classes": {"a": [1]}}
+    tasks = {
+        "folder": task,
+        "table": {**task, "table": "t/table.csv"},
+        "coco": {**task, "encoding": "coco", "masks": "t/masks.json", "classes": {"a": ["x"]}},
+    }
+    settings = config.resolve({"dataset": "x", "source": {"kind": "phantoms"}, "tasks": tasks})
+    root = pipeline.data_root(settings)
+    assert pipeline.task_files(settings, "folder") == [f"{root}/t/images"]
+    assert pipeline.task_files(settings, "table") == [f"{root}/t/table.csv"]
+    assert pipeline.task_files(settings, "coco") == [f"{root}/t/images", f"{root}/t/masks.json"]

@@ -347,8 +347,12 @@ def content(config: Config, files: Sequence[str]) -> str:
 
 
 def task_files(config: Config, task: str) -> list[str]:
-    """The table of a task."""
-    return [f"{data_root(config).rstrip('/')}/{config['tasks'][task]['table']}"]
+    """The table of a task, or its folder of images without one, and the file of all its masks."""
+    options = config["tasks"][task]
+    names = [options["table"] or options["images"]]
+    if options["encoding"] in ("coco", "chexlocalize"):
+        names.append(options["masks"])
+    return [f"{data_root(config).rstrip('/')}/{name}" for name in names]
 
 
 def truth_files(config: Config) -> list[str]:

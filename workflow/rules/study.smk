@@ -88,6 +88,9 @@ rule adapt_variant:
         mem_mb=8000,
     params:
         version=pipeline.version("adapt"),
+        content=lambda wildcards: pipeline.content(
+            CONFIG, pipeline.task_files(CONFIG, wildcards.task)
+        ),
         config=lambda wildcards: pipeline.study_run(
             CONFIG, wildcards.architecture, wildcards.task, wildcards.start
         ),
