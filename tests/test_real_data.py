@@ -42,7 +42,11 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
         tmp_path / "index.parquet", tmp_path / "quarantine.csv",
     )  # fmt: skip
     index, names = stage.read_index(tmp_path / "index.parquet")
-    assert (len(index), names[-1]) == (300, "neutrophil")
+    assert (len(index), names[-1]) == (299, "neutrophil")
+    # one file lies there twice, under two names: it must not be in two splits
+    assert "d1_139.png,the same file belongs to patient d1_112" in (
+        (tmp_path / "quarantine.csv").read_text()
+    )
     truth = load_truth(config, root, names)
     assert truth is not None and truth.targets == ["nucleus", "cell"]
     row = index.row(0, named=True)
