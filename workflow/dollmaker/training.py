@@ -1,15 +1,18 @@
-"""Training with Lightning: seeded by (seed, epoch), resumable inside an epoch, quiet.
+"""Training with Lightning: seeded by (seed, epoch), resumable inside an epoch, parallel, quiet.
 
 A run that is killed and started again gives the same weights as an undisturbed one: the order of
-the images and all random numbers come from the seed and the epoch, never from the past.
+the images and all random numbers come from the seed and the epoch, never from the past. Several
+devices share each batch: they see the same images a step, and take the same steps, as one would.
 """
 
 import logging
+import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,12 @@ import numpy as np
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dollmaker import parallel
+from dollmaker.errors import ConfigError
 from dollmaker.stopping import Terminated, on_sigterm
 from dollmaker.work import Work, newest_state, remove_old_states, state_name
 
@@ -30,12 +36,23 @@ Key = tuple[int, int]
 class EpochSampler(Sampler[Key]):
     """Yields (epoch, index) in an order that depends on the seed and the epoch alone.
 
+    Each of several processes gets its part of every batch. The last short batch is dropped.
+
+    Args:
+        length: Images.
+        batch: Images of a batch, over all processes.
+        seed: Seed of the run.
+        processes: Processes that share a batch.
+        rank: Which of them this is.
+
     Attributes:
         skip: Items that the next epoch leaves out, because a stopped run has had them.
     """
 
-    def __init__(self, data: Sized, seed: int) -> None:
-        self._length = len(data)
+    def __init__(self, length: int, batch: int, seed: int, processes: int, rank: int) -> None:
+        self._length = length
+        self._batches = (length // batch, processes, batch // processes)
+        self._rank = rank
         self._seed = seed
         self._epoch = 0
         self.skip = 0
@@ -46,11 +63,12 @@ class EpochSampler(Sampler[Key]):
 
     def __iter__(self) -> Iterator[Key]:
         order = np.random.default_rng([self._seed, self._epoch]).permutation(self._length)
-        rest, self.skip = order[self.skip :], 0
+        used = order[: int(np.prod(self._batches))].reshape(self._batches)[:, self._rank].ravel()
+        rest, self.skip = used[self.skip :], 0
         return ((self._epoch, int(index)) for index in rest)
 
     def __len__(self) -> int:
-        return self._length
+        return self._batches[0] * self._batches[2]
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -74,32 +92,47 @@ class ResumableLoader(DataLoader[Any]):
 
 
 def train_loader(
-    data: Dataset[Any], *, batch_size: int, seed: int, device: torch.device
+    data: Dataset[Any], *, batch_size: int, seed: int, devices: Sequence[torch.device]
 ) -> ResumableLoader:
     """A loader whose data set is indexed by (epoch, index); the last short batch is dropped.
 
     A data set smaller than one batch gives one batch of all.
+
+    Args:
+        data: The data set.
+        batch_size: Images of a step, over all devices.
+        seed: Seed of the run.
+        devices: Devices that share each batch.
+
+    Raises:
+        ConfigError: If they cannot share it evenly.
     """
-    length = len(data)  # type: ignore[arg-type]
+    length, processes, gpu = len(data), len(devices), devices[0].type == "cuda"  # type: ignore[arg-type]
+    batch = min(batch_size, length)
+    if batch % processes:
+        raise ConfigError(
+            f"{processes} devices cannot share a batch of {batch} images evenly; set batch_size to "
+            f"a multiple of {processes}" + (", or use one device." if batch == length else ".")
+        )
     return ResumableLoader(
         data,
-        batch_size=batch_size,
-        sampler=EpochSampler(range(length), seed),
-        drop_last=length >= batch_size,
-        num_workers=4 if device.type == "cuda" else 0,
-        persistent_workers=device.type == "cuda",
-        pin_memory=device.type == "cuda",
+        batch_size=batch // processes,
+        sampler=EpochSampler(length, batch, seed, processes, parallel.rank()),
+        num_workers=4 if gpu else 0,
+        persistent_workers=gpu,
+        pin_memory=gpu,
     )
 
 
 class _Seeds(lightning.Callback):
-    """Random numbers inside a step (dropout) from (seed, step)."""
+    """Random numbers inside a step (dropout) from (seed, step), others in every process."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
     def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        torch.manual_seed(hash((self._seed, trainer.global_step)) % 2**63)
+        key = (self._seed, trainer.global_step)
+        torch.manual_seed(hash(key + (parallel.rank(),) * (parallel.rank() > 0)) % 2**63)
 
 
 class EpochLoss(lightning.LightningModule):
@@ -110,9 +143,10 @@ class EpochLoss(lightning.LightningModule):
         self._loss = torch.zeros(2, dtype=torch.float64)  # sum over images, images
 
     def note(self, loss: Tensor, images: int) -> None:
-        """Count the loss of a batch."""
+        """Count the loss of a batch (of a process's part of it; all count all parts)."""
         self._loss = self._loss.to(loss.device)
-        self._loss += torch.stack([loss.detach().double() * images, loss.new_tensor(images)])
+        mean = parallel.mean(loss.double())
+        self._loss += torch.stack([mean * images, loss.new_tensor(images)])
 
     def epoch_loss(self) -> float:
         """The mean since the last call; also logged as ``loss``."""
@@ -145,23 +179,32 @@ class _State(Checkpoint):
         """Stop after the current step."""
         self._stop = True
 
+    def on_train_start(self, *_: Any) -> None:
+        """Replace Lightning's handler, which waits for the other processes, perhaps for ever."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.stop)
+
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._stop and batch_idx + 1 < trainer.num_training_batches:
+        last = batch_idx + 1 == trainer.num_training_batches  # the epoch's end asks again
+        if not last and parallel.agree(self._stop, module.device):
             self._loader.batches = batch_idx + 1
             self._save(trainer)
             raise Terminated
 
-    def on_train_epoch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+    def on_train_epoch_end(self, trainer: lightning.Trainer, module: Any) -> None:
         self._loader.batches = 0
         self._save(trainer)
-        if self._stop:
+        if parallel.agree(self._stop, module.device):
             raise Terminated
 
     def _save(self, trainer: lightning.Trainer) -> None:
-        self._work.require()
         folder = self._work.folder
+        if parallel.rank():
+            trainer.save_checkpoint(folder / "unused")  # the first one writes, all take part
+            return
+        self._work.require()
         with tempfile.TemporaryDirectory(dir=folder, prefix=".state-", suffix=".part") as name:
             part = Path(name) / "state"
             trainer.save_checkpoint(part)
@@ -179,6 +222,8 @@ class _Progress(Checkpoint):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
+        if parallel.rank():
+            return
         seconds = time.monotonic() - self._start
         values = " ".join(f"{k} {float(v):.4f}" for k, v in trainer.callback_metrics.items())
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
@@ -191,7 +236,7 @@ def fit(
     *,
     epochs: int,
     seed: int,
-    device: torch.device,
+    devices: Sequence[torch.device],
     precision: Any,
     work: Work,
     label: str,
@@ -202,12 +247,16 @@ def fit(
     in ``on_train_epoch_end``. What it needs beside weights (curves, the best weights) it keeps
     through ``on_save_checkpoint`` and ``on_load_checkpoint``.
 
+    On several devices the command is started once more for each of the others (Lightning's DDP).
+    Those processes end here; this function returns in the first only. Batch normalisation takes
+    its statistics over all GPUs; on CPUs, where this is for tests, over those of each process.
+
     Args:
         module: Model, loss and optimiser.
         loader: Made by :func:`train_loader`.
         epochs: Most epochs.
         seed: Seed of the run.
-        device: Where to train.
+        devices: Where to train, as :func:`dollmaker.devices.choose_several` gives them.
         precision: Lightning's name of the precision.
         work: Folder for the state.
         label: Begins each progress line.
@@ -215,14 +264,21 @@ def fit(
     Raises:
         Terminated: After SIGTERM, when the state is written.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
     state = _State(work, loader)
+    gpu, several = devices[0].type == "cuda", len(devices) > 1
+    backend = "nccl" if gpu else "gloo"
+    ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
     trainer = lightning.Trainer(
         max_epochs=epochs,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
+        accelerator="gpu" if gpu else "cpu",
+        devices=[device.index for device in devices] if gpu else len(devices),
+        strategy=ddp if several else "auto",
+        sync_batchnorm=gpu and several,
+        use_distributed_sampler=False,  # the loader knows its part
         precision=precision,
         callbacks=[_Seeds(seed), _Progress(label), state],
         # Whatever starts it: a scheduler's variables must not change how it trains.
@@ -235,5 +291,14 @@ def fit(
         num_sanity_val_steps=0,
     )
     resume = newest_state(work.folder)
-    with on_sigterm(state.stop):
-        trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+    first = parallel.rank() == 0
+    if not first:
+        parallel.die_with_parent()
+    try:
+        with on_sigterm(state.stop):
+            trainer.fit(module, loader, ckpt_path=resume, weights_only=True)
+    except Terminated:
+        if first:
+            raise
+    if not first:
+        sys.exit(0)

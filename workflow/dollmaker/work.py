@@ -12,6 +12,7 @@ import shutil
 import socket
 from pathlib import Path
 
+from dollmaker import parallel
 from dollmaker.errors import ArtifactError
 from dollmaker.files import remove, write_text
 
@@ -19,7 +20,8 @@ from dollmaker.files import remove, write_text
 class Work:
     """The folder of a job's state, taken over by this attempt.
 
-    Folders of other keys (an older configuration, code or input) are removed.
+    Folders of other keys (an older configuration, code or input) are removed. Of several processes
+    that train together, the first takes it over.
 
     Args:
         output: The output that the job will make.
@@ -31,6 +33,8 @@ class Work:
 
     def __init__(self, output: Path, key: str) -> None:
         self.folder = output.with_name(f".{output.name}-{key}.work")
+        if parallel.rank():
+            return
         for other in output.parent.glob(f".{output.name}-*.work"):
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)

@@ -41,5 +41,6 @@ rule train_member:
             --images {params.images:q} \
             --member {wildcards.member:q} \
             --weights-root {params.weights_root:q} \
+            --gpus {resources.gpu} \
             --output {output.member:q} 2>&1 | tee {log:q}
         """

@@ -49,5 +49,6 @@ rule pretrain_segmenter:
             --labels {params.labels:q} \
             --committee {input.committee:q} \
             --weights-root {params.weights_root:q} \
+            --gpus {resources.gpu} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}
         """

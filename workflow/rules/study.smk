@@ -63,6 +63,7 @@ rule pretrain_variant:
             --labels {params.labels:q} \
             --committee {input.committee:q} \
             --weights-root {params.weights_root:q} \
+            --gpus {resources.gpu} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}
         """
 

@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from dollmaker import devices, provenance, scores, tables
+from dollmaker import devices, parallel, provenance, scores, tables
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.member import Member, save_member
 from dollmaker.classify.networks import create_network, head_name
@@ -56,8 +56,9 @@ def train_member(
     name: str,
     weights_root: Path,
     output: Path,
+    gpus: int = 1,
 ) -> None:
-    """Train the member ``name`` and write its folder.
+    """Train the member ``name`` and write its folder, on so many devices (0: all).
 
     Raises:
         ConfigError: If the configuration has no such member.
@@ -69,7 +70,8 @@ def train_member(
         raise ConfigError(unknown("member", name, options["members"]))
     mine = options["members"][name]
     options = {**options, **member_options(mine)}
-    device = devices.choose(config["device"])
+    chosen = devices.choose_several(config["device"], gpus)
+    device = chosen[parallel.rank()]
     seed = config["seed"] * 1000 + mine["seed"]
     index, findings = read_index(index_file)
     train = index.filter(pl.col("split") == "train")
@@ -94,7 +96,7 @@ def train_member(
         label_matrix(train, findings), findings, options["uncertain"], options["blank"], seed
     )
     data = LabelledImages(train, images, values, weights, kind=options["augment"], seed=seed)
-    loader = train_loader(data, batch_size=options["batch_size"], seed=seed, device=device)
+    loader = train_loader(data, batch_size=options["batch_size"], seed=seed, devices=chosen)
     valid = index.filter(pl.col("split") == "valid")
 
     def validate(current: nn.Module) -> float:
@@ -121,7 +123,7 @@ def train_member(
             loader,
             epochs=options["epochs"],
             seed=seed,
-            device=device,
+            devices=chosen,
             precision=options["precision"],
             work=work,
             label=f"classify {name}",

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dollmaker import parallel
 from dollmaker.schedule import one_cycle
 from dollmaker.training import EpochLoss
 from dollmaker.weights import freeze_batch_norm
@@ -38,7 +39,7 @@ def masked_bce(logits: Tensor, values: Tensor, weights: Tensor, positive: Tensor
     loss = nn.functional.binary_cross_entropy_with_logits(
         logits, values, pos_weight=positive, reduction="none"
     )
-    return (loss * weights).sum() / weights.sum().clamp(min=1)
+    return (loss * weights).sum() / parallel.share(weights.sum(), 1)
 
 
 class ClassifierTraining(EpochLoss):
@@ -103,7 +104,8 @@ class ClassifierTraining(EpochLoss):
 
     def on_train_epoch_end(self) -> None:
         """Score, keep the best weights, stop when there is no progress."""
-        score = self._validate(self.network)
+        score = float("nan") if parallel.rank() else self._validate(self.network)
+        score = parallel.of_the_first(score, self.device)
         epoch = self.current_epoch + 1
         self.log("valid_macro_auroc", score)
         self.curve.append(

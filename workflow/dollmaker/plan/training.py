@@ -268,7 +268,7 @@ def _fit(
     budget: float,
     work: Path,
 ) -> tuple[float, int]:
-    loader = train_loader(data, batch_size=batch, seed=0, device=device)
+    loader = train_loader(data, batch_size=batch, seed=0, devices=[device])
     state = Work(work, "trial")
     module.start(budget)
     fit(
@@ -276,7 +276,7 @@ def _fit(
         loader,
         epochs=1,
         seed=0,
-        device=device,
+        devices=[device],
         precision=options["precision"],
         work=state,
         label="plan: trial",

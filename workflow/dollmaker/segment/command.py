@@ -15,6 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     )
     parser.add_argument("--weights-root", type=Path, required=True, help="folder of weights files")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        default=1,
+        help="GPUs that train together, 0 for all that the job sees; with device: cpu, processes",
+    )
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
@@ -30,4 +36,5 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         arguments.committee,
         arguments.weights_root,
         arguments.output,
+        arguments.gpus,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from dollmaker import parallel
 from dollmaker.augment import IGNORE
 
 Kind = Literal["bce_dice", "focal"]
@@ -49,7 +50,7 @@ def pixel_loss(
     truth, known = (labels == 1).float(), (labels != IGNORE).float()
     mask_weights = x.new_ones(x.shape[:2]) if weights is None else weights.float()
     pixels = torch.lerp(known * background_weight, known, truth) * mask_weights[..., None]
-    total = pixels.sum().clamp(min=1e-6)
+    total = parallel.share(pixels.sum(), 1e-6)
     if kind == "focal":
         entropy = binary_cross_entropy_with_logits(x, truth, reduction="none")
         # 1 - p of the right answer is sigmoid of minus its logit; exact for large logits.
@@ -64,7 +65,7 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     known = ~labels.isnan()
     return binary_cross_entropy_with_logits(
         logits, labels.nan_to_num(), weight=known.float(), reduction="sum"
-    ) / known.sum().clamp(min=1)
+    ) / parallel.share(known.sum(), 1)
 
 
 def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:
@@ -76,4 +77,4 @@ def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:
     overlap = (probability * true).sum(-1)
     total = (probability * known[present]).sum(-1) + area[present]
     used = weights[present]
-    return ((1 - 2 * overlap / total) * used).sum() / used.sum().clamp(min=1e-6)
+    return ((1 - 2 * overlap / total) * used).sum() / parallel.share(used.sum(), 1e-6)

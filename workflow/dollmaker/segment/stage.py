@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from torch import nn
 
-from dollmaker import devices, findings, provenance
+from dollmaker import devices, findings, parallel, provenance
 from dollmaker.errors import DataError, ModelError
 from dollmaker.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.inputs import Input
@@ -37,6 +37,7 @@ def train_segmenter(
     committee: Sequence[Path],
     weights_root: Path,
     output: Path,
+    gpus: int = 1,
 ) -> None:
     """Train the configured network on the released masks and write its folder.
 
@@ -48,13 +49,15 @@ def train_segmenter(
         committee: Folders of the members, for ``segment.init``.
         weights_root: Folder of local weights files.
         output: Folder to make.
+        gpus: Devices that train together; 0 for all that can be seen.
 
     Raises:
         DataError: If there is no mask to train on.
         ModelError: If network, weights or device are unknown, missing or do not fit.
     """
     options, prepare, seed = config["segment"], config["prepare"], config["seed"]
-    device = devices.choose(config["device"])
+    chosen = devices.choose_several(config["device"], gpus)
+    device = chosen[parallel.rank()]
     index, names = read_index(index_file)
     names = findings.localized(names, config["attribute"]["findings"])
     channels, size = prepare["channels"], prepare["size"]
@@ -110,7 +113,10 @@ def train_segmenter(
     if start.sha256:
         inputs["weights"] = start.sha256
     header = provenance.header("segment", options, seed=seed, inputs=inputs)
-    loader = train_loader(data["train"], batch_size=options["batch_size"], seed=seed, device=device)
+    loader = train_loader(
+        data["train"], batch_size=options["batch_size"], seed=seed, devices=chosen
+    )
+    torch.manual_seed(seed)  # for the layer that guesses the labels
     module = SegmenterTraining(
         model,
         start.input,
@@ -126,7 +132,7 @@ def train_segmenter(
         loader,
         epochs=options["epochs"],
         seed=seed,
-        device=device,
+        devices=chosen,
         precision=options["precision"],
         work=work,
         label="segment",

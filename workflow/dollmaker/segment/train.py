@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dollmaker import scores
+from dollmaker import parallel, scores
 from dollmaker.augment import IGNORE
 from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
@@ -98,7 +98,8 @@ class SegmenterTraining(EpochLoss):
 
     def on_train_epoch_end(self) -> None:
         """Score the epoch."""
-        score = self._validate(self.model)
+        score = float("nan") if parallel.rank() else self._validate(self.model)
+        score = parallel.of_the_first(score, self.device)
         self.train()
         self.log("valid_miou", score)
         self.curve.append(

@@ -1,0 +1,71 @@
+"""Several processes that train one network together, one a device (data parallel).
+
+Every process runs the same command. The first makes the files; the others only train, and end
+where the training ends. Outside of a parallel training there is one process: the first.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+_PR_SET_PDEATHSIG = 1
+
+
+def rank() -> int:
+    """Number of this process; 0 is the first."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def share(total: Tensor, least: float) -> Tensor:
+    """What a process divides its part of a sum by, so that gradients are those of one process.
+
+    Gradients are averaged over the processes. With d the sum of ``total`` over P processes, a part
+    divided by d / P and averaged is the part of the sum divided by d.
+
+    Args:
+        total: This process's part of the divisor, a scalar without gradient.
+        least: The divisor is at least this.
+    """
+    if not _together():
+        return total.clamp(min=least)
+    total = total.detach().clone()
+    dist.all_reduce(total)
+    return total.clamp(min=least) / dist.get_world_size()
+
+
+def mean(value: Tensor) -> Tensor:
+    """Mean of a scalar over the processes."""
+    if not _together():
+        return value.detach()
+    value = value.detach().clone()
+    dist.all_reduce(value)
+    return value / dist.get_world_size()
+
+
+def agree(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process."""
+    return flag if not _together() else bool(mean(torch.tensor(float(flag), device=device)) > 0)
+
+
+def of_the_first(value: float, device: torch.device) -> float:
+    """The number that the first process has."""
+    if not _together():
+        return value
+    number = torch.tensor(value, dtype=torch.float64, device=device)
+    dist.broadcast(number, src=0)
+    return float(number)
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it is killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
