@@ -14,7 +14,8 @@ from dollmaker.cli import main
 from dollmaker.errors import DataError
 from dollmaker.inputs import Input
 from dollmaker.segment import stage
-from dollmaker.segment.train import SegmenterTraining, predict, pseudo_miou
+from dollmaker.segment.predict import predict
+from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.shards import ImageShards, Shard, create_shard
 from dollmaker.stopping import Terminated
 from faults.watch import stop_and_watch

@@ -18,7 +18,7 @@ from dollmaker.augment import IGNORE, augment, make_transform
 from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.losses import pixel_loss
-from dollmaker.segment.train import predict
+from dollmaker.segment.predict import predict
 
 Floats = npt.NDArray[np.float64]
 

@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Explain one shard, or the sample."""
     from dollmaker import config
-    from dollmaker.attribute.sample import explain_sample
-    from dollmaker.attribute.stage import explain_shard
 
     if name == "sample":
+        from dollmaker.attribute.sample import explain_sample
+
         explain_sample(
             config.load(arguments.config),
             arguments.index,
@@ -34,6 +34,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             arguments.output,
         )
         return
+    from dollmaker.attribute.stage import explain_shard
+
     explain_shard(
         config.load(arguments.config),
         arguments.index,

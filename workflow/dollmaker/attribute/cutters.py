@@ -10,7 +10,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor, nn
 
 from dollmaker.attribute.features import Features, features
@@ -214,6 +213,8 @@ def _affinity(directions: Tensor, tau: float) -> Tensor:
 
 def _piece(side: npt.NDArray[np.bool_], seed: tuple[np.intp, ...]) -> npt.NDArray[np.bool_]:
     """The 4-connected piece of a side that holds a place."""
+    from scipy import ndimage
+
     labels, _ = ndimage.label(side)
     return np.asarray((labels == labels[seed]) & side)
 

@@ -1,4 +1,4 @@
-"""``dollmaker bench attribute``, ``bench binarize``, ``bench release`` and ``bench gallery``."""
+"""``dollmaker bench``: attribute, binarize, release, gallery and startup."""
 
 import argparse
 from pathlib import Path
@@ -8,11 +8,17 @@ from typing import Any
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
     parser.add_argument(
-        "what", choices=["attribute", "binarize", "release", "gallery"], help="what to measure"
+        "what",
+        choices=["attribute", "binarize", "release", "gallery", "startup"],
+        help="what to measure",
     )
-    parser.add_argument("--size", type=int, help="side in pixels (default 224; gallery 112)")
-    parser.add_argument("--images", type=int, help="images (default 8; gallery 10000)")
-    parser.add_argument("--rounds", type=int, help="rounds, medians are taken (5; gallery 3)")
+    parser.add_argument(
+        "--size", type=int, help="side in pixels (default 224; gallery 112; startup 64)"
+    )
+    parser.add_argument("--images", type=int, help="images (default 8; gallery 10000; startup 60)")
+    parser.add_argument(
+        "--rounds", type=int, help="rounds, medians are taken (5; gallery, startup 3)"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     parser.add_argument("--pairs", type=int, default=2000, help="pairs of a release (default 2000)")
     # No defaults here: what is not given is not in the arguments, and what is given to a benchmark
@@ -46,8 +52,11 @@ _ATTRIBUTE: dict[str, Any] = {
 }
 
 
-_OTHERS = {"size": 224, "images": 8, "rounds": 5}
-_GALLERY = {"size": 112, "images": 10_000, "rounds": 3}
+_USUAL = {"size": 224, "images": 8, "rounds": 5}
+_OWN = {
+    "gallery": {"size": 112, "images": 10_000, "rounds": 3},
+    "startup": {"size": 64, "images": 60, "rounds": 3},
+}
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
@@ -55,7 +64,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     from dollmaker.errors import ConfigError
     from dollmaker.files import write_json
 
-    for key, value in (_GALLERY if arguments.what == "gallery" else _OTHERS).items():
+    for key, value in _OWN.get(arguments.what, _USUAL).items():
         if getattr(arguments, key) is None:
             setattr(arguments, key, value)
     for key in ("size", "findings", "images", "nodes", "reference", "rounds", "pairs"):
@@ -64,7 +73,12 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     given = [key for key in _ATTRIBUTE if key in arguments]
     if arguments.what != "attribute" and given:
         raise ConfigError(f"bench {arguments.what} has no use for --{given[0]}; leave it out.")
-    others = {"binarize": _binarize, "release": _release, "gallery": _gallery}
+    others = {
+        "binarize": _binarize,
+        "release": _release,
+        "gallery": _gallery,
+        "startup": _startup,
+    }
     if arguments.what in others:
         results = others[arguments.what](arguments)
     else:
@@ -95,6 +109,14 @@ def _gallery(arguments: argparse.Namespace) -> dict[str, Any]:
 
     results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
     print_gallery(results)
+    return results
+
+
+def _startup(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench.startup import measure, print_starts
+
+    results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
+    print_starts(results)
     return results
 
 

@@ -123,14 +123,19 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
     write_json(folder / "member" / "model.json", member)
     facts = {"architecture": "Unet", "sha256": "0" * 64}
     write_json(folder / "segmenter" / "segmenter.json", facts)
-    numbers = ("positives", "negatives", "randomised", "other", "insertion", "deletion")
-    checks = dict.fromkeys((*numbers, "masked_negatives"), 0)
-    flags = dict.fromkeys(("ignores_model", "ignores_finding"), False)
-    write_json(folder / "sanity.json", {"recipe": "doll", **checks, **flags})
+    write_sanity(folder / "sanity.json")
     tables.write(pl.DataFrame(schema=MASKS), folder / "scores.parquet", header)
     prepare = {"size": size}
     source = {"kind": "phantoms"}
     return configuration.resolve({"dataset": "bench", "source": source, "prepare": prepare})
+
+
+def write_sanity(file: Path) -> None:
+    """What the stage sanity writes of a recipe that passes."""
+    numbers = ("positives", "negatives", "randomised", "other", "insertion", "deletion")
+    checks = dict.fromkeys((*numbers, "masked_negatives"), 0)
+    flags = dict.fromkeys(("ignores_model", "ignores_finding"), False)
+    write_json(file, {"recipe": "doll", **checks, **flags})
 
 
 def _ellipses(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:

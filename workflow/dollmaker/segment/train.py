@@ -14,11 +14,10 @@ from dollmaker.inputs import Input
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import label_loss, pixel_loss
+from dollmaker.segment.predict import BATCH, predict
 from dollmaker.segment.structure import Structure
 from dollmaker.training import EpochLoss
 from dollmaker.weights import freeze_batch_norm
-
-_BATCH = 32
 
 
 class SegmenterTraining(EpochLoss):
@@ -145,7 +144,7 @@ def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: tor
     """
     values = []
     model.eval()
-    for images, masks in data.batches(_BATCH):
+    for images, masks in data.batches(BATCH):
         predicted = predict(model, torch.from_numpy(images), spec, device).numpy()
         predicted = predicted[:, : masks.shape[1]]
         truth = masks == 1
@@ -154,16 +153,3 @@ def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: tor
     if not values:
         return float("nan")
     return float(scores.nanmean(scores.nanmean(np.concatenate(values), axis=0)))
-
-
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, spec: Input, device: torch.device) -> Tensor:
-    """Predicted masks, bool (B, K, H, W), of stored images, uint8 (B, C, H, W).
-
-    The network's mode (training or evaluation) is the caller's choice.
-    """
-    parts = [
-        model(spec.prepare(batch.to(device))).float().cpu() > 0
-        for batch in torch.split(images, _BATCH)
-    ]
-    return torch.cat(parts)
