@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 STAGES = ("classify", "attribute", "binarize", "release", "segment", "adapt")
 
 #: Longest time in seconds that a job lives before it is killed; some are done sooner.
-_PATIENCE = {"release": 2.5, "binarize": 5.0}
+_PATIENCE = {"release": 1.5, "binarize": 5.0}
 _OTHERWISE = 9.0
 
 
