@@ -48,6 +48,21 @@ def load(source: str) -> Config:
     return resolve(read(source))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that occurs twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    first = lines[key.value]
+                    raise yaml.YAMLError(f"{key.value!r} is in lines {first} and {line}; keep one")
+                lines[key.value] = line
+        return super().construct_mapping(node, deep)
+
+
 def read(source: str) -> Config:
     """Read a configuration as it was written, without defaults."""
     if source.lstrip().startswith("{"):
@@ -59,14 +74,16 @@ def read(source: str) -> Config:
             ) from None
     else:
         try:
-            value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+            value = yaml.load(Path(source).read_text(encoding="utf-8"), _Loader)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration {source} ({error.strerror}); give an existing file."
             ) from None
         except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
             detail = " ".join(str(error).split())[:300]
-            raise ConfigError(f"{source} is not YAML ({detail}); correct the file.") from None
+            raise ConfigError(
+                f"{source} cannot be read as YAML ({detail}); correct the file."
+            ) from None
     if not isinstance(value, dict):
         raise ConfigError(f"the configuration {source} is not a mapping of keys; see config.yaml.")
     return value
