@@ -12,7 +12,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
@@ -176,9 +177,30 @@ class Loopback:
         lines = self.ask("squeue", "-h", "-t", "R", "-o", "%A|%N|%k").splitlines()
         return [(line.split("|")[0], line.split("|")[1], line.split("|")[2]) for line in lines]
 
-    def kill_node(self, node: str) -> None:
-        """Kill a node's daemon, as when the machine hangs; what it started lives on."""
+    def lose_node(self, node: str, job: str) -> list[int]:
+        """Let a node hang: its daemon is gone, the processes of a job stand still.
+
+        Returns:
+            These processes. They live on, unseen: :func:`wake` makes them go on.
+        """
         os.kill(self._pid(f"slurmd.{node}.pid"), signal.SIGKILL)
+        words = f"SLURM_JOB_ID={job}\0".encode()
+        stopped = [pid for pid, environment in _environments() if words in environment]
+        for pid in stopped:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return stopped
+
+    @staticmethod
+    def wake(processes: list[int], seconds: float = 120.0) -> None:
+        """Let processes go on that stood still, and wait for their end."""
+        for pid in processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        end = time.monotonic() + seconds
+        while any(Path(f"/proc/{pid}").exists() for pid in processes):
+            assert time.monotonic() < end, "a process of a lost node does not end"
+            time.sleep(0.2)
 
     def records(self) -> list[dict[str, str]]:
         """Every finished job: JobId, JobState, NodeList and so on."""
@@ -205,18 +227,22 @@ class Loopback:
 
     def _stop_steps(self) -> None:
         """Kill what outlived its node: step daemons whose spool folder is ours, and their tasks."""
-        for folder in Path("/proc").glob("[0-9]*"):
+        for pid, environment in _environments():
             try:
-                environment = (folder / "environ").read_bytes()
-                name = (folder / "comm").read_text()
+                name = Path(f"/proc/{pid}/comm").read_text()
+                mine = b"SLURM_CLUSTER_NAME=loopback\0" in environment
+                ours = name.startswith("slurmstepd") and str(self.folder).encode() in environment
+                if mine or ours:
+                    os.kill(pid, signal.SIGKILL)
             except OSError:
-                continue
-            mine = b"SLURM_CLUSTER_NAME=loopback\0" in environment
-            if mine or (name.startswith("slurmstepd") and str(self.folder).encode() in environment):
-                try:
-                    os.kill(int(folder.name), signal.SIGKILL)
-                except OSError:
-                    print(f"process {folder.name} has ended by itself", file=sys.stderr)
+                print(f"process {pid} has ended by itself", file=sys.stderr)
+
+
+def _environments() -> Iterator[tuple[int, bytes]]:
+    """Process id and environment of all processes."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            yield int(folder.name), (folder / "environ").read_bytes()
 
 
 def _stop(pid: int, seconds: float = 10.0) -> None:

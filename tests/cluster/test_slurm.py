@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cluster.loopback import NODES, CannotStart, Loopback, install
+from dollmaker.files import sha256_file
 from dollmaker.release.verify import verify
 from dollmaker.stopping import on_sigterm
 
@@ -45,6 +46,12 @@ def cluster() -> Iterator[Loopback]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def digests(folder: Path) -> dict[Path, str]:
+    """Checksums of results; what a job says may change."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path: sha256_file(path) for path in files if not {"logs", "benchmarks"} & {*path.parts}}
+
+
 def snakemake(*words: str) -> list[str]:
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile")]
     return [*command, "--configfile", "c.yaml", *words]
@@ -69,6 +76,7 @@ def test_two_nodes_a_cancelled_job_and_a_lost_node(cluster: Loopback, tmp_path: 
     log = (tmp_path / "log").open("w")
     process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
     cancelled = lost = ""
+    orphans: list[int] = []
     end = time.monotonic() + 3000
     try:
         while process.poll() is None and time.monotonic() < end:
@@ -77,7 +85,7 @@ def test_two_nodes_a_cancelled_job_and_a_lost_node(cluster: Loopback, tmp_path: 
                     cluster.ask("scancel", job)
                     cancelled = job
                 elif cancelled and not lost and node == NODES[1] and "explain_images" in comment:
-                    cluster.kill_node(node)
+                    orphans = cluster.lose_node(node, job)
                     lost = job
             time.sleep(0.3)
     finally:
@@ -96,6 +104,10 @@ def test_two_nodes_a_cancelled_job_and_a_lost_node(cluster: Loopback, tmp_path: 
     assert nodes >= set(NODES)
     assert cancelled and states[cancelled] == "CANCELLED"
     assert lost and "NODE_FAIL" in {r["JobState"] for r in records if r["JobId"] == lost}
+    before = digests(folder / "results")
+    cluster.wake(orphans)
+    assert digests(folder / "results") == before, "what was thought dead has written"
+    assert orphans
     assert verify(folder / "results/micro/release") == []
     assert (folder / release).read_text() == (tmp_path / "calm" / release).read_text()
     results = folder / "results/micro"
