@@ -19,7 +19,7 @@ from dollmaker import pipeline
 from dollmaker.errors import DollmakerError
 
 try:
-    CONFIG = pipeline.configure(config, ROOT / "config.yaml")
+    CONFIG = pipeline.configure(config, ROOT / "config.yaml", workflow.configfiles)
     # With the recipes of `snakemake compare`, and the members that they ask for.
     COMPARED = pipeline.compared(CONFIG)
     if workflow.is_main_process:

@@ -97,6 +97,16 @@ def test_inline_json_and_files_are_the_same(tmp_path: Path) -> None:
     assert config.load(str(file)) == config.load('{"dataset": "x", "source": {"kind": "phantoms"}}')
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("dataset: x\nsource: {kind: phantoms}\ntruth: null\nseed: 1\ntruth: null\n")
+    with pytest.raises(ConfigError, match="'truth' is there twice, again in line 5"):
+        config.load(str(file))
+    file.write_text("dataset: x\nsource: {kind: phantoms}\nprepare: {size: 32,\n  size: 64}\n")
+    with pytest.raises(ConfigError, match="'size' is there twice, again in line 4"):
+        pipeline.configure({**MINIMAL, "prepare": {"size": 64}}, ROOT / "config.yaml", [file])
+
+
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "key: !!python/object:os.system x"])
 def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> None:
     file = tmp_path / "c.yaml"

@@ -48,8 +48,30 @@ def load(source: str) -> Config:
     return resolve(read(source))
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently take the last one."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Called for every mapping, as it was written."""
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.YAMLError(
+                        f"the key {key.value!r} is there twice, again in line "
+                        f"{key.start_mark.line + 1}"
+                    )
+                seen.add(key.value)
+        return node
+
+
 def read(source: str) -> Config:
-    """Read a configuration as it was written, without defaults."""
+    """Read a configuration as it was written, without defaults.
+
+    Raises:
+        ConfigError: If it cannot be read, is no mapping, or has a key twice.
+    """
     if source.lstrip().startswith("{"):
         try:
             value = json.loads(source)
@@ -59,7 +81,7 @@ def read(source: str) -> Config:
             ) from None
     else:
         try:
-            value = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+            value = yaml.load(Path(source).read_text(encoding="utf-8"), _Loader)
         except OSError as error:
             raise ConfigError(
                 f"cannot read the configuration {source} ({error.strerror}); give an existing file."

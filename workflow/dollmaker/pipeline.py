@@ -4,7 +4,7 @@ Pure look-ups, so that rules only wire files together.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ _SECTIONS = {
 _OF_RELEASE = {"labels": ("recipe", "relevance", "allow_failed_sanity")}
 
 
-def configure(given: Mapping[str, Any], default: Path) -> Config:
+def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = ()) -> Config:
     """The resolved configuration of a run.
 
     A configuration file replaces the embedded default as a whole; without one (only ``--config``
@@ -104,7 +104,13 @@ def configure(given: Mapping[str, Any], default: Path) -> Config:
     Args:
         given: What Snakemake collected from --configfile and --config.
         default: The embedded default, config.yaml.
+        files: The configuration files, of which Snakemake hides a key that is there twice.
+
+    Raises:
+        ConfigError: With the first mistake, in one sentence.
     """
+    for file in files:
+        configuration.read(str(file))
     values = dict(given)
     if "source" not in values:
         values = {**configuration.read(str(default)), **values}
