@@ -54,6 +54,10 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"recipes": {"doll": {"attribute": {"nodez": 3}, "binarize": [{"otsu": {}}]}}}, ["nodez"]),
         ({"dataset": "../evil"}, ["dataset"]),
         ({"truth": {"kind": "masks"}}, ["truth.folder is missing"]),
+        ({"dataset": "my data"}, ["'dataset' has 'my data'", "use letters, digits"]),
+        ({"adapt": {"runs": ["dol/full"]}}, ["has 'dol/full'", "random, imagenet, classifier"]),
+        ({"study": {"pretrainings": {"x\n": {}}}}, ["use letters, digits"]),
+        ({"classify": {"learning_rate": "1e-3"}}, ["of type number", "write 0.001"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(

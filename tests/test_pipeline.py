@@ -68,6 +68,43 @@ def test_preflight_finds_what_is_missing(tmp_path: Path) -> None:
     members = {"a": {"weights": "w.safetensors"}}
     with pytest.raises(ModelError, match=r"w\.safetensors does not exist"):
         pipeline.preflight(resolved(classify={"members": members}, weights_root=str(tmp_path)))
+    with pytest.raises(
+        ModelError, match=r"'b', which is no committee member.* use random, a, or a"
+    ):
+        pipeline.preflight(resolved(classify={"members": {"a": {}}}, segment={"init": "b"}))
+    with pytest.raises(ModelError, match=r"none\.st does not exist"):
+        study = {"inits": ["imagenet"]}
+        task = {"images": "i", "masks": "m", "classes": {"c": [1]}}
+        adapt = {"imagenet": "none.st"}
+        pipeline.preflight(resolved(study=study, adapt=adapt, tasks={"t": task}))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"binarize": [{"gate": {}}]}, "no threshold"),
+        ({"binarize": [{"clean": {}}, {"otsu": {}}]}, "clean comes before any threshold"),
+        ({"attribute": {"committee": "x"}, "binarize": [{"otsu": {}}]}, "which has no members"),
+    ],
+)
+def test_preflight_refuses_a_recipe_that_cannot_end(recipe: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        pipeline.preflight(resolved(recipes={"doll": recipe}))
+
+
+def test_preflight_misses_true_masks_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,class,mask\na.png,x,a.png\n")
+    table = {"file": "t.csv", "images": ".", "image_column": "image", "label_column": "class"}
+    source = {"kind": "table", "table": table}
+    truth = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}
+    given = {"source": source, "data_root": str(tmp_path), "truth": truth}
+    with pytest.raises(DataError, match=r"masks does not exist; correct truth\.folder"):
+        pipeline.preflight(resolved(**given))
+    (tmp_path / "masks").mkdir()
+    pipeline.preflight(resolved(**given))
+    task = {"table": "task.csv", "images": ".", "masks": "masks", "classes": {"x": [1]}}
+    with pytest.raises(DataError, match=r"task\.csv does not exist; correct tasks\.t\.table"):
+        pipeline.preflight(resolved(**given, tasks={"t": task}))
 
 
 def test_the_conda_environment_is_the_twin_of_the_pins() -> None:

@@ -183,8 +183,20 @@ def _sentence(error: Any) -> str:
     if error.validator == "type":
         kinds = error.validator_value
         legal = kinds if isinstance(kinds, str) else " or ".join(kinds)
-        return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}."
+        hint = ""
+        if "number" in legal and isinstance(error.instance, str) and _is_number(error.instance):
+            hint = " YAML takes 1e-3 and quoted numbers for text: write 0.001 or 1.0e-3."
+        return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}.{hint}"
+    if error.validator == "pattern" and "$comment" in error.schema:
+        return f"{place} has {error.instance!r}; use {error.schema['$comment']}."
     return f"{place} is not valid: {error.message}; correct it."
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _filled(value: Any, rules: Mapping[str, Any]) -> Any:

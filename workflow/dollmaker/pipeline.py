@@ -11,7 +11,7 @@ from typing import Any
 from dollmaker import catalogue
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError, DataError, ModelError
-from dollmaker.files import sha256_file
+from dollmaker.files import inside, sha256_file
 from dollmaker.findings import CHEXPERT
 from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
 from dollmaker.prepare.nih import NIH, table_file
@@ -134,12 +134,11 @@ def preflight(config: Config) -> None:
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
     files = {m["weights"] for m in config["classify"]["members"].values()}
-    if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
+    starts = [run.split("/")[0] for run in config["adapt"]["runs"]]
+    if config["tasks"] and "imagenet" in [*starts, *config["study"]["inits"]]:
         files.add(config["adapt"]["imagenet"])
     plan.check(config)
-    init = config["segment"]["init"]
-    if init != "random" and init not in config["classify"]["members"]:
-        files.add(init)
+    _check_init(config)
     for name in sorted(file for file in files if file):
         path = Path(config["weights_root"]) / name
         if not path.is_file():
@@ -147,14 +146,43 @@ def preflight(config: Config) -> None:
                 f"weights file {path} does not exist; correct weights_root or the file's name."
             )
     check_findings(_findings(config, root), config)
-    from dollmaker.binarize.steps import make_chain
+    _check_masks(config, root)
+    from dollmaker.binarize.steps import check_order, make_chain
 
-    for recipe in config["recipes"].values():
+    for name, recipe in config["recipes"].items():
+        catalogue.committee(config, name)
         make_chain(recipe["binarize"])
+        check_order([step for entry in recipe["binarize"] for step in entry])
     if config["device"] == "cuda":
         from dollmaker import devices
 
         devices.choose("cuda")
+
+
+def _check_init(config: Config) -> None:
+    """The start of the segmenter's encoder is a member or a file."""
+    init, members = config["segment"]["init"], config["classify"]["members"]
+    path = Path(config["weights_root"]) / init
+    if init != "random" and init not in members and not path.is_file():
+        raise ModelError(
+            f"segment.init is {init!r}, which is no committee member, and weights file {path} does "
+            f"not exist; use random, {', '.join(members)}, or a file under weights_root."
+        )
+
+
+def _check_masks(config: Config, root: Path) -> None:
+    """True masks that are the user's are there; generated and converted ones are made later."""
+    if config["source"]["kind"] in ("phantoms", *CONVERTED):
+        return
+    truth = config["truth"] or {}
+    named = [("truth.files", file) for file in truth.get("files", ())]
+    named += [(f"truth.{key}", truth[key]) for key in ("file", "folder") if truth.get(key)]
+    for task, options in config["tasks"].items():
+        keys = [key for key in ("table", "images", "masks") if options[key]]
+        named += [(f"tasks.{task}.{key}", options[key]) for key in keys]
+    for key, name in named:
+        if not inside(root, name).exists():
+            raise DataError(f"{root / name} does not exist; correct {key} or data_root.")
 
 
 def _findings(config: Config, root: Path) -> list[str]:
