@@ -51,7 +51,7 @@ def load(source: str) -> Config:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML would silently take the last one."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """Called for every mapping, as it was written."""
         node = super().compose_mapping_node(anchor)
         seen = set()
