@@ -17,13 +17,14 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from dollmaker import pipeline
 from dollmaker.errors import DollmakerError
+from dollmaker.preflight import preflight
 
 try:
     CONFIG = pipeline.configure(config, ROOT / "config.yaml", workflow.configfiles)
     # With the recipes of `snakemake compare`, and the members that they ask for.
     COMPARED = pipeline.compared(CONFIG)
     if workflow.is_main_process:
-        pipeline.preflight(CONFIG)
+        preflight(CONFIG)
 except DollmakerError as error:
     sys.exit(f"dollmaker: error: {error}")
 

@@ -54,6 +54,10 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"recipes": {"doll": {"attribute": {"nodez": 3}, "binarize": [{"otsu": {}}]}}}, ["nodez"]),
         ({"dataset": "../evil"}, ["dataset"]),
         ({"truth": {"kind": "masks"}}, ["truth.folder is missing"]),
+        ({"dataset": "my data"}, ["'dataset' has 'my data'", "use letters, digits"]),
+        ({"adapt": {"runs": ["dol/full"]}}, ["has 'dol/full'", "random, imagenet, classifier"]),
+        ({"study": {"pretrainings": {"x\n": {}}}}, ["use letters, digits"]),
+        ({"classify": {"learning_rate": "1e-3"}}, ["of type number", "write 0.001"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_key(
@@ -95,6 +99,16 @@ def test_inline_json_and_files_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(MINIMAL))
     assert config.load(str(file)) == config.load('{"dataset": "x", "source": {"kind": "phantoms"}}')
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("dataset: x\nsource: {kind: phantoms}\ntruth: null\nseed: 1\ntruth: null\n")
+    with pytest.raises(ConfigError, match="'truth' is in lines 3 and 5"):
+        config.load(str(file))
+    file.write_text("dataset: x\nsource: {kind: phantoms}\nprepare: {size: 32,\n  size: 64}\n")
+    with pytest.raises(ConfigError, match="'size' is in lines 3 and 4"):
+        pipeline.configure({**MINIMAL, "prepare": {"size": 64}}, ROOT / "config.yaml", [file])
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "key: !!python/object:os.system x"])

@@ -13,6 +13,7 @@ import yaml
 
 from dollmaker import cli, config, pipeline
 from dollmaker.errors import ConfigError, DataError, ModelError
+from dollmaker.preflight import preflight
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,12 +63,49 @@ def test_a_given_configuration_replaces_the_default_as_a_whole() -> None:
 
 def test_preflight_finds_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown finding 'Oedema'; use one of: No Finding, Enl"):
-        pipeline.preflight(resolved(attribute={"findings": ["Oedema"]}))
+        preflight(resolved(attribute={"findings": ["Oedema"]}))
     with pytest.raises(DataError, match="does not exist; set data_root"):
-        pipeline.preflight(resolved(source={"kind": "chexpert"}, data_root=str(tmp_path / "no")))
+        preflight(resolved(source={"kind": "chexpert"}, data_root=str(tmp_path / "no")))
     members = {"a": {"weights": "w.safetensors"}}
     with pytest.raises(ModelError, match=r"w\.safetensors does not exist"):
-        pipeline.preflight(resolved(classify={"members": members}, weights_root=str(tmp_path)))
+        preflight(resolved(classify={"members": members}, weights_root=str(tmp_path)))
+    with pytest.raises(
+        ModelError, match=r"'b', which is no committee member.* use random, a, or a"
+    ):
+        preflight(resolved(classify={"members": {"a": {}}}, segment={"init": "b"}))
+    with pytest.raises(ModelError, match=r"none\.st does not exist"):
+        study = {"inits": ["imagenet"]}
+        task = {"images": "i", "masks": "m", "classes": {"c": [1]}}
+        adapt = {"imagenet": "none.st"}
+        preflight(resolved(study=study, adapt=adapt, tasks={"t": task}))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        ({"binarize": [{"gate": {}}]}, "no threshold"),
+        ({"binarize": [{"clean": {}}, {"otsu": {}}]}, "clean comes before any threshold"),
+        ({"attribute": {"committee": "x"}, "binarize": [{"otsu": {}}]}, "which has no members"),
+    ],
+)
+def test_preflight_refuses_a_recipe_that_cannot_end(recipe: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        preflight(resolved(recipes={"doll": recipe}))
+
+
+def test_preflight_misses_true_masks_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,class,mask\na.png,x,a.png\n")
+    table = {"file": "t.csv", "images": ".", "image_column": "image", "label_column": "class"}
+    source = {"kind": "table", "table": table}
+    truth = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}
+    given = {"source": source, "data_root": str(tmp_path), "truth": truth}
+    with pytest.raises(DataError, match=r"masks does not exist; correct truth\.folder"):
+        preflight(resolved(**given))
+    (tmp_path / "masks").mkdir()
+    preflight(resolved(**given))
+    task = {"table": "task.csv", "images": ".", "masks": "masks", "classes": {"x": [1]}}
+    with pytest.raises(DataError, match=r"task\.csv does not exist; correct tasks\.t\.table"):
+        preflight(resolved(**given, tasks={"t": task}))
 
 
 def test_the_conda_environment_is_the_twin_of_the_pins() -> None:

@@ -187,3 +187,6 @@ def test_truth_of_other_images_is_refused(
     assert "of no image that" in capsys.readouterr().err
     assert main(["evaluate", str(release), "--truth", str(tmp_path / "none.txt")]) == 1
     assert "is no truth" in capsys.readouterr().err
+    words = ["evaluate", str(release), "--truth", str(tmp_path), "--classes", "Edema"]
+    assert main(words) == 1
+    assert "'Edema' is not FINDING=VALUES; give e.g. Edema=1." in capsys.readouterr().err

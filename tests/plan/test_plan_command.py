@@ -104,6 +104,7 @@ def test_a_table_is_enough_and_adaptive_nodes_are_measured(
         ({}, ["--seconds", "nan"], "--seconds must be over 0"),
         ({"epochs": 3}, [], "unknown key 'epochs'"),
         ({"source": {"kind": "chexpert"}, "data_root": "nowhere"}, [], "set data_root"),
+        ({"source": {"kind": "chexpert"}}, ["--data-root", "other"], "data folder other does not"),
         ({"attribute": {"findings": ["Oedema"]}}, [], "unknown finding 'Oedema'"),
         (
             {"classify": {"members": {"a": {"architecture": "resnet81"}}}},

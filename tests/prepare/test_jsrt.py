@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from dollmaker import config as configuration
-from dollmaker import pipeline
 from dollmaker.adapt.masks import encode_classes
 from dollmaker.errors import DataError
+from dollmaker.preflight import preflight
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.jsrt import ORGANS
 from dollmaker.prepare.sources import make_plan
@@ -104,4 +104,4 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         ({"masks": "../raw"}, "leaves the data root"),
     ):
         with pytest.raises(DataError, match=said):
-            pipeline.preflight({**resolved(**options), "data_root": str(tmp_path)})
+            preflight({**resolved(**options), "data_root": str(tmp_path)})

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dollmaker import config as configuration
-from dollmaker import pipeline
 from dollmaker.errors import ConfigError, DataError
+from dollmaker.preflight import preflight
 from dollmaker.prepare.convert import convert
 
 SHAPE = (5, 7, 6)
@@ -129,10 +129,10 @@ def test_large_volumes_and_wrong_descriptions_are_refused(tmp_path: Path) -> Non
     with pytest.raises(DataError, match="over 100 voxels"):
         run(resolved({"max_pixels": 100}), tmp_path)
     config = {**resolved(), "data_root": str(tmp_path)}
-    pipeline.preflight(config)
+    preflight(config)
     (tmp_path / "task/dataset.json").write_text('{"modality": []}')
     with pytest.raises(DataError, match=r"lacks modality or training.*unpack the task again"):
-        pipeline.preflight(config)
+        preflight(config)
     with pytest.raises(DataError, match=r"correct source\.msd\.folder"):
         run(resolved(folder="nowhere"), tmp_path)
     content = {"modality": {"0": "A"}, "training": [{"image": "../../x", "label": "y"}]}

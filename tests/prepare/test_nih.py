@@ -9,6 +9,7 @@ import pytest
 from dollmaker import config as configuration
 from dollmaker import pipeline
 from dollmaker.errors import ConfigError, DataError
+from dollmaker.preflight import preflight
 from dollmaker.prepare.nih import NIH
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
@@ -90,14 +91,12 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"gives 'a\.png' the finding 'Mas'; it must be one of: At"):
         make_plan(resolved(), tmp_path)
     config = {**resolved(), "data_root": str(tmp_path)}
-    pipeline.preflight(config)
+    preflight(config)
     assert pipeline.source_files(config) == [f"{tmp_path}/nih/Data_Entry_2017_v2020.csv"]
     with pytest.raises(ConfigError, match="unknown finding 'Infiltrate'"):
         attribute = {**config["attribute"], "findings": ["Infiltrate"]}
-        pipeline.preflight({**config, "attribute": attribute})
+        preflight({**config, "attribute": attribute})
     with pytest.raises(DataError, match=r"does not exist; correct data_root or source\.nih"):
-        pipeline.preflight(
-            {**config, **resolved(nih={"folder": "other"}), "data_root": str(tmp_path)}
-        )
+        preflight({**config, **resolved(nih={"folder": "other"}), "data_root": str(tmp_path)})
     with pytest.raises(ConfigError, match="'source' lacks the key 'nih'"):
         configuration.resolve({"dataset": "x", "source": {"kind": "nih"}})

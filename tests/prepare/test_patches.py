@@ -12,6 +12,7 @@ from dollmaker import config as configuration
 from dollmaker import pipeline
 from dollmaker.errors import DataError
 from dollmaker.evaluate.truth import load_truth
+from dollmaker.preflight import preflight
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
@@ -194,7 +195,7 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
     assert pipeline.data_root(config) == "results/x/source"
     assert pipeline.source_files(config) == ["results/x/source"]
     assert pipeline.original_files(config) == [f"{tmp_path}/d/t.csv"]
-    pipeline.preflight(config)
+    preflight(config)
     assert not (tmp_path / "results").exists()
     given = configuration.load(pipeline.convert_config(config))
     assert given["source"] == config["source"]
@@ -202,7 +203,7 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
     assert pipeline.convert_config(config) == pipeline.convert_config(other)
     with pytest.raises(DataError, match="lacks the column 'b'"):
         patches = {**config["source"]["patches"], "image_column": "b"}
-        pipeline.preflight({**config, "source": {"kind": "patches", "patches": patches}})
+        preflight({**config, "source": {"kind": "patches", "patches": patches}})
     with pytest.raises(DataError, match="convert the source first"):
         make_plan(config, tmp_path / "results/x/source")
 

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from dollmaker import PseudoLabels
 from dollmaker.cli import main
-from dollmaker.errors import ConfigError, DataError
+from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.geometry import unfit_mask
 from dollmaker.release.diff import diff
 from dollmaker.release.export import export
@@ -123,6 +123,12 @@ def test_exports_hold_the_same_masks(release: Path, images: Path, tmp_path: Path
     with pytest.raises(ConfigError, match="give --images"):
         export(release, "nnunet", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+    (tmp_path / "mine").mkdir()
+    export(release, "coco", tmp_path / "mine")  # an empty folder is as good as none
+    for taken in (tmp_path / "mine", tmp_path / "mine/train.json"):
+        with pytest.raises(DataError, match="exists already; give a new folder"):
+            export(release, "png", taken)
+    assert (tmp_path / "mine/train.json").is_file()
 
 
 def test_differences_are_counted(release: Path, tmp_path: Path) -> None:
@@ -156,6 +162,16 @@ def test_the_users_images_are_compared_byte_by_byte(release: Path, images: Path)
     (missing,) = verify(release, images / "a")[:1]
     assert "a/0.png: missing" in missing
     assert verify(release) == []
+    assert verify(release, images / "absent") == [
+        f"folder of images {images / 'absent'} does not exist"
+    ]
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"config": {"prepare": {}}, "findings": []}'])
+def test_a_folder_with_another_provenance_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "provenance.json").write_text(content)
+    with pytest.raises(ArtifactError, match="give the folder of a release"):
+        read_release(tmp_path)
 
 
 def test_commands(
@@ -169,7 +185,10 @@ def test_commands(
     assert main(words) == 0
     assert main(["show", str(release), "i00", "--output", str(tmp_path / "j.png")]) == 1
     assert "did you mean i0" in capsys.readouterr().err
+    assert main([*words, "--images", str(tmp_path)]) == 1
+    assert "a/0.png does not exist; correct --images" in capsys.readouterr().err
     assert main(["diff", str(release), str(release), "--json", str(tmp_path / "d.json")]) == 0
     assert json.loads((tmp_path / "d.json").read_text())["versions"] == ["1.0.0", "1.0.0"]
+    assert "removed" in capsys.readouterr().out
     assert main(["stats", str(tmp_path)]) == 1
     assert unfit_mask(np.ones((24, 24)), 30, 20, "letterbox").shape == (20, 30)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import polars as pl
@@ -10,7 +11,7 @@ import pytest
 from dollmaker import cli, provenance, tables
 from dollmaker.errors import DataError
 from dollmaker.status.page import render
-from dollmaker.status.run import SILENT, look
+from dollmaker.status.run import RULES, SILENT, look
 
 NOW = 1_800_000_000.0
 
@@ -61,6 +62,14 @@ def test_every_job_has_its_state(folder: Path) -> None:
     assert states["train_member-b"] == "stopped"
     assert (run.images, run.shards, run.quarantined) == (80, 8, 1)
     assert not run.finished
+
+
+def test_every_rule_that_runs_is_shown() -> None:
+    files = (Path(__file__).parents[2] / "workflow/rules").glob("*.smk")
+    texts = "".join(file.read_text() for file in files)
+    rules = set(re.findall(r"^rule (\w+):", texts, re.MULTILINE))
+    assert set(RULES) == rules - {"compare", "study", "explain"}, "those are targets only"
+    assert len(RULES) == len(set(RULES))
 
 
 def test_rate_and_time_left_follow_from_what_is_done(folder: Path) -> None:

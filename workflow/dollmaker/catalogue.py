@@ -60,7 +60,7 @@ def add_recipes(recipes: Mapping[str, Any], names: Iterable[str], released: str)
         name = missing.pop(0)
         if name not in catalogue():
             every = [*(n for n, recipe in recipes.items() if recipe), *catalogue()]
-            raise ConfigError(unknown("recipe", name, every))
+            raise ConfigError(unknown("recipe", name, dict.fromkeys(every)))
         entry = catalogue()[name]
         attribute = entry["attribute"]
         if isinstance(attribute, str):

@@ -64,7 +64,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def read(source: str) -> Config:
-    """Read a configuration as it was written, without defaults."""
+    """Read a configuration as it was written, without defaults.
+
+    Raises:
+        ConfigError: If it cannot be read, is no mapping, or has a key twice.
+    """
     if source.lstrip().startswith("{"):
         try:
             value = json.loads(source)
@@ -178,8 +182,20 @@ def _sentence(error: Any) -> str:
     if error.validator == "type":
         kinds = error.validator_value
         legal = kinds if isinstance(kinds, str) else " or ".join(kinds)
-        return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}."
+        hint = ""
+        if "number" in legal and isinstance(error.instance, str) and _is_number(error.instance):
+            hint = " YAML takes 1e-3 and quoted numbers for text: write 0.001 or 1.0e-3."
+        return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}.{hint}"
+    if error.validator == "pattern" and "$comment" in error.schema:
+        return f"{place} has {error.instance!r}; use {error.schema['$comment']}."
     return f"{place} is not valid: {error.message}; correct it."
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _filled(value: Any, rules: Mapping[str, Any]) -> Any:

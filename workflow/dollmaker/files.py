@@ -55,6 +55,17 @@ def atomic_path(target: Path) -> Iterator[Path]:
         remove(part)
 
 
+def require_new(output: Path) -> None:
+    """Refuse to write where something of the user's lies; an empty folder may be there.
+
+    Raises:
+        DataError: If the path is taken.
+    """
+    taken = any(output.iterdir()) if output.is_dir() else output.exists()
+    if taken:
+        raise DataError(f"{output} exists already; give a new folder, or delete it first.")
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
     if path.is_dir():

@@ -10,12 +10,10 @@ from typing import Any
 
 from dollmaker import catalogue
 from dollmaker import config as configuration
-from dollmaker.errors import ConfigError, DataError, ModelError
+from dollmaker.errors import ConfigError
 from dollmaker.files import sha256_file
-from dollmaker.findings import CHEXPERT
-from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
-from dollmaker.prepare.nih import NIH, table_file
-from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.prepare.convert import CONVERTED
+from dollmaker.prepare.nih import table_file
 from dollmaker.provenance import STAGES
 from dollmaker.study import plan
 
@@ -104,7 +102,10 @@ def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = (
     Args:
         given: What Snakemake collected from --configfile and --config.
         default: The embedded default, config.yaml.
-        files: Files that were given; Snakemake takes the last of two equal keys, we refuse them.
+        files: The configuration files, of which Snakemake hides a key that is there twice.
+
+    Raises:
+        ConfigError: With the first mistake, in one sentence.
     """
     for file in files:
         configuration.read(str(file))
@@ -112,58 +113,6 @@ def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = (
     if "source" not in values:
         values = {**configuration.read(str(default)), **values}
     return configuration.resolve(values)
-
-
-def preflight(config: Config) -> None:
-    """Refuse at once what would stop the run hours later.
-
-    Raises:
-        DataError: If the data folder or a table is missing or not as described.
-        ConfigError: If a configured finding or step does not exist.
-        ModelError: If a weights file is missing.
-    """
-    root = Path(config["data_root"])
-    if config["source"]["kind"] != "phantoms" and not root.is_dir():
-        raise DataError(f"data folder {root} does not exist; set data_root to an existing folder.")
-    truth = config["truth"]
-    if config["attribute"]["with_truth"] and (truth is None or truth["kind"] != "masks"):
-        raise ConfigError(
-            "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
-        )
-    files = {m["weights"] for m in config["classify"]["members"].values()}
-    if config["tasks"] and any(run.startswith("imagenet/") for run in config["adapt"]["runs"]):
-        files.add(config["adapt"]["imagenet"])
-    plan.check(config)
-    init = config["segment"]["init"]
-    if init != "random" and init not in config["classify"]["members"]:
-        files.add(init)
-    for name in sorted(file for file in files if file):
-        path = Path(config["weights_root"]) / name
-        if not path.is_file():
-            raise ModelError(
-                f"weights file {path} does not exist; correct weights_root or the file's name."
-            )
-    check_findings(_findings(config, root), config)
-    from dollmaker.binarize.steps import make_chain
-
-    for recipe in config["recipes"].values():
-        make_chain(recipe["binarize"])
-    if config["device"] == "cuda":
-        from dollmaker import devices
-
-        devices.choose("cuda")
-
-
-def _findings(config: Config, root: Path) -> list[str]:
-    """The findings of the source; of a table, after a look at all its rows."""
-    kind = config["source"]["kind"]
-    if kind in CONVERTED:
-        list_items(config, root)  # the original is there and as described; nothing is converted
-        return converted_findings(config)
-    if kind == "nih":
-        table_file(config, root)
-        return list(NIH)
-    return make_plan(config, root)[1] if kind == "table" else list(CHEXPERT)
 
 
 def stage_config(config: Config, stage: str) -> str:

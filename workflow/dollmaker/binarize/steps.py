@@ -40,6 +40,28 @@ STEPS: dict[str, Step] = {
 }
 
 
+#: Steps that need the mask of an earlier one, and those that neither need nor make one.
+_NEEDS_MASK = ("ignore_band", "clean", "dense_crf")
+_NO_MASK = ("gate",)
+
+
+def check_order(names: Sequence[str]) -> None:
+    """Refuse a chain in which nothing makes the mask, before any map is computed for it.
+
+    Raises:
+        ConfigError: If there is no threshold, or one comes too late.
+    """
+    found = False
+    for name in names:
+        if name in _NEEDS_MASK and not found:
+            raise ConfigError(
+                f"step {name} comes before any threshold; put otsu or another one first."
+            )
+        found = found or name not in (*_NEEDS_MASK, *_NO_MASK)
+    if not found:
+        raise ConfigError("the chain of binarize has no threshold; add otsu or another one.")
+
+
 def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Callable[[Pair], Pair]:
     """One function from the configured steps.
 

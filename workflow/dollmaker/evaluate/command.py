@@ -107,6 +107,10 @@ def _classes(words: list[str], findings: list[str]) -> dict[str, list[int]]:
     classes = {}
     for word in words:
         finding, _, values = word.rpartition("=")
+        if not finding:
+            raise ConfigError(
+                f"--classes {word!r} is not FINDING=VALUES; give e.g. {word.strip('=')}=1."
+            )
         if finding not in findings:
             raise ConfigError(unknown("finding", finding, findings))
         try:

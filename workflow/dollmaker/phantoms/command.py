@@ -6,7 +6,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--images", type=int, default=1000, help="images, all views (default 1000)")
     parser.add_argument("--size", type=int, default=128, help="long side in pixels (default 128)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
@@ -18,10 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Write a generated data set, whole or not at all."""
-    from dollmaker.files import atomic_path
+    from dollmaker.files import atomic_path, require_new
     from dollmaker.phantoms import write_dataset
+    from dollmaker.phantoms.dataset import ROOT
 
-    with atomic_path(arguments.output) as folder:
+    if not (arguments.output / ROOT).is_dir():  # an older one is made anew
+        require_new(arguments.output)
+    with atomic_path(arguments.output.resolve()) as folder:
         write_dataset(
             folder,
             images=arguments.images,

@@ -10,6 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
     parser.add_argument(
+        "--data-root", help="folder of the source, if not that of the configuration"
+    )
+    parser.add_argument(
         "--devices",
         type=int,
         nargs="+",
@@ -33,7 +36,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         raise ConfigError("--devices has a number under 1; give numbers of devices, e.g. 8.")
     if not 0 < arguments.seconds <= 86400:
         raise ConfigError("--seconds must be over 0 and at most 86400; 60 is a good choice.")
-    settings = config.load(arguments.config)
+    given = {} if arguments.data_root is None else {"data_root": arguments.data_root}
+    settings = config.resolve({**config.read(arguments.config), **given})
     # A job spends its first seconds on imports: those of this process tell how many.
     began = time.perf_counter()
     import dollmaker.binarize.stage

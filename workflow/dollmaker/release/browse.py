@@ -59,6 +59,8 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
         picture = Image.new("RGB", (width, height))
     else:
         path = inside(images, rows[0]["path"])
+        if not path.is_file():
+            raise DataError(f"image {path} does not exist; correct --images, the images' root.")
         picture, _ = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS)
         if picture.size != (width, height):
             raise DataError(

@@ -21,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     if name in ("verify", "show", "export"):
         parser.add_argument("--images", type=Path, help="root of your copy of the source images")
     if name in ("show", "export"):
-        parser.add_argument("--output", type=Path, required=True, help="PNG or folder to write")
+        what = "PNG file to write" if name == "show" else "folder to make"
+        parser.add_argument("--output", type=Path, required=True, help=what)
     if name in ("labels", "release"):
         _add_stage(parser, name)
 

@@ -63,5 +63,8 @@ def _renamed(row: dict[str, Any]) -> dict[str, Any]:
 def describe(result: dict[str, Any]) -> str:
     """The comparison as text."""
     old, new = result["versions"]
-    with pl.Config(tbl_hide_dataframe_shape=True, tbl_rows=-1, tbl_hide_column_data_types=True):
+    with pl.Config(
+        tbl_hide_dataframe_shape=True, tbl_rows=-1, tbl_cols=-1, tbl_hide_column_data_types=True,
+        tbl_width_chars=200,
+    ):  # fmt: skip
         return f"{old} -> {new}\n{pl.DataFrame(result['findings'])}"

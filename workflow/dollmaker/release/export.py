@@ -11,7 +11,7 @@ import polars as pl
 from PIL import Image
 
 from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import atomic_path, inside, safe_name, write_json
+from dollmaker.files import atomic_path, inside, require_new, safe_name, write_json
 from dollmaker.geometry import unfit_mask
 from dollmaker.prepare.images import read_picture
 from dollmaker.release.formats import source_masks
@@ -34,16 +34,18 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
     Args:
         folder: The release.
         form: One of the above.
-        output: Folder to write.
+        output: Folder to write; nothing may be there, nothing is overwritten.
         images: Root of the source images.
 
     Raises:
         ConfigError: For an unknown form, or one that needs images that were not given.
+        DataError: If the output is there already.
     """
     if form not in FORMS:
         raise ConfigError(unknown("form", form, FORMS))
     release = read_release(folder)
-    with atomic_path(output) as part:
+    require_new(output)
+    with atomic_path(output.resolve()) as part:
         part.mkdir(parents=True)
         FORMS[form](release, part, images)
 

@@ -50,14 +50,22 @@ def read_release(folder: Path) -> Release:
     if not (folder / "provenance.json").is_file():
         raise ArtifactError(f"{folder} holds no provenance.json; give the folder of a release.")
     provenance = read_json(folder / "provenance.json")
-    config = provenance["config"]
+    try:
+        config, findings = provenance["config"], provenance["findings"]
+        fit = config["prepare"]["fit"]
+        name, version = config["release"]["name"], config["release"]["version"]
+    except (KeyError, TypeError):
+        raise ArtifactError(
+            f"{folder / 'provenance.json'} is not that of a release; give the folder of a release "
+            "(not its labels)."
+        ) from None
     return Release(
         folder=folder,
         table=pl.concat([read_rows(folder, split) for split in SPLITS]),
-        findings=provenance["findings"],
-        fit=config["prepare"]["fit"],
-        name=config["release"]["name"],
-        version=config["release"]["version"],
+        findings=findings,
+        fit=fit,
+        name=name,
+        version=version,
     )
 
 

@@ -286,6 +286,8 @@ def _measure(mask: Any, across: Any, down: Any) -> list[Any]:
 
 def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[str]:
     """The user's copies of the images with a mask."""
+    if not root.is_dir():
+        return [f"folder of images {root} does not exist"]
     parts = [tables.read(path).select("path", "sha256") for path in _tables(folder, damaged)]
     if not parts:
         return []

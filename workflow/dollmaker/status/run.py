@@ -17,8 +17,9 @@ from dollmaker.errors import DataError
 RULES = (
     *("generate_phantoms", "convert_source", "list_images", "decode_images", "build_index"),
     *("train_member", "explain_images", "explain_sample", "choose_thresholds", "make_masks"),
-    *("check_recipe", "build_release", "verify_release", "pretrain_segmenter"),
-    *("explain_segmenter", "adapt_segmenter", "evaluate", "compare_recipes", "write_report"),
+    *("check_recipe", "collect_labels", "pretrain_segmenter", "explain_segmenter"),
+    *("adapt_segmenter", "evaluate", "build_release", "verify_release", "compare_recipes"),
+    *("pretrain_variant", "adapt_variant", "gather_study", "write_report"),
 )
 _SHARDED = ("decode_images", "explain_images", "make_masks")
 

@@ -47,7 +47,11 @@ def check(config: Config) -> None:
     runs(config)
     for architecture in config["study"]["architectures"]:
         for pretraining in config["study"]["pretrainings"]:
-            pretraining_config(config, architecture, pretraining)
+            try:
+                pretraining_config(config, architecture, pretraining)
+            except ConfigError as error:
+                where = f"study.architectures.{architecture} and study.pretrainings.{pretraining}"
+                raise ConfigError(f"{where}, laid over segment: {error}") from None
 
 
 def pretrained(config: Config, init: str) -> bool:
