@@ -148,7 +148,7 @@ def preflight(config: Config) -> None:
     if config["device"] == "cuda":
         from dollmaker import devices
 
-        devices.choose("cuda")
+        devices.uses_gpu("cuda")  # which one, each job chooses
 
 
 def _findings(config: Config, root: Path) -> list[str]:
