@@ -1,13 +1,15 @@
 """Jobs of one machine take different GPUs."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dollmaker import devices
+from dollmaker import config, devices, pipeline
 from dollmaker.errors import ModelError
 
 HOLD = """
@@ -63,3 +65,18 @@ def test_a_cpu_is_as_many_devices_as_processes() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ModelError, match="no GPU is usable"):
             devices.choose("cuda")
+
+
+def test_a_look_before_the_run_takes_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.delenv("DOLLMAKER_GPUS", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    uuid = SimpleNamespace(uuid="x")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: uuid)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(devices, "take", lambda *_: [3])
+    source = {"kind": "phantoms"}
+    pipeline.preflight(config.resolve({"dataset": "x", "source": source, "device": "cuda"}))
+    # Jobs inherit the variables of the process that starts them: all would use this GPU.
+    assert "DOLLMAKER_GPUS" not in os.environ and taken == []

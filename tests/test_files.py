@@ -46,6 +46,12 @@ def test_work_folders_of_older_configurations_go(tmp_path: Path) -> None:
     assert not old.folder.exists()
 
 
+def test_work_of_an_output_with_a_longer_name_stays(tmp_path: Path) -> None:
+    longer = Work(tmp_path / "dense-2", "aaaa")
+    Work(tmp_path / "dense", "bbbb")
+    longer.require()
+
+
 def test_an_attempt_that_was_given_up_stops_before_it_writes(tmp_path: Path) -> None:
     orphan = Work(tmp_path / "member", "aaaa")
     orphan.require()
@@ -62,10 +68,11 @@ def test_an_attempt_that_was_given_up_stops_before_it_writes(tmp_path: Path) -> 
 
 def test_what_killed_attempts_left_goes_when_one_succeeds(tmp_path: Path) -> None:
     target = tmp_path / "[a].txt"
-    for left in (".[a].txt.1-aa.part", ".b.txt.1-aa.part"):
+    others = {".b.txt.1-aa.part", ".[a].txt.2.1-aa.part"}
+    for left in (".[a].txt.1-aa.part", *others):
         (tmp_path / left).touch()
     write_json(target, 1)
-    assert {path.name for path in tmp_path.iterdir()} == {"[a].txt", ".b.txt.1-aa.part"}
+    assert {path.name for path in tmp_path.iterdir()} == {"[a].txt", *others}
 
 
 def test_an_orphan_fails_when_another_has_finished(tmp_path: Path) -> None:

@@ -119,6 +119,17 @@ def test_groups_are_drawn_whole() -> None:
         assert (weights.reshape(20, 50, 8) == weights.reshape(20, 50, 8)[:, :, :1]).all()
 
 
+def test_one_patient_has_no_interval() -> None:
+    values, one = np.array([0.1, 0.5, 0.9]), ["p"] * 3
+    for interval in (
+        scores.bootstrap_interval(values, one),
+        scores.paired_difference_interval(values, values - 0.2, one),
+        scores.column_intervals(values, one)[0],
+        scores.bootstrap_interval(values[:1]),
+    ):
+        assert not np.isnan(interval.point) and np.isnan(interval[1:]).all()
+
+
 def test_auroc_interval_equals_a_plain_loop() -> None:
     labels, values = _data(3, rows=60)
     patients = np.arange(60) // 3

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dollmaker.adapt.masks import encode_classes
 from dollmaker.adapt.tasks import fit_classes, read_task
+from dollmaker.config import resolve
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.prepare.splits import assign
 
@@ -69,6 +70,37 @@ def test_splits_of_the_source_table(config: dict[str, Any], root: Path) -> None:
     task = read_task("squares", config, root)
     numbers = [int(patient.removeprefix("patient")) for patient in task.patients]
     assert task.splits == [("test", "valid", "train")[number % 3] for number in numbers]
+
+
+def test_splits_of_a_source_without_patients(config: dict[str, Any], root: Path) -> None:
+    rows = [f"case{i:02d}.png,{i % 2},{('test', 'valid', 'train')[i % 3]}" for i in range(24)]
+    (root / "source.csv").write_text("file,x,part\n" + "\n".join(rows) + "\n")
+    table = {"file": "source.csv", "images": "task/images", "image_column": "file",
+             "patient_column": None, "finding_columns": ["x"], "split_column": "part"}  # fmt: skip
+    config["source"] = {"kind": "table", "table": table}
+    config["tasks"]["squares"].update(valid=None, test=None, patient_column=None)
+    task = read_task("squares", resolve(config), root)
+    assert task.splits == [("test", "valid", "train")[i % 3] for i in range(24)]
+
+
+def test_splits_of_released_lists(config: dict[str, Any], root: Path) -> None:
+    (root / "nih").mkdir()
+    lines = ["Image Index,Finding Labels,Patient ID,View Position"]
+    lists: dict[str, list[str]] = {"train_val": [], "test": []}
+    for i in range(24):
+        lines.append(f"case{i:02d}.png,No Finding,patient{i // 2},PA")
+        lists["test" if i // 2 % 3 == 0 else "train_val"].append(f"case{i:02d}.png")
+    (root / "nih/table.csv").write_text("\n".join(lines) + "\n")
+    for name, images in lists.items():
+        (root / f"nih/{name}_list.txt").write_text("\n".join(images))
+    config["source"] = {"kind": "nih", "nih": {"folder": "nih", "table": "table.csv"}}
+    config["prepare"].update(valid=0.4, test=0.2)
+    config["tasks"]["squares"].update(valid=None, test=None)
+    task = read_task("squares", resolve(config), root)
+    expected = [
+        "test" if i // 2 % 3 == 0 else assign(f"patient{i // 2}", 0.4, 0.0) for i in range(24)
+    ]
+    assert task.splits == expected
 
 
 def test_choices_are_nested_and_seeded(config: dict[str, Any], root: Path) -> None:

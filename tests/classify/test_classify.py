@@ -166,6 +166,27 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         assert (again / name).read_bytes() == (whole / name).read_bytes(), name
 
 
+def test_a_training_that_had_stopped_early_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path)
+    scores = [0.9, 0.8, 1.0]  # a third epoch would be the best
+    monkeypatch.setattr(stage, "macro_auroc", lambda *_: scores.pop(0))
+
+    def dies(*_: Any) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "measure", dies)
+    with pytest.raises(KeyboardInterrupt):  # after the training, before the output
+        train(make_config(patience=1), tmp_path, "a")
+    assert scores == [1.0]
+    monkeypatch.setattr(stage, "measure", lambda *_: {})
+    description = json.loads(
+        (train(make_config(patience=1), tmp_path, "a") / "model.json").read_text()
+    )
+    assert (description["best_epoch"], len(description["curve"])) == (1, 2)
+
+
 def test_a_linear_probe_moves_the_head_only(tmp_path: Path) -> None:
     make_dataset(tmp_path)
     probe = {"a": {"architecture": "timm:test_resnet", "linear_probe": True}}

@@ -66,7 +66,8 @@ def scores(tmp_path: Path, release: Path, path: Path, *words: str) -> dict[str, 
     found: dict[str, dict[str, float]] = {split: {} for split in SPLITS}
     for row in json.loads(output.read_text())["scores"]:
         if row["slice"] == "full":
-            assert row["miou_low"] <= row["miou"] <= row["miou_high"] or row["n"] < 3
+            low, high = row["miou_low"], row["miou_high"]  # none of a split with one patient
+            assert low is None or row["n"] < 3 or low <= row["miou"] <= high
             found[row["split"]][row["finding"]] = row["miou"]
     return found
 
@@ -161,6 +162,28 @@ def test_its_own_masks_are_perfect_and_maps_are_asked_where_they_are(tmp_path: P
     share = np.mean([rle.decode(codes[i]["Edema"]["counts"], 20, 30).mean() for i in images])
     (edema,) = (r for r in result["scores"] if (r["slice"], r["finding"]) == ("full", "Edema"))
     assert edema["hit_rate"] == pytest.approx(share)
+
+
+def test_a_pair_without_a_mask_has_hit_nothing(tmp_path: Path, release: Path, truth: Masks) -> None:
+    path, output = write_chexlocalize(tmp_path / "truth.json", truth), tmp_path / "out.json"
+    assert main(["evaluate", str(release), "--truth", str(path), "--json", str(output)]) == 0
+    whole, finding = read_release(release), FINDINGS[1]
+    rows = whole.table.filter(finding=finding).to_dicts()
+    masks = {row["image_id"]: source_mask(row, whole.fit) for row in rows}
+    images = pl.read_parquet(release / "images.parquet")
+    split = images.filter(image_id="i1")["split"][0]
+    inside = []
+    for image in images.filter(split=split)["image_id"]:
+        area, mask = truth.get((image, finding)), masks.get(image)
+        if area is not None and area.any():
+            inside.append(0.0 if mask is None else area[mask].mean())
+    assert 0.0 in inside
+    (row,) = (
+        row
+        for row in json.loads(output.read_text())["scores"]
+        if (row["split"], row["slice"], row["finding"]) == (split, "full", finding)
+    )
+    assert row["hit_rate"] == pytest.approx(np.mean(inside))
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
         ({"tasks": ["lung"]}, "task in study.tasks"),
         ({"architectures": {"a": {"encodr": "x"}}}, "unknown key 'encodr'"),
         ({"pretrainings": {"doll": {"segment": {"objectives": {"x": 1}}}}}, "unknown key 'x'"),
+        ({"pretrainings": {"random": {}}, "inits": ["random"]}, "'random', which has a meaning"),
+        ({"architectures": {"report": {}}}, "'report', which has a meaning"),
     ],
 )
 def test_what_does_not_exist_is_refused(study: dict[str, Any], message: str) -> None:

@@ -28,7 +28,8 @@ def test_first_crossing_of_a_broken_line() -> None:
     assert first_crossing(points, 0.6) == (15.0, True)
     assert first_crossing(points, 0.8) == (20.0, True)
     assert first_crossing(points, 0.9) == (30.0, False)
-    assert first_crossing([(10.0, float("nan")), (20.0, 0.5)], 0.5)[1]
+    assert first_crossing([(10.0, float("nan")), (20.0, 0.5)], 0.25) == (10.0, True)
+    assert first_crossing([(10.0, 0.5), (20.0, float("nan"))], 0.6) == (20.0, False)
 
 
 def test_the_best_start_sets_the_goal_of_all() -> None:
@@ -41,6 +42,13 @@ def test_the_best_start_sets_the_goal_of_all() -> None:
     assert rows["high"]["steps"] == pytest.approx(15)  # 0.95 halfway between 0.9 and 1
     assert rows["high"]["reached"] and not rows["low"]["reached"]
     assert rows["low"]["steps"] == 20
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_nobody_is_fast_where_nobody_learns(value: float) -> None:
+    curve = pl.DataFrame({"n": "5", "seed": 0, "step": [10, 20], "valid_miou": [value, value]})
+    rows = steps_to_share({"a": curve, "b": curve}).rows()
+    assert [row[3:] for row in rows] == [(20.0, False)] * 2
 
 
 @pytest.fixture

@@ -23,6 +23,21 @@ _TAKEN = "DOLLMAKER_GPUS"
 _held: list[IO[bytes]] = []
 
 
+def uses_gpu(wanted: str) -> bool:
+    """Whether a configured ``device`` means a GPU here; takes none.
+
+    Args:
+        wanted: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ModelError: If a GPU is demanded and there is none.
+    """
+    gpu = wanted != "cpu" and torch.cuda.is_available()
+    if wanted == "cuda" and not gpu:
+        raise ModelError("device is cuda but no GPU is usable here; set device to auto or cpu.")
+    return gpu
+
+
 def choose(wanted: str) -> torch.device:
     """The device for a configured ``device``.
 
@@ -45,10 +60,7 @@ def choose_several(wanted: str, count: int) -> list[torch.device]:
     Raises:
         ModelError: If a GPU is demanded and there is none, or there are not so many.
     """
-    gpu = wanted != "cpu" and torch.cuda.is_available()
-    if wanted == "cuda" and not gpu:
-        raise ModelError("device is cuda but no GPU is usable here; set device to auto or cpu.")
-    if not gpu:
+    if not uses_gpu(wanted):
         return [torch.device("cpu")] * max(count, 1)
     names = [
         str(torch.cuda.get_device_properties(i).uuid) for i in range(torch.cuda.device_count())

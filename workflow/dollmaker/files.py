@@ -49,8 +49,11 @@ def atomic_path(target: Path) -> Iterator[Path]:
             with part.open("rb") as handle:
                 os.fsync(handle.fileno())
         part.replace(target)
-        for left in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
-            remove(left)
+        start = f".{target.name}."
+        for left in target.parent.glob(f"{glob.escape(start)}*.part"):
+            # What has one more dot belongs to a target with a longer name.
+            if "." not in left.name.removeprefix(start).removesuffix(".part"):
+                remove(left)
     finally:
         remove(part)
 

@@ -54,7 +54,7 @@ def preflight(config: Config) -> None:
     if config["device"] == "cuda":
         from dollmaker import devices
 
-        devices.choose("cuda")
+        devices.uses_gpu("cuda")  # which one, each job chooses
 
 
 def _check_init(config: Config) -> None:

@@ -28,8 +28,8 @@ class Interval(NamedTuple):
 
     Attributes:
         point: The statistic of the data as they are.
-        low: 2.5th percentile of the replicates.
-        high: 97.5th percentile.
+        low: 2.5th percentile of the replicates; NaN of a single row, or of a single group of rows.
+        high: 97.5th percentile; likewise.
     """
 
     point: float
@@ -234,12 +234,17 @@ def bootstrap(
     if np.isnan(point):
         return Interval(float("nan"), float("nan"), float("nan"))
     drawn = [statistic(weights) for weights in resamples(count, groups, replicates, seed)]
-    return _interval(point, np.concatenate(drawn))
+    return _interval(point, np.concatenate(drawn), _several(count, groups))
 
 
-def _interval(point: float, replicates: Floats) -> Interval:
+def _several(count: int, groups: Any | None) -> bool:
+    """Whether there is more than one group: one alone says nothing about others."""
+    return (count if groups is None else len(np.unique(np.asarray(groups, dtype=str)))) > 1
+
+
+def _interval(point: float, replicates: Floats, several: bool) -> Interval:
     known = replicates[~np.isnan(replicates)]
-    if np.isnan(point) or not len(known):
+    if np.isnan(point) or not len(known) or not several:
         return Interval(point, float("nan"), float("nan"))
     low, high = np.percentile(known, (2.5, 97.5))
     return Interval(point, float(low), float(high))
@@ -281,7 +286,8 @@ def column_intervals(
     points = all_means(np.ones((1, len(columns))))[0]
     blocks = [all_means(w) for w in resamples(len(columns), groups, replicates, seed)]
     drawn = np.concatenate(blocks) if len(columns) else np.zeros((0, len(points)))
-    return [_interval(float(point), drawn[:, k]) for k, point in enumerate(points)]
+    several = _several(len(columns), groups)
+    return [_interval(float(point), drawn[:, k], several) for k, point in enumerate(points)]
 
 
 def paired_difference_interval(

@@ -5,6 +5,7 @@ from there. On a cluster the first attempt may still be alive: a node that was g
 writing. So every attempt signs the folder, and whoever finds another signature stops.
 """
 
+import glob
 import hashlib
 import os
 import secrets
@@ -35,8 +36,10 @@ class Work:
         self.folder = output.with_name(f".{output.name}-{key}.work")
         if parallel.rank():
             return
-        for other in output.parent.glob(f".{output.name}-*.work"):
-            if other != self.folder:
+        start = f".{output.name}-"
+        for other in output.parent.glob(f"{glob.escape(start)}*.work"):
+            # A key has no hyphen: what has one belongs to an output with a longer name.
+            if other != self.folder and "-" not in other.name.removeprefix(start):
                 shutil.rmtree(other, ignore_errors=True)
         self._signature = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}\n"
         self._owner = self.folder / "owner"

@@ -146,11 +146,13 @@ def _split(
 
 def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     """Patient -> split, of a data set that does not split all its patients by hash."""
-    source = config["source"].get("table") if config["source"]["kind"] == "table" else None
-    if source and config["prepare"]["hold_out_truth"]:
+    kind = config["source"]["kind"]
+    source = config["source"].get("table") if kind == "table" else None
+    by_image = source and source["split_column"] and not source["patient_column"]
+    if kind == "nih" or by_image or (source and config["prepare"]["hold_out_truth"]):
         plan, _ = make_plan(dict(config), data_root)
         return dict(plan.select("patient_id", "split").iter_rows())
-    if not source or not source["split_column"] or not source["patient_column"]:
+    if not source or not source["split_column"]:
         return {}
     file = inside(data_root, source["file"])
     table = tables.read_source(file)

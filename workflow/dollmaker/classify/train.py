@@ -72,6 +72,7 @@ class ClassifierTraining(EpochLoss):
         self.best_score = float("-inf")
         self.best_epoch = 0
         self.progress_epoch = 0
+        self.stopped = False
         self._prepare = prepare
         self._positive = positive
         self._validate = validate
@@ -122,7 +123,7 @@ class ClassifierTraining(EpochLoss):
             self.best_score = self.best_score if np.isnan(score) else score
             self.progress_epoch = epoch
         elif epoch - self.progress_epoch >= self._options["patience"]:
-            self.trainer.should_stop = True
+            self.stopped = self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:
         """AdamW or Adam with a one-cycle schedule over all steps, or ExplainSeg's SGD."""
@@ -146,6 +147,7 @@ class ClassifierTraining(EpochLoss):
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
             "progress_epoch": self.progress_epoch,
+            "stopped": self.stopped,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -153,3 +155,5 @@ class ClassifierTraining(EpochLoss):
         super().on_load_checkpoint(checkpoint)
         for key, value in checkpoint["dollmaker"].items():
             setattr(self, key, value)
+        if self.stopped:  # killed after that: no epoch more than an undisturbed run
+            self.trainer.should_stop = True

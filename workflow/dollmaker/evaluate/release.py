@@ -25,7 +25,7 @@ def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> 
 
     Where not all images were looked at, the others are left out. The hit rate asks whether the
     highest pixel of the relevance map is inside the truth; of a release without maps, which share
-    of the mask is.
+    of the mask is. A pair without both has hit nothing.
 
     Args:
         folder: The release.
@@ -107,7 +107,7 @@ def _score_image(
             "mask_area": float(mask.mean()),
             "iou": float(scores.iou(mask, area)),
             "dice": float(scores.dice(mask, area)),
-            "hit": scores.hit(values, area),
+            "hit": 0.0 if values is mask and not mask.any() else scores.hit(values, area),
             "auprc": None,
             "quality": None if row is None else row["quality"],
         }

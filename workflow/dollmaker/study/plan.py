@@ -42,9 +42,19 @@ def check(config: Config) -> None:
     """Refuse a study that could not be run.
 
     Raises:
-        ConfigError: If a start, a task or a key of an architecture or pre-training is unknown.
+        ConfigError: If a start, a task or a key of an architecture or pre-training is unknown, or
+            a name stands for something else.
     """
     runs(config)
+    study = config["study"]
+    for key, names, taken in (
+        ("study.pretrainings", study["pretrainings"], PLAIN),
+        ("study.architectures", study["architectures"], ("report",)),  # folders of the study
+        ("tasks", study["tasks"] or config["tasks"], ("segmenter",)),
+    ):
+        for name in taken:
+            if name in names:
+                raise ConfigError(f"{key} has {name!r}, which has a meaning of its own; rename it.")
     for architecture in config["study"]["architectures"]:
         for pretraining in config["study"]["pretrainings"]:
             try:
