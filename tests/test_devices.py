@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dollmaker import config, devices, pipeline
+from dollmaker import config, devices
 from dollmaker.errors import ModelError
+from dollmaker.preflight import preflight
 
 HOLD = """
 import sys
@@ -77,6 +78,6 @@ def test_a_look_before_the_run_takes_no_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(devices, "take", lambda *_: [3])
     source = {"kind": "phantoms"}
-    pipeline.preflight(config.resolve({"dataset": "x", "source": source, "device": "cuda"}))
+    preflight(config.resolve({"dataset": "x", "source": source, "device": "cuda"}))
     # Jobs inherit the variables of the process that starts them: all would use this GPU.
     assert "DOLLMAKER_GPUS" not in os.environ and taken == []

@@ -123,7 +123,6 @@ def test_one_patient_has_no_interval() -> None:
     values, one = np.array([0.1, 0.5, 0.9]), ["p"] * 3
     for interval in (
         scores.bootstrap_interval(values, one),
-        scores.paired_difference_interval(values, values - 0.2, one),
         scores.column_intervals(values, one)[0],
         scores.bootstrap_interval(values[:1]),
     ):
@@ -158,16 +157,6 @@ def test_weighted_average_precision_equals_repeated_rows() -> None:
 def test_mean_over_findings_passes_over_nan() -> None:
     values = np.array([[1.0, np.nan, np.nan], [0.0, 0.25, np.nan]])
     assert_allclose(scores.bootstrap_interval(values, replicates=20).point, (0.5 + 0.25) / 2)
-
-
-def test_paired_difference() -> None:
-    rng = np.random.default_rng(0)
-    hard = rng.normal(size=100) * 5
-    better = hard + 0.3
-    point, low, high = scores.paired_difference_interval(better, hard)
-    assert_allclose([point, low, high], 0.3)  # the difficulty of the images cancels
-    alone = scores.bootstrap_interval(better)
-    assert alone.high - alone.low > 1
 
 
 def test_same_seed_same_interval_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

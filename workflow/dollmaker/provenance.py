@@ -31,8 +31,8 @@ STAGES: dict[str, int] = {
     "segment": 3,
     "explain": 2,
     "adapt": 2,
-    "study": 1,
-    "evaluate": 1,
+    "study": 2,
+    "evaluate": 2,
     "compare": 1,
     "report": 1,
 }

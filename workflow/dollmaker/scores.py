@@ -290,30 +290,6 @@ def column_intervals(
     return [_interval(float(point), drawn[:, k], several) for k, point in enumerate(points)]
 
 
-def paired_difference_interval(
-    first: npt.ArrayLike,
-    second: npt.ArrayLike,
-    groups: Any | None = None,
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Difference of means, first minus second, on the same rows, with its interval.
-
-    Args:
-        first: (N,) or (N, K) as in :func:`bootstrap_interval`.
-        second: Values of the same rows.
-        groups: (N,) rows that are drawn together; ``None`` draws single rows.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
-    """
-    left, right = mean_statistic(first), mean_statistic(second)
-    count = len(np.asarray(first))
-    if count != len(np.asarray(second)):
-        raise ValueError("first and second must have the same rows")
-    return bootstrap(lambda w: left(w) - right(w), count, groups, replicates, seed)
-
-
 def auroc_interval(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker import scores, tables
+from dollmaker.evaluate.paired import paired_difference
 
 #: Name of the rows of the mean over classes.
 MEAN = "mean"
@@ -64,8 +65,9 @@ class Runs:
         classes: Names of the classes (K).
         images: Test images (N), sorted.
         patients: Patient of each image (N).
-        iou: float64 (N, seeds, K).
-        dice: float64 (N, seeds, K).
+        seeds: Seeds (S), sorted.
+        iou: float64 (N, S, K).
+        dice: float64 (N, S, K).
     """
 
     task: str
@@ -76,6 +78,7 @@ class Runs:
     classes: list[str]
     images: list[str]
     patients: npt.NDArray[Any]
+    seeds: list[int]
     iou: Floats
     dice: Floats
 
@@ -119,6 +122,7 @@ def _runs(
         classes=classes,
         images=images,
         patients=np.array([people[image] or image for image in images]),
+        seeds=seeds,
         iou=iou,
         dice=dice,
     )
@@ -178,6 +182,8 @@ def compare_starts(
 ) -> pl.DataFrame:
     """Differences of mIoU between starts, same task, tuning and n, on the same test images.
 
+    Intervals draw patients and seeds (:func:`dollmaker.evaluate.paired.paired_difference`).
+
     Args:
         runs: Sets of runs.
         replicates: Bootstrap replicates.
@@ -197,10 +203,12 @@ def compare_starts(
             shared = sorted(set(run.images) & set(other.images))
             left = [run.images.index(image) for image in shared]
             right = [other.images.index(image) for image in shared]
+            seeds = sorted(set(run.seeds) & set(other.seeds))
+            mine, its = ([r.seeds.index(s) for s in seeds] for r in (run, other))
             for name, columns in _classes(run):
-                difference = scores.paired_difference_interval(
-                    _flat(run.iou[left][:, :, columns]),
-                    _flat(other.iou[right][:, :, columns]),
+                difference = paired_difference(
+                    run.iou[np.ix_(left, mine, columns)],
+                    other.iou[np.ix_(right, its, columns)],
                     run.patients[left],
                     replicates=replicates,
                     seed=seed,
