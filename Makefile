@@ -40,7 +40,7 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 test-slow: install  ## the tests that take minutes
 	@pytest -q -m "slow and not slurm" tests
 
-test-slurm: install  ## on a Slurm of its own (Debian, root; some minutes; installs slurm-wlm)
+test-slurm: install  ## on a Slurm of its own (Debian, root; 10 to 20 minutes; installs slurm-wlm)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[slurm]'
 	@pytest -q -rs -s -m slurm tests/cluster
 

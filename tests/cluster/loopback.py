@@ -192,7 +192,7 @@ class Loopback:
         return stopped
 
     @staticmethod
-    def wake(processes: list[int], seconds: float = 120.0) -> None:
+    def wake(processes: list[int], seconds: float = 300.0) -> None:
         """Let processes go on that stood still, and wait for their end."""
         for pid in processes:
             with suppress(ProcessLookupError):
