@@ -11,8 +11,9 @@ _INTRO = """# What a start is worth
 
 mIoU of the test images (mean over classes), [95 % interval over patients], mean over seeds.
 *Against imagenet*: difference of mIoU on the same test images and seeds, paired bootstrap over
-patients and seeds; bold where the interval excludes zero (with many rows, some do by chance). *Steps*: optimiser steps (median over seeds) until
-the validation mIoU reaches 95 % of the best start's final one; > where a seed never got there.
+patients and seeds; bold where the interval excludes zero (with many rows, some do by chance).
+*Steps*: optimiser steps (median over seeds) until the validation mIoU reaches 95 % of the best
+start's final one; > where a seed never got there.
 """
 
 
