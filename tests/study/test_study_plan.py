@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from dollmaker import pipeline
 from dollmaker.config import resolve
 from dollmaker.errors import ConfigError
 from dollmaker.study import plan
@@ -69,6 +70,25 @@ def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
     whole = plan.run_config(settings, "default", "organs", "whole")
     assert whole["adapt"]["keep_decoder"] == 1
     assert list(whole["tasks"]) == ["organs"]
+
+
+def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
+    settings = config(
+        architectures={"unet": {}, "fpn": {"architecture": "FPN", "epochs": 3}},
+        pretrainings={
+            "doll": {},
+            "new": {"keep_decoder": 0},
+            "long": {"segment": {"epochs": 9}},
+            "short": {"segment": {"epochs": 3}, "keep_decoder": 1},
+        },
+    )
+    for start, name in (("doll", "doll"), ("new", "doll"), ("long", "long"), ("short", "short")):
+        assert plan.segmenter(settings, "unet", start) == name
+    assert plan.segmenter(settings, "fpn", "short") == "doll"  # this network has 3 epochs anyway
+    assert pipeline.study_segmenter(settings, "unet", "new") == [
+        "results/fake/study/unet/segmenter/doll"
+    ]
+    assert pipeline.study_segmenter(settings, "unet", "imagenet") == []
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,10 @@ def study_runs(config: Config) -> list[str]:
 
 def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
     """The segmenter of a start of the study, if it is a pre-training."""
-    folder = f"results/{config['dataset']}/study/{architecture}/segmenter/{start}"
-    return [folder] if plan.pretrained(config, start) else []
+    if not plan.pretrained(config, start):
+        return []
+    name = plan.segmenter(config, architecture, start)
+    return [f"results/{config['dataset']}/study/{architecture}/segmenter/{name}"]
 
 
 def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:

@@ -69,6 +69,20 @@ def pretrained(config: Config, init: str) -> bool:
     return init in config["study"]["pretrainings"]
 
 
+def segmenter(config: Config, architecture: str, pretraining: str) -> str:
+    """The pre-training whose segmenter a pre-training takes.
+
+    Pre-trainings that differ only in what fine-tuning does with them share one segmenter, that of
+    the first: an epoch of pre-training costs more than a fine-tuning.
+    """
+    mine = pretraining_config(config, architecture, pretraining)["segment"]
+    return next(
+        name
+        for name in config["study"]["pretrainings"]
+        if pretraining_config(config, architecture, name)["segment"] == mine
+    )
+
+
 def pretraining_config(config: Config, architecture: str, pretraining: str) -> Config:
     """The configuration with the network and the objectives of one pre-training.
 
