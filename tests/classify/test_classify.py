@@ -14,12 +14,12 @@ from torch import nn
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
 from dollmaker.classify import stage
-from dollmaker.classify.data import label_matrix, targets
+from dollmaker.classify.data import label_matrix, prevalence, targets
 from dollmaker.classify.member import load_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import masked_bce, positive_weights
 from dollmaker.errors import ArtifactError, ConfigError, ModelError
-from dollmaker.findings import BLANK
+from dollmaker.findings import BLANK, UNCERTAIN
 from dollmaker.shards import create_shard
 
 FINDINGS = ["bright", "dark"]
@@ -124,6 +124,14 @@ def train(config: dict[str, Any], folder: Path, output: str) -> Path:
         config, folder / "index.parquet", folder / "images", "a", folder, folder / output
     )
     return folder / output
+
+
+def test_the_prevalence_counts_known_labels_only() -> None:
+    labels = np.array([[1, 1], [0, BLANK], [UNCERTAIN, BLANK], [BLANK, UNCERTAIN]], np.int8)
+    findings = ["Edema", "Fracture"]
+    assert prevalence(*targets(labels, findings, {}, "ignore", 0)) == [0.5, 1.0]
+    assert prevalence(*targets(labels, findings, {}, "zeros", 0)) == pytest.approx([1 / 3] * 2)
+    assert prevalence(*targets(labels[2:], findings, {}, "ignore", 0)) == [None, None]
 
 
 def test_a_member_learns_and_comes_back_from_disk(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from dollmaker import devices, parallel, provenance, scores, tables
-from dollmaker.classify.data import LabelledImages, label_matrix, targets
+from dollmaker.classify.data import LabelledImages, label_matrix, prevalence, targets
 from dollmaker.classify.member import Member, save_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import ClassifierTraining, positive_weights
@@ -141,7 +141,7 @@ def train_member(
             architecture,
             findings,
             spec,
-            prior={f: float(p) for f, p in zip(findings, values.mean(0), strict=True)},
+            prior=dict(zip(findings, prevalence(values, weights), strict=True)),
             metrics=measure(held_out, findings, probabilities, options, seed),
             best_epoch=module.best_epoch,
             curve=[{key: _finite(value) for key, value in row.items()} for row in module.curve],
