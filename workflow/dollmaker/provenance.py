@@ -32,8 +32,8 @@ STAGES: dict[str, int] = {
     "explain": 2,
     "adapt": 2,
     "study": 2,
-    "evaluate": 2,
-    "compare": 1,
+    "evaluate": 3,
+    "compare": 2,
     "report": 1,
 }
 

@@ -69,32 +69,26 @@ def compare_mask(
 
 
 def summarize(
-    pairs: pl.DataFrame,
-    findings: Sequence[str],
-    replicates: int,
-    seed: int,
-    *,
-    by_patient: bool = False,
+    pairs: pl.DataFrame, findings: Sequence[str], replicates: int, seed: int
 ) -> pl.DataFrame:
-    """Means over pairs with bootstrap intervals over images or patients.
+    """Means over pairs with bootstrap intervals over patients.
 
     Args:
         pairs: Rows with the columns :data:`PAIRS`.
         findings: Findings in the order of the table.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
-        by_patient: Draw patients with all their images.
 
     Returns:
         A table with the columns :data:`MASKS`; finding ``mean`` is the mean over findings, whose
-        interval draws each image with all its findings.
+        interval draws each patient with all images and findings.
     """
     rows: list[dict[str, Any]] = []
     keys = ("recipe", "target", "split")
     for (recipe, target, split), group in pairs.group_by(keys, maintain_order=True):
         for name in SLICES:
             where = {"recipe": recipe, "target": target, "split": split, "slice": name}
-            rows += _summarize_slice(where, group, findings, replicates, seed, by_patient)
+            rows += _summarize_slice(where, group, findings, replicates, seed)
     return pl.DataFrame(rows, schema=MASKS, orient="row")
 
 
@@ -104,11 +98,10 @@ def _summarize_slice(
     findings: Sequence[str],
     replicates: int,
     seed: int,
-    by_patient: bool,
 ) -> Iterable[dict[str, Any]]:
     images = sorted(group["image_id"].unique())
     patient_of = dict(group.select("image_id", "patient_id").iter_rows())
-    patients = [patient_of[image] for image in images] if by_patient else None
+    patients = [patient_of[image] for image in images]
     row = {image: number for number, image in enumerate(images)}
     column = {finding: number for number, finding in enumerate(findings)}
     at = ([row[i] for i in group["image_id"]], [column[f] for f in group["finding"]])

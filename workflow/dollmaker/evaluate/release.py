@@ -60,7 +60,7 @@ def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> 
     if not pairs:
         raise DataError(f"the truth is of no image that {folder} has; compare the names of images.")
     table = pl.DataFrame(pairs, schema=PAIRS, orient="row")
-    summary = summarize(table, release.findings, replicates, seed, by_patient=True)
+    summary = summarize(table, release.findings, replicates, seed)
     return {
         "name": release.name,
         "version": release.version,
