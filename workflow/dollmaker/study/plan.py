@@ -75,11 +75,10 @@ def segmenter(config: Config, architecture: str, pretraining: str) -> str:
     Pre-trainings that differ only in what fine-tuning does with them share one segmenter, that of
     the first: an epoch of pre-training costs more than a fine-tuning.
     """
+    names: Mapping[str, Any] = config["study"]["pretrainings"]
     mine = pretraining_config(config, architecture, pretraining)["segment"]
     return next(
-        name
-        for name in config["study"]["pretrainings"]
-        if pretraining_config(config, architecture, name)["segment"] == mine
+        name for name in names if pretraining_config(config, architecture, name)["segment"] == mine
     )
 
 
