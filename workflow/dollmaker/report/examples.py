@@ -69,7 +69,7 @@ def make_examples(runs: Mapping[str, Path]) -> Examples | None:
         rows.append((str(image_id), gallery.strip(panels)))
     return Examples(
         n=n,
-        columns=["image", "truth", *(run.replace("-", ", ", 1) for run in loaded)],
+        columns=["image", "truth", *(", ".join(run.rsplit("-", 1)) for run in loaded)],
         classes={
             name: "#{:02x}{:02x}{:02x}".format(*colour)
             for name, colour in zip(classes, colours, strict=True)
