@@ -17,7 +17,8 @@ def make_transform(kind: Kind) -> v2.Transform:
 
     ``geometric`` shifts, scales and rotates a little and varies brightness and contrast, as
     positioning and exposure do; ``flip`` also mirrors left to right, which chest films do not.
-    Pixels that come from outside are 0 in images and 255 (ignore) in masks.
+    Pixels that come from outside are 0 in images and in masks: nothing is to be seen there. Were
+    they ignored, nothing would be taught of the rim of the image, and networks draw there.
     """
     if kind == "none":
         return v2.Identity()
@@ -27,7 +28,7 @@ def make_transform(kind: Kind) -> v2.Transform:
             translate=(0.05, 0.05),
             scale=(0.92, 1.08),
             interpolation=v2.InterpolationMode.BILINEAR,
-            fill={tv_tensors.Image: 0, tv_tensors.Mask: IGNORE},
+            fill=0,
         ),
         v2.ColorJitter(brightness=0.15, contrast=0.15),
     ]
