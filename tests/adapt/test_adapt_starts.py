@@ -1,34 +1,55 @@
-"""How the doll start treats the decoder."""
+"""How much of a pre-trained decoder the doll start keeps."""
 
 from typing import Any
 
+import pytest
+import segmentation_models_pytorch as smp
 import torch
+from torch import Tensor
 
-from dollmaker.adapt.starts import Beginning, make_network
+from dollmaker.adapt.starts import Beginning, blocks, make_network
 from dollmaker.inputs import Input
 
 
-def test_a_trained_decoder_is_shrunk_and_perturbed(config: dict[str, Any]) -> None:
+def test_the_last_blocks_of_a_trained_decoder_start_anew(config: dict[str, Any]) -> None:
     options = config["segment"]
     spec = Input(channels=1, size=32)
 
-    def network(keep: float, parts: dict[str, Any], seed: int) -> Any:
+    def network(anew: int, parts: dict[str, Any], seed: int) -> Any:
         start = Beginning(parts=parts, input=spec, sha256="", source="test")
-        return make_network(start, options, 2, seed, keep)
+        return make_network(start, options, 2, seed, anew)
 
-    trained = network(1.0, {}, 7)
-    fresh = network(1.0, {}, 8)
-    parts = {part: getattr(trained, part).state_dict() for part in ("encoder", "decoder")}
-    half = network(0.5, parts, 8)
-    for (name, mixed), (_, old), (_, new) in zip(
-        half.decoder.named_parameters(),
-        trained.decoder.named_parameters(),
-        fresh.decoder.named_parameters(),
-        strict=True,
-    ):
-        torch.testing.assert_close(mixed, (old + new) / 2, msg=name)
-    for mixed, old in zip(half.encoder.parameters(), trained.encoder.parameters(), strict=True):
-        assert torch.equal(mixed, old)
-    whole = network(1.0, parts, 8)
-    for kept, old in zip(whole.decoder.parameters(), trained.decoder.parameters(), strict=True):
-        assert torch.equal(kept, old)
+    def state(network: Any, part: str) -> dict[str, Tensor]:
+        tensors: dict[str, Tensor] = network.get_submodule(part).state_dict()
+        return tensors
+
+    trained, fresh = network(0, {}, 7), network(0, {}, 8)
+    for buffer in trained.decoder.buffers():
+        buffer.fill_(3)  # statistics that differ from those of a new network
+    parts = {part: state(trained, part) for part in ("encoder", "decoder")}
+    names = [name for name, _ in blocks(trained.decoder)]
+    assert len(names) > 2
+    for anew in (0, 1, 2, 99):
+        made = network(anew, parts, 8)
+        new = tuple(f"{name}." for name in names[-anew:]) if anew else ()
+        for name, tensor in state(made, "decoder").items():
+            source = fresh if name.startswith(new) else trained
+            assert torch.equal(tensor, state(source, "decoder")[name]), (anew, name)
+        for name, tensor in state(made, "encoder").items():
+            assert torch.equal(tensor, parts["encoder"][name])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "count", "last"),
+    [("Unet", 5, "blocks.4"), ("Linknet", 5, "blocks.4"), ("UnetPlusPlus", 11, "blocks.x_0_4"),
+     ("FPN", 8, "seg_blocks.3"), ("DeepLabV3Plus", 3, "block2"), ("PSPNet", 2, "conv"),
+     ("MAnet", 6, "blocks.4"), ("PAN", 4, "gau1")],
+)  # fmt: skip
+def test_the_blocks_of_a_decoder_from_coarse_to_fine(
+    architecture: str, count: int, last: str
+) -> None:
+    model: Any = smp.create_model(architecture, "resnet18", encoder_weights=None)
+    found = blocks(model.decoder)
+    assert (len(found), found[-1][0]) == (count, last)
+    held = sum(p.numel() for _, block in found for p in block.parameters())
+    assert held == sum(p.numel() for p in model.decoder.parameters())

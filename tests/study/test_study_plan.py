@@ -20,7 +20,7 @@ def config(**study: Any) -> dict[str, Any]:
             "source": {"kind": "phantoms"},
             "segment": {"arguments": {"decoder_channels": [8, 8]}, "objectives": {"masks": 0.5}},
             "tasks": {"organs": TASK, "infection": TASK},
-            "adapt": {"keep_decoder": 0.4, "steps": 7, "imagenet": "i.safetensors"},
+            "adapt": {"new_blocks": 3, "steps": 7, "imagenet": "i.safetensors"},
             "study": study,
         }
     )
@@ -60,15 +60,15 @@ def test_a_pretraining_changes_what_it_names_and_no_more() -> None:
 
 def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
     settings = config(
-        pretrainings={"doll": {}, "whole": {"keep_decoder": 1}},
+        pretrainings={"doll": {}, "whole": {"new_blocks": 0}},
         inits=["random", "doll", "whole"],
         n=[3],
         seeds=5,
     )
     adapt = plan.run_config(settings, "default", "organs", "doll")["adapt"]
-    assert (adapt["n"], adapt["seeds"], adapt["steps"], adapt["keep_decoder"]) == ([3], 5, 7, 0.4)
+    assert (adapt["n"], adapt["seeds"], adapt["steps"], adapt["new_blocks"]) == ([3], 5, 7, 3)
     whole = plan.run_config(settings, "default", "organs", "whole")
-    assert whole["adapt"]["keep_decoder"] == 1
+    assert whole["adapt"]["new_blocks"] == 0
     assert list(whole["tasks"]) == ["organs"]
 
 
@@ -77,9 +77,9 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
         architectures={"unet": {}, "fpn": {"architecture": "FPN", "epochs": 3}},
         pretrainings={
             "doll": {},
-            "new": {"keep_decoder": 0},
+            "new": {"new_blocks": 9},
             "long": {"segment": {"epochs": 9}},
-            "short": {"segment": {"epochs": 3}, "keep_decoder": 1},
+            "short": {"segment": {"epochs": 3}, "new_blocks": 0},
         },
     )
     for start, name in (("doll", "doll"), ("new", "doll"), ("long", "long"), ("short", "short")):

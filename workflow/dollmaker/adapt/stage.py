@@ -129,8 +129,8 @@ def make_tuned(
     """
     spec = beginning.input
     # A decoder that is not trained must be the one that was.
-    keep = 1.0 if "decoder" in FROZEN[tuning] else options["keep_decoder"]
-    model = make_network(beginning, network, len(task.classes), seed, keep)
+    anew = 0 if "decoder" in FROZEN[tuning] else options["new_blocks"]
+    model = make_network(beginning, network, len(task.classes), seed, anew)
     generator = torch.Generator().manual_seed(0)
     return Tuned(
         model,

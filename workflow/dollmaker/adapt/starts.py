@@ -1,11 +1,11 @@
 """Where a network starts: random, ImageNet, a classifier of the committee, or the segmenter."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dollmaker.adapt import PLAIN
@@ -119,20 +119,20 @@ def make_network(
     options: Mapping[str, Any],
     classes: int,
     seed: int,
-    keep_decoder: float = 1.0,
+    new_blocks: int = 0,
 ) -> nn.Module:
     """The network of the section ``segment`` with its starting weights.
 
-    What is random is the same for every start of a seed. A decoder that was trained before is
-    shrunk and perturbed (Ash & Adams 2020): as it is, it adapts worse than a random one.
+    What is random is the same for every start of a seed. The last blocks of a decoder that was
+    trained before can start anew: those that draw the outline are the ones that transfer worst.
 
     Args:
         beginning: The weights.
         options: Section ``segment``.
         classes: Number of classes.
         seed: Seed of what is random.
-        keep_decoder: Share of the trained decoder in the mixture with a random one, 0..1; running
-            statistics of its normalisation are kept.
+        new_blocks: Number of blocks at the decoder's end that stay random; more than it has make
+            it all new.
 
     Raises:
         ModelError: If the weights belong to another network.
@@ -140,11 +140,24 @@ def make_network(
     spec = beginning.input
     model = create(options, channels=spec.channels, classes=classes, size=spec.size, seed=seed)
     decoder = model.get_submodule("decoder")
-    fresh = {name: parameter.detach().clone() for name, parameter in decoder.named_parameters()}
+    fresh = {name: copy.deepcopy(block.state_dict()) for name, block in blocks(decoder)}
     for part, state in beginning.parts.items():
         load_weights(model.get_submodule(part), state, source=f"{beginning.source} ({part})")
-    if "decoder" in beginning.parts and keep_decoder < 1:
-        with torch.no_grad():
-            for name, parameter in decoder.named_parameters():
-                parameter.lerp_(fresh[name], 1 - keep_decoder)
+    for name in list(fresh)[-new_blocks:] if new_blocks else []:
+        decoder.get_submodule(name).load_state_dict(fresh[name])
     return model
+
+
+def blocks(decoder: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The parts of a decoder that hold parameters, by name, from the coarsest to the finest.
+
+    They are its modules in the order in which segmentation-models-pytorch makes them; a list or
+    dictionary of modules counts by its members (the five blocks of a Unet).
+    """
+    found: list[tuple[str, nn.Module]] = []
+    for name, child in decoder.named_children():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            found += [(f"{name}.{key}", member) for key, member in child.named_children()]
+        else:
+            found.append((name, child))
+    return [(name, block) for name, block in found if next(block.parameters(), None) is not None]

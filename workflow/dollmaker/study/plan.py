@@ -97,8 +97,8 @@ def run_config(config: Config, architecture: str, task: str, init: str) -> Confi
     study = config["study"]
     full = _with_segment(config, study["architectures"][architecture], {})
     adapt = {**full["adapt"], "n": study["n"], "seeds": study["seeds"]}
-    if pretrained(config, init) and study["pretrainings"][init]["keep_decoder"] is not None:
-        adapt["keep_decoder"] = study["pretrainings"][init]["keep_decoder"]
+    if pretrained(config, init) and study["pretrainings"][init]["new_blocks"] is not None:
+        adapt["new_blocks"] = study["pretrainings"][init]["new_blocks"]
     return {**full, "adapt": adapt, "tasks": {task: full["tasks"][task]}}
 
 
