@@ -15,6 +15,7 @@ from dollmaker.adapt import stage, train
 from dollmaker.adapt.starts import find_beginning, make_network
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
+from dollmaker.augment import IGNORE
 from dollmaker.cli import main
 from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import write_json
@@ -258,3 +259,22 @@ def test_command(config: dict[str, Any], starts: Path, capsys: pytest.CaptureFix
     assert "give --segmenter." in capsys.readouterr().err
     assert main([*words, "--init", "doll", "--segmenter", str(starts / "segmenter")]) == 0
     assert (starts / "tasks" / "squares" / "doll-adapter" / "runs.json").exists()
+
+
+def test_a_right_nothing_scores_one_and_a_false_alarm_zero(
+    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = read_task("squares", config, root)
+    rows = task.rows("test")[:3]
+    task.masks[rows] = 0
+    task.masks[rows[0], 0, :4, :4] = 1
+    task.masks[rows[2], 1] = IGNORE  # nothing is known of it
+    drawn = torch.zeros(3, 2, 32, 32, dtype=torch.bool)
+    drawn[0, 0, :4, :2] = True
+    drawn[1, 1, 0, 0] = True
+    monkeypatch.setattr(train, "predict", lambda *_: drawn)
+    network: Any = torch.nn.Identity()
+    spec = Input(channels=1, size=32)
+    _, iou, dice = train.overlap(network, spec, task, rows, torch.device("cpu"))
+    np.testing.assert_allclose(iou, [[0.5, 1], [1, 0], [1, np.nan]])
+    np.testing.assert_allclose(dice, [[2 / 3, 1], [1, 0], [1, np.nan]])

@@ -98,6 +98,8 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
         ({"tasks": ["lung"]}, "task in study.tasks"),
         ({"architectures": {"a": {"encodr": "x"}}}, "unknown key 'encodr'"),
         ({"pretrainings": {"doll": {"segment": {"objectives": {"x": 1}}}}}, "unknown key 'x'"),
+        ({"pretrainings": {"doll-full": {}}, "inits": ["random"]}, "ends like a tuning"),
+        ({"pretrainings": {"doll": {"segment": {"encoder": "resnet18"}}}}, "study.architectures"),
         ({"pretrainings": {"random": {}}, "inits": ["random"]}, "'random', which has a meaning"),
         ({"architectures": {"report": {}}}, "'report', which has a meaning"),
     ],

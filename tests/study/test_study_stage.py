@@ -17,7 +17,7 @@ from dollmaker.files import write_json
 from dollmaker.study.gather import check_hygiene
 from dollmaker.study.speed import first_crossing, steps_to_share
 
-INITS = {"random": 0.5, "imagenet": 0.6, "doll": 0.7}
+INITS = {"random": 0.5, "imagenet": 0.68, "doll": 0.7}
 TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",
         "mask_column": "mask", "patient_column": None, "classes": {"lungs": [1]}}  # fmt: skip
 
@@ -123,11 +123,13 @@ def test_command_writes_tables_and_pictures(config: dict[str, Any], world: Path)
         & (pl.col("reference") == "imagenet")
         & (pl.col("class") == "mean")
     ).row(0, named=True)
-    assert row["difference"] == pytest.approx(0.1)
-    assert row["low"] == pytest.approx(0.1) and row["high"] == pytest.approx(0.1)
+    assert row["difference"] == pytest.approx(0.02)
+    assert row["low"] == pytest.approx(0.02) and row["high"] == pytest.approx(0.02)
     assert 0 < row["steps_ratio"] < 1
+    against_random = differences.filter(pl.col("init") == "doll", pl.col("reference") == "random")
+    assert against_random["steps_ratio"].is_null().all()  # random never arrived
     page = (world / "study/report/README.md").read_text()
-    assert "| full | 5 | doll | 0.715" in page and "**+0.100" in page
+    assert "| full | 5 | doll | 0.715" in page and "**+0.020" in page
     assert "none in common (checked)" in page
     for name in ("amounts", "epochs", "examples"):
         assert Image.open(world / f"study/report/default-organs-{name}.png").size[0] > 50
@@ -147,6 +149,25 @@ def test_a_patient_who_was_seen_is_found(config: dict[str, Any], world: Path) ->
                 check_hygiene(seen, world / "study", runs)
         else:
             check_hygiene(seen, world / "study", runs)
+
+
+def test_an_image_that_was_seen_is_found_whatever_its_patient_is_called(
+    config: dict[str, Any], world: Path
+) -> None:
+    index = tables.read(world / "index.parquet").with_columns(
+        pl.col("image_id").replace({"a": "t1"})
+    )
+    with pytest.raises(DataError, match="task organs: test image 't1'"):
+        check_hygiene(index, world / "study", ["default/organs/doll-full"])
+
+
+def test_starts_that_were_scored_on_other_masks_are_refused(world: Path) -> None:
+    index = tables.read(world / "index.parquet")
+    file = world / "study/default/organs/imagenet-full/scores.parquet"
+    tables.write(tables.read(file), file, provenance.header("adapt", {}, inputs={"task": "other"}))
+    runs = ["default/organs/doll-full", "default/organs/imagenet-full"]
+    with pytest.raises(DataError, match="other images or masks"):
+        check_hygiene(index, world / "study", runs)
 
 
 def test_without_tasks_there_is_no_study(

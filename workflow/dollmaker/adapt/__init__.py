@@ -2,3 +2,6 @@
 
 #: Starts that are no pre-trained segmenter; every other name is one.
 PLAIN = ("random", "imagenet", "classifier")
+
+#: What can be trained of a network.
+TUNINGS = ("full", "head", "decoder", "adapter", "lora", "bias")

@@ -15,6 +15,10 @@ from dollmaker.inputs import Input
 from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
 from dollmaker.weights import load_weights, read_weights
 
+#: Blocks of a Unet's decoder that start anew: with two, both tasks of the generated radiographs
+#: were learned best (docs/study.md).
+_NEW_BLOCKS = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
@@ -119,7 +123,7 @@ def make_network(
     options: Mapping[str, Any],
     classes: int,
     seed: int,
-    new_blocks: int = 0,
+    new_blocks: int | None = 0,
 ) -> nn.Module:
     """The network of the section ``segment`` with its starting weights.
 
@@ -132,7 +136,8 @@ def make_network(
         classes: Number of classes.
         seed: Seed of what is random.
         new_blocks: Number of blocks at the decoder's end that stay random; more than it has make
-            it all new.
+            it all new; ``None`` is two where blocks follow each other as in a Unet (Unet, Linknet,
+            MAnet), for which this was measured, and otherwise none.
 
     Raises:
         ModelError: If the weights belong to another network.
@@ -140,6 +145,8 @@ def make_network(
     spec = beginning.input
     model = create(options, channels=spec.channels, classes=classes, size=spec.size, seed=seed)
     decoder = model.get_submodule("decoder")
+    if new_blocks is None:
+        new_blocks = _NEW_BLOCKS if isinstance(getattr(decoder, "blocks", 0), nn.ModuleList) else 0
     fresh = {name: copy.deepcopy(block.state_dict()) for name, block in blocks(decoder)}
     for part, state in beginning.parts.items():
         load_weights(model.get_submodule(part), state, source=f"{beginning.source} ({part})")
@@ -149,7 +156,7 @@ def make_network(
 
 
 def blocks(decoder: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The parts of a decoder that hold parameters, by name, from the coarsest to the finest.
+    """The parts of a decoder that hold parameters, by name, the first those that see coarse maps.
 
     They are its modules in the order in which segmentation-models-pytorch makes them; a list or
     dictionary of modules counts by its members (the five blocks of a Unet).

@@ -30,7 +30,7 @@ class Run:
     Attributes:
         curve: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou``.
         predictions: uint8 (T, K, S, S) of the test images, by the final weights.
-        iou: (T, K), NaN where mask and truth are empty.
+        iou: (T, K); 1 where a class is not there and nothing is drawn, NaN where no pixel is known.
         dice: (T, K), likewise.
         cost: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
             ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that
@@ -149,6 +149,8 @@ def overlap(
 ) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
     """Predictions uint8 (T, K, S, S) with IoU and Dice (T, K); ignored pixels do not count.
 
+    A right "nothing" scores 1: were it left out, the images that count would depend on what a
+    network draws, and two starts would be compared where the better one is silent on neither.
     Leaves the network in evaluation mode.
     """
     tuned.eval()
@@ -156,6 +158,8 @@ def overlap(
     truth = task.masks[rows]
     ignored = truth == IGNORE
     iou, dice = (f(predicted, truth == 1, ignored) for f in (scores.iou, scores.dice))
+    right = np.isnan(iou) & ~ignored.all((2, 3))
+    iou[right] = dice[right] = 1.0
     return predicted.astype(np.uint8), iou, dice
 
 

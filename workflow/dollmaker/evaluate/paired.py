@@ -27,7 +27,7 @@ def paired_difference(
     """Mean score of a start less that of another, on the same images and seeds.
 
     The mean is taken over images for each seed and class, then over classes, then over seeds. A
-    score that either start lacks (NaN: nothing there and nothing found) counts for neither.
+    score that either start lacks (NaN: nothing is known of the image) counts for neither.
 
     Args:
         first: (N, S, K) scores of N images with S seeds and K classes.

@@ -69,6 +69,8 @@ def train_segmenter(
             "segment.objectives.structure needs an encoder that has learned something; set "
             "segment.init to a member or a weights file, or structure to 0."
         )
+    if not start.state:  # a random encoder learns as the decoder does, statistics included
+        options = {**options, "encoder_learning_rate": 1.0, "freeze_batch_norm": False}
     model = create(options, channels=channels, classes=len(names) + clusters, size=size, seed=seed)
     start.load(model.get_submodule("encoder"))
     model.to(device)

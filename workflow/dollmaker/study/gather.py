@@ -34,7 +34,7 @@ def gather(
         ``study``: one row per run, n and class, as tasks.parquet, with architecture, costs (means
         over seeds) and steps to 95 % of the best (median over seeds). ``differences``: mIoU of a
         start minus that of a reference, paired over patients and seeds, and so for steps: the ratio
-        of the medians.
+        of the medians, null unless both got there with every seed.
     """
     scores, differences = [], []
     for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
@@ -51,13 +51,14 @@ def gather(
             .select(name, pl.all())
         )
         compared = compare_starts(found, replicates, seed, references=REFERENCES)
-        mine = speed.select(*keys, pl.col("steps_95").alias("own"))
+        speed = speed.with_columns(pl.when(reached_95=1).then("steps_95").alias("arrived"))
+        mine = speed.select(*keys, pl.col("arrived").alias("own"))
         theirs = speed.select(
             "task",
             "tuning",
             "n",
             pl.col("init").alias("reference"),
-            pl.col("steps_95").alias("its"),
+            pl.col("arrived").alias("its"),
         )
         differences.append(
             compared.join(mine, on=keys, how="left")
@@ -102,29 +103,43 @@ def _costs(folders: Iterable[Path]) -> pl.DataFrame:
 
 
 def check_hygiene(index: pl.DataFrame, study: Path, runs: Sequence[str]) -> dict[str, Any]:
-    """Assert that no patient of a task's test images was seen before.
+    """Assert that no patient and no image of a task's test images was seen before.
 
     Seen is every patient of the index's splits train and valid: classifiers and pre-trainings use
-    those and no others.
+    those and no others. Images are compared by name as well, for tasks that name patients in
+    another way or not at all.
 
     Returns:
         ``seen`` (patients of train and valid) and ``tasks``: task -> its test patients; for the
         report.
 
     Raises:
-        DataError: With the first patient that was seen.
+        DataError: With the first patient or image that was seen, or if starts of a task were
+            scored on other images or masks.
     """
-    seen = set(index.filter(pl.col("split") != "test")["patient_id"].unique())
+    before = index.filter(pl.col("split") != "test")
+    seen, images = (set(before[name].unique()) for name in ("patient_id", "image_id"))
+    contents: dict[str, str] = {}
     tested: dict[str, int] = {}
     for run in runs:
         task = run.split("/")[1]
+        content = tables.read_header(study / run / "scores.parquet")["inputs"].get("task", "")
+        if contents.setdefault(task, content) != content:
+            raise DataError(
+                f"task {task}: {study / run} was run with other images or masks than the runs "
+                f"before it; delete the folders of {task} under {study} and run the study again."
+            )
         if task in tested:
             continue
-        patients = set(tables.read(study / run / "scores.parquet")["patient_id"].unique())
+        scored = tables.read(study / run / "scores.parquet")
+        patients = set(scored["patient_id"].unique())
         both = sorted(patients & seen)
+        what = "patient"
+        if not both:
+            both, what = sorted(set(scored["image_id"].unique()) & images), "image"
         if both:
             raise DataError(
-                f"task {task}: test patient {both[0]!r} ({len(both)} in all) was in the training "
+                f"task {task}: test {what} {both[0]!r} ({len(both)} in all) was in the training "
                 f"or validation images of the classifiers; set tasks.{task}.valid and test to "
                 "null, so that the task keeps the data set's splits."
             )

@@ -13,7 +13,8 @@ mIoU of the test images (mean over classes), [95 % interval over patients], mean
 *Against imagenet*: difference of mIoU on the same test images and seeds, paired bootstrap over
 patients and seeds; bold where the interval excludes zero (with many rows, some do by chance).
 *Steps*: optimiser steps (median over seeds) until the validation mIoU reaches 95 % of the best
-start's final one; > where a seed never got there.
+start's final one; > where a seed never got there, and - for a ratio of two that did not all get
+there. Each pre-training was run once: its own randomness is not in the intervals.
 """
 
 

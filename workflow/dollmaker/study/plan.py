@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dollmaker import config as configuration
-from dollmaker.adapt import PLAIN
+from dollmaker.adapt import PLAIN, TUNINGS
 from dollmaker.errors import ConfigError, unknown
 
 Config = dict[str, Any]
+
+#: Keys of section segment that make the network.
+_NETWORK = ("architecture", "encoder", "arguments")
 
 
 def runs(config: Config) -> list[str]:
@@ -55,6 +58,17 @@ def check(config: Config) -> None:
         for name in taken:
             if name in names:
                 raise ConfigError(f"{key} has {name!r}, which has a meaning of its own; rename it.")
+    for pretraining, options in study["pretrainings"].items():
+        if pretraining.endswith(tuple(f"-{tuning}" for tuning in TUNINGS)):
+            raise ConfigError(
+                f"study.pretrainings has {pretraining!r}, which ends like a tuning; rename it."
+            )
+        for key in _NETWORK:
+            if key in options["segment"]:
+                raise ConfigError(
+                    f"study.pretrainings.{pretraining}.segment has {key}: a pre-training and its "
+                    "fine-tunings are of one network; put it into study.architectures."
+                )
     for architecture in config["study"]["architectures"]:
         for pretraining in config["study"]["pretrainings"]:
             try:
