@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dollmaker.cli import main
 from dollmaker.errors import DataError
@@ -119,9 +119,12 @@ def test_stopped_run_goes_on_inside_the_epoch(
 
 
 def test_frozen_batch_norm_stays(config: dict[str, Any], world: Path) -> None:
-    config["segment"].update(freeze_batch_norm=True, epochs=2)
+    config["segment"].update(freeze_batch_norm=True, epochs=2, init="start.safetensors")
     options, prepare = config["segment"], config["prepare"]
     before = stage.create(options, channels=1, classes=2, size=prepare["size"], seed=0).state_dict()
+    start = {n.removeprefix("encoder."): t for n, t in before.items() if n.startswith("encoder.")}
+    (world / "weights").mkdir()
+    save_file(start, world / "weights/start.safetensors")
     after = load_file(train(config, world, "segmenter") / "model.safetensors")
     running = [name for name in after if name.endswith(("running_mean", "running_var"))]
     encoder = [name for name in running if name.startswith("encoder.")]
@@ -131,6 +134,27 @@ def test_frozen_batch_norm_stays(config: dict[str, Any], world: Path) -> None:
     assert not torch.equal(
         before["encoder.model.conv_stem.weight"], after["encoder.model.conv_stem.weight"]
     )
+
+
+def test_a_random_encoder_learns_as_the_decoder_does(
+    config: dict[str, Any], world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Watched(SegmenterTraining):
+        def configure_optimizers(self) -> Any:
+            found = super().configure_optimizers()
+            seen.append([group["initial_lr"] for group in found["optimizer"].param_groups])
+            return found
+
+    monkeypatch.setattr(stage, "SegmenterTraining", Watched)
+    config["segment"].update(freeze_batch_norm=True, epochs=1, encoder_learning_rate=0.1)
+    options, prepare = config["segment"], config["prepare"]
+    before = stage.create(options, channels=1, classes=2, size=prepare["size"], seed=0).state_dict()
+    after = load_file(train(config, world, "segmenter") / "model.safetensors")
+    assert seen[0][0] == seen[0][1]
+    name = "encoder.model.bn1.running_mean"
+    assert not torch.equal(before[name], after[name])  # it has seen nothing before
 
 
 def test_encoder_has_its_own_rate(config: dict[str, Any]) -> None:
