@@ -1,15 +1,18 @@
 """The command: a folder with maps, measures and a picture, from a segmenter's folder."""
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 from dollmaker import provenance, tables
 from dollmaker.cli import main
+from dollmaker.explain.network import blind_seeds, load_segmenter
 from dollmaker.inputs import Input
 from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
@@ -106,6 +109,28 @@ def test_the_same_bytes_again(world: Path) -> None:
     assert read[0] == read[1]
     measures = tables.read(world / "explained" / "measures.parquet")
     assert measures["image_id"].unique().to_list() == ["i3"]
+
+
+def test_the_untrained_networks_are_not_the_start_of_the_training(world: Path) -> None:
+    seed = 3  # of the fixture's segmenter, which is as created
+    subject = load_segmenter(world / "segmenter", seed, torch.device("cpu"))
+    assert len(subject.blind) == 3
+    networks = [subject.network, *subject.blind]
+    for part in ("encoder", "decoder", "segmentation_head"):
+        weights = [
+            torch.cat([p.ravel() for p in n.get_submodule(part).parameters() if p.ndim == 4])
+            for n in networks
+        ]
+        for a, b in itertools.combinations(weights, 2):
+            assert abs(torch.cosine_similarity(a, b, dim=0)) < 0.3, part
+
+
+def test_seeds_of_untrained_networks() -> None:
+    first = blind_seeds(0)
+    assert len(set(first)) == 3
+    assert first == blind_seeds(0) != blind_seeds(1)
+    # Not the segmenter's own, by chance or because torch sees its lowest 32 bits only.
+    assert first[0] not in blind_seeds(0, own=first[0] + 2**32)
 
 
 def test_without_test_masks_the_validation_pairs(world: Path) -> None:

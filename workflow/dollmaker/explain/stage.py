@@ -16,7 +16,7 @@ from torch import Tensor
 from dollmaker import devices, provenance, tables
 from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.explain.depth import DEEPEST
-from dollmaker.explain.measures import pointing_game, rank_correlation, share_inside
+from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
 from dollmaker.explain.network import Segmenter, load_segmenter
 from dollmaker.explain.picture import Panel, overlays
 from dollmaker.explain.seg_cam import (
@@ -140,7 +140,8 @@ def explain_segmenter(
                 one = explained[method]
                 scale = one.scale.cpu().numpy()
                 writer.append({**facts, "scale": scale}, map=_array(one.maps).astype(np.float16))
-                rows.append(_measure(block, method, _array(one.maps), _array(blind[method].maps)))
+                others = [_array(maps[method].maps) for maps in blind]
+                rows.append(_measure(block, method, _array(one.maps), others))
             for number in range(len(block.ids)):
                 if block.first + number in shown:
                     maps = {str(name): _array(m.maps)[number] for name, m in explained.items()}
@@ -276,12 +277,12 @@ def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[
 
 def _explain(
     subject: Segmenter, block: _Block, request: Request
-) -> tuple[dict[Method, Explained], dict[Method, Explained]]:
-    """Maps by each method, of the network and of the untrained one for the same pixels."""
+) -> tuple[dict[Method, Explained], list[dict[Method, Explained]]]:
+    """Maps by each method, of the network and of the untrained ones for the same pixels."""
     truth = torch.from_numpy(block.truth == 1).to(block.logits.device)
     chosen = choose_pixels(request.pixels, block.predicted, truth, request.point)
-    networks = (subject.network, subject.blind)
-    plain, blind = (
+    networks = (subject.network, *subject.blind)
+    plain, *blind = (
         {
             method: explain_pixels(
                 network, block.inputs, block.pairs, chosen,
@@ -298,7 +299,7 @@ def _measure(
     block: _Block,
     method: str,
     maps: npt.NDArray[np.float32],
-    blind: npt.NDArray[np.float32],
+    blind: Sequence[npt.NDArray[np.float32]],
 ) -> pl.DataFrame:
     """Rows of measures.parquet."""
     predicted = block.predicted.cpu().numpy()
@@ -313,7 +314,7 @@ def _measure(
             "inside_prediction": inside,
             "inside_truth": share_inside(maps, block.truth),
             "pointing": pointing_game(maps, block.truth),
-            "randomised": rank_correlation(maps, blind),
+            "randomised": mean_known([rank_correlation(maps, other) for other in blind]),
         }
     )
 
