@@ -244,6 +244,20 @@ def test_another_base_is_refused(mode: Tuning, segmenter: Path, tmp_path: Path) 
         load_adapter(tmp_path, folder)
 
 
+@pytest.mark.parametrize("mode", ["adapter", "lora", "head"])
+def test_a_base_that_is_adapted_already_is_refused(
+    mode: Tuning, segmenter: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    save_adapter(tune(started(segmenter), mode, 1), folder, classes=CLASSES, spec=SPEC)
+    loaded = load_adapter(started(segmenter), folder)
+    expected = output(loaded)
+    for base in (loaded, loaded.model) if mode != "head" else (loaded,):
+        with pytest.raises(ModelError, match=r"plain base, or call unload\(\)"):
+            load_adapter(base, folder)
+    torch.testing.assert_close(output(load_adapter(loaded.unload(), folder)), expected)
+
+
 def test_full_does_not_fit_another_architecture(segmenter: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     save_adapter(tune(started(segmenter), "full", 1), folder, classes=CLASSES, spec=SPEC)
