@@ -97,13 +97,33 @@ def test_coco_polygons_and_both_run_lengths(tmp_path: Path) -> None:
         ([[1, 2, 3]], "three corners"),
         ({"size": [HEIGHT, WIDTH], "counts": [5]}, "do not fill"),
         ({"size": [3, 3], "counts": "x"}, "3x3 pixels, its image has 24x18"),
+        ({"size": [], "counts": "x"}, "no readable segmentation"),
         (None, "no readable segmentation"),
+        ([], "an instance of 'lung' has a box at most but no outline"),
     ],
 )
 def test_damaged_instances_are_refused(tmp_path: Path, segmentation: Any, words: str) -> None:
     entry = {"image_id": 7, "category_id": 1, "segmentation": segmentation}
     coco_file(tmp_path / "c.json", annotations=[entry])
     with pytest.raises(DataError, match=words):
+        read(tmp_path, "coco", "c.json", {"lungs": [1]}, "a/x.png")
+
+
+def test_boxes_of_other_categories_do_not_matter(tmp_path: Path) -> None:
+    entries = [
+        {"image_id": 7, "category_id": 1, "segmentation": [corners(2, 3, 7, 9)]},
+        {"image_id": 7, "category_id": 2, "segmentation": [], "bbox": [1, 1, 5, 5]},
+    ]
+    coco_file(tmp_path / "c.json", annotations=entries)
+    channels, seen = read(tmp_path, "coco", "c.json", {"lungs": ["lung"]}, "a/x.png")
+    check(channels, LEFT)
+    assert seen == {"lung", "heart"}
+
+
+def test_images_of_coco_need_their_numbers(tmp_path: Path) -> None:
+    image = {"file_name": "a/x.png", "width": WIDTH, "height": HEIGHT}
+    coco_file(tmp_path / "c.json", images=[image])
+    with pytest.raises(DataError, match="lacks 'id'"):
         read(tmp_path, "coco", "c.json", {"lungs": [1]}, "a/x.png")
 
 

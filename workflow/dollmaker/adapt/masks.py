@@ -116,7 +116,7 @@ def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
     try:
         named = {str(entry["name"]): entry["id"] for entry in content["categories"]}
         images = {str(entry["file_name"]): entry for entry in content["images"]}
-        instances: dict[Any, list[Any]] = {}
+        instances: dict[Any, list[Any]] = {entry["id"]: [] for entry in images.values()}
         for entry in content["annotations"]:
             instances.setdefault(entry["image_id"], []).append(entry)
         wanted = [
@@ -135,13 +135,17 @@ def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
         _require_size((entry.get("width"), entry.get("height")), width, height)
         result = np.zeros((len(classes), height, width), np.uint8)
         seen = set()
-        for instance in instances.get(entry["id"], []):
+        for instance in instances[entry["id"]]:
             category = instance.get("category_id")
-            seen.add(names.get(category, str(category)))
-            area = _instance(instance.get("segmentation"), width, height)
-            for channel, members in zip(result, wanted, strict=True):
-                if category in members:
-                    channel[area] = 1
+            name = names.get(category, str(category))
+            seen.add(name)
+            channels = [k for k, members in enumerate(wanted) if category in members]
+            code = instance.get("segmentation")
+            if code == [] and channels:
+                raise DataError(f"an instance of {name!r} has a box at most but no outline")
+            if code != []:
+                area = _instance(code, width, height)
+                result[channels] |= area
         return result, seen
 
     return read
@@ -166,7 +170,7 @@ def _instance(code: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
             raise DataError("a polygon has less than three corners")
         merged = coco.merge(coco.frPyObjects(polygons, height, width))
         return np.asarray(coco.decode(merged) != 0)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"an instance has no readable segmentation ({error})") from None
 
 
