@@ -1,6 +1,8 @@
 """True masks in every form: the same areas, whatever file they come in."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,36 @@ def test_one_file_for_every_organ(tmp_path: Path) -> None:
         read(tmp_path, "files", "scr", classes, "JPCLN002.png")
 
 
+def test_what_a_file_ignores(tmp_path: Path) -> None:
+    """In its class only, and not where another part of the class is."""
+    band = np.zeros((HEIGHT, WIDTH), bool)
+    band[3:12, 8:10] = True  # one column of it is of the left lung
+    picture = np.where(RIGHT, 1, np.where(band, 255, 0))
+    for first, second in (("a", "b"), ("b", "a")):
+        save(LEFT, tmp_path / first / "x.PNG", 1)
+        save(picture, tmp_path / second / "x.Png", 1)
+        save(HEART, tmp_path / "heart/x.TIFF", 7)
+        task = {**options("files", ".", {"lungs": ["a", "b"], "heart": ["heart"]}), "ignore": 255}
+        channels, _ = make_reader(task, tmp_path, "tasks.t")("x.jpg", None, WIDTH, HEIGHT)
+        expected = np.where(LEFT | RIGHT, 1, np.where(band, 255, 0))
+        check(channels, expected, HEART)
+        shutil.rmtree(tmp_path / first)
+        shutil.rmtree(tmp_path / second)
+
+
+def test_suffixes_in_any_case(tmp_path: Path) -> None:
+    save(LEFT, tmp_path / "m/sub/x.PNG", 1)
+    for image in ("sub/x.JPG", "sub/x.png"):
+        channels, _ = read(tmp_path, "index", "m", {"lung": [1]}, image)
+        check(channels, LEFT)
+    save(RIGHT, tmp_path / "m/sub/y.Tif", 1)
+    os.utime(tmp_path / "m/sub", (1, 1))  # a folder that was listed before, and has changed
+    check(read(tmp_path, "index", "m", {"lung": [1]}, "sub/y.png")[0], RIGHT)
+    for image in ("sub/z.png", "none/x.png"):
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path, "index", "m", {"lung": [1]}, image)
+
+
 def corners(x: int, y: int, width: int, height: int) -> list[int]:
     return [x, y, x + width, y, x + width, y + height, x, y + height]
 
@@ -97,13 +129,33 @@ def test_coco_polygons_and_both_run_lengths(tmp_path: Path) -> None:
         ([[1, 2, 3]], "three corners"),
         ({"size": [HEIGHT, WIDTH], "counts": [5]}, "do not fill"),
         ({"size": [3, 3], "counts": "x"}, "3x3 pixels, its image has 24x18"),
+        ({"size": [], "counts": "x"}, "no readable segmentation"),
         (None, "no readable segmentation"),
+        ([], "an instance of 'lung' has a box at most but no outline"),
     ],
 )
 def test_damaged_instances_are_refused(tmp_path: Path, segmentation: Any, words: str) -> None:
     entry = {"image_id": 7, "category_id": 1, "segmentation": segmentation}
     coco_file(tmp_path / "c.json", annotations=[entry])
     with pytest.raises(DataError, match=words):
+        read(tmp_path, "coco", "c.json", {"lungs": [1]}, "a/x.png")
+
+
+def test_boxes_of_other_categories_do_not_matter(tmp_path: Path) -> None:
+    entries = [
+        {"image_id": 7, "category_id": 1, "segmentation": [corners(2, 3, 7, 9)]},
+        {"image_id": 7, "category_id": 2, "segmentation": [], "bbox": [1, 1, 5, 5]},
+    ]
+    coco_file(tmp_path / "c.json", annotations=entries)
+    channels, seen = read(tmp_path, "coco", "c.json", {"lungs": ["lung"]}, "a/x.png")
+    check(channels, LEFT)
+    assert seen == {"lung", "heart"}
+
+
+def test_images_of_coco_need_their_numbers(tmp_path: Path) -> None:
+    image = {"file_name": "a/x.png", "width": WIDTH, "height": HEIGHT}
+    coco_file(tmp_path / "c.json", images=[image])
+    with pytest.raises(DataError, match="lacks 'id'"):
         read(tmp_path, "coco", "c.json", {"lungs": [1]}, "a/x.png")
 
 

@@ -244,6 +244,34 @@ def test_another_base_is_refused(mode: Tuning, segmenter: Path, tmp_path: Path) 
         load_adapter(tmp_path, folder)
 
 
+@pytest.mark.parametrize("mode", ["adapter", "lora", "head"])
+def test_a_network_with_a_module_called_as_peft_calls_its_own(mode: Tuning, tmp_path: Path) -> None:
+    base, name = network("tu-dla46_c"), "encoder.model.base_layer.0.weight"
+    names = list(base.state_dict())
+    tuned = tune(network("tu-dla46_c"), mode, 1)
+    assert name in tuned.base_state()
+    save_adapter(tuned, tmp_path / "adapter", classes=CLASSES, spec=SPEC)
+    loaded, again = (load_adapter(base, tmp_path / "adapter") for _ in range(2))
+    torch.testing.assert_close(output(loaded), output(tuned))
+    assert list(loaded.unload().state_dict()) == names
+    if mode == "lora":
+        torch.testing.assert_close(output(again.merge()), output(tuned), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["adapter", "lora", "head"])
+def test_a_base_that_is_adapted_already_is_refused(
+    mode: Tuning, segmenter: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "adapter"
+    save_adapter(tune(started(segmenter), mode, 1), folder, classes=CLASSES, spec=SPEC)
+    loaded = load_adapter(started(segmenter), folder)
+    expected = output(loaded)
+    for base in (loaded, loaded.model) if mode != "head" else (loaded,):
+        with pytest.raises(ModelError, match=r"plain base, or call unload\(\)"):
+            load_adapter(base, folder)
+    torch.testing.assert_close(output(load_adapter(loaded.unload(), folder)), expected)
+
+
 def test_full_does_not_fit_another_architecture(segmenter: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     save_adapter(tune(started(segmenter), "full", 1), folder, classes=CLASSES, spec=SPEC)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dollmaker.explain.measures import pointing_game, rank_correlation, share_inside
+from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
 
 MAP = np.array([[0, 0, 1, 0], [0, 2, 4, 0], [0, 1, 0, 0], [0, 0, 0, 2]], np.float32)
 MASK = np.array([[0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 255]], np.uint8)
@@ -36,3 +36,8 @@ def test_rank_correlation() -> None:
     # Two ranks differ by 15: 1 - 6 * 2 * 15^2 / (16 * (16^2 - 1)).
     expected = [1, -1, 1 - 6 * 2 * 225 / (16 * 255), np.nan]
     assert found == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_mean_of_what_is_known() -> None:
+    values = np.array([[1, np.nan, np.nan], [0, 0.5, np.nan]], np.float32)
+    np.testing.assert_array_equal(mean_known(list(values)), [0.5, 0.5, np.nan])

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dollmaker.attribute.layers import as_maps, outputs_of
 from dollmaker.errors import ConfigError
 from dollmaker.explain.depth import find_layer
 from dollmaker.explain.seg_cam import METHODS, Explained, choose_pixels, explain_pixels
+from dollmaker.segment.models import create
 
 
 class Pooled(nn.Module):
@@ -197,6 +199,24 @@ def test_depths_are_the_feature_maps_of_the_encoder(encoder: str) -> None:
     # Maps of a single place say nothing about places: at 32 pixels the fourth is the deepest.
     call, _ = find_layer(network, x[..., :32, :32], "encoder.-1")
     assert call.output[2:] == (2, 2)
+
+
+def test_depths_of_a_vision_transformer_are_its_blocks() -> None:
+    options = {"architecture": "dpt", "encoder": "tu-test_vit", "arguments": {}}
+    network = create(options, channels=1, classes=1, size=64, seed=0).eval()
+    x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(7))
+    with torch.no_grad():
+        features, _ = network.get_submodule("encoder")(x)
+    for depth, feature in enumerate(features):
+        call, exact = find_layer(network, x, f"encoder.{depth}")
+        with torch.no_grad(), outputs_of([call.module], exact=exact) as outputs:
+            network(x)
+        assert torch.equal(as_maps(network, outputs[call.module], call.layout), feature)
+    assert find_layer(network, x, "encoder.-1")[0].name == "encoder.model.blocks.5"
+    everything = torch.ones(1, 64, 64, dtype=torch.bool)
+    for layer in ("encoder.0", "encoder.-1"):
+        explained = explain_pixels(network, x, [(0, 0)], everything, layer=layer)
+        assert explained.maps.shape == (1, 64, 64)
 
 
 def test_what_is_unknown_is_refused(unet: nn.Module) -> None:

@@ -1,15 +1,21 @@
 """The command: a folder with maps, measures and a picture, from a segmenter's folder."""
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
-from dollmaker import provenance, tables
+from dollmaker import config as configuration
+from dollmaker import pipeline, provenance, tables
 from dollmaker.cli import main
+from dollmaker.errors import ConfigError
+from dollmaker.explain.network import blind_seeds, load_segmenter
+from dollmaker.explain.page import MEASURES, page
 from dollmaker.inputs import Input
 from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
@@ -60,8 +66,8 @@ def world(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def explain(world: Path, *more: str) -> int:
-    words = ["explain", "--config", CONFIG]
+def explain(world: Path, *more: str, config: str = CONFIG) -> int:
+    words = ["explain", "--config", config]
     for name in ("segmenter", "images", "labels"):
         words += [f"--{name}", str(world / name)]
     words += ["--index", str(world / "index.parquet"), "--output", str(world / "explained")]
@@ -71,7 +77,7 @@ def explain(world: Path, *more: str) -> int:
 def test_the_test_pairs_by_both_methods(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(world, "--pixels", "image") == 0
     folder = world / "explained"
-    names = ["measures.parquet", "overlays.png", "seg_grad_cam.h5", "seg_hires_cam.h5"]
+    names = ["README.md", "measures.parquet", "overlays.png", "seg_grad_cam.h5", "seg_hires_cam.h5"]
     assert sorted(path.name for path in folder.iterdir()) == names
     measures = tables.read(folder / "measures.parquet")
     assert measures.select("method", "image_id", "finding").rows() == [
@@ -106,6 +112,72 @@ def test_the_same_bytes_again(world: Path) -> None:
     assert read[0] == read[1]
     measures = tables.read(world / "explained" / "measures.parquet")
     assert measures["image_id"].unique().to_list() == ["i3"]
+
+
+def test_the_untrained_networks_are_not_the_start_of_the_training(world: Path) -> None:
+    seed = 3  # of the fixture's segmenter, which is as created
+    subject = load_segmenter(world / "segmenter", seed, torch.device("cpu"))
+    assert len(subject.blind) == 3
+    networks = [subject.network, *subject.blind]
+    for part in ("encoder", "decoder", "segmentation_head"):
+        weights = [
+            torch.cat([p.ravel() for p in n.get_submodule(part).parameters() if p.ndim == 4])
+            for n in networks
+        ]
+        for a, b in itertools.combinations(weights, 2):
+            assert abs(torch.cosine_similarity(a, b, dim=0)) < 0.3, part
+
+
+def test_seeds_of_untrained_networks() -> None:
+    first = blind_seeds(0)
+    assert len(set(first)) == 3
+    assert first == blind_seeds(0) != blind_seeds(1)
+    # Not the segmenter's own, by chance or because torch sees its lowest 32 bits only.
+    assert first[0] not in blind_seeds(0, own=first[0] + 2**32)
+
+
+def test_what_the_configuration_asks_for(world: Path) -> None:
+    section = {"layer": "decoder.1", "point": [20, 30], "methods": ["seg_hires_cam"], "images": 1}
+    config = json.dumps({**json.loads(CONFIG), "explain": section})
+    resolved = configuration.load(config)
+    assert json.loads(pipeline.stage_config(resolved, "explain"))["explain"] == {
+        **section, "pixels": None,
+    }  # fmt: skip
+    file = world / "explained" / "measures.parquet"
+    asked = {"layer": "decoder.1", "pixels": "point", "point": [20, 30], "limit": 1}
+    for more, changed in (
+        ([], {}),
+        (["--pixels", "image", "--layer", "encoder.0"],
+         {"layer": "encoder.0", "pixels": "image", "point": None}),
+        (["--point", "1,2", "--images-limit", "9"], {"point": [1, 2], "limit": 9}),
+    ):  # fmt: skip
+        assert explain(world, *more, config=config) == 0
+        expected = {**asked, **changed, "methods": ["seg_hires_cam"], "split": "test"}
+        assert tables.read_header(file)["config"] == expected
+    with pytest.raises(ConfigError, match=r"explain\.pixels"):
+        configuration.load(json.dumps({**json.loads(CONFIG), "explain": {"pixels": "all"}}))
+
+
+def test_the_page_counts_what_it_leaves_out() -> None:
+    nan = float("nan")
+    rows = [
+        (method, image, finding, inside, inside / 2, pointing, 0.25)
+        for method, values in (
+            ("seg_grad_cam", [("a", "X", 0.5, 1.0), ("b", "X", 0.7, nan), ("a", "Y|Z", nan, nan)]),
+            ("seg_hires_cam", [("a", "X", 0.1, 0.0), ("b", "X", 0.3, 1.0), ("a", "Y|Z", 0.9, 1.0)]),
+        )
+        for image, finding, inside, pointing in values
+    ]
+    names = ["method", "image_id", "finding", *MEASURES]
+    text = page(pl.DataFrame(rows, names, orient="row"), layer="l.1", pixels="class", split="test")
+    for line in (
+        "Layer `l.1`, pixel set `class`, released pairs of the split `test`.",
+        "**Truth here is the released pseudo-mask**",
+        "| seg_grad_cam | X | 2 | 0.600 (2; 0) | 0.300 (2; 0) | 1.000 (1; 1) | 0.250 (2; 0) |",
+        "| seg_hires_cam | Y\\|Z | 1 | unknown (0; 1) | ",
+        "| seg_hires_cam | **all pairs** | 3 | 0.200 (2; 1) | 0.100 (2; 1) | 0.500 (2; 1) | ",
+    ):
+        assert line in text
 
 
 def test_without_test_masks_the_validation_pairs(world: Path) -> None:

@@ -12,24 +12,28 @@ import torch
 import torchvision
 from safetensors import safe_open
 from safetensors.torch import load_file
+from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from dollmaker.errors import ModelError
 from dollmaker.inputs import Input
-from dollmaker.segment import export_encoder, stage
+from dollmaker.segment import export, export_encoder, stage
 from dollmaker.segment.models import create
+from dollmaker.weights import load_weights
 
 
-def segmenter(folder: Path, encoder: str, channels: int = 1) -> nn.Module:
+def segmenter(
+    folder: Path, encoder: str, channels: int = 1, size: int = 32, architecture: str = "Unet"
+) -> nn.Module:
     """A segmenter with statistics of its own, written as the stage does."""
-    options = {"architecture": "Unet", "encoder": encoder, "arguments": {}, "init": "random"}
-    model = create(options, channels=channels, classes=2, size=32, seed=3)
+    options = {"architecture": architecture, "encoder": encoder, "arguments": {}, "init": "random"}
+    model = create(options, channels=channels, classes=2, size=size, seed=3)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict().items():
         if name.endswith("running_mean"):
             tensor.copy_(torch.randn(tensor.shape, generator=generator) / 10)
     folder.mkdir()
-    stage.save(folder, model, options, ["A", "B"], Input(channels=channels, size=32))
+    stage.save(folder, model, options, ["A", "B"], Input(channels=channels, size=size))
     loaded: nn.Module = smp.from_pretrained(folder).eval()
     return loaded
 
@@ -74,6 +78,57 @@ def test_into_torchvision(tmp_path: Path, name: str, head: str, channels: int) -
         plain.eval()(x.expand(-1, 3, -1, -1))
         expected = encoder(x)[-1]
     torch.testing.assert_close(seen[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("tu-densenet121", "classifier"),
+        ("tu-tresnet_m", "head"),
+        ("tu-legacy_xception", "fc"),
+        ("tu-darknet53", "head"),
+        ("tu-cspresnet50", "head"),
+        ("tu-nf_resnet50", "head"),
+    ],
+)
+def test_names_of_timm_with_underscores(name: str, head: str, tmp_path: Path) -> None:
+    encoder = get_encoder(name, in_channels=1, weights=None)
+    own = encoder.state_dict()
+    plain = timm.create_model(name.removeprefix("tu-"), in_chans=1)
+    renamed = export._rename(own, list(plain.state_dict()), name)
+    found = plain.load_state_dict(renamed, strict=False)
+    assert not found.unexpected_keys
+    assert {key.split(".")[0] for key in found.missing_keys} == {head}
+    # And back, as the start of an encoder.
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    load_weights(encoder, renamed, source="test")
+    assert all(torch.equal(tensor, own[key]) for key, tensor in encoder.state_dict().items())
+
+
+def test_tensors_without_counterpart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter(tmp_path / "s", "tu-test_resnet")
+    monkeypatch.setattr(export, "_timm", lambda name: (["stem.weight"], ()))
+    with pytest.raises(ModelError, match="none of timm's test_resnet; use the whole segmenter"):
+        export_encoder(tmp_path / "s", tmp_path / "e.safetensors")
+    stage._export(tmp_path / "s")
+    assert not list(tmp_path.glob("**/e*.safetensors"))
+    assert "encoder.safetensors is left out: tensor" in capsys.readouterr().err
+
+
+def test_a_vision_transformer(tmp_path: Path) -> None:
+    segmenter(tmp_path / "s", "tu-test_vit", size=64, architecture="DPT")
+    missing = export_encoder(tmp_path / "s", tmp_path / "e.safetensors")
+    assert sorted(missing) == ["head.bias", "head.weight"]
+    with safe_open(tmp_path / "e.safetensors", "pt") as handle:
+        metadata = handle.metadata()
+    assert (metadata["channels"], metadata["architecture"]) == ("1", "test_vit")
+    size = int(metadata["img_size"])
+    plain = timm.create_model("test_vit", in_chans=1, num_classes=0, img_size=size)
+    plain.load_state_dict(load_file(tmp_path / "e.safetensors"), strict=True)
 
 
 @pytest.mark.parametrize("name", ["tu-convnext_atto", "tu-mobilenetv3_small_050"])

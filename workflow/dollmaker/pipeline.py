@@ -53,7 +53,7 @@ _SECTIONS = {
         "release",
     ),
     "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
-    "explain": ("seed", "device"),
+    "explain": ("seed", "device", "explain"),
     "adapt": (
         "seed",
         "device",

@@ -29,7 +29,7 @@ STAGES: dict[str, int] = {
     "labels": 1,
     "release": 2,
     "segment": 5,
-    "explain": 2,
+    "explain": 3,
     "adapt": 4,
     "study": 3,
     "evaluate": 3,

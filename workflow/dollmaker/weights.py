@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -65,10 +64,11 @@ def load_weights(
     """Load weights of the same architecture, whatever wraps it.
 
     Names are compared after removal of a wrapper's prefix and of timm's flattening
-    (``stem_0`` = ``stem.0``). A first convolution is adapted between 1 and 3 input channels: three
-    are summed into one (a grey image fed thrice gives the same output), one is spread over three.
-    Position embeddings of a transformer are interpolated to another number of patches. DINO's
-    published backbones (``dino_deitsmall16``) have timm's names and load into timm's networks.
+    (``features_conv0`` = ``features.conv0``). A first convolution is adapted between 1 and 3 input
+    channels: three are summed into one (a grey image fed thrice gives the same output), one is
+    spread over three. Position embeddings of a transformer are interpolated to another number of
+    patches. DINO's published backbones (``dino_deitsmall16``) have timm's names and load into
+    timm's networks.
 
     Args:
         module: The network to fill, in place.
@@ -84,7 +84,9 @@ def load_weights(
     filled: State = {}
     missing = []
     for name, tensor in own.items():
-        found = given.get(_plain(name))
+        plain = _plain(name)
+        # timm puts some networks into a module called body.
+        found = given.get(plain, given.get(plain.removeprefix("body_")))
         fitted = None if found is None else _fit(name, found, tensor)
         if fitted is not None:
             filled[name] = fitted
@@ -101,7 +103,12 @@ def load_weights(
 def _plain(name: str) -> str:
     for prefix in ("model.", "module.", "backbone.", "encoder.", "network."):
         name = name.removeprefix(prefix)
-    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
+    return unify(name)
+
+
+def unify(name: str) -> str:
+    """A name as it is both in a network and in timm's extraction of its features."""
+    return name.replace(".", "_")
 
 
 def _fit(name: str, found: Tensor, wanted: Tensor) -> Tensor | None:

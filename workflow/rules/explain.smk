@@ -7,7 +7,7 @@ REQUIRED INPUTS
     labels    = results/{dataset}/labels/
     segmenter = results/{dataset}/segmenter/
 OUTPUTS
-    explained = results/{dataset}/explained/
+    explained = results/{dataset}/explained/ (README.md has the measures)
 """
 
 
@@ -22,7 +22,7 @@ rule explain:
 
 
 rule explain_segmenter:
-    """Maps of Seg-Grad-CAM and Seg-HiRes-Grad CAM, their measures and a picture."""
+    """Maps of Seg-Grad-CAM and Seg-HiRes-Grad CAM as in section explain, measures, a picture."""
     input:
         index="results/{dataset}/index.parquet",
         images=expand(

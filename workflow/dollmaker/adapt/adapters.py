@@ -47,6 +47,11 @@ class Adapter(nn.Module):
         adapted: Tensor = x + self.up(torch.relu(self.down(x)))
         return adapted
 
+    def follow(self, _: nn.Module, __: Any, output: Tensor) -> Tensor:
+        """The forward hook that puts it behind a module."""
+        adapted: Tensor = self(output)
+        return adapted
+
 
 @dataclass(frozen=True)
 class Place:
@@ -224,11 +229,15 @@ def insert(encoder: nn.Module, places: Sequence[Inserted], seed: int) -> nn.Modu
         for place in places:
             adapter = Adapter(place.channels, place.width, place.last)
             module = encoder.get_submodule(place.module)
-            adapter.handle = module.register_forward_hook(
-                lambda _, __, y, adapter=adapter: adapter(y)
-            )
+            adapter.handle = module.register_forward_hook(adapter.follow)
             adapters.append(adapter)
     return adapters
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether adapters are in a network: they are no children of it, but hooks."""
+    hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
+    return any(isinstance(getattr(hook, "__self__", None), Adapter) for hook in hooks)
 
 
 def add_adapters(encoder: nn.Module, x: Tensor, share: float, seed: int) -> nn.ModuleList:

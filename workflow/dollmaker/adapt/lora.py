@@ -58,7 +58,7 @@ def _fits(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) -> Any:
+def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) -> None:
     """Put LoRA into layers of an encoder, in place; at first nothing changes.
 
     The updates are scaled by 2 (``lora_alpha`` is twice the rank).
@@ -68,9 +68,6 @@ def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) ->
         layers: Names of layers.
         rank: Rank of the updates.
         seed: Seed of their weights.
-
-    Returns:
-        peft's ``LoraModel``, which unloads or merges them.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -80,4 +77,24 @@ def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) ->
     config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=pattern)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LoraModel(encoder, config, "default")
+        LoraModel(encoder, config, "default")
+
+
+def remove_lora(encoder: nn.Module, layers: Sequence[str], *, merge: bool) -> None:
+    """Take LoRA out of an encoder, in place.
+
+    peft's own ``unload`` takes every module with a child ``base_layer`` for its own (DLA has one).
+
+    Args:
+        encoder: The encoder.
+        layers: Names of the layers that have it.
+        merge: Add the updates to the weights: to copies, as others may share them.
+    """
+    for name in layers:
+        wrapped: Any = encoder.get_submodule(name)
+        if merge:
+            wrapped.merge(safe_merge=True)
+        parent, _, last = name.rpartition(".")
+        encoder.get_submodule(parent).register_module(last, wrapped.get_base_layer())
+    if hasattr(encoder, "peft_config"):
+        del encoder.peft_config

@@ -6,6 +6,7 @@ Every form is read to one channel a class, uint8 (K, h, w) at the size of the im
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -56,7 +57,7 @@ def make_reader(options: Mapping[str, Any], data_root: Path, key: str) -> Reader
     if options["encoding"] == "chexlocalize":
         return _chexlocalize(inside(data_root, options["masks"]), classes)
     if options["encoding"] == "files":
-        return _files(data_root, options["masks"], classes)
+        return _files(data_root, options, classes)
     return _pictures(data_root, options, classes)
 
 
@@ -74,8 +75,14 @@ def _pictures(
     return read
 
 
-def _files(data_root: Path, folder: str, classes: Mapping[str, Sequence[Any]]) -> Reader:
-    """One picture for each part of each class, in folders of their names (as SCR has organs)."""
+def _files(
+    data_root: Path, options: Mapping[str, Any], classes: Mapping[str, Sequence[Any]]
+) -> Reader:
+    """One picture for each part of each class, in folders of their names (as SCR has organs).
+
+    What a picture says to ignore is ignored in its class, where no other part of it is.
+    """
+    folder, ignore = options["masks"], options["ignore"]
 
     def read(image: str, mask: str | None, width: int, height: int) -> tuple[Pixels, set[str]]:
         result = np.zeros((len(classes), height, width), np.uint8)
@@ -86,7 +93,10 @@ def _files(data_root: Path, folder: str, classes: Mapping[str, Sequence[Any]]) -
                     path = _find(data_root, f"{folder}/{part}", image, mask)
                 except FileNotFoundError:
                     continue
-                channel[read_numbers(path, width, height) != 0] = 1
+                values = read_numbers(path, width, height)
+                ignored = values == ignore
+                channel[ignored & (channel == 0)] = IGNORE
+                channel[(values != 0) & ~ignored] = 1
                 seen.add(str(part))
         if not seen:
             raise DataError("file is missing in every class's folder")
@@ -103,11 +113,30 @@ def _find(data_root: Path, folder: str, image: str, mask: str | None) -> Path:
             raise FileNotFoundError(str(path))
         return path
     stem = PurePosixPath(image).with_suffix("")
-    for suffix in _SUFFIXES:
-        path = inside(data_root, f"{folder}/{stem}{suffix}")
+    parent = inside(data_root, str((PurePosixPath(folder) / stem).parent))
+    names = _list_pictures(parent, parent.stat().st_mtime_ns) if parent.is_dir() else {}
+    if stem.name in names:
+        path = inside(data_root, f"{parent.relative_to(data_root.resolve())}/{names[stem.name]}")
         if path.is_file():
             return path
     raise FileNotFoundError(f"{stem} with {', '.join(_SUFFIXES)}")
+
+
+@lru_cache(maxsize=64)
+def _list_pictures(folder: Path, _: int) -> dict[str, str]:
+    """Name without suffix -> name of the picture, whatever the case of its suffix.
+
+    Args:
+        folder: A folder.
+        _: When it changed last, as what is listed is kept.
+    """
+    found: dict[str, str] = {}
+    files = sorted(folder.iterdir())
+    for suffix in _SUFFIXES:
+        for file in files:
+            if file.suffix.lower() == suffix:
+                found.setdefault(file.stem, file.name)
+    return found
 
 
 def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
@@ -116,7 +145,7 @@ def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
     try:
         named = {str(entry["name"]): entry["id"] for entry in content["categories"]}
         images = {str(entry["file_name"]): entry for entry in content["images"]}
-        instances: dict[Any, list[Any]] = {}
+        instances: dict[Any, list[Any]] = {entry["id"]: [] for entry in images.values()}
         for entry in content["annotations"]:
             instances.setdefault(entry["image_id"], []).append(entry)
         wanted = [
@@ -135,13 +164,17 @@ def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
         _require_size((entry.get("width"), entry.get("height")), width, height)
         result = np.zeros((len(classes), height, width), np.uint8)
         seen = set()
-        for instance in instances.get(entry["id"], []):
+        for instance in instances[entry["id"]]:
             category = instance.get("category_id")
-            seen.add(names.get(category, str(category)))
-            area = _instance(instance.get("segmentation"), width, height)
-            for channel, members in zip(result, wanted, strict=True):
-                if category in members:
-                    channel[area] = 1
+            name = names.get(category, str(category))
+            seen.add(name)
+            channels = [k for k, members in enumerate(wanted) if category in members]
+            code = instance.get("segmentation")
+            if code == [] and channels:
+                raise DataError(f"an instance of {name!r} has a box at most but no outline")
+            if code != []:
+                area = _instance(code, width, height)
+                result[channels] |= area
         return result, seen
 
     return read
@@ -166,7 +199,7 @@ def _instance(code: Any, width: int, height: int) -> npt.NDArray[np.bool_]:
             raise DataError("a polygon has less than three corners")
         merged = coco.merge(coco.frPyObjects(polygons, height, width))
         return np.asarray(coco.decode(merged) != 0)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"an instance has no readable segmentation ({error})") from None
 
 

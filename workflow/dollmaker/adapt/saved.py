@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dollmaker.adapt.adapters import has_adapters
 from dollmaker.adapt.tuning import FROZEN, Tuned
 from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import atomic_path, read_json, sha256_file, write_json
@@ -79,7 +80,8 @@ def load_adapter(base: Path | str | nn.Module, folder: Path | str) -> Tuned:
         The tuned network in evaluation mode; it gives logits (B, K, H, W).
 
     Raises:
-        ModelError: If the base is another one than the adapter was trained on.
+        ModelError: If the base is another one than the adapter was trained on, or carries adapters
+            or LoRA already.
         ArtifactError: If the adapter is damaged.
     """
     base, folder = base if isinstance(base, nn.Module) else Path(base), Path(folder)
@@ -95,6 +97,7 @@ def load_adapter(base: Path | str | nn.Module, folder: Path | str) -> Tuned:
     if intact != sha256_file(folder / WEIGHTS):
         raise ArtifactError(f"{folder / WEIGHTS} is not what was written; save it again.")
     if isinstance(base, nn.Module):
+        _require_plain(base)
         model = _share(base)
     else:  # laid out in memory as networks are trained
         model = read_segmenter(base).to(memory_format=torch.channels_last)
@@ -121,6 +124,17 @@ def load_adapter(base: Path | str | nn.Module, folder: Path | str) -> Tuned:
             "architecture it was trained with."
         ) from None
     return tuned.eval()
+
+
+def _require_plain(base: nn.Module) -> None:
+    """Refuse a base that a task has changed already: a second adapter would work on the first."""
+    lora = any(".lora_A." in name for name in base.state_dict())
+    if isinstance(base, Tuned) or lora or has_adapters(base):
+        raise ModelError(
+            "the given network carries adapters or LoRA, or is the result of load_adapter; load "
+            "every adapter onto the plain base, or call unload() of that result first and give "
+            "what it returns."
+        )
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

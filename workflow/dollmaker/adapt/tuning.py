@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.adapt.adapters import Inserted, find_inserted, insert
-from dollmaker.adapt.lora import add_lora, find_layers
+from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
 from dollmaker.errors import ModelError
 from dollmaker.weights import freeze_batch_norm
 
@@ -79,14 +79,15 @@ class Tuned(nn.Module):
         encoder = model.get_submodule("encoder")
         self._encoder_size = sum(p.numel() for p in encoder.parameters())
         self.adapters = nn.ModuleList()
-        self._lora: tuple[Any, ...] = ()  # in a tuple, as it holds the encoder as its child
+        self._lora: list[str] = []
         self.inserted = _find(encoder, tuning, x, adapter_width, lora_rank, inserted)
         if tuning == "adapter":
             places = [Inserted(**place) for place in self.inserted["adapters"]]
             self.adapters = insert(encoder, places, seed)
         if tuning == "lora":
             options = self.inserted["lora"]
-            self._lora = (add_lora(encoder, options["layers"], options["rank"], seed),)
+            add_lora(encoder, options["layers"], options["rank"], seed)
+            self._lora = list(options["layers"])
         device = next(encoder.parameters()).device
         self.to(device)
         self.train()
@@ -120,7 +121,7 @@ class Tuned(nn.Module):
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         shared = tuple(f"model.{part}." for part in self._frozen if part in self.base)
         return {
-            _plain(name): tensor
+            self._plain(name): tensor
             for name, tensor in self.state_dict().items()
             if shared and name.startswith(shared) and name not in trained
         }
@@ -128,17 +129,25 @@ class Tuned(nn.Module):
     def own_state(self) -> dict[str, Tensor]:
         """All other tensors: what the task costs beside a base that is there anyway."""
         base = self.base_state()
-        every = {_plain(name): tensor for name, tensor in self.state_dict().items()}
+        every = {self._plain(name): tensor for name, tensor in self.state_dict().items()}
         return {name: tensor for name, tensor in every.items() if name not in base}
+
+    def _plain(self, name: str) -> str:
+        """A name in the network without peft's layers around its own.
+
+        Networks have modules called ``base_layer``, too (DLA): only below LoRA it is peft's.
+        """
+        name = name.removeprefix("model.")
+        layer, _, last = name.rpartition(".base_layer.")
+        return f"{layer}.{last}" if layer.removeprefix("encoder.") in self._lora else name
 
     def unload(self) -> nn.Module:
         """Take adapters or LoRA out: the plain network, its encoder bit for bit as it was."""
         for adapter in self.adapters:
             adapter.handle.remove()  # type: ignore[operator, union-attr]
         self.adapters = nn.ModuleList()
-        for lora in self._lora:
-            lora.unload()
-        self._lora = ()
+        remove_lora(self.model.get_submodule("encoder"), self._lora, merge=False)
+        self._lora = []
         return self.model
 
     def merge(self) -> nn.Module:
@@ -149,10 +158,8 @@ class Tuned(nn.Module):
         """
         if len(self.adapters):
             raise ModelError("adapters cannot be merged; keep them, or use the tuning lora.")
-        for lora in self._lora:
-            # Safe: into copies of the weights, which others may share.
-            lora.merge_and_unload(safe_merge=True)
-        self._lora = ()
+        remove_lora(self.model.get_submodule("encoder"), self._lora, merge=True)
+        self._lora = []
         return self.model
 
 
@@ -174,11 +181,6 @@ def _find(
     if tuning == "lora":
         return {"lora": {"rank": rank, "layers": find_layers(encoder, x)}}
     return {"adapters": [vars(place) for place in find_inserted(encoder, x, width)]}
-
-
-def _plain(name: str) -> str:
-    """A name in the network without peft's layers around its own."""
-    return name.removeprefix("model.").replace(".base_layer.", ".")
 
 
 def biases(module: nn.Module) -> list[nn.Parameter]:

@@ -16,19 +16,18 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         "--method",
         nargs="+",
         choices=["seg_grad_cam", "seg_hires_cam"],
-        default=["seg_grad_cam", "seg_hires_cam"],
-        help="methods (default: both)",
+        help="methods (default: explain.methods of the configuration: both)",
     )
     parser.add_argument(
         "--layer",
-        default="encoder.-1",
-        help="module, or stage of encoder or decoder (default: encoder.-1, the deepest)",
+        help="module, or stage of encoder or decoder (default: explain.layer: encoder.-1, the "
+        "deepest)",
     )
     parser.add_argument(
         "--pixels",
         choices=["image", "class", "truth", "point", "zero"],
-        help="pixels whose logits are explained (default: class, those predicted as the class; "
-        "point if --point is given)",
+        help="pixels whose logits are explained (default: point if --point is given, else "
+        "explain.pixels: class, those predicted as the class)",
     )
     parser.add_argument("--point", type=_point, metavar="X,Y", help="column and row of one pixel")
     parser.add_argument("--images-limit", type=int, metavar="N", help="explain N images at most")
@@ -39,15 +38,20 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     from dollmaker import config
     from dollmaker.explain.stage import Request, explain_segmenter
 
+    options = config.load(arguments.config)
+    section = options["explain"]
+    pixels, point = arguments.pixels, arguments.point
+    if pixels is None and point is None:
+        pixels, point = section["pixels"], section["point"]
     request = Request(
-        methods=tuple(dict.fromkeys(arguments.method)),
-        layer=arguments.layer,
-        pixels=arguments.pixels or ("class" if arguments.point is None else "point"),
-        point=arguments.point,
-        limit=arguments.images_limit,
+        methods=tuple(dict.fromkeys(arguments.method or section["methods"])),
+        layer=arguments.layer or section["layer"],
+        pixels=pixels or ("class" if point is None else "point"),
+        point=None if point is None else (point[0], point[1]),
+        limit=section["images"] if arguments.images_limit is None else arguments.images_limit,
     )
     explain_segmenter(
-        config.load(arguments.config),
+        options,
         arguments.segmenter,
         arguments.index,
         arguments.images,

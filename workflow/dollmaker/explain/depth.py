@@ -66,7 +66,8 @@ def _encoder_stages(network: nn.Module, images: Tensor, inside: Sequence[Call]) 
         outputs[module] = output
 
     def gather(_: nn.Module, __: Any, output: Any) -> None:
-        features.extend(output)
+        # Plain vision transformers give (feature maps, class tokens).
+        features.extend(output[0] if isinstance(output[0], list) else output)
 
     handles = [call.module.register_forward_hook(keep) for call in inside]
     handles.append(network.get_submodule("encoder").register_forward_hook(gather))
@@ -79,12 +80,11 @@ def _encoder_stages(network: nn.Module, images: Tensor, inside: Sequence[Call]) 
     stages = []
     for feature in features:
         same = [c for c in inside if _same_memory(outputs[c.module], feature)]
-        # A map that was turned, padded or activated on its way out is known by its shape.
-        alike = same or [
-            c
-            for c in inside
-            if as_maps(network, outputs[c.module], c.layout).shape == feature.shape
-        ]
+        maps = [(c, as_maps(network, outputs[c.module], c.layout)) for c in inside]
+        # A map that was copied on its way out (tokens are) is known by its values, one that was
+        # padded or activated by its shape.
+        equal = [c for c, found in maps if torch.equal(found, feature)]
+        alike = same or equal or [c for c, found in maps if found.shape == feature.shape]
         is_input = feature.shape[1:] == images.shape[1:]
         if alike and not is_input:
             stages.append(alike[-1])

@@ -3,6 +3,9 @@
 Shapes: P maps of H x W pixels.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
@@ -67,13 +70,26 @@ def rank_correlation(maps: Maps, others: Maps) -> Values:
                     np.float32)  # fmt: skip
 
 
+def mean_known(values: Sequence[Values]) -> Values:
+    """Mean of measures of the same maps, over those that are known.
+
+    Args:
+        values: Measures, each (P,).
+
+    Returns:
+        (P,); NaN where none is known.
+    """
+    known = ~np.isnan(values)
+    return _over(np.nansum(values, 0, dtype=np.float64), known.sum(0))
+
+
 def _rank(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
     if a.min() == a.max() or b.min() == b.max():
         return float("nan")
     return float(spearmanr(a, b).statistic)
 
 
-def _over(part: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> Values:
+def _over(part: npt.NDArray[np.float64], whole: npt.NDArray[Any]) -> Values:
     share = np.full(len(whole), np.nan, np.float32)
     np.divide(part, whole, out=share, where=whole > 0, casting="same_kind")
     return share

@@ -1,5 +1,7 @@
 """A trained segmenter, and the same network untrained."""
 
+import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,9 @@ from dollmaker.inputs import Input
 from dollmaker.segment.models import create
 from dollmaker.weights import read_weights
 
+#: Untrained networks of the randomisation test: one alone may resemble the trained one by chance.
+BLIND = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segmenter:
@@ -21,14 +26,14 @@ class Segmenter:
 
     Attributes:
         network: In evaluation mode, parameters frozen.
-        blind: The same with random weights.
+        blind: The same, each with other random weights, none with those the training began with.
         findings: Name of each output channel.
         input: What the network expects.
         sha256: Checksum of the weights.
     """
 
     network: nn.Module
-    blind: nn.Module
+    blind: list[nn.Module]
     findings: list[str]
     input: Input
     sha256: str
@@ -39,8 +44,8 @@ def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
 
     Args:
         folder: With segmenter.json and model.safetensors.
-        seed: Seed of the untrained weights.
-        device: Where both networks go.
+        seed: The seed that those of the untrained weights are derived from.
+        device: Where all networks go.
 
     Raises:
         ArtifactError: If the folder is damaged.
@@ -52,17 +57,43 @@ def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
     try:
         names, options = list(description["findings"]), description["header"]["config"]
         spec, sha256 = Input(**description["input"]), description["sha256"]
-        trained, blind = (_make(options, names, spec, s) for s in (0, seed))
-    except (KeyError, TypeError) as error:
+        seeds = blind_seeds(seed, description["header"].get("seed"))
+        trained, *blind = (_make(options, names, spec, s) for s in (0, *seeds))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{folder / 'segmenter.json'} is not as written ({error}); make the segmenter again."
         ) from None
     if sha256 != sha256_file(file):
         raise ArtifactError(f"{file} is not what was written (checksum); make the segmenter again.")
     _fill(trained, state, file)
-    for network in (trained, blind):
+    for network in (trained, *blind):
         network.eval().requires_grad_(False).to(device)
     return Segmenter(network=trained, blind=blind, findings=names, input=spec, sha256=sha256)
+
+
+def blind_seeds(seed: int, own: int | None = None) -> list[int]:
+    """Seeds of the untrained networks.
+
+    Args:
+        seed: The global seed.
+        own: The seed that the segmenter was created with, if it is known.
+
+    Returns:
+        :data:`BLIND` different numbers, none of which draws the same weights as ``seed`` or
+        ``own``.
+    """
+    # Of a seed torch takes the lowest 32 bits.
+    found = {number % 2**32 for number in (seed, own) if number is not None}
+    seeds: list[int] = []
+    for k in itertools.count():
+        digest = hashlib.sha256(f"explain {seed} {k}".encode()).digest()
+        number = int.from_bytes(digest[:4], "big")
+        if number not in found:
+            found.add(number)
+            seeds.append(number)
+        if len(seeds) == BLIND:
+            break
+    return seeds
 
 
 def _make(options: Mapping[str, Any], names: list[str], spec: Input, seed: int) -> nn.Module:

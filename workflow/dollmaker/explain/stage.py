@@ -16,8 +16,9 @@ from torch import Tensor
 from dollmaker import devices, provenance, tables
 from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.explain.depth import DEEPEST
-from dollmaker.explain.measures import pointing_game, rank_correlation, share_inside
+from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
 from dollmaker.explain.network import Segmenter, load_segmenter
+from dollmaker.explain.page import page, side_by_side
 from dollmaker.explain.picture import Panel, overlays
 from dollmaker.explain.seg_cam import (
     METHODS,
@@ -27,7 +28,7 @@ from dollmaker.explain.seg_cam import (
     choose_pixels,
     explain_pixels,
 )
-from dollmaker.files import atomic_path, sha256_file
+from dollmaker.files import atomic_path, sha256_file, write_text
 from dollmaker.findings import PRESENT
 from dollmaker.prepare.stage import read_index
 from dollmaker.progress import Progress
@@ -36,9 +37,6 @@ from dollmaker.shards import ImageShards, ShardSeries, create_shard
 
 #: Images that are held at a time, rows of a forward pass, and rows of the picture.
 _BLOCK, _CHUNK, _SHOWN = 32, 8, 8
-
-#: Columns of measures.parquet that are measures.
-MEASURES = ("inside_prediction", "inside_truth", "pointing", "randomised")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +56,11 @@ class Request:
     pixels: PixelSet = "class"
     point: tuple[int, int] | None = None
     limit: int | None = None
+
+    @property
+    def told(self) -> str:
+        """The pixels in words."""
+        return self.pixels if self.point is None else f"point {self.point[0]},{self.point[1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,8 @@ def explain_segmenter(
     """Explain the released pairs of the test images, else of the validation images.
 
     Writes a folder: ``{method}.h5`` (relevance; maps on the network's grid), ``measures.parquet``
-    (one row per pair and method; the truth is the pseudo-mask) and ``overlays.png``.
+    (one row per pair and method; the truth is the pseudo-mask), ``README.md`` (their means) and
+    ``overlays.png``.
 
     Args:
         config: The resolved configuration (seed, device).
@@ -140,7 +144,8 @@ def explain_segmenter(
                 one = explained[method]
                 scale = one.scale.cpu().numpy()
                 writer.append({**facts, "scale": scale}, map=_array(one.maps).astype(np.float16))
-                rows.append(_measure(block, method, _array(one.maps), _array(blind[method].maps)))
+                others = [_array(maps[method].maps) for maps in blind]
+                rows.append(_measure(block, method, _array(one.maps), others))
             for number in range(len(block.ids)):
                 if block.first + number in shown:
                     maps = {str(name): _array(m.maps)[number] for name, m in explained.items()}
@@ -151,7 +156,9 @@ def explain_segmenter(
         tables.write(measures, folder / "measures.parquet", header)
         picture = overlays([panels[number] for number in shown], request.methods)
         (folder / "overlays.png").write_bytes(picture)
-    print(_side_by_side(measures), file=sys.stderr)
+        text = page(measures, layer=request.layer, pixels=request.told, split=pairs.split)
+        write_text(folder / "README.md", text)
+    print(side_by_side(measures), file=sys.stderr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,12 +283,12 @@ def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[
 
 def _explain(
     subject: Segmenter, block: _Block, request: Request
-) -> tuple[dict[Method, Explained], dict[Method, Explained]]:
-    """Maps by each method, of the network and of the untrained one for the same pixels."""
+) -> tuple[dict[Method, Explained], list[dict[Method, Explained]]]:
+    """Maps by each method, of the network and of the untrained ones for the same pixels."""
     truth = torch.from_numpy(block.truth == 1).to(block.logits.device)
     chosen = choose_pixels(request.pixels, block.predicted, truth, request.point)
-    networks = (subject.network, subject.blind)
-    plain, blind = (
+    networks = (subject.network, *subject.blind)
+    plain, *blind = (
         {
             method: explain_pixels(
                 network, block.inputs, block.pairs, chosen,
@@ -298,7 +305,7 @@ def _measure(
     block: _Block,
     method: str,
     maps: npt.NDArray[np.float32],
-    blind: npt.NDArray[np.float32],
+    blind: Sequence[npt.NDArray[np.float32]],
 ) -> pl.DataFrame:
     """Rows of measures.parquet."""
     predicted = block.predicted.cpu().numpy()
@@ -313,7 +320,7 @@ def _measure(
             "inside_prediction": inside,
             "inside_truth": share_inside(maps, block.truth),
             "pointing": pointing_game(maps, block.truth),
-            "randomised": rank_correlation(maps, blind),
+            "randomised": mean_known([rank_correlation(maps, other) for other in blind]),
         }
     )
 
@@ -323,25 +330,6 @@ def _shown(table: pl.DataFrame) -> list[int]:
     order = table.with_row_index("number").sort("finding", "number")["number"].to_list()
     picks = np.linspace(0, len(order) - 1, min(_SHOWN, len(order))).round().astype(int)
     return [order[pick] for pick in picks]
-
-
-def _side_by_side(measures: pl.DataFrame) -> str:
-    """Means of the measures, a line for each method, over the pairs that every method maps."""
-    mapped = measures.filter(pl.col("inside_prediction").is_not_nan())
-    methods = measures["method"].unique(maintain_order=True).to_list()
-    common = mapped.filter(pl.len().over("image_id", "finding") == len(methods))
-    pairs = len(measures) // len(methods)
-    lines = [f"means over {len(common) // len(methods)} pairs with relevance by every method:"]
-    for method in methods:
-        mine = common.filter(pl.col("method") == method)
-        values = (f"{name} {_number(mine[name].fill_nan(None).mean())}" for name in MEASURES)
-        count = len(mapped.filter(pl.col("method") == method))
-        lines.append(f"{method}: {', '.join(values)}; relevance in {count} of {pairs} pairs")
-    return "\n".join(lines)
-
-
-def _number(value: Any) -> str:
-    return "unknown" if value is None else f"{value:.3f}"
 
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dollmaker.errors import ModelError
 from dollmaker.files import atomic_path, read_json
-from dollmaker.weights import to_bytes
+from dollmaker.weights import to_bytes, unify
 
 #: Encoders of segmentation-models-pytorch that are torchvision's networks under its names.
 _TORCHVISION = re.compile(
@@ -42,7 +42,8 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     ``in_chans``). Torchvision's networks take three: a first convolution of one channel is spread
     over three, so that a grey image fed thrice gives the same output. Other encoders keep the
     names of segmentation-models-pytorch. The metadata of the file says which (``library``,
-    ``architecture``, ``channels``).
+    ``architecture``, ``channels``, and ``img_size`` where a transformer of timm has a fixed one).
+    A classifier head is left out: it was never trained.
 
     Args:
         segmenter: Folder that the stage segment made.
@@ -53,19 +54,23 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
         timm the layers between the last feature map and the head.
 
     Raises:
-        ModelError: If there is no segmenter.
+        ModelError: If there is no segmenter, or its tensors are not those of timm's network.
     """
     segmenter, output = Path(segmenter), Path(output)
     encoder: Any = read_segmenter(segmenter).get_submodule("encoder")
     name = str(read_json(segmenter / "config.json")["encoder_name"])
     state = {key: tensor.detach().clone() for key, tensor in encoder.state_dict().items()}
-    channels = int(encoder.out_channels[0])
+    channels = read_json(segmenter / "config.json")["in_channels"]
+    more = {}
     if name.startswith("tu-"):
         library, name = "timm", name.removeprefix("tu-")
-        plain = _names(library, name)
-        state = _rename(state, plain)
+        plain, heads = _timm(name)
+        state = _rename(state, plain, name)
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(heads)}
+        size = getattr(getattr(encoder.model, "patch_embed", None), "img_size", None)
+        more = {"img_size": str(size[0])} if size else {}
     elif _TORCHVISION.match(name):
-        library, plain = "torchvision", _names("torchvision", name)
+        library, plain = "torchvision", _torchvision(name)
         first = next((k for k, m in encoder.named_modules() if isinstance(m, nn.Conv2d)), None)
         if first and channels == 1:
             channels = 3
@@ -77,31 +82,47 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
         "library": library,
         "architecture": name,
         "channels": str(channels),
+        **more,
     }
     with atomic_path(output) as part:
         part.write_bytes(to_bytes(state, metadata))
     return [key for key in plain if key not in state]
 
 
-def _names(library: str, name: str) -> list[str]:
-    """Names in the state dict of a network with random weights."""
-    import timm
+def _torchvision(name: str) -> list[str]:
+    """Names in the state dict of a network of torchvision."""
     import torchvision
 
     with torch.random.fork_rng(devices=[]):
-        if library == "timm":
-            return list(timm.create_model(name, pretrained=False).state_dict())
         return list(torchvision.models.get_model(name, weights=None).state_dict())
 
 
-def _rename(state: dict[str, Tensor], plain: list[str]) -> dict[str, Tensor]:
-    """Give tensors the names of the whole network; those that it does not have keep theirs."""
-    known = {_flat(name): name for name in plain}
-    return {known.get(_flat(name), _flat(name)): tensor for name, tensor in state.items()}
+def _timm(name: str) -> tuple[list[str], tuple[str, ...]]:
+    """Names in the state dict of a network of timm, and prefixes of its classifier heads."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        network = timm.create_model(name, pretrained=False)
+    heads = network.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    return list(network.state_dict()), tuple(f"{head}." for head in heads)
 
 
-def _flat(name: str) -> str:
-    """Without the wrappers of feature extraction: ``model.stages_0.x`` is ``stages.0.x``."""
-    while name.startswith("model."):
-        name = name.removeprefix("model.")
-    return re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", name)
+def _rename(state: dict[str, Tensor], plain: list[str], name: str) -> dict[str, Tensor]:
+    """Give the tensors of an encoder the names of the whole network.
+
+    Raises:
+        ModelError: If one of them has no counterpart there.
+    """
+    known = {unify(key): key for key in plain}
+    renamed = {}
+    for key, tensor in state.items():
+        bare = unify(key.removeprefix("model."))
+        found = known.get(bare) or known.get(bare.removeprefix("body_"))
+        if found is None or found in renamed:
+            raise ModelError(
+                f"tensor {key!r} of the encoder is none of timm's {name}; use the whole segmenter, "
+                "model.safetensors."
+            )
+        renamed[found] = tensor
+    return renamed

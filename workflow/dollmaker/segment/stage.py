@@ -1,5 +1,6 @@
 """The stage: train a segmenter on the labels, write it."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,7 @@ def train_segmenter(
     with atomic_path(output) as folder:
         folder.mkdir()
         save(folder, model, options, names, start.input, curve=module.curve, header=header)
-        export_encoder(folder, folder / "encoder.safetensors")
+        _export(folder)
     work.finish()
 
 
@@ -163,6 +164,14 @@ def _structure(
     chosen = np.linspace(0, len(data) - 1, min(_SAMPLE, len(data))).round().astype(int)
     images = np.stack([data.read(int(i))[0] for i in chosen])
     return make_structure(model.get_submodule("encoder"), images, spec, clusters, seed, device)
+
+
+def _export(folder: Path) -> None:
+    """The encoder alone, beside the segmenter; not worth the training if it cannot be."""
+    try:
+        export_encoder(folder, folder / "encoder.safetensors")
+    except ModelError as error:
+        print(f"encoder.safetensors is left out: {error}", file=sys.stderr)
 
 
 def save(
