@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from dollmaker.adapt import TUNINGS
+
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     """Declare the options."""
@@ -16,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--tuning",
         required=True,
-        choices=("full", "head", "decoder", "adapter", "lora", "bias"),
+        choices=TUNINGS,
         help="what is trained",
     )
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")

@@ -150,7 +150,7 @@ def overlap(
     """Predictions uint8 (T, K, S, S) with IoU and Dice (T, K); ignored pixels do not count.
 
     A right "nothing" scores 1: were it left out, the images that count would depend on what a
-    network draws, and two starts would be compared where the better one is silent on neither.
+    network draws, and a difference of two starts would pass over the false alarms of one.
     Leaves the network in evaluation mode.
     """
     tuned.eval()
