@@ -1,6 +1,7 @@
 """Runs: what stays frozen, that starts share what is random, resuming, and the files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
 from dollmaker.augment import IGNORE
 from dollmaker.cli import main
-from dollmaker.errors import ArtifactError, ModelError
+from dollmaker.errors import ArtifactError, DataError, ModelError
 from dollmaker.files import write_json
 from dollmaker.inputs import Input
 from dollmaker.segment.models import create
@@ -224,6 +225,66 @@ def test_killed_job_goes_on_with_its_run(
         assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
     for file in (whole / "adapter").iterdir():
         assert file.read_bytes() == (broken / "adapter" / file.name).read_bytes(), file.name
+
+
+def test_of_several_rates_validation_chooses_for_each_n(
+    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = [1e-5, 0.01, 10.0]
+    config["adapt"].update(steps=12, evaluations=1, learning_rate=0.01)
+    alone = {}
+    for rate in rates:
+        config["adapt"]["learning_rate"] = rate
+        alone[rate] = run(config, root, f"alone{rate}")
+    ends = {rate: pl.read_parquet(alone[rate] / "curve.parquet") for rate in rates}
+    config["adapt"]["learning_rate"] = rates
+    original, trained = stage.train_run, []
+    monkeypatch.setattr(
+        stage, "train_run", lambda *a, **m: (trained.append(0), original(*a, **m))[1]
+    )
+    folder = run(config, root, "chosen")
+    assert len(trained) == 2 * (3 + 1)  # all rates with the first seed, one with the second
+    described = json.loads((folder / "runs.json").read_text())["runs"]
+    table = pl.read_parquet(folder / "scores.parquet")
+    for n in ("3", "all"):
+        best = max(
+            rates, key=lambda rate: ends[rate].filter(n=n, seed=0)["valid_miou"].fill_nan(-1)[0]
+        )
+        assert [r["learning_rate"] for r in described if r["n"] == n] == [best, best]
+        expected = pl.read_parquet(alone[best] / "scores.parquet").filter(n=n)
+        assert table.filter(n=n).equals(expected)
+    kept = [place / "adapter" / "adapter.safetensors" for place in (folder, alone[best])]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
+
+
+def test_rates_are_chosen_by_validation_images_only(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    assert stage._rates(0.5, task) == [0.5]
+    assert stage._rates([0.5, 0.1], task) == [0.5, 0.1]
+    without = replace(task, splits=["test" if split == "valid" else split for split in task.splits])
+    assert stage._rates([0.5], without) == [0.5]
+    with pytest.raises(
+        DataError, match="2 rates, to be chosen from by validation images, and the task squares"
+    ):
+        stage._rates([0.5, 0.1], without)
+
+
+@pytest.mark.parametrize(
+    ("ends", "best"), [([0.1, 0.4, 0.4], 1), ([np.nan, 0.0], 1), ([np.nan, np.nan], 0)]
+)
+def test_the_best_run_is_the_first_of_the_highest(ends: list[float], best: int) -> None:
+    empty = np.zeros((0, 1))
+    runs = [
+        train.Run(
+            curve=[{"valid_miou": 1.0}, {"valid_miou": end}],
+            predictions=empty.astype(np.uint8),
+            iou=empty,
+            dice=empty,
+            cost={},
+        )
+        for end in ends
+    ]
+    assert stage.best_run(runs) == best
 
 
 def test_scores_leave_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:

@@ -65,6 +65,32 @@ def config() -> dict[str, Any]:
     )
 
 
+def write_runs(folder: Path, level: float, valid: float) -> None:
+    """Two seeds with a known test IoU, and curves that end near a validation mIoU."""
+    header = provenance.header("adapt", {})
+    keys = [{"n": "5", "n_images": 5, "seed": seed} for seed in (0, 1)]
+    scores = [
+        {**key, "image_id": f"t{i}", "patient_id": f"q{i}", "class": "lungs",
+         "iou": level + 0.01 * i, "dice": level + 0.01 * i}
+        for key in keys for i in range(4)
+    ]  # fmt: skip
+    curve = [
+        {**key, "step": step, "epoch": step / 5, "loss": 1.0,
+         "valid_miou": valid * (1 - 2.0 ** (-step / 10 * valid * 10))}
+        for key in keys for step in (10, 20)
+    ]  # fmt: skip
+    tables.write(pl.DataFrame(scores), folder / "scores.parquet", header)
+    tables.write(pl.DataFrame(curve), folder / "curve.parquet", header)
+    cost = {"trainable": 100, "encoder_trainable_share": 1.0, "optimizer_mb": 2.0,
+            "step_seconds": 0.1, "adapter_mb": 3.0, "learning_rate": 0.004}  # fmt: skip
+    write_json(folder / "runs.json", {"header": header, "runs": [{**k, **cost} for k in keys]})
+    pixels = np.zeros((2, 1, 16, 16), np.uint8)
+    names = {"image_id": np.array(["t0", "t1"]), "classes": np.array(["lungs"])}
+    np.savez_compressed(
+        folder / "examples.npz", image=pixels, truth=pixels, prediction_5=pixels, **names
+    )
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """index.parquet and the folder study with runs whose IoU is known."""
@@ -78,28 +104,7 @@ def world(tmp_path: Path) -> Path:
     )
     tables.write(index, tmp_path / "index.parquet", {**header, "findings": ["Bright"]})
     for init, level in INITS.items():
-        folder = tmp_path / "study/default/organs" / f"{init}-full"
-        keys = [{"n": "5", "n_images": 5, "seed": seed} for seed in (0, 1)]
-        scores = [
-            {**key, "image_id": f"t{i}", "patient_id": f"q{i}", "class": "lungs",
-             "iou": level + 0.01 * i, "dice": level + 0.01 * i}
-            for key in keys for i in range(4)
-        ]  # fmt: skip
-        curve = [
-            {**key, "step": step, "epoch": step / 5, "loss": 1.0,
-             "valid_miou": level * (1 - 2.0 ** (-step / 10 * level * 10))}
-            for key in keys for step in (10, 20)
-        ]  # fmt: skip
-        tables.write(pl.DataFrame(scores), folder / "scores.parquet", header)
-        tables.write(pl.DataFrame(curve), folder / "curve.parquet", header)
-        cost = {"trainable": 100, "encoder_trainable_share": 1.0, "optimizer_mb": 2.0,
-                "step_seconds": 0.1, "adapter_mb": 3.0}  # fmt: skip
-        write_json(folder / "runs.json", {"header": header, "runs": [{**k, **cost} for k in keys]})
-        pixels = np.zeros((2, 1, 16, 16), np.uint8)
-        names = {"image_id": np.array(["t0", "t1"]), "classes": np.array(["lungs"])}
-        np.savez_compressed(
-            folder / "examples.npz", image=pixels, truth=pixels, prediction_5=pixels, **names
-        )
+        write_runs(tmp_path / "study/default/organs" / f"{init}-full", level, level)
     return tmp_path
 
 
@@ -129,10 +134,38 @@ def test_command_writes_tables_and_pictures(config: dict[str, Any], world: Path)
     against_random = differences.filter(pl.col("init") == "doll", pl.col("reference") == "random")
     assert against_random["steps_ratio"].is_null().all()  # random never arrived
     page = (world / "study/report/README.md").read_text()
-    assert "| full | 5 | doll | 0.715" in page and "**+0.020" in page
+    assert "| full | 5 | doll | 0.004 | 0.715" in page
+    assert table["chosen"].is_null().all() and "best (" not in page and "**+0.020" in page
     assert "none in common (checked)" in page
     for name in ("amounts", "epochs", "examples"):
         assert Image.open(world / f"study/report/default-organs-{name}.png").size[0] > 50
+
+
+def test_each_start_with_the_tuning_that_validation_prefers(
+    config: dict[str, Any], world: Path
+) -> None:
+    config["study"]["tunings"] = ["full", "bias"]
+    # Validation prefers bias for doll alone, though for imagenet its test scores are better, too.
+    for init, level, valid in (("random", 0.1, 0.1), ("imagenet", 0.9, 0.6), ("doll", 0.75, 0.8)):
+        write_runs(world / "study/default/organs" / f"{init}-bias", level, valid)
+    assert main(words(config, world)) == 0
+    table = tables.read(world / "scores/study.parquet").filter(pl.col("class") == "mean")
+    best = {row["init"]: row for row in table.filter(tuning="best").iter_rows(named=True)}
+    chosen = {"random": "full", "imagenet": "full", "doll": "bias"}
+    assert {init: row["chosen"] for init, row in best.items()} == chosen
+    expected = {"random": 0.515, "imagenet": 0.695, "doll": 0.765}
+    assert {init: row["miou"] for init, row in best.items()} == pytest.approx(expected)
+    assert best["doll"]["reached_95"] == 1 and best["imagenet"]["reached_95"] == 0
+    assert best["doll"]["optimizer_mb"] == 2.0
+    differences = tables.read(world / "scores/study_differences.parquet")
+    row = differences.filter(
+        tuning="best", init="doll", reference="imagenet", **{"class": "mean"}
+    ).row(0, named=True)
+    assert row["difference"] == pytest.approx(0.07) and row["steps_ratio"] is None
+    page = (world / "study/report/README.md").read_text()
+    assert "| best (bias) | 5 | doll | 0.004 | 0.765" in page
+    assert "| best | 100 |" not in page  # costs are those of the tunings
+    assert Image.open(world / "study/report/default-organs-amounts.png").size[0] > 50
 
 
 def test_a_patient_who_was_seen_is_found(config: dict[str, Any], world: Path) -> None:

@@ -1,8 +1,9 @@
 """The stage: all runs of one task, start and tuning, one after another."""
 
+import math
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, find_beginning, make_network
 from dollmaker.adapt.tasks import Task, read_task
-from dollmaker.adapt.train import mean_iou, train_run
+from dollmaker.adapt.train import Run, mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
+from dollmaker.errors import DataError
 from dollmaker.files import atomic_path
 from dollmaker.work import Work
 
@@ -33,8 +35,9 @@ def adapt(
 ) -> None:
     """Fine-tune with every n and seed of the configuration and write the folder of results.
 
-    What seed 0 of the last n learned is kept in its folder ``adapter``. Finished runs are kept
-    beside the output until all are done: a killed job goes on with the run it was in.
+    Of several learning rates, each n takes the one with the best validation mIoU of seed 0. What
+    seed 0 of the last n learned is kept in the folder ``adapter``. Finished runs are kept beside
+    the output until all are done: a killed job goes on with the run it was in.
 
     Args:
         config: The resolved configuration (sections prepare, segment, tasks, adapt).
@@ -61,49 +64,77 @@ def adapt(
     if beginning.sha256:
         inputs["weights"] = beginning.sha256
     section = {**options, "task": task_name, "init": init, "tuning": tuning}
+    rates = _rates(options["learning_rate"], task)
     header = provenance.header("adapt", section, seed=config["seed"], inputs=inputs)
     network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
     key = [header, network, vars(beginning.input)]
     work = Work(output, provenance.digest(key))
-    files, adapter = [], work.folder / "adapter"
+
+    def run_once(n: int | str, seed: int, rate: float, place: Path, keep_adapter: bool) -> None:
+        if kept(place.with_suffix(".npz")) and (place.exists() or not keep_adapter):
+            return
+        # The seed of the configuration moves the random numbers of all runs.
+        number = config["seed"] * 1000 + seed
+        chosen = task.choose(n, number)
+        mine = {**options, "learning_rate": rate}
+        tuned = make_tuned(beginning, network, task, init, tuning, mine, number)
+        run = train_run(tuned, beginning.input, task, chosen, mine, seed=number, device=device)
+        work.require()
+        if keep_adapter:
+            spec, classes = beginning.input, task.classes
+            save_adapter(
+                tuned, place, classes=classes, spec=spec, n=str(n), seed=seed, header=header
+            )
+        keys = {"n": str(n), "n_images": len(chosen), "seed": seed}
+        keep(run, place.with_suffix(".npz"), keys)
+        print(
+            f"adapt {task_name} {init}/{tuning} n={n} ({len(chosen)} images) seed={seed} "
+            f"learning_rate={rate:g} test_miou {mean_iou(run.iou):.4f} "
+            f"({run.cost['seconds']:.0f} s)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    results: list[Path] = []
+    adapter = work.folder
     for n in options["n"]:
+        tried = rates
         for seed in range(options["seeds"]):
-            file = work.folder / f"{n}-{seed}.npz"
-            files.append(file)
-            chosen_one = n == options["n"][-1] and seed == 0  # whose adapter is kept
-            if kept(file) and (adapter.exists() or not chosen_one):
-                continue
-            # The seed of the configuration moves the random numbers of all runs.
-            number = config["seed"] * 1000 + seed
-            chosen = task.choose(n, number)
-            tuned = make_tuned(beginning, network, task, init, tuning, options, number)
-            run = train_run(
-                tuned, beginning.input, task, chosen, options, seed=number, device=device
-            )
-            work.require()
-            if chosen_one:
-                save_adapter(
-                    tuned,
-                    adapter,
-                    classes=task.classes,
-                    spec=beginning.input,
-                    n=str(n),
-                    seed=seed,
-                    header=header,
-                )
-            keep(run, file, {"n": str(n), "n_images": len(chosen), "seed": seed})
-            print(
-                f"adapt {task_name} {init}/{tuning} n={n} ({len(chosen)} images) seed={seed} "
-                f"test_miou {mean_iou(run.iou):.4f} ({run.cost['seconds']:.0f} s)",
-                file=sys.stderr,
-                flush=True,
-            )
+            keep_adapter = n == options["n"][-1] and seed == 0
+            places = [work.folder / f"{n}-{seed}-{rates.index(rate)}" for rate in tried]
+            for rate, place in zip(tried, places, strict=True):
+                run_once(n, seed, rate, place, keep_adapter)
+            best = best_run([take(place.with_suffix(".npz"))[1] for place in places])
+            tried = [tried[best]]
+            results.append(places[best].with_suffix(".npz"))
+            if keep_adapter:
+                adapter = places[best]
     work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
-        write_results(folder, task, [take(file) for file in files], header)
+        write_results(folder, task, [take(file) for file in results], header)
         shutil.copytree(adapter, folder / "adapter")
     work.finish()
+
+
+def _rates(learning_rate: float | list[float], task: Task) -> list[float]:
+    rates = learning_rate if isinstance(learning_rate, list) else [learning_rate]
+    if len(rates) > 1 and not len(task.rows("valid")):
+        raise DataError(
+            f"adapt.learning_rate names {len(rates)} rates, to be chosen from by validation "
+            f"images, and the task {task.name} has none; set its valid, or name one rate."
+        )
+    return rates
+
+
+def best_run(runs: Sequence[Run]) -> int:
+    """The run with the highest final mIoU of the validation images; of equals the first.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    ends = [run.curve[-1]["valid_miou"] for run in runs]
+    return max(range(len(ends)), key=lambda k: -1.0 if math.isnan(ends[k]) else ends[k])
 
 
 def make_tuned(

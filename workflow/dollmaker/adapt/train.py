@@ -34,7 +34,7 @@ class Run:
         dice: (T, K), likewise.
         cost: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
             ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that
-            the task costs beside the shared base), ``steps``.
+            the task costs beside the shared base), ``steps``, ``learning_rate``.
     """
 
     curve: list[dict[str, float]]
@@ -64,7 +64,7 @@ def train_run(
         spec: What it expects.
         task: The task.
         chosen: Positions of the training images.
-        options: The section ``adapt``.
+        options: The section ``adapt``, with one learning rate.
         seed: Seed of the run.
         device: Where to train.
     """
@@ -114,6 +114,7 @@ def train_run(
         "optimizer_mb": optimizer_megabytes(optimizer),
         "adapter_mb": len(pack(tuned)) / 1e6,
         "steps": steps,
+        "learning_rate": options["learning_rate"],
     }
     return Run(curve=curve, predictions=predictions, iou=iou, dice=dice, cost=cost)
 

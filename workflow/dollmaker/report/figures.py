@@ -26,7 +26,14 @@ INIT_COLOURS = {
     "structure": "#cc79a7",
 }
 
-_TUNING_LINES = {"full": "-", "adapter": "--", "head": ":"}
+_TUNING_LINES: dict[str, Any] = {
+    "full": "-",
+    "adapter": "--",
+    "head": ":",
+    "bias": "-.",
+    "decoder": (0, (5, 1)),
+    "lora": (0, (3, 1, 1, 1, 1, 1)),
+}
 
 _SERIES = ("#3f7fd6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8f99")
 
@@ -193,7 +200,7 @@ def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
                 axis.plot(
                     points["epoch"],
                     points["mean"],
-                    _TUNING_LINES.get(tuning, "-"),
+                    linestyle=_TUNING_LINES.get(tuning, "-"),
                     color=colour,
                     label=f"{init}, {tuning}",
                 )

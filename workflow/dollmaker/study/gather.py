@@ -1,6 +1,7 @@
 """The runs of a study in tables: scores, differences, steps and costs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,17 @@ from dollmaker.study.speed import steps_to_share
 #: Starts that the others are compared with.
 REFERENCES = ("random", "imagenet", "classifier")
 
-_COSTS = ("trainable", "encoder_trainable_share", "optimizer_mb", "step_seconds", "adapter_mb")
+#: The tuning that stands for the one that each start's validation images prefer.
+BEST = "best"
+
+_COSTS = (
+    "trainable",
+    "encoder_trainable_share",
+    "optimizer_mb",
+    "step_seconds",
+    "adapter_mb",
+    "learning_rate",
+)
 _RUN = ("architecture", "task", "init", "tuning", "n")
 
 
@@ -24,6 +35,10 @@ def gather(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Scores of all runs, and differences between starts.
 
+    With more than one tuning there is one more, ``best``: of each start the one whose final
+    validation mIoU is the highest (mean over seeds), for each n. So is told what a start is worth
+    to somebody who chooses, and not only in a tuning that may suit it or not.
+
     Args:
         study: Folder of the study.
         runs: Folders in it, ``{architecture}/{task}/{init}-{tuning}``.
@@ -31,17 +46,27 @@ def gather(
         seed: Seed of the bootstrap.
 
     Returns:
-        ``study``: one row per run, n and class, as tasks.parquet, with architecture, costs (means
-        over seeds) and steps to 95 % of the best (median over seeds). ``differences``: mIoU of a
-        start minus that of a reference, paired over patients and seeds, and so for steps: the ratio
-        of the medians, null unless both got there with every seed.
+        ``study``: one row per run, n and class, as tasks.parquet, with architecture, ``chosen``
+        (the tuning that ``best`` stands for), costs (means over seeds) and steps to 95 % of the
+        best (median over seeds). ``differences``: mIoU of a start minus that of a reference, paired
+        over patients and seeds, and so for steps: the ratio of the medians, null unless both got
+        there with every seed.
     """
     scores, differences = [], []
     for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
         folders = [study / run for run in runs if run.startswith(f"{architecture}/")]
-        found = read_runs(folders)
-        speed = _speed(folders)
-        costs = _costs(folders)
+        found, curves, costs = read_runs(folders), _curves(folders), _costs(folders)
+        best = _preferred(curves)
+        if best is not None:
+            names = {(r["task"], r["init"], r["n"]): r["tuning"] for r in best.to_dicts()}
+            found += [
+                replace(run, tuning=BEST)
+                for run in found
+                if names[run.task, run.init, run.n] == run.tuning
+            ]
+            curves = pl.concat([curves, _as_best(curves, best)])
+            costs = pl.concat([costs, _as_best(costs, best)])
+        speed = _speed(curves)
         name = pl.lit(architecture).alias("architecture")
         keys = list(_RUN[1:])
         scores.append(
@@ -70,25 +95,57 @@ def gather(
     return pl.concat(scores), pl.concat(differences)
 
 
-def _speed(folders: Iterable[Path]) -> pl.DataFrame:
-    groups: dict[tuple[str, str], dict[str, pl.DataFrame]] = {}
+def _curves(folders: Sequence[Path]) -> pl.DataFrame:
+    parts = []
     for folder in folders:
         init, _, tuning = folder.name.rpartition("-")
-        group = groups.setdefault((folder.parent.name, tuning), {})
-        group[init] = tables.read(folder / "curve.parquet")
-    parts = [
-        steps_to_share(curves)
-        .group_by("init", "n", maintain_order=True)
-        .agg(
-            pl.col("steps").median().alias("steps_95"), pl.col("reached").mean().alias("reached_95")
-        )
-        .with_columns(pl.lit(task).alias("task"), pl.lit(tuning).alias("tuning"))
-        for (task, tuning), curves in groups.items()
-    ]
+        key = {"task": folder.parent.name, "init": init, "tuning": tuning}
+        table = tables.read(folder / "curve.parquet").with_columns(pl.col("n").cast(pl.String))
+        parts.append(table.select(*(pl.lit(v).alias(k) for k, v in key.items()), pl.all()))
     return pl.concat(parts)
 
 
-def _costs(folders: Iterable[Path]) -> pl.DataFrame:
+def _preferred(curves: pl.DataFrame) -> pl.DataFrame | None:
+    """Task, init, n and the tuning with the highest final validation mIoU; None if one is all."""
+    if curves["tuning"].n_unique() == 1:
+        return None
+    key = ["task", "init", "n"]
+    return (
+        curves.filter(pl.col("step") == pl.col("step").max().over(*key, "tuning"))
+        .group_by(*key, "tuning", maintain_order=True)
+        .agg(pl.col("valid_miou").mean().fill_nan(-1.0))
+        .sort("valid_miou", descending=True, maintain_order=True)
+        .unique(key, keep="first", maintain_order=True)
+        .select(*key, "tuning")
+    )
+
+
+def _as_best(table: pl.DataFrame, best: pl.DataFrame) -> pl.DataFrame:
+    key = ["task", "init", "n", "tuning"]
+    chosen = table.join(best, on=key, how="semi", maintain_order="left")
+    return chosen.with_columns(
+        pl.lit(BEST).alias("tuning"),
+        *([pl.col("tuning").alias("chosen")] if "chosen" in table.columns else []),
+    )
+
+
+def _speed(curves: pl.DataFrame) -> pl.DataFrame:
+    parts = []
+    for (task, tuning), group in curves.group_by("task", "tuning", maintain_order=True):
+        of_starts = {str(init): g for (init,), g in group.group_by("init", maintain_order=True)}
+        parts.append(
+            steps_to_share(of_starts)
+            .group_by("init", "n", maintain_order=True)
+            .agg(
+                pl.col("steps").median().alias("steps_95"),
+                pl.col("reached").mean().alias("reached_95"),
+            )
+            .with_columns(pl.lit(task).alias("task"), pl.lit(tuning).alias("tuning"))
+        )
+    return pl.concat(parts)
+
+
+def _costs(folders: Sequence[Path]) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for folder in folders:
         init, _, tuning = folder.name.rpartition("-")
@@ -99,6 +156,7 @@ def _costs(folders: Iterable[Path]) -> pl.DataFrame:
         pl.DataFrame(rows, infer_schema_length=None)
         .group_by("task", "init", "tuning", "n", maintain_order=True)
         .agg(pl.col(name).mean() for name in _COSTS)
+        .with_columns(pl.lit(None, pl.String).alias("chosen"))
     )
 
 

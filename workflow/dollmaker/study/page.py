@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker.evaluate.tasks import MEAN
+from dollmaker.study.gather import BEST
 
 _INTRO = """# What a start is worth
 
@@ -14,7 +15,10 @@ mIoU of the test images (mean over classes), [95 % interval over patients], mean
 patients and seeds; bold where the interval excludes zero (with many rows, some do by chance).
 *Steps*: optimiser steps (median over seeds) until the validation mIoU reaches 95 % of the best
 start's final one; > where a seed never got there, and - for a ratio of two that did not all get
-there. Each pre-training was run once: its own randomness is not in the intervals.
+there. Rows of the tuning *best* have, for each start, the tuning whose validation mIoU is the
+highest (in brackets): what a start is worth to somebody who chooses. *Rate*: the learning rate; of
+several in adapt.learning_rate the one with the best validation mIoU of the first seed. Each
+pre-training was run once: its own randomness is not in the intervals.
 """
 
 
@@ -42,8 +46,9 @@ def write_page(study: pl.DataFrame, differences: pl.DataFrame, hygiene: Mapping[
     for (architecture, task), group in means.group_by("architecture", "task", maintain_order=True):
         parts.append(f"## {task}, {architecture}\n")
         parts.append(
-            "| tuning | n | start | mIoU | against imagenet | steps to 95 % | of imagenet's |\n"
-            "|---|---|---|---|---|---|---|"
+            "| tuning | n | start | rate | mIoU | against imagenet | steps to 95 % "
+            "| of imagenet's |\n"
+            "|---|---|---|---|---|---|---|---|"
         )
         for (_, _), rows in group.group_by("tuning", "n", maintain_order=True):
             for row in rows.sort("miou", descending=True).iter_rows(named=True):
@@ -64,7 +69,9 @@ def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
         if against["steps_ratio"] is not None:
             ratio = f"{against['steps_ratio']:.2f}"
     steps = f"{'>' if row['reached_95'] < 1 else ''}{row['steps_95']:.0f}"
-    cells = (row["tuning"], row["n_images"], row["init"], score, difference, steps, ratio)
+    tuning = row["tuning"] if row["chosen"] is None else f"{row['tuning']} ({row['chosen']})"
+    rate = f"{row['learning_rate']:g}"
+    cells = (tuning, row["n_images"], row["init"], rate, score, difference, steps, ratio)
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
@@ -73,10 +80,14 @@ def _costs(group: pl.DataFrame) -> str:
         "| tuning | trained parameters | of the encoder | optimiser | a step | file of a task |",
         "|---|---|---|---|---|---|",
     ]
-    every = group.group_by("tuning", maintain_order=True).agg(
-        pl.col("trainable", "encoder_trainable_share", "optimizer_mb", "step_seconds").median(),
-        # Of random starts the whole network belongs to the task: the smallest is the shared base's.
-        pl.col("adapter_mb").min(),
+    every = (
+        group.filter(pl.col("tuning") != BEST)
+        .group_by("tuning", maintain_order=True)
+        .agg(
+            pl.col("trainable", "encoder_trainable_share", "optimizer_mb", "step_seconds").median(),
+            # Of random starts the whole network belongs to the task: the smallest is the base's.
+            pl.col("adapter_mb").min(),
+        )
     )
     for row in every.iter_rows(named=True):
         cells = (

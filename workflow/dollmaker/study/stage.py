@@ -14,7 +14,7 @@ from dollmaker.prepare.stage import read_index
 from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.study import plan
-from dollmaker.study.gather import check_hygiene, gather
+from dollmaker.study.gather import BEST, check_hygiene, gather
 from dollmaker.study.page import write_page
 
 
@@ -62,7 +62,8 @@ def write_study(
 
 
 def _folders(place: Path, group: pl.DataFrame) -> list[Path]:
-    pairs = group.select("init", "tuning").unique(maintain_order=True).rows()
+    own = group.filter(pl.col("tuning") != BEST)  # its runs lie in folders of other tunings
+    pairs = own.select("init", "tuning").unique(maintain_order=True).rows()
     return [place / f"{init}-{tuning}" for init, tuning in pairs]
 
 
