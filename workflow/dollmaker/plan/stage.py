@@ -210,7 +210,11 @@ def _tuning_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: fl
 
 
 def _runs(config: dict[str, Any]) -> int:
-    return len(config["adapt"]["n"]) * int(config["adapt"]["seeds"])
+    """Runs of a task, start and tuning: all rates with the first seed, the best with the rest."""
+    options = config["adapt"]
+    rates = options["learning_rate"]
+    tried = len(rates) if isinstance(rates, list) else 1
+    return len(options["n"]) * (int(options["seeds"]) + tried - 1)
 
 
 def _steps(images: int, options: dict[str, Any]) -> int:

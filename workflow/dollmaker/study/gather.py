@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker import tables
-from dollmaker.errors import DataError
+from dollmaker.errors import ArtifactError, DataError
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.files import read_json
 from dollmaker.study.speed import steps_to_share
@@ -150,8 +150,14 @@ def _costs(folders: Sequence[Path]) -> pl.DataFrame:
     for folder in folders:
         init, _, tuning = folder.name.rpartition("-")
         key = {"task": folder.parent.name, "init": init, "tuning": tuning}
-        for run in read_json(folder / "runs.json")["runs"]:
-            rows.append({**key, "n": run["n"], **{name: run[name] for name in _COSTS}})
+        try:
+            for run in read_json(folder / "runs.json")["runs"]:
+                rows.append({**key, "n": run["n"], **{name: run[name] for name in _COSTS}})
+        except KeyError as error:
+            file = folder / "runs.json"
+            raise ArtifactError(
+                f"{file} lacks {error}: an earlier version wrote it; run it again."
+            ) from None
     return (
         pl.DataFrame(rows, infer_schema_length=None)
         .group_by("task", "init", "tuning", "n", maintain_order=True)
