@@ -49,6 +49,7 @@ wildcard_constraints:
     architecture=r"[^/]+",
     pretraining=r"[^/]+",
     start=r"[^/]+",
+    named=r"[^/-]+",
 
 
 localrules:

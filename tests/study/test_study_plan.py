@@ -1,5 +1,6 @@
 """Which runs a study has, and with which configuration."""
 
+import json
 from typing import Any
 
 import pytest
@@ -54,7 +55,7 @@ def test_a_pretraining_changes_what_it_names_and_no_more() -> None:
     assert segment["objectives"] == {"masks": 0.5, "structure": 1, "classification": 0}
     assert (segment["architecture"], segment["arguments"], segment["epochs"]) == ("FPN", {}, 9)
     # A run needs the network alone: other objectives make no other fine-tuning.
-    segment = plan.run_config(settings, "fpn", "organs", "both")["segment"]
+    segment = plan.run_config(settings, "fpn", "organs", "both", "full")["segment"]
     assert (segment["architecture"], segment["epochs"]) == ("FPN", settings["segment"]["epochs"])
 
 
@@ -65,11 +66,39 @@ def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
         n=[3],
         seeds=5,
     )
-    adapt = plan.run_config(settings, "default", "organs", "doll")["adapt"]
+    adapt = plan.run_config(settings, "default", "organs", "doll", "full")["adapt"]
     assert (adapt["n"], adapt["seeds"], adapt["steps"], adapt["new_blocks"]) == ([3], 5, 7, 3)
-    whole = plan.run_config(settings, "default", "organs", "whole")
+    whole = plan.run_config(settings, "default", "organs", "whole", "full")
     assert whole["adapt"]["new_blocks"] == 0
     assert list(whole["tasks"]) == ["organs"]
+
+
+def test_tunings_with_settings_of_their_own() -> None:
+    settings = config(
+        pretrainings={"doll": {}, "new": {"new_blocks": 9}},
+        inits=["random", "doll"],
+        tunings={
+            "bias": {"learning_rate": [0.01, 0.1]},
+            "short": {"tuning": "full", "steps": 2, "new_blocks": 0},
+        },
+        tasks=["organs"],
+    )
+    plan.check(settings)
+    assert plan.runs(settings)[:2] == [
+        "default/organs/random-bias",
+        "default/organs/random-short",
+    ]
+    assert [pipeline.study_tuning(settings, name) for name in ("bias", "short")] == ["bias", "full"]
+    bias, short, new = (
+        plan.run_config(settings, "default", "organs", init, name)["adapt"]
+        for init, name in (("doll", "bias"), ("doll", "short"), ("new", "short"))
+    )
+    assert (bias["learning_rate"], bias["steps"], bias["new_blocks"]) == ([0.01, 0.1], 7, 3)
+    default = settings["adapt"]["learning_rate"]
+    assert (short["learning_rate"], short["steps"], short["new_blocks"]) == (default, 2, 0)
+    assert (new["steps"], new["new_blocks"]) == (2, 9)  # the start's own number counts
+    described = json.loads(pipeline.study_run(settings, "default", "organs", "doll", "short"))
+    assert described["adapt"]["steps"] == 2
 
 
 def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
@@ -102,6 +131,15 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
         ({"pretrainings": {"doll": {"segment": {"encoder": "resnet18"}}}}, "study.architectures"),
         ({"pretrainings": {"random": {}}, "inits": ["random"]}, "'random', which has a meaning"),
         ({"architectures": {"report": {}}}, "'report', which has a meaning"),
+        ({"tunings": {"best": {"tuning": "full"}}}, "'best', which has a meaning"),
+        ({"tunings": {"short": {"steps": 2}}}, "tuning in study.tunings.short"),
+        ({"tunings": {"full": {"tuning": "bias"}}}, "give it a name of its own"),
+        ({"tunings": {"full": {"stps": 2}}}, "laid over adapt.*unknown key 'stps'"),
+        ({"tunings": {"full": {"seeds": 2}}}, "seeds, which is the same for all"),
+        (
+            {"pretrainings": {"doll": {}, "x-short": {}}, "tunings": {"short": {"tuning": "full"}}},
+            "ends like a tuning",
+        ),
     ],
 )
 def test_what_does_not_exist_is_refused(study: dict[str, Any], message: str) -> None:

@@ -174,9 +174,14 @@ def study_pretraining(config: Config, architecture: str, pretraining: str) -> st
     return stage_config(plan.pretraining_config(config, architecture, pretraining), "segment")
 
 
-def study_run(config: Config, architecture: str, task: str, start: str) -> str:
+def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
     """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
-    return stage_config(plan.run_config(config, architecture, task, start), "adapt")
+    return stage_config(plan.run_config(config, architecture, task, start, tuning), "adapt")
+
+
+def study_tuning(config: Config, tuning: str) -> str:
+    """What a tuning of the study trains."""
+    return str(plan.tunings(config)[tuning]["tuning"])
 
 
 def version(stage: str) -> int:

@@ -76,11 +76,11 @@ rule adapt_variant:
             CONFIG, wildcards.architecture, wildcards.start
         ),
     output:
-        task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{tuning}"),
+        task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{named}"),
     log:
-        "results/{dataset}/logs/adapt_variant-{architecture}-{task}-{start}-{tuning}.log",
+        "results/{dataset}/logs/adapt_variant-{architecture}-{task}-{start}-{named}.log",
     benchmark:
-        "results/{dataset}/benchmarks/adapt_variant-{architecture}-{task}-{start}-{tuning}.tsv"
+        "results/{dataset}/benchmarks/adapt_variant-{architecture}-{task}-{start}-{named}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
     threads: pipeline.share_of_cores(len(pipeline.study_runs(CONFIG)))
@@ -93,8 +93,13 @@ rule adapt_variant:
             CONFIG, pipeline.task_files(CONFIG, wildcards.task)
         ),
         config=lambda wildcards: pipeline.study_run(
-            CONFIG, wildcards.architecture, wildcards.task, wildcards.start
+            CONFIG,
+            wildcards.architecture,
+            wildcards.task,
+            wildcards.start,
+            wildcards.named,
         ),
+        tuning=lambda wildcards: pipeline.study_tuning(CONFIG, wildcards.named),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],
         segmenter=lambda wildcards, input: (
@@ -106,7 +111,7 @@ rule adapt_variant:
             --config {params.config:q} \
             --task {wildcards.task:q} \
             --init {wildcards.start:q} \
-            --tuning {wildcards.tuning:q} \
+            --tuning {params.tuning:q} \
             --data-root {params.data_root:q} \
             --weights-root {params.weights_root:q} \
             --committee {input.committee:q} {params.segmenter:q} \

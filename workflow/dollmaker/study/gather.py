@@ -35,9 +35,10 @@ def gather(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Scores of all runs, and differences between starts.
 
-    With more than one tuning there is one more, ``best``: of each start the one whose final
-    validation mIoU is the highest (mean over seeds), for each n. So is told what a start is worth
-    to somebody who chooses, and not only in a tuning that may suit it or not.
+    With more than one tuning there is one more, ``best``: of each start, for each n, the one whose
+    final validation mIoU is the highest (mean over seeds), among those with the most steps. So is
+    told what a start is worth to somebody who chooses, and not only in a tuning that may suit it or
+    not.
 
     Args:
         study: Folder of the study.
@@ -107,12 +108,12 @@ def _curves(folders: Sequence[Path]) -> pl.DataFrame:
 
 def _preferred(curves: pl.DataFrame) -> pl.DataFrame | None:
     """Task, init, n and the tuning with the highest final validation mIoU; None if one is all."""
-    if curves["tuning"].n_unique() == 1:
-        return None
     key = ["task", "init", "n"]
+    ends = curves.filter(pl.col("step") == pl.col("step").max())
+    if ends["tuning"].n_unique() == 1:
+        return None
     return (
-        curves.filter(pl.col("step") == pl.col("step").max().over(*key, "tuning"))
-        .group_by(*key, "tuning", maintain_order=True)
+        ends.group_by(*key, "tuning", maintain_order=True)
         .agg(pl.col("valid_miou").mean().fill_nan(-1.0))
         .sort("valid_miou", descending=True, maintain_order=True)
         .unique(key, keep="first", maintain_order=True)

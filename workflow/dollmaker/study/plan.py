@@ -37,8 +37,15 @@ def runs(config: Config) -> list[str]:
         for architecture in study["architectures"]
         for task in tasks
         for init in study["inits"]
-        for tuning in study["tunings"]
+        for tuning in tunings(config)
     ]
+
+
+def tunings(config: Config) -> dict[str, Config]:
+    """Name of a tuning -> what differs from section adapt, and ``tuning``: what is trained."""
+    given = config["study"]["tunings"]
+    named = {name: {} for name in given} if isinstance(given, list) else given
+    return {name: {"tuning": name, **changes} for name, changes in named.items()}
 
 
 def check(config: Config) -> None:
@@ -54,12 +61,15 @@ def check(config: Config) -> None:
         ("study.pretrainings", study["pretrainings"], PLAIN),
         ("study.architectures", study["architectures"], ("report",)),  # folders of the study
         ("tasks", study["tasks"] or config["tasks"], ("segmenter",)),
+        ("study.tunings", study["tunings"], ("best",)),  # rows of the results
     ):
         for name in taken:
             if name in names:
                 raise ConfigError(f"{key} has {name!r}, which has a meaning of its own; rename it.")
+    for tuning, changes in tunings(config).items():
+        _check_tuning(config, tuning, changes)
     for pretraining, options in study["pretrainings"].items():
-        if pretraining.endswith(tuple(f"-{tuning}" for tuning in TUNINGS)):
+        if pretraining.endswith(tuple(f"-{tuning}" for tuning in (*TUNINGS, *tunings(config)))):
             raise ConfigError(
                 f"study.pretrainings has {pretraining!r}, which ends like a tuning; rename it."
             )
@@ -76,6 +86,21 @@ def check(config: Config) -> None:
             except ConfigError as error:
                 where = f"study.architectures.{architecture} and study.pretrainings.{pretraining}"
                 raise ConfigError(f"{where}, laid over segment: {error}") from None
+
+
+def _check_tuning(config: Config, name: str, changes: Mapping[str, Any]) -> None:
+    where = f"study.tunings.{name}"
+    if name in TUNINGS and changes["tuning"] != name:
+        raise ConfigError(f"{where} trains {changes['tuning']!r}; give it a name of its own.")
+    if changes["tuning"] not in TUNINGS:
+        raise ConfigError(unknown(f"tuning in {where}", changes["tuning"], TUNINGS))
+    for key in ("runs", "imagenet", "n", "seeds"):
+        if key in changes:
+            raise ConfigError(f"{where} has {key}, which is the same for all tunings; take it out.")
+    try:
+        _tuned(config, name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}, laid over adapt: {error}") from None
 
 
 def pretrained(config: Config, init: str) -> bool:
@@ -106,14 +131,19 @@ def pretraining_config(config: Config, architecture: str, pretraining: str) -> C
     return _with_segment(config, config["study"]["architectures"][architecture], changes)
 
 
-def run_config(config: Config, architecture: str, task: str, init: str) -> Config:
+def run_config(config: Config, architecture: str, task: str, init: str, tuning: str) -> Config:
     """The configuration of a fine-tuning."""
     study = config["study"]
-    full = _with_segment(config, study["architectures"][architecture], {})
+    full = _with_segment(_tuned(config, tuning), study["architectures"][architecture], {})
     adapt = {**full["adapt"], "n": study["n"], "seeds": study["seeds"]}
     if pretrained(config, init) and study["pretrainings"][init]["new_blocks"] is not None:
         adapt["new_blocks"] = study["pretrainings"][init]["new_blocks"]
     return {**full, "adapt": adapt, "tasks": {task: full["tasks"][task]}}
+
+
+def _tuned(config: Config, tuning: str) -> Config:
+    changes = {k: v for k, v in tunings(config)[tuning].items() if k != "tuning"}
+    return configuration.resolve({**config, "adapt": {**config["adapt"], **changes}})
 
 
 def _with_segment(config: Config, *changes: Mapping[str, Any]) -> Config:
