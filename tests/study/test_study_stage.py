@@ -137,7 +137,7 @@ def test_command_writes_tables_and_pictures(config: dict[str, Any], world: Path)
     assert "| full | 5 | doll | 0.004 | 0.715" in page
     assert table["chosen"].is_null().all() and "best (" not in page and "**+0.020" in page
     assert "none in common (checked)" in page
-    for name in ("amounts", "epochs", "examples"):
+    for name in ("amounts", "full-epochs", "full-examples"):
         assert Image.open(world / f"study/report/default-organs-{name}.png").size[0] > 50
 
 
@@ -165,7 +165,15 @@ def test_each_start_with_the_tuning_that_validation_prefers(
     page = (world / "study/report/README.md").read_text()
     assert "| best (bias) | 5 | doll | 0.004 | 0.765" in page
     assert "| best | 100 |" not in page  # costs are those of the tunings
-    assert Image.open(world / "study/report/default-organs-amounts.png").size[0] > 50
+    pictures = {path.name for path in (world / "study/report").glob("*.png")}
+    assert pictures == {
+        "default-organs-amounts.png",
+        *(
+            f"default-organs-{t}-{what}.png"
+            for t in ("full", "bias")
+            for what in ("epochs", "examples")
+        ),
+    }
 
 
 def test_a_patient_who_was_seen_is_found(config: dict[str, Any], world: Path) -> None:

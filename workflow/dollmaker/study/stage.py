@@ -53,18 +53,20 @@ def write_study(
             name = f"{architecture}-{task}"
             (folder / f"{name}-amounts.png").write_bytes(amount_curves(group).light)
             place = study / str(architecture) / str(task)
-            folders = {path.name: path for path in _folders(place, group)}
-            curves = {run: tables.read(path / "curve.parquet") for run, path in folders.items()}
-            (folder / f"{name}-epochs.png").write_bytes(task_curves(curves).light)
-            examples = make_examples(folders)
-            if examples is not None:
-                (folder / f"{name}-examples.png").write_bytes(_png(sheet(examples)))
+            own = group.filter(pl.col("tuning") != BEST)  # its runs lie in folders of other tunings
+            for (tuning,), rows in own.group_by("tuning", maintain_order=True):
+                inits = rows["init"].unique(maintain_order=True)
+                folders = {f"{init}-{tuning}": place / f"{init}-{tuning}" for init in inits}
+                _draw(folder, f"{name}-{tuning}", folders)
 
 
-def _folders(place: Path, group: pl.DataFrame) -> list[Path]:
-    own = group.filter(pl.col("tuning") != BEST)  # its runs lie in folders of other tunings
-    pairs = own.select("init", "tuning").unique(maintain_order=True).rows()
-    return [place / f"{init}-{tuning}" for init, tuning in pairs]
+def _draw(folder: Path, name: str, runs: dict[str, Path]) -> None:
+    """The curves of the starts of one tuning, and what they draw in the same images."""
+    curves = {run: tables.read(path / "curve.parquet") for run, path in runs.items()}
+    (folder / f"{name}-epochs.png").write_bytes(task_curves(curves).light)
+    examples = make_examples(runs)
+    if examples is not None:
+        (folder / f"{name}-examples.png").write_bytes(_png(sheet(examples)))
 
 
 def _png(picture: Any) -> bytes:
