@@ -5,6 +5,7 @@ The stages in the order the data flow; everything is written to results/{dataset
 """
 
 import os.path
+import re
 import sys
 from pathlib import Path
 
@@ -49,7 +50,7 @@ wildcard_constraints:
     architecture=r"[^/]+",
     pretraining=r"[^/]+",
     start=r"[^/]+",
-    named=r"[^/-]+",
+    named="|".join(map(re.escape, pipeline.study_tunings(CONFIG))),
 
 
 localrules:

@@ -1,7 +1,6 @@
 """Runs: what stays frozen, that starts share what is random, resuming, and the files."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +227,10 @@ def test_killed_job_goes_on_with_its_run(
 
 
 def test_of_several_rates_validation_chooses_for_each_n(
-    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+    config: dict[str, Any],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     rates = [1e-5, 0.01, 10.0]
     config["adapt"].update(steps=12, evaluations=1, learning_rate=0.01)
@@ -237,54 +239,69 @@ def test_of_several_rates_validation_chooses_for_each_n(
         config["adapt"]["learning_rate"] = rate
         alone[rate] = run(config, root, f"alone{rate}")
     ends = {rate: pl.read_parquet(alone[rate] / "curve.parquet") for rate in rates}
+    capsys.readouterr()
     config["adapt"]["learning_rate"] = rates
     original, trained = stage.train_run, []
     monkeypatch.setattr(
         stage, "train_run", lambda *a, **m: (trained.append(0), original(*a, **m))[1]
     )
     folder = run(config, root, "chosen")
+    seen = capsys.readouterr().err.splitlines()
+    assert ["valid_miou" in line for line in seen] == [True, True, True, False] * 2
     assert len(trained) == 2 * (3 + 1)  # all rates with the first seed, one with the second
-    described = json.loads((folder / "runs.json").read_text())["runs"]
+    results = json.loads((folder / "runs.json").read_text())
+    described = results["runs"]
+    assert [entry["learning_rate"] for entry in results["tried"]] == rates * 2
     table = pl.read_parquet(folder / "scores.parquet")
     for n in ("3", "all"):
         best = max(
             rates, key=lambda rate: ends[rate].filter(n=n, seed=0)["valid_miou"].fill_nan(-1)[0]
         )
         assert [r["learning_rate"] for r in described if r["n"] == n] == [best, best]
+        tried = [e["valid_miou"] for e in results["tried"] if e["n"] == n]
+        assert tried == [ends[rate].filter(n=n, seed=0)["valid_miou"][-1] for rate in rates]
         expected = pl.read_parquet(alone[best] / "scores.parquet").filter(n=n)
         assert table.filter(n=n).equals(expected)
+    description = json.loads((folder / "adapter" / "adapter.json").read_text())
+    assert description["learning_rate"] == best
     kept = [place / "adapter" / "adapter.safetensors" for place in (folder, alone[best])]
     assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
-def test_rates_are_chosen_by_validation_images_only(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
-    assert stage._rates(0.5, task) == [0.5]
-    assert stage._rates([0.5, 0.1], task) == [0.5, 0.1]
-    without = replace(task, splits=["test" if split == "valid" else split for split in task.splits])
-    assert stage._rates([0.5], without) == [0.5]
-    with pytest.raises(
-        DataError, match="2 rates, to be chosen from by validation images, and the task squares"
-    ):
-        stage._rates([0.5, 0.1], without)
+def test_a_job_that_is_killed_between_two_rates_goes_on(
+    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config["adapt"].update(n=["all"], learning_rate=[0.01, 1e-5, 0.001])
+    whole = run(config, root, "whole")
+    original, trained = stage.train_run, []
+
+    def counted(*arguments: Any, **more: Any) -> Any:
+        trained.append(0)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(stage, "train_run", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, root, "broken")
+    broken = run(config, root, "broken")
+    assert len(trained) == 3 + 2  # the third rate again, and the second seed
+    for name in ("curve.parquet", "scores.parquet", "examples.npz", "adapter/adapter.safetensors"):
+        assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(
-    ("ends", "best"), [([0.1, 0.4, 0.4], 1), ([np.nan, 0.0], 1), ([np.nan, np.nan], 0)]
+    ("ends", "best"), [([0.1, 0.4, 0.4], 1), ([None, 0.0], 1), ([None], 0), ([0.3], 0)]
 )
-def test_the_best_run_is_the_first_of_the_highest(ends: list[float], best: int) -> None:
-    empty = np.zeros((0, 1))
-    runs = [
-        train.Run(
-            curve=[{"valid_miou": 1.0}, {"valid_miou": end}],
-            predictions=empty.astype(np.uint8),
-            iou=empty,
-            dice=empty,
-            cost={},
-        )
-        for end in ends
-    ]
-    assert stage.best_run(runs) == best
+def test_the_highest_end_is_chosen_and_of_equals_the_first(
+    ends: list[float | None], best: int
+) -> None:
+    assert stage.choose(ends, "squares") == best
+
+
+def test_nothing_to_choose_by_is_an_error() -> None:
+    with pytest.raises(DataError, match="of the task squares, and no pixel"):
+        stage.choose([None, None], "squares")
 
 
 def test_scores_leave_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 from dollmaker import provenance, tables
 from dollmaker.cli import main
 from dollmaker.config import resolve
-from dollmaker.errors import DataError
+from dollmaker.errors import ArtifactError, DataError
 from dollmaker.files import write_json
-from dollmaker.study.gather import check_hygiene
+from dollmaker.study.gather import check_hygiene, gather
 from dollmaker.study.speed import first_crossing, steps_to_share
 
 INITS = {"random": 0.5, "imagenet": 0.68, "doll": 0.7}
@@ -155,7 +155,7 @@ def test_each_start_with_the_tuning_that_validation_prefers(
     assert {init: row["chosen"] for init, row in best.items()} == chosen
     expected = {"random": 0.515, "imagenet": 0.695, "doll": 0.765}
     assert {init: row["miou"] for init, row in best.items()} == pytest.approx(expected)
-    assert best["doll"]["reached_95"] == 1 and best["imagenet"]["reached_95"] == 0
+    assert best["doll"]["steps_95"] is None  # steps of two tunings are not compared
     assert best["doll"]["optimizer_mb"] == 2.0
     differences = tables.read(world / "scores/study_differences.parquet")
     row = differences.filter(
@@ -174,6 +174,56 @@ def test_each_start_with_the_tuning_that_validation_prefers(
             for what in ("epochs", "examples")
         ),
     }
+
+
+def test_best_is_chosen_for_each_n_and_task_whatever_the_steps(
+    config: dict[str, Any], world: Path
+) -> None:
+    for task in ("organs", "hearts"):
+        for init in ("imagenet", "doll"):
+            for tuning, steps in (("full", 20), ("bias", 80)):
+                folder = world / f"other/default/{task}/{init}-{tuning}"
+                write_runs(folder, 0.5, 0.5)
+                better = {"5": tuning == "bias", "20": (tuning == "bias") == (task == "hearts")}
+                for name in ("scores", "curve"):
+                    one = tables.read(folder / f"{name}.parquet")
+                    both = pl.concat([one, one.with_columns(pl.lit("20").alias("n"))])
+                    if name == "curve":
+                        good = pl.col("n").replace_strict(better)
+                        both = both.with_columns(
+                            pl.col("step") * steps // 20,
+                            pl.when(good).then(0.8).otherwise(0.4).alias("valid_miou"),
+                        )
+                    tables.write(both, folder / f"{name}.parquet", provenance.header("adapt", {}))
+                runs = json.loads((folder / "runs.json").read_text())
+                runs["runs"] += [{**run, "n": "20"} for run in runs["runs"]]
+                write_json(folder / "runs.json", runs)
+    names = [
+        f"default/{task}/{init}-{tuning}"
+        for task in ("organs", "hearts")
+        for init in ("imagenet", "doll")
+        for tuning in ("full", "bias")
+    ]
+    table, differences = gather(world / "other", names, 10, 0)
+    best = table.filter(pl.col("class") == "mean", pl.col("tuning") == "best")
+    assert {(r["task"], r["init"], r["n"]): r["chosen"] for r in best.to_dicts()} == {
+        (task, init, n): "full" if (task, n) == ("organs", "20") else "bias"
+        for task in ("organs", "hearts")
+        for init in ("imagenet", "doll")
+        for n in ("5", "20")
+    }
+    assert len(best) == 8 and len(table) == 3 * 8 * 2  # the mean and the one class
+    assert len(differences.filter(pl.col("tuning") == "best")) == 4 * 2
+
+
+def test_runs_of_an_earlier_version_are_named(config: dict[str, Any], world: Path) -> None:
+    file = world / "study/default/organs/doll-full/runs.json"
+    runs = json.loads(file.read_text())
+    for run in runs["runs"]:
+        del run["learning_rate"]
+    write_json(file, runs)
+    with pytest.raises(ArtifactError, match="lacks 'learning_rate': an earlier version wrote it"):
+        gather(world / "study", ["default/organs/doll-full"], 10, 0)
 
 
 def test_a_patient_who_was_seen_is_found(config: dict[str, Any], world: Path) -> None:

@@ -179,6 +179,11 @@ def study_run(config: Config, architecture: str, task: str, start: str, tuning: 
     return stage_config(plan.run_config(config, architecture, task, start, tuning), "adapt")
 
 
+def study_tunings(config: Config) -> list[str]:
+    """Names of the study's tunings."""
+    return list(plan.tunings(config))
+
+
 def study_tuning(config: Config, tuning: str) -> str:
     """What a tuning of the study trains."""
     return str(plan.tunings(config)[tuning]["tuning"])

@@ -85,7 +85,11 @@ def kept(file: Path) -> bool:
 
 
 def write_results(
-    folder: Path, task: Task, runs: Sequence[tuple[dict[str, Any], Run]], header: dict[str, Any]
+    folder: Path,
+    task: Task,
+    runs: Sequence[tuple[dict[str, Any], Run]],
+    tried: Sequence[dict[str, Any]],
+    header: dict[str, Any],
 ) -> None:
     """Write curve.parquet, scores.parquet, runs.json and examples.npz into an existing folder.
 
@@ -93,6 +97,7 @@ def write_results(
         folder: Where to write.
         task: The task.
         runs: Keys and results of each run.
+        tried: Learning rates that were tried, with the validation mIoU that chose among them.
         header: Provenance.
     """
     test = task.rows("test")
@@ -115,7 +120,7 @@ def write_results(
     described = [
         {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou))} for keys, run in runs
     ]
-    write_json(folder / "runs.json", {"header": header, "runs": described})
+    write_json(folder / "runs.json", {"header": header, "runs": described, "tried": list(tried)})
     chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
     rows = test[chosen]
     with (folder / "examples.npz").open("wb") as handle:

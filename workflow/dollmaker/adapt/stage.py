@@ -14,7 +14,7 @@ from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, find_beginning, make_network
 from dollmaker.adapt.tasks import Task, read_task
-from dollmaker.adapt.train import Run, mean_iou, train_run
+from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path
@@ -64,7 +64,8 @@ def adapt(
     if beginning.sha256:
         inputs["weights"] = beginning.sha256
     section = {**options, "task": task_name, "init": init, "tuning": tuning}
-    rates = _rates(options["learning_rate"], task)
+    given = options["learning_rate"]
+    rates = given if isinstance(given, list) else [given]
     header = provenance.header("adapt", section, seed=config["seed"], inputs=inputs)
     network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
     key = [header, network, vars(beginning.input)]
@@ -82,20 +83,23 @@ def adapt(
         work.require()
         if keep_adapter:
             spec, classes = beginning.input, task.classes
-            save_adapter(
-                tuned, place, classes=classes, spec=spec, n=str(n), seed=seed, header=header
-            )
+            more = {"n": str(n), "seed": seed, "learning_rate": rate, "header": header}
+            save_adapter(tuned, place, classes=classes, spec=spec, **more)
         keys = {"n": str(n), "n_images": len(chosen), "seed": seed}
         keep(run, place.with_suffix(".npz"), keys)
+        # Who looks on while rates are tried sees what chooses among them.
+        score = f"valid_miou {run.curve[-1]['valid_miou']:.4f}"
+        if len(rates) == 1 or seed:
+            score = f"test_miou {mean_iou(run.iou):.4f}"
         print(
             f"adapt {task_name} {init}/{tuning} n={n} ({len(chosen)} images) seed={seed} "
-            f"learning_rate={rate:g} test_miou {mean_iou(run.iou):.4f} "
-            f"({run.cost['seconds']:.0f} s)",
+            f"learning_rate={rate:g} {score} ({run.cost['seconds']:.0f} s)",
             file=sys.stderr,
             flush=True,
         )
 
     results: list[Path] = []
+    attempts: list[dict[str, Any]] = []
     adapter = work.folder
     for n in options["n"]:
         tried = rates
@@ -104,7 +108,14 @@ def adapt(
             places = [work.folder / f"{n}-{seed}-{rates.index(rate)}" for rate in tried]
             for rate, place in zip(tried, places, strict=True):
                 run_once(n, seed, rate, place, keep_adapter)
-            best = best_run([take(place.with_suffix(".npz"))[1] for place in places])
+            ends = [end_of(place.with_suffix(".npz")) for place in places]
+            if len(ends) > 1:
+                entry = {"n": str(n), "seed": seed}
+                attempts += [
+                    {**entry, "learning_rate": rate, "valid_miou": end}
+                    for rate, end in zip(tried, ends, strict=True)
+                ]
+            best = choose(ends, task_name)
             tried = [tried[best]]
             results.append(places[best].with_suffix(".npz"))
             if keep_adapter:
@@ -112,29 +123,30 @@ def adapt(
     work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
-        write_results(folder, task, [take(file) for file in results], header)
+        write_results(folder, task, [take(file) for file in results], attempts, header)
         shutil.copytree(adapter, folder / "adapter")
     work.finish()
 
 
-def _rates(learning_rate: float | list[float], task: Task) -> list[float]:
-    rates = learning_rate if isinstance(learning_rate, list) else [learning_rate]
-    if len(rates) > 1 and not len(task.rows("valid")):
-        raise DataError(
-            f"adapt.learning_rate names {len(rates)} rates, to be chosen from by validation "
-            f"images, and the task {task.name} has none; set its valid, or name one rate."
-        )
-    return rates
+def end_of(file: Path) -> float | None:
+    """Final validation mIoU of a run that was kept."""
+    end = float(take(file)[1].curve[-1]["valid_miou"])
+    return end if math.isfinite(end) else None
 
 
-def best_run(runs: Sequence[Run]) -> int:
-    """The run with the highest final mIoU of the validation images; of equals the first.
+def choose(ends: Sequence[float | None], task: str) -> int:
+    """The position of the highest final validation mIoU; of equals the first.
 
     Raises:
-        ValueError: If there is none.
+        DataError: If there is something to choose and nothing to choose by.
     """
-    ends = [run.curve[-1]["valid_miou"] for run in runs]
-    return max(range(len(ends)), key=lambda k: -1.0 if math.isnan(ends[k]) else ends[k])
+    if len(ends) > 1 and all(end is None for end in ends):
+        raise DataError(
+            f"adapt.learning_rate names {len(ends)} rates, to be chosen from by the validation "
+            f"images of the task {task}, and no pixel of their masks is known; name one rate."
+        )
+    known = [-1.0 if end is None else end for end in ends]
+    return known.index(max(known))
 
 
 def make_tuned(

@@ -57,7 +57,7 @@ def train_run(
     """Fine-tune a network on some images of a task and score it on the test images.
 
     AdamW with a one-cycle schedule. The test scores are those of the final weights; the validation
-    images only draw the curve. Every step's images and augmentation follow from (seed, step).
+    images draw the curve. Every step's images and augmentation follow from (seed, step).
 
     Args:
         tuned: The network.

@@ -36,9 +36,9 @@ def gather(
     """Scores of all runs, and differences between starts.
 
     With more than one tuning there is one more, ``best``: of each start, for each n, the one whose
-    final validation mIoU is the highest (mean over seeds), among those with the most steps. So is
-    told what a start is worth to somebody who chooses, and not only in a tuning that may suit it or
-    not.
+    final validation mIoU is the highest (mean over seeds). So is told what a start is worth to
+    somebody who chooses, and not only in a tuning that may suit it or not. Its steps are not
+    compared: a step of one tuning is not a step of another.
 
     Args:
         study: Folder of the study.
@@ -65,7 +65,6 @@ def gather(
                 for run in found
                 if names[run.task, run.init, run.n] == run.tuning
             ]
-            curves = pl.concat([curves, _as_best(curves, best)])
             costs = pl.concat([costs, _as_best(costs, best)])
         speed = _speed(curves)
         name = pl.lit(architecture).alias("architecture")
@@ -109,11 +108,11 @@ def _curves(folders: Sequence[Path]) -> pl.DataFrame:
 def _preferred(curves: pl.DataFrame) -> pl.DataFrame | None:
     """Task, init, n and the tuning with the highest final validation mIoU; None if one is all."""
     key = ["task", "init", "n"]
-    ends = curves.filter(pl.col("step") == pl.col("step").max())
-    if ends["tuning"].n_unique() == 1:
+    if curves["tuning"].n_unique() == 1:
         return None
     return (
-        ends.group_by(*key, "tuning", maintain_order=True)
+        curves.filter(pl.col("step") == pl.col("step").max().over(*key, "tuning"))
+        .group_by(*key, "tuning", maintain_order=True)
         .agg(pl.col("valid_miou").mean().fill_nan(-1.0))
         .sort("valid_miou", descending=True, maintain_order=True)
         .unique(key, keep="first", maintain_order=True)

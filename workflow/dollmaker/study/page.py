@@ -15,10 +15,13 @@ mIoU of the test images (mean over classes), [95 % interval over patients], mean
 patients and seeds; bold where the interval excludes zero (with many rows, some do by chance).
 *Steps*: optimiser steps (median over seeds) until the validation mIoU reaches 95 % of the best
 start's final one; > where a seed never got there, and - for a ratio of two that did not all get
-there. Rows of the tuning *best* have, for each start, the tuning whose validation mIoU is the
-highest (in brackets): what a start is worth to somebody who chooses. *Rate*: the learning rate; of
-several in adapt.learning_rate the one with the best validation mIoU of the first seed. Each
-pre-training was run once: its own randomness is not in the intervals.
+there. *Rate*: the learning rate; of several the one with the best validation mIoU of the first
+seed. Each pre-training was run once, and rates were chosen once: neither is in the intervals.
+"""
+
+_BEST = """Rows of the tuning *best* have, for each start and n, the tuning whose final validation
+mIoU is the highest (mean over seeds; in brackets): what a start is worth to somebody who chooses,
+with validation images beside the training images.
 """
 
 
@@ -37,6 +40,8 @@ def write_page(study: pl.DataFrame, differences: pl.DataFrame, hygiene: Mapping[
         "classifiers and pre-trainings saw: none in common (checked).\n",
     ]
     means = study.filter(pl.col("class") == MEAN)
+    if BEST in means["tuning"]:
+        parts.append(_BEST)
     against = {
         tuple(row[key] for key in ("architecture", "task", "init", "tuning", "n")): row
         for row in differences.filter(
@@ -68,7 +73,9 @@ def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
             difference = f"**{difference}**"
         if against["steps_ratio"] is not None:
             ratio = f"{against['steps_ratio']:.2f}"
-    steps = f"{'>' if row['reached_95'] < 1 else ''}{row['steps_95']:.0f}"
+    steps = "-"
+    if row["steps_95"] is not None:
+        steps = f"{'>' if row['reached_95'] < 1 else ''}{row['steps_95']:.0f}"
     tuning = row["tuning"] if row["chosen"] is None else f"{row['tuning']} ({row['chosen']})"
     rate = f"{row['learning_rate']:g}"
     cells = (tuning, row["n_images"], row["init"], rate, score, difference, steps, ratio)

@@ -52,8 +52,8 @@ def check(config: Config) -> None:
     """Refuse a study that could not be run.
 
     Raises:
-        ConfigError: If a start, a task or a key of an architecture or pre-training is unknown, or
-            a name stands for something else.
+        ConfigError: If a start, a task or a key of an architecture, pre-training or tuning is
+            unknown, or a name stands for something else.
     """
     runs(config)
     study = config["study"]
