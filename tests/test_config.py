@@ -42,6 +42,8 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"classify": {"epochz": 3}}, ["'classify'", "unknown key 'epochz'"]),
         ({"classify": {"members": {"a": {"arch": "x"}}}}, ["members.a", "unknown key 'arch'"]),
         ({"classify": {"epochs": "many"}}, ["classify.epochs", "must be of type integer"]),
+        ({"adapt": {"learning_rate": None}}, ["adapt.learning_rate", "of type number or array."]),
+        ({"study": {"tunings": "full"}}, ["study.tunings", "must be of type array or object."]),
         ({"device": "tpu"}, ["device", '"auto", "cpu", "cuda"']),
         ({"source": {"kind": "table"}}, ["source.table is missing"]),
         ({"source": {}}, ["'source' lacks the key 'kind'"]),

@@ -180,8 +180,10 @@ def _sentence(error: Any) -> str:
         legal = ", ".join(json.dumps(value) for value in error.validator_value)
         return f"{place} is {json.dumps(error.instance)}; use one of: {legal}."
     if error.validator == "type":
-        kinds = error.validator_value
-        legal = kinds if isinstance(kinds, str) else " or ".join(kinds)
+        alternatives = error.parent.context if error.parent else [error]
+        found = [e.validator_value for e in alternatives if e.validator == "type"]
+        kinds = [[kind] if isinstance(kind, str) else kind for kind in found]
+        legal = " or ".join(dict.fromkeys(kind for several in kinds for kind in several))
         hint = ""
         if "number" in legal and isinstance(error.instance, str) and _is_number(error.instance):
             hint = " YAML takes 1e-3 and quoted numbers for text: write 0.001 or 1.0e-3."
