@@ -101,9 +101,9 @@ def _costs(group: pl.DataFrame) -> str:
             row["tuning"],
             f"{row['trainable']:,.0f}",
             f"{100 * row['encoder_trainable_share']:.1f} %",
-            f"{row['optimizer_mb']:.1f} MB",
+            f"{row['optimizer_mb']:.3g} MB",
             f"{row['step_seconds']:.2f} s",
-            f"{row['adapter_mb']:.1f} MB",
+            f"{row['adapter_mb']:.3g} MB",
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
