@@ -35,7 +35,8 @@ def adapt(
 ) -> None:
     """Fine-tune with every n and seed of the configuration and write the folder of results.
 
-    Of several learning rates, each n takes the one with the best validation mIoU of seed 0. What
+    Of several learning rates, each n takes the one with the best validation mIoU, mean over seeds:
+    of one seed it is too noisy, and a start is then compared at a rate that does not suit it. What
     seed 0 of the last n learned is kept in the folder ``adapter``. Finished runs are kept beside
     the output until all are done: a killed job goes on with the run it was in.
 
@@ -89,7 +90,7 @@ def adapt(
         keep(run, place.with_suffix(".npz"), keys)
         # Who looks on while rates are tried sees what chooses among them.
         score = f"valid_miou {run.curve[-1]['valid_miou']:.4f}"
-        if len(rates) == 1 or seed:
+        if len(rates) == 1:
             score = f"test_miou {mean_iou(run.iou):.4f}"
         print(
             f"adapt {task_name} {init}/{tuning} n={n} ({len(chosen)} images) seed={seed} "
@@ -102,24 +103,21 @@ def adapt(
     attempts: list[dict[str, Any]] = []
     adapter = work.folder
     for n in options["n"]:
-        tried = rates
-        for seed in range(options["seeds"]):
-            keep_adapter = n == options["n"][-1] and seed == 0
-            places = [work.folder / f"{n}-{seed}-{rates.index(rate)}" for rate in tried]
-            for rate, place in zip(tried, places, strict=True):
-                run_once(n, seed, rate, place, keep_adapter)
-            ends = [end_of(place.with_suffix(".npz")) for place in places]
-            if len(ends) > 1:
-                entry = {"n": str(n), "seed": seed}
-                attempts += [
-                    {**entry, "learning_rate": rate, "valid_miou": end}
-                    for rate, end in zip(tried, ends, strict=True)
-                ]
-            best = choose(ends, task_name)
-            tried = [tried[best]]
-            results.append(places[best].with_suffix(".npz"))
-            if keep_adapter:
-                adapter = places[best]
+        means: list[float | None] = []
+        for k, rate in enumerate(rates):
+            ends: list[float] = []
+            for seed in range(options["seeds"]):
+                place = work.folder / f"{n}-{seed}-{k}"
+                run_once(n, seed, rate, place, n == options["n"][-1] and seed == 0)
+                end = end_of(place.with_suffix(".npz"))
+                ends += [] if end is None else [end]
+                if len(rates) > 1:
+                    tried = {"n": str(n), "seed": seed, "learning_rate": rate, "valid_miou": end}
+                    attempts.append(tried)
+            means.append(sum(ends) / len(ends) if ends else None)
+        best = choose(means, task_name)
+        results += [work.folder / f"{n}-{seed}-{best}.npz" for seed in range(options["seeds"])]
+        adapter = work.folder / f"{n}-0-{best}"
     work.require()
     with atomic_path(output) as folder:
         folder.mkdir()

@@ -210,11 +210,11 @@ def _tuning_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: fl
 
 
 def _runs(config: dict[str, Any]) -> int:
-    """Runs of a task, start and tuning: all rates with the first seed, the best with the rest."""
+    """Runs of a task, start and tuning: sizes times seeds times learning rates."""
     options = config["adapt"]
     rates = options["learning_rate"]
     tried = len(rates) if isinstance(rates, list) else 1
-    return len(options["n"]) * (int(options["seeds"]) + tried - 1)
+    return len(options["n"]) * int(options["seeds"]) * tried
 
 
 def _steps(images: int, options: dict[str, Any]) -> int:

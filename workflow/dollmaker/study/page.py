@@ -15,8 +15,8 @@ mIoU of the test images (mean over classes), [95 % interval over patients], mean
 patients and seeds; bold where the interval excludes zero (with many rows, some do by chance).
 *Steps*: optimiser steps (median over seeds) until the validation mIoU reaches 95 % of the best
 start's final one; > where a seed never got there, and - for a ratio of two that did not all get
-there. *Rate*: the learning rate; of several the one with the best validation mIoU of the first
-seed. Each pre-training was run once, and rates were chosen once: neither is in the intervals.
+there. *Rate*: the learning rate; of several the one with the best validation mIoU, mean over seeds.
+Each pre-training was run once, and rates were chosen once: neither is in the intervals.
 """
 
 _BEST = """Rows of the tuning *best* have, for each start and n, the tuning whose final validation
