@@ -289,17 +289,15 @@ def test_a_job_that_is_killed_between_two_rates_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("ends", "best"), [([0.1, 0.4, 0.4], 1), ([None, 0.0], 1), ([None], 0), ([0.3], 0)]
+    ("ends", "best"), [([0.1, 0.4, 0.4], 1), ([np.nan, 0.0], 1), ([np.nan], 0), ([0.3], 0)]
 )
-def test_the_highest_end_is_chosen_and_of_equals_the_first(
-    ends: list[float | None], best: int
-) -> None:
+def test_the_highest_end_is_chosen_and_of_equals_the_first(ends: list[float], best: int) -> None:
     assert stage.choose(ends, "squares") == best
 
 
 def test_nothing_to_choose_by_is_an_error() -> None:
     with pytest.raises(DataError, match="of the task squares, and no pixel"):
-        stage.choose([None, None], "squares")
+        stage.choose([np.nan, np.nan], "squares")
 
 
 def test_scores_leave_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:

@@ -120,7 +120,8 @@ def write_results(
     described = [
         {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou))} for keys, run in runs
     ]
-    write_json(folder / "runs.json", {"header": header, "runs": described, "tried": list(tried)})
+    attempts = [{**entry, "valid_miou": _finite(entry["valid_miou"])} for entry in tried]
+    write_json(folder / "runs.json", {"header": header, "runs": described, "tried": attempts})
     chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
     rows = test[chosen]
     with (folder / "examples.npz").open("wb") as handle:

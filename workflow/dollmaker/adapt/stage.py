@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from dollmaker import devices, provenance
+from dollmaker import devices, provenance, scores
+from dollmaker.adapt import learning_rates
 from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, find_beginning, make_network
@@ -65,8 +67,7 @@ def adapt(
     if beginning.sha256:
         inputs["weights"] = beginning.sha256
     section = {**options, "task": task_name, "init": init, "tuning": tuning}
-    given = options["learning_rate"]
-    rates = given if isinstance(given, list) else [given]
+    rates = learning_rates(options)
     header = provenance.header("adapt", section, seed=config["seed"], inputs=inputs)
     network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
     key = [header, network, vars(beginning.input)]
@@ -103,18 +104,18 @@ def adapt(
     attempts: list[dict[str, Any]] = []
     adapter = work.folder
     for n in options["n"]:
-        means: list[float | None] = []
+        means: list[float] = []
         for k, rate in enumerate(rates):
             ends: list[float] = []
             for seed in range(options["seeds"]):
                 place = work.folder / f"{n}-{seed}-{k}"
                 run_once(n, seed, rate, place, n == options["n"][-1] and seed == 0)
-                end = end_of(place.with_suffix(".npz"))
-                ends += [] if end is None else [end]
+                end = take(place.with_suffix(".npz"))[1].curve[-1]["valid_miou"]
+                ends.append(end)
                 if len(rates) > 1:
                     tried = {"n": str(n), "seed": seed, "learning_rate": rate, "valid_miou": end}
                     attempts.append(tried)
-            means.append(sum(ends) / len(ends) if ends else None)
+            means.append(float(scores.nanmean(np.array(ends))))
         best = choose(means, task_name)
         results += [work.folder / f"{n}-{seed}-{best}.npz" for seed in range(options["seeds"])]
         adapter = work.folder / f"{n}-0-{best}"
@@ -126,25 +127,19 @@ def adapt(
     work.finish()
 
 
-def end_of(file: Path) -> float | None:
-    """Final validation mIoU of a run that was kept."""
-    end = float(take(file)[1].curve[-1]["valid_miou"])
-    return end if math.isfinite(end) else None
-
-
-def choose(ends: Sequence[float | None], task: str) -> int:
+def choose(ends: Sequence[float], task: str) -> int:
     """The position of the highest final validation mIoU; of equals the first.
 
     Raises:
-        DataError: If there is something to choose and nothing to choose by.
+        DataError: If there is something to choose and nothing to choose by: all are NaN.
     """
-    if len(ends) > 1 and all(end is None for end in ends):
+    if len(ends) > 1 and all(map(math.isnan, ends)):
         raise DataError(
-            f"adapt.learning_rate names {len(ends)} rates, to be chosen from by the validation "
-            f"images of the task {task}, and no pixel of their masks is known; name one rate."
+            f"adapt.learning_rate names {len(ends)} rates, to be chosen from by the "
+            f"validation images of the task {task}, and no pixel of their masks is known; name one "
+            "rate."
         )
-    known = [-1.0 if end is None else end for end in ends]
-    return known.index(max(known))
+    return int(np.argmax(np.nan_to_num(ends, nan=-1.0)))
 
 
 def make_tuned(

@@ -68,7 +68,7 @@ def tuning_seconds(
     """Seconds of the runs of one task, start and tuning.
 
     Args:
-        runs: Runs: sizes times seeds, and more for learning rates that are tried.
+        runs: Runs: sizes times seeds times learning rates.
         steps: Steps of each.
         evaluations: Times the validation images are scored in each.
         step: Seconds of a step.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dollmaker import devices, pipeline
+from dollmaker.adapt import learning_rates
 from dollmaker.plan import cost, disk
 from dollmaker.plan.calibrate import Rates, calibrate
 from dollmaker.plan.clock import say
@@ -212,9 +213,7 @@ def _tuning_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: fl
 def _runs(config: dict[str, Any]) -> int:
     """Runs of a task, start and tuning: sizes times seeds times learning rates."""
     options = config["adapt"]
-    rates = options["learning_rate"]
-    tried = len(rates) if isinstance(rates, list) else 1
-    return len(options["n"]) * int(options["seeds"]) * tried
+    return len(options["n"]) * int(options["seeds"]) * len(learning_rates(options))
 
 
 def _steps(images: int, options: dict[str, Any]) -> int:

@@ -65,7 +65,10 @@ def gather(
                 for run in found
                 if names[run.task, run.init, run.n] == run.tuning
             ]
-            costs = pl.concat([costs, _as_best(costs, best)])
+            chosen = costs.join(best, on=list(_RUN[1:]), how="semi", maintain_order="left")
+            costs = pl.concat(
+                [costs, chosen.with_columns(pl.lit(BEST).alias("tuning"), chosen="tuning")]
+            )
         speed = _speed(curves)
         name = pl.lit(architecture).alias("architecture")
         keys = list(_RUN[1:])
@@ -117,15 +120,6 @@ def _preferred(curves: pl.DataFrame) -> pl.DataFrame | None:
         .sort("valid_miou", descending=True, maintain_order=True)
         .unique(key, keep="first", maintain_order=True)
         .select(*key, "tuning")
-    )
-
-
-def _as_best(table: pl.DataFrame, best: pl.DataFrame) -> pl.DataFrame:
-    key = ["task", "init", "n", "tuning"]
-    chosen = table.join(best, on=key, how="semi", maintain_order="left")
-    return chosen.with_columns(
-        pl.lit(BEST).alias("tuning"),
-        *([pl.col("tuning").alias("chosen")] if "chosen" in table.columns else []),
     )
 
 
