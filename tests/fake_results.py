@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from PIL import Image
 from pycocotools import mask as coco
 
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
+from dollmaker.explain.page import MEASURES
 from dollmaker.files import write_json
 from dollmaker.shards import create_shard
 
@@ -137,6 +139,7 @@ def build(root: Path, config: dict[str, Any]) -> tuple[Path, Path]:
             "sha256": "0" * 64,
         },
     )
+    _write_explained(results / "explained")
     for run in ("random-full", "doll-full", "doll-adapter"):
         _write_task(
             results / "tasks" / "organs" / run,
@@ -291,6 +294,26 @@ def _write_member(folder: Path, noise: float) -> None:
             "header": header,
         },
     )
+
+
+def _write_explained(folder: Path) -> None:
+    """Two methods over two findings; the second pair has no relevance by the first method."""
+    nan = float("nan")
+    values = {
+        ("seg_grad_cam", "Cardiomegaly"): (0.5, 0.25, 1.0, 0.125),
+        ("seg_grad_cam", HOSTILE): (nan, nan, nan, nan),
+        ("seg_hires_cam", "Cardiomegaly"): (0.75, 0.375, 0.0, nan),
+        ("seg_hires_cam", HOSTILE): (0.9, 0.9, 1.0, 0.9),
+    }
+    rows = [
+        {"image_id": image_id(8), "finding": finding, "method": method}
+        | dict(zip(MEASURES, numbers, strict=True))
+        for (method, finding), numbers in values.items()
+    ]
+    asked = {"layer": "encoder.-1", "pixels": "class", "point": None, "split": "test"}
+    header = provenance.header("explain", asked)
+    tables.write(pl.DataFrame(rows), folder / "measures.parquet", header)
+    Image.new("RGB", (40, 20), "navy").save(folder / "overlays.png")
 
 
 def _write_task(folder: Path, level: float) -> None:

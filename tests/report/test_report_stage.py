@@ -16,6 +16,7 @@ from PIL import Image
 
 import fake_results as fake
 from dollmaker import cli
+from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.stage import evaluate
 from dollmaker.report import figures
 from dollmaker.report.gather import read_seconds
@@ -205,7 +206,9 @@ def test_the_same_report_twice(scored: Any, made: Report, tmp_path: Path) -> Non
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("absent", ["tasks", "segmenter", "scores", "benchmarks", "masks"])
+@pytest.mark.parametrize(
+    "absent", ["tasks", "segmenter", "explained", "scores", "benchmarks", "masks"]
+)
 def test_what_is_absent_is_left_out(scored: Any, tmp_path: Path, absent: str) -> None:
     results = tmp_path / "results"
     shutil.copytree(scored.results, results)
@@ -215,6 +218,7 @@ def test_what_is_absent_is_left_out(scored: Any, tmp_path: Path, absent: str) ->
     sign = {
         "tasks": "Test images",
         "segmenter": "Pre-trained segmenter",
+        "explained": "Where the segmenter looks",
         "scores": "Masks against truth",
         "benchmarks": "all jobs together",
         "masks": "Recipe doll",
@@ -250,6 +254,23 @@ def test_the_command(scored: Any, tmp_path: Path) -> None:
     assert cli.main(words) == 0
     words[4] = str(tmp_path / "nothing")
     assert cli.main(words) == 1
+
+
+def test_explanations_by_hand(made: Report) -> None:
+    text = " ".join(" ".join(_parse(made.page).text).split())
+    assert "Maps of layer encoder.-1 for the pixel set class" in text
+    # The pair that one method does not map counts for neither.
+    assert "Cardiomegaly seg_grad_cam 1 0.500 of 1 0.250 of 1 1.000 of 1 0.125 of 1" in text
+    assert "seg_hires_cam 2 0.750 of 1 0.375 of 1 0.000 of 1 – of 0" in text  # noqa: RUF001
+
+
+@pytest.mark.usefixtures("quick")
+def test_explanations_without_their_picture_are_refused(scored: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    shutil.copytree(scored.results, results)
+    (results / "explained" / "overlays.png").unlink()
+    with pytest.raises(ArtifactError, match="overlays"):
+        _report(scored.config, results, scored.data, tmp_path / "out")
 
 
 def test_seconds_of_rules(tmp_path: Path) -> None:

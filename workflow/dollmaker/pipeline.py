@@ -247,6 +247,12 @@ def explained_recipes(config: Config) -> list[str]:
     ]
 
 
+def explained(config: Config) -> list[str]:
+    """The segmenter's explanations, if `snakemake explain` made them once: they are optional."""
+    folder = f"results/{config['dataset']}/explained"
+    return [folder] if Path(folder).is_dir() else []
+
+
 def tuned(config: Config) -> list[str]:
     """Folders of all fine-tunings: task/init-tuning."""
     runs = [run.replace("/", "-") for run in config["adapt"]["runs"]]

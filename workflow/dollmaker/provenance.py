@@ -34,7 +34,7 @@ STAGES: dict[str, int] = {
     "study": 4,
     "evaluate": 3,
     "compare": 2,
-    "report": 1,
+    "report": 2,
 }
 
 _LIBRARIES = ("torch", "numpy", "scikit-image", "h5py")

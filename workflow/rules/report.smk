@@ -5,6 +5,7 @@ REQUIRED INPUTS
     scores    = results/{dataset}/scores/        and all that it was made from
     segmenter = results/{dataset}/segmenter/
     release   = results/{dataset}/release/
+    explained = results/{dataset}/explained/     if `snakemake explain` made it once
 OUTPUTS
     page      = results/{dataset}/report.html
     summary   = results/{dataset}/summary.json
@@ -18,6 +19,7 @@ rule write_report:
         scores="results/{dataset}/scores/pairs.parquet",
         segmenter="results/{dataset}/segmenter",
         release="results/{dataset}/release/SHA256SUMS",
+        explained=lambda wildcards: pipeline.explained(CONFIG),
     output:
         page=report(
             "results/{dataset}/report.html",

@@ -1,5 +1,7 @@
-"""The measures of the methods side by side: in words, and as README.md of the folder."""
+"""The measures of the methods side by side: in words, as rows, and as README.md of the folder."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
@@ -12,6 +14,48 @@ MEASURES = {
     "randomised": "rank correlation with the maps of untrained networks; near 1, the maps do not "
     "show what was learned",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Means of one method.
+
+    Attributes:
+        method: The method.
+        finding: Over pairs of this finding; ``None``: of all.
+        pairs: Number of pairs.
+        cells: Measure -> its mean (``None`` where no pair has one), pairs used, pairs left out.
+    """
+
+    method: str
+    finding: str | None
+    pairs: int
+    cells: Mapping[str, tuple[float | None, int, int]]
+
+
+def summarize(measures: pl.DataFrame) -> list[Row]:
+    """The means of every method: a row for each finding, by name, then one for all pairs.
+
+    Left out are pairs without relevance by one of the methods, so that all have the same pairs, and
+    those for which the measure is not defined (NaN).
+
+    Args:
+        measures: Rows of measures.parquet.
+    """
+    methods, common = _common(measures)
+    rows = []
+    for method in methods:
+        used, every = (table.filter(method=method) for table in (common, measures))
+        for finding in measures["finding"].unique().sort():
+            mine = (table.filter(finding=finding) for table in (used, every))
+            rows.append(_row(method, finding, *mine))
+        rows.append(_row(method, None, used, every))
+    return rows
+
+
+def tell_pixels(pixels: str, point: tuple[int, int] | None) -> str:
+    """A set of pixels in words."""
+    return pixels if point is None else f"point {point[0]},{point[1]}"
 
 
 def side_by_side(measures: pl.DataFrame) -> str:
@@ -36,18 +80,14 @@ def page(measures: pl.DataFrame, *, layer: str, pixels: str, split: str) -> str:
         pixels: Pixels whose logits are explained.
         split: The images' split.
     """
-    methods, common = _common(measures)
-    findings = measures["finding"].unique().sort().to_list()
     lines = [
         f"| method | finding | pairs | {' | '.join(MEASURES)} |",
         f"|---|---|---:|{'---:|' * len(MEASURES)}",
     ]
-    for method in methods:
-        used, every = (table.filter(method=method) for table in (common, measures))
-        for finding in findings:
-            mine = [table.filter(finding=finding) for table in (used, every)]
-            lines.append(_row(method, finding.replace("|", "\\|"), *mine))
-        lines.append(_row(method, "**all pairs**", used, every))
+    for row in summarize(measures):
+        name = "**all pairs**" if row.finding is None else row.finding.replace("|", "\\|")
+        cells = (f"{_number(mean)} ({used}; {left})" for mean, used, left in row.cells.values())
+        lines.append(f"| {row.method} | {name} | {row.pairs} | {' | '.join(cells)} |")
     meanings = "\n".join(f"- `{name}`: {meaning}." for name, meaning in MEASURES.items())
     table = "\n".join(lines)
     return f"""# Where the segmenter looks
@@ -74,12 +114,17 @@ def _common(measures: pl.DataFrame) -> tuple[list[str], pl.DataFrame]:
     return methods, mapped.filter(pl.len().over("image_id", "finding") == len(methods))
 
 
-def _row(method: str, name: str, used: pl.DataFrame, every: pl.DataFrame) -> str:
-    cells = []
-    for measure in MEASURES:
-        known = used[measure].drop_nans()
-        cells.append(f"{_number(known.mean())} ({len(known)}; {len(every) - len(known)})")
-    return f"| {method} | {name} | {len(every)} | {' | '.join(cells)} |"
+def _row(method: str, finding: str | None, used: pl.DataFrame, every: pl.DataFrame) -> Row:
+    known = {measure: used[measure].drop_nans().cast(pl.Float64) for measure in MEASURES}
+    return Row(
+        method=method,
+        finding=finding,
+        pairs=len(every),
+        cells={
+            measure: (float(sum(v) / len(v)) if len(v) else None, len(v), len(every) - len(v))
+            for measure, v in known.items()
+        },
+    )
 
 
 def _number(value: Any) -> str:

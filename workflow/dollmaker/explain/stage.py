@@ -18,7 +18,7 @@ from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.explain.depth import DEEPEST
 from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
 from dollmaker.explain.network import Segmenter, load_segmenter
-from dollmaker.explain.page import page, side_by_side
+from dollmaker.explain.page import page, side_by_side, tell_pixels
 from dollmaker.explain.picture import Panel, overlays
 from dollmaker.explain.seg_cam import (
     METHODS,
@@ -60,7 +60,7 @@ class Request:
     @property
     def told(self) -> str:
         """The pixels in words."""
-        return self.pixels if self.point is None else f"point {self.point[0]},{self.point[1]}"
+        return tell_pixels(self.pixels, self.point)
 
 
 @dataclass(frozen=True, kw_only=True)

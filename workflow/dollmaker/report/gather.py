@@ -12,7 +12,9 @@ import polars as pl
 
 from dollmaker import findings as labels
 from dollmaker import tables
+from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.truth import Truth, load_truth
+from dollmaker.explain import page as explanations
 from dollmaker.files import read_json
 from dollmaker.prepare.stage import read_index
 from dollmaker.release.parts import SPLITS, read_rows
@@ -34,9 +36,29 @@ STAGE_OF_RULE = {
     "build_release": "release",
     "verify_release": "release",
     "pretrain_segmenter": "segment",
+    "explain_segmenter": "explain",
     "adapt_segmenter": "adapt",
     "evaluate": "evaluate",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """Where the segmenter looks.
+
+    Attributes:
+        layer: Layer whose feature maps are looked at.
+        pixels: Pixels whose logits are explained.
+        split: The images' split.
+        rows: Means of the measures.
+        picture: The overlays, PNG.
+    """
+
+    layer: str
+    pixels: str
+    split: str
+    rows: list[explanations.Row]
+    picture: bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +77,7 @@ class Results:
         sanity: Recipe -> its sanity checks, where they were made.
         truth: The true masks, if configured.
         segmenter: segmenter.json, or ``None``.
+        explained: What the segmenter's explanations say, or ``None``.
         tasks: Task name -> run name ``{init}-{tuning}`` -> folder.
         release: Split -> number of released masks.
         seconds: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
@@ -71,6 +94,7 @@ class Results:
     sanity: dict[str, Any]
     truth: Truth | None
     segmenter: dict[str, Any] | None
+    explained: Explained | None
     tasks: dict[str, dict[str, Path]]
     release: dict[str, int]
     seconds: dict[str, float | None]
@@ -113,6 +137,7 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         },
         truth=load_truth(config, data_root, localized),
         segmenter=read_json(segmenter) if segmenter.exists() else None,
+        explained=_explained(folder / "explained"),
         tasks=_tasks(config, folder / "tasks"),
         release={
             split: read_rows(folder / "release", split).height
@@ -120,6 +145,22 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
             if (folder / "release").is_dir()
         },
         seconds=read_seconds(folder / "benchmarks", config["recipes"]),
+    )
+
+
+def _explained(folder: Path) -> Explained | None:
+    if not folder.is_dir():
+        return None
+    table, picture = folder / "measures.parquet", folder / "overlays.png"
+    asked = tables.read_header(table)["config"]
+    if not picture.is_file():
+        raise ArtifactError(f"{picture} does not exist; delete {folder} and run again.")
+    return Explained(
+        layer=asked["layer"],
+        pixels=explanations.tell_pixels(asked["pixels"], asked["point"]),
+        split=asked["split"],
+        rows=explanations.summarize(tables.read(table)),
+        picture=picture.read_bytes(),
     )
 
 

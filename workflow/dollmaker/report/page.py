@@ -12,6 +12,7 @@ from dollmaker import __version__
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
+from dollmaker.explain.page import MEASURES
 from dollmaker.report import gallery
 from dollmaker.report.audit import audit
 from dollmaker.report.examples import Examples
@@ -61,6 +62,7 @@ def render(
         libraries=results.header.get("libraries", {}),
         members=results.members,
         segmenter=results.segmenter,
+        explained=results.explained,
         release=results.release,
         seconds={stage: value for stage, value in results.seconds.items() if value is not None},
         summary=summary,
@@ -74,6 +76,7 @@ def render(
         examples=examples,
         tiles=_tiles(results, summary),
         baselines=BASELINES,
+        measures=MEASURES,
         released=results.config["release"]["recipe"],
     )
 
