@@ -152,6 +152,23 @@ def test_boxes_of_other_categories_do_not_matter(tmp_path: Path) -> None:
     assert seen == {"lung", "heart"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"category_id": [1]}, "unhashable"),
+        ({"category_id": 1, "image_id": {}}, "unhashable"),
+        ({}, "lacks 'category_id'"),
+    ],
+)
+def test_instances_of_no_category_are_refused(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    entry = {"image_id": 7, "segmentation": [corners(2, 3, 7, 9)], **changes}
+    coco_file(tmp_path / "c.json", annotations=[entry])
+    with pytest.raises(DataError, match=words):
+        read(tmp_path, "coco", "c.json", {"lungs": [1]}, "a/x.png")
+
+
 def test_images_of_coco_need_their_numbers(tmp_path: Path) -> None:
     image = {"file_name": "a/x.png", "width": WIDTH, "height": HEIGHT}
     coco_file(tmp_path / "c.json", images=[image])

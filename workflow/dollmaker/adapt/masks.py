@@ -148,13 +148,15 @@ def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
         instances: dict[Any, list[Any]] = {entry["id"]: [] for entry in images.values()}
         for entry in content["annotations"]:
             instances.setdefault(entry["image_id"], []).append(entry)
+            hash(entry["category_id"])  # a number or a name
         wanted = [
             {named.get(str(member), member) for member in members} for members in classes.values()
         ]
         names = {number: name for name, number in named.items()}
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
-            f"{file} is not COCO's JSON of instances (it lacks {error}); export it again."
+            f"{file} is not COCO's JSON of instances ({reason}); export it again."
         ) from None
 
     def read(image: str, _: str | None, width: int, height: int) -> tuple[Pixels, set[str]]:
@@ -165,7 +167,7 @@ def _coco(file: Path, classes: Mapping[str, Sequence[Any]]) -> Reader:
         result = np.zeros((len(classes), height, width), np.uint8)
         seen = set()
         for instance in instances[entry["id"]]:
-            category = instance.get("category_id")
+            category = instance["category_id"]
             name = names.get(category, str(category))
             seen.add(name)
             channels = [k for k, members in enumerate(wanted) if category in members]
