@@ -152,3 +152,16 @@ def test_imagenet_needs_its_file() -> None:
     settings["adapt"]["imagenet"] = None
     with pytest.raises(ConfigError, match=r"adapt\.imagenet"):
         plan.check(settings)
+
+
+def test_budgets_are_tunings_that_differ_in_steps_alone() -> None:
+    tunings = {
+        "full": {"learning_rate": [0.001, 0.002]},
+        "bias": {},
+        "short": {"tuning": "full", "steps": 3, "evaluations": 1},
+        "shorter": {"tuning": "full", "steps": 2},
+        "again": {"tuning": "full", "steps": 3, "learning_rate": 0.1},
+        "small": {"tuning": "full", "steps": 4, "batch_size": 1},
+    }
+    assert plan.budgets(config(tunings=tunings)) == {"full": {7: "full", 3: "short", 2: "shorter"}}
+    assert plan.budgets(config()) == {}

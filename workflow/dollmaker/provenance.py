@@ -31,7 +31,7 @@ STAGES: dict[str, int] = {
     "segment": 5,
     "explain": 3,
     "adapt": 5,
-    "study": 4,
+    "study": 5,
     "evaluate": 3,
     "compare": 2,
     "report": 2,

@@ -10,7 +10,7 @@ REQUIRED INPUTS
 OUTPUTS
     segmenter = results/{dataset}/study/{architecture}/segmenter/{pretraining}/
     run       = results/{dataset}/study/{architecture}/{task}/{init}-{tuning}/
-    scores    = results/{dataset}/scores/study.parquet, study_differences.parquet
+    scores    = results/{dataset}/scores/study.parquet, study_differences.parquet, study_steps.parquet
     report    = results/{dataset}/study/report/           (README.md, pictures)
 """
 
@@ -127,6 +127,7 @@ rule gather_study:
     output:
         scores="results/{dataset}/scores/study.parquet",
         differences="results/{dataset}/scores/study_differences.parquet",
+        steps="results/{dataset}/scores/study_steps.parquet",
         report=directory("results/{dataset}/study/report"),
     log:
         "results/{dataset}/logs/gather_study.log",

@@ -25,12 +25,24 @@ with validation images beside the training images.
 """
 
 
-def write_page(study: pl.DataFrame, differences: pl.DataFrame, hygiene: Mapping[str, Any]) -> str:
+_STEPS = """Steps by whole runs (the test mIoU at the end of each, straight lines between): to 95 %
+of the best start's after the most steps. A ratio's interval is over patients and seeds; a reference
+that never gets there counts with all its steps, and - is a start that never does.
+"""
+
+
+def write_page(
+    study: pl.DataFrame,
+    differences: pl.DataFrame,
+    steps: pl.DataFrame,
+    hygiene: Mapping[str, Any],
+) -> str:
     """All tables.
 
     Args:
         study: Scores of the runs.
         differences: Differences between starts.
+        steps: Steps by whole runs.
         hygiene: What :func:`dollmaker.study.gather.check_hygiene` found.
     """
     tested = ", ".join(f"{task} {count}" for task, count in hygiene["tasks"].items())
@@ -60,6 +72,9 @@ def write_page(study: pl.DataFrame, differences: pl.DataFrame, hygiene: Mapping[
                 key = (architecture, task, row["init"], row["tuning"], row["n"])
                 parts.append(_line(row, against.get(key)))
         parts.append("")
+        mine = steps.filter(pl.col("architecture") == architecture, pl.col("task") == task)
+        if not mine.is_empty():
+            parts.append(_budgets(mine))
         parts.append(_costs(group))
     return "\n".join(parts) + "\n"
 
@@ -80,6 +95,35 @@ def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
     rate = f"{row['learning_rate']:g}"
     cells = (tuning, row["n_images"], row["init"], rate, score, difference, steps, ratio)
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def _budgets(steps: pl.DataFrame) -> str:
+    lines = [_STEPS]
+    for (tuning,), group in steps.group_by("tuning", maintain_order=True):
+        after = " | ".join(f"after {budget}" for budget in group["budgets"][0])
+        lines += [
+            f"| {tuning} | start | {after} | steps to 95 % | of random's | of imagenet's |",
+            f"|---|---|{'---|' * len(group['budgets'][0])}---|---|---|",
+        ]
+        for (n, init), rows in group.group_by("n", "init", maintain_order=True):
+            first = rows.row(0, named=True)
+            to = f">{first['budgets'][-1]}" if first["steps"] is None else f"{first['steps']:.0f}"
+            against = {row["reference"]: _ratio(row) for row in rows.iter_rows(named=True)}
+            ratios = [against.get(name, "-") for name in ("random", "imagenet")]
+            cells = (f"n = {n}", init, *(f"{miou:.3f}" for miou in first["miou"]), to, *ratios)
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _ratio(row: Mapping[str, Any]) -> str:
+    """A ratio with its interval; the start itself has neither."""
+    if row["low"] is None:
+        return "-"
+    ratio, low, high = (
+        "-" if v is None else f"{v:.2f}" for v in (row["ratio"], row["low"], row["high"])
+    )
+    return f"{ratio} [{low}, {high}]"
 
 
 def _costs(group: pl.DataFrame) -> str:

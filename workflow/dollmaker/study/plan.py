@@ -1,5 +1,6 @@
 """Which networks are pre-trained and fine-tuned in a study, and with which configuration."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,10 @@ Config = dict[str, Any]
 
 #: Keys of section segment that make the network.
 _NETWORK = ("architecture", "encoder", "arguments")
+
+
+#: Keys of section adapt that runs of other lengths may have of their own.
+_OF_A_BUDGET = ("steps", "learning_rate", "evaluations")
 
 
 def runs(config: Config) -> list[str]:
@@ -46,6 +51,21 @@ def tunings(config: Config) -> dict[str, Config]:
     given = config["study"]["tunings"]
     named = {name: {} for name in given} if isinstance(given, list) else given
     return {name: {"tuning": name, **changes} for name, changes in named.items()}
+
+
+def budgets(config: Config) -> dict[str, dict[int, str]]:
+    """Tunings that differ in steps (and in rates and evaluations) alone.
+
+    Returns:
+        Name of the longest -> steps -> tuning; of equal steps the first. Only what has two budgets.
+    """
+    groups: dict[str, dict[int, str]] = {}
+    for name, changes in tunings(config).items():
+        adapt = _tuned(config, name)["adapt"]
+        same = {key: adapt[key] for key in adapt if key not in _OF_A_BUDGET}
+        key = json.dumps([changes["tuning"], same], sort_keys=True)
+        groups.setdefault(key, {}).setdefault(adapt["steps"], name)
+    return {group[max(group)]: group for group in groups.values() if len(group) > 1}
 
 
 def check(config: Config) -> None:

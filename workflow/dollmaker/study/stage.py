@@ -1,6 +1,7 @@
-"""The stage: scores/study.parquet, scores/study_differences.parquet and the folder study/report."""
+"""The stage: the tables scores/study*.parquet and the folder study/report."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ from PIL import Image
 
 from dollmaker import provenance, tables
 from dollmaker.errors import DataError
+from dollmaker.evaluate.tasks import read_runs
 from dollmaker.files import atomic_path, write_json, write_text
 from dollmaker.prepare.stage import read_index
 from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.study import plan
+from dollmaker.study.budgets import STEPS, steps_of_runs
 from dollmaker.study.gather import BEST, check_hygiene, gather
 from dollmaker.study.page import write_page
 
@@ -27,7 +30,7 @@ def write_study(
         config: The resolved configuration.
         index_file: The index, for the check that no test patient was seen.
         study: Folder of the runs.
-        scores: Folder that receives study.parquet and study_differences.parquet.
+        scores: Folder that receives study.parquet, study_differences.parquet, study_steps.parquet.
         output: Folder to make: README.md, hygiene.json and pictures.
 
     Raises:
@@ -40,12 +43,14 @@ def write_study(
     index, _ = read_index(index_file)
     hygiene = check_hygiene(index, study, runs)
     table, differences = gather(study, runs, config["evaluate"]["bootstrap"], config["seed"])
+    steps = _steps(config, study, runs)
     header = provenance.header("study", config["study"], seed=config["seed"])
     tables.write(table, scores / "study.parquet", header)
     tables.write(differences, scores / "study_differences.parquet", header)
+    tables.write(steps, scores / "study_steps.parquet", header)
     with atomic_path(output) as folder:
         folder.mkdir(parents=True)
-        write_text(folder / "README.md", write_page(table, differences, hygiene))
+        write_text(folder / "README.md", write_page(table, differences, steps, hygiene))
         write_json(folder / "hygiene.json", hygiene)
         for (architecture, task), group in table.group_by(
             "architecture", "task", maintain_order=True
@@ -58,6 +63,19 @@ def write_study(
                 inits = rows["init"].unique(maintain_order=True)
                 folders = {f"{init}-{tuning}": place / f"{init}-{tuning}" for init in inits}
                 _draw(folder, f"{name}-{tuning}", folders)
+
+
+def _steps(config: dict[str, Any], study: Path, runs: Sequence[str]) -> pl.DataFrame:
+    budgets = plan.budgets(config)
+    names = {name for group in budgets.values() for name in group.values()}
+    mine = [run for run in runs if run.rpartition("-")[2] in names]
+    parts = [pl.DataFrame(schema=STEPS)]
+    for architecture in config["study"]["architectures"]:
+        folders = [study / run for run in mine if run.startswith(f"{architecture}/")]
+        found = read_runs(folders)
+        replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+        parts.append(steps_of_runs(architecture, found, budgets, replicates, seed))
+    return pl.concat(parts)
 
 
 def _draw(folder: Path, name: str, runs: dict[str, Path]) -> None:

@@ -1,0 +1,143 @@
+"""How many steps a start needs, by whole runs: tunings that differ in their steps alone."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker import scores
+from dollmaker.evaluate.tasks import Runs
+from dollmaker.study.gather import REFERENCES
+from dollmaker.study.speed import SHARE, first_crossing
+
+#: Columns of study_steps.parquet: one row per start and reference.
+STEPS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "architecture": pl.String,
+    "task": pl.String,
+    "tuning": pl.String,
+    "n": pl.String,
+    "init": pl.String,
+    "budgets": pl.List(pl.Int64),
+    "miou": pl.List(pl.Float64),
+    "steps": pl.Float64,
+    "reference": pl.String,
+    "ratio": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+}
+
+Floats = npt.NDArray[np.float64]
+
+
+def steps_of_runs(
+    architecture: str,
+    runs: Sequence[Runs],
+    budgets: Mapping[str, Mapping[int, str]],
+    replicates: int,
+    seed: int,
+) -> pl.DataFrame:
+    """Steps until whole runs reach 95 % of the best score of the longest ones.
+
+    The middle of a long run says little about a short one: its learning rate is still high there,
+    and may suit another length. Here every budget of steps has runs of its own, at the learning
+    rate that suits them, and the test mIoU at their ends makes the curve: straight between the
+    budgets, from zero at step zero. The best is that of all starts after the largest budget.
+
+    The interval of the ratio draws patients and seeds, the same for both starts, and the goal anew
+    each time. A reference that never gets there counts with the largest budget, and a start that
+    never does is infinitely slow: neither flatters the start.
+
+    Args:
+        architecture: Name of the architecture.
+        runs: All runs of the architecture; of a task and n all on the same images and seeds.
+        budgets: Name -> steps -> tuning, as :func:`dollmaker.study.plan.budgets` gives them.
+        replicates: Bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        A table with the columns :data:`STEPS`; ``steps``, ``ratio``, ``low`` and ``high`` are null
+        where they are infinite, and the last three where a start is the reference. Empty without
+        budgets.
+    """
+    rows = []
+    by_name = {(run.task, run.n, run.init, run.tuning): run for run in runs}
+    for name, tunings in budgets.items():
+        order = dict(sorted(tunings.items()))
+        for task, n in dict.fromkeys((run.task, run.n) for run in runs):
+            inits = list(dict.fromkeys(run.init for run in runs if (run.task, run.n) == (task, n)))
+            mine = [[by_name[task, n, init, each] for each in order.values()] for init in inits]
+            once, drawn = _means(mine, replicates, seed)
+            steps = _steps(list(order), once)
+            replicated = [_steps(list(order), miou) for miou in drawn]
+            references: list[str | None] = [each for each in REFERENCES if each in inits]
+            for k, init in enumerate(inits):
+                common = {
+                    "architecture": architecture,
+                    "task": task,
+                    "tuning": name,
+                    "n": n,
+                    "init": init,
+                    "budgets": list(order),
+                    "miou": once[k].tolist(),
+                    "steps": _finite(steps[k]),
+                }
+                for reference in references or [None]:
+                    at = None if reference is None else inits.index(reference)
+                    ratio = _ratio(steps, replicated, k, at, max(order))
+                    rows.append({**common, "reference": reference, **ratio})
+    return pl.DataFrame(rows, schema=STEPS, orient="row")
+
+
+def _means(runs: Sequence[Sequence[Runs]], replicates: int, seed: int) -> tuple[Floats, Floats]:
+    """The mIoU (I, B) of starts and budgets, and (R, I, B) of the replicates."""
+    first = runs[0][0]
+    iou = np.stack([np.stack([run.iou for run in row]) for row in runs])
+    starts, amounts, count, seeds, classes = iou.shape
+    known = ~np.isnan(iou)
+    values = np.where(known, iou, 0.0).transpose(2, 0, 1, 3, 4).reshape(count, -1)
+    counts = known.transpose(2, 0, 1, 3, 4).reshape(count, -1).astype(np.float64)
+
+    def by_seed(weights: Floats) -> Floats:
+        """(r, I, B, S) for weights of the images (r, N)."""
+        above, below = weights @ values, weights @ counts
+        means = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
+        shape = (len(weights), starts, amounts, seeds, classes)
+        return np.asarray(scores.nanmean(means.reshape(shape), axis=4))
+
+    rng = np.random.default_rng([seed, seeds])
+    drawn = []
+    for weights in scores.resamples(count, first.patients, replicates, seed):
+        means = by_seed(weights)
+        chosen = rng.integers(seeds, size=(len(means), 1, 1, seeds))
+        drawn.append(scores.nanmean(np.take_along_axis(means, chosen, axis=3), axis=3))
+    whole = scores.nanmean(by_seed(np.ones((1, count)))[0], axis=2)
+    return np.asarray(whole), np.concatenate(drawn)
+
+
+def _steps(budgets: Sequence[int], miou: Floats) -> list[float]:
+    """Steps of every start, from its scores (I, B); infinite where it never gets there."""
+    target = SHARE * float(np.fmax.reduce(miou[:, -1]))
+    found = (first_crossing(list(zip(budgets, line, strict=True)), target) for line in miou)
+    return [steps if reached else float("inf") for steps, reached in found]
+
+
+def _ratio(
+    once: Sequence[float],
+    drawn: Sequence[Sequence[float]],
+    start: int,
+    reference: int | None,
+    last: int,
+) -> dict[str, float | None]:
+    if reference is None or reference == start:
+        return {"ratio": None, "low": None, "high": None}
+    ratio = once[start] / min(once[reference], last)
+    ratios = [each[start] / min(each[reference], last) for each in drawn]
+    # No interpolation: some may be infinite.
+    low = np.quantile(ratios, 0.025, method="lower")
+    high = np.quantile(ratios, 0.975, method="higher")
+    return {"ratio": _finite(ratio), "low": _finite(float(low)), "high": _finite(float(high))}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
