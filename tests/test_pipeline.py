@@ -289,6 +289,20 @@ def test_what_a_task_is_read_from_decides_whether_it_runs_again() -> None:
     }
     settings = config.resolve({"dataset": "x", "source": {"kind": "phantoms"}, "tasks": tasks})
     root = pipeline.data_root(settings)
-    assert pipeline.task_files(settings, "folder") == [f"{root}/t/images"]
-    assert pipeline.task_files(settings, "table") == [f"{root}/t/table.csv"]
+    masks = f"{root}/t/masks"
+    assert pipeline.task_files(settings, "folder") == [f"{root}/t/images", masks]
+    assert pipeline.task_files(settings, "table") == [f"{root}/t/table.csv", masks]
     assert pipeline.task_files(settings, "coco") == [f"{root}/t/images", f"{root}/t/masks.json"]
+
+
+def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(tmp_path: Path) -> None:
+    settings = {"dataset": "x"}
+    mask = tmp_path / "masks/left lung/a.png"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"old")
+    files = [str(tmp_path / "masks")]
+    before = pipeline.content(settings, files)
+    os.utime(mask, (0, 0))
+    assert pipeline.content(settings, files) == before
+    mask.write_bytes(b"corrected")
+    assert pipeline.content(settings, files) != before

@@ -296,32 +296,30 @@ def original_files(config: Config) -> list[str]:
 def content(config: Config, files: Sequence[str]) -> str:
     """Checksum of files of the user's, for ``params``: their times do not matter, their bytes do.
 
-    Of a folder the names and sizes count. What the workflow makes itself (generated or converted
-    sources) has rules of its own and is left out.
+    Of a folder the names and sizes of all files in it count. What the workflow makes itself
+    (generated or converted sources) has rules of its own and is left out.
 
     Args:
         config: The resolved configuration.
         files: Files or folders, as :func:`source_files` and the like give them.
     """
     digest = hashlib.sha256()
-    for name in files:
-        path = Path(name)
+    for path in map(Path, files):
         if path.is_relative_to(f"results/{config['dataset']}"):
             continue
         if path.is_dir():
-            for file in sorted(path.iterdir()):
-                digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            for file in sorted(file for file in path.rglob("*") if file.is_file()):
+                name = file.relative_to(path).as_posix()
+                digest.update(f"{name} {file.stat().st_size}\n".encode())
         elif path.is_file():
             digest.update(sha256_file(path).encode())
     return digest.hexdigest()[:16]
 
 
 def task_files(config: Config, task: str) -> list[str]:
-    """The table of a task, or its folder of images without one, and the file of all its masks."""
+    """The table of a task, or its folder of images without one, and its masks."""
     options = config["tasks"][task]
-    names = [options["table"] or options["images"]]
-    if options["encoding"] in ("coco", "chexlocalize"):
-        names.append(options["masks"])
+    names = [options["table"] or options["images"], options["masks"]]
     return [f"{data_root(config).rstrip('/')}/{name}" for name in names]
 
 
