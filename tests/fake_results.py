@@ -56,7 +56,7 @@ def make_config(**changes: Any) -> dict[str, Any]:
             },
             "truth": {"kind": "chexlocalize", "files": ["truth.json"]},
             "evaluate": {"bootstrap": 50},
-            "report": {"gallery": 8},
+            "report": {"gallery": 8, "explained": True},
             **changes,
         }
     )

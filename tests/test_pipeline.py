@@ -301,8 +301,21 @@ def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(tmp_path: Path) ->
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"old")
     files = [str(tmp_path / "masks")]
-    before = pipeline.content(settings, files)
+
+    def content() -> str:
+        pipeline._content.cache_clear()  # as a new process has it
+        return pipeline.content(settings, files)
+
+    before = content()
     os.utime(mask, (0, 0))
-    assert pipeline.content(settings, files) == before
+    assert content() == before
     mask.write_bytes(b"corrected")
-    assert pipeline.content(settings, files) != before
+    corrected = content()
+    assert corrected != before
+    # Links to folders are followed, and those that lead back do no harm.
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "masks/heart").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "masks/back").symlink_to(tmp_path / "masks")
+    assert content() == corrected
+    (tmp_path / "elsewhere/a.png").write_bytes(b"new")
+    assert content() != corrected

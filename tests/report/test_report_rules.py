@@ -7,8 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def _planned(folder: Path) -> str:
-    words = ["--dry-run", "--configfile", str(ROOT / "tests/micro.yaml"), "--cores", "2"]
+def _planned(folder: Path, settings: str) -> str:
+    (folder / "c.yaml").write_text(settings)
+    words = ["--dry-run", "--configfile", "c.yaml", "--cores", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), *words],
         cwd=folder,
@@ -21,7 +22,8 @@ def _planned(folder: Path) -> str:
     return text
 
 
-def test_explanations_that_were_made_once_are_kept_current(tmp_path: Path) -> None:
-    assert "explain_segmenter" not in _planned(tmp_path)
-    (tmp_path / "results/micro/explained").mkdir(parents=True)
-    assert "explain_segmenter" in _planned(tmp_path)
+def test_explanations_are_made_where_the_report_shall_show_them(tmp_path: Path) -> None:
+    micro = (ROOT / "tests/micro.yaml").read_text()
+    assert "explain_segmenter" not in _planned(tmp_path, micro)
+    wished = micro.replace("gallery: 4", "gallery: 4, explained: true")
+    assert "explain_segmenter" in _planned(tmp_path, wished)

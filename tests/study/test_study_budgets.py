@@ -62,7 +62,7 @@ def test_the_interval_draws_seeds() -> None:
         runs("doll", "full10", 0.78, 0.4),
         runs("doll", "full", 0.8, 0.8),
     )["doll", "imagenet"]
-    first = 10 * 0.76 / 0.78 / 19  # both draws of the first seed
+    first = 10 / 19  # both draws of the first seed: nothing was measured before step ten
     second = 19 / (10 + 10 * 0.16 / 0.2)  # of the second
     assert (found["low"], found["high"]) == pytest.approx((first, second))
     mean = (10 + 10 * (0.76 - 0.59) / (0.8 - 0.59)) / (10 + 10 * 0.26 / 0.3)
@@ -82,6 +82,20 @@ def test_patients_are_drawn_and_what_is_unknown_does_not_count() -> None:
     assert found["steps"] == pytest.approx(steps)
     low, high = ((10 + 10 * (0.76 - m) / (0.8 - m)) / 19 for m in (0.7, 0.3))
     assert (found["low"], found["high"]) == pytest.approx((low, high))
+
+
+def test_one_patient_has_no_interval_and_an_unknown_draw_does_not_count() -> None:
+    parts = [runs("imagenet", "full10", 0.4), runs("imagenet", "full", 0.8),
+             runs("doll", "full10", 0.6), runs("doll", "full", 0.8)]  # fmt: skip
+    for part in parts:
+        part.iou[2:] = np.nan  # nothing is known of the second patient
+    found = rows(*parts)["doll", "imagenet"]
+    assert [found[key] for key in ("ratio", "low", "high")] == pytest.approx([18 / 19] * 3)
+    for part in parts:
+        part.patients[:] = "p0"
+    found = rows(*parts)["doll", "imagenet"]
+    assert found["ratio"] == pytest.approx(18 / 19)
+    assert found["low"] is found["high"] is None
 
 
 def test_without_references_or_budgets() -> None:

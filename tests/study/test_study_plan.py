@@ -160,8 +160,10 @@ def test_budgets_are_tunings_that_differ_in_steps_alone() -> None:
         "bias": {},
         "short": {"tuning": "full", "steps": 3, "evaluations": 1},
         "shorter": {"tuning": "full", "steps": 2},
-        "again": {"tuning": "full", "steps": 3, "learning_rate": 0.1},
         "small": {"tuning": "full", "steps": 4, "batch_size": 1},
     }
     assert plan.budgets(config(tunings=tunings)) == {"full": {7: "full", 3: "short", 2: "shorter"}}
     assert plan.budgets(config()) == {}
+    # Which of two would be the run of three steps?
+    tunings["again"] = {"tuning": "full", "steps": 3, "learning_rate": 0.1}
+    assert plan.budgets(config(tunings=tunings)) == {}

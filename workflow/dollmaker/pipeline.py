@@ -4,7 +4,9 @@ Pure look-ups, so that rules only wire files together.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -248,9 +250,8 @@ def explained_recipes(config: Config) -> list[str]:
 
 
 def explained(config: Config) -> list[str]:
-    """The segmenter's explanations, if `snakemake explain` made them once: they are optional."""
-    folder = f"results/{config['dataset']}/explained"
-    return [folder] if Path(folder).is_dir() else []
+    """The segmenter's explanations, if the report shall show them."""
+    return [f"results/{config['dataset']}/explained"] if config["report"]["explained"] else []
 
 
 def tuned(config: Config) -> list[str]:
@@ -303,17 +304,33 @@ def content(config: Config, files: Sequence[str]) -> str:
         config: The resolved configuration.
         files: Files or folders, as :func:`source_files` and the like give them.
     """
+    own = f"results/{config['dataset']}"
+    return _content(tuple(file for file in files if not Path(file).is_relative_to(own)))
+
+
+@lru_cache
+def _content(files: tuple[str, ...]) -> str:
+    """The same for any files; once a process, as every fine-tuning of a task asks for it."""
     digest = hashlib.sha256()
     for path in map(Path, files):
-        if path.is_relative_to(f"results/{config['dataset']}"):
-            continue
         if path.is_dir():
-            for file in sorted(file for file in path.rglob("*") if file.is_file()):
-                name = file.relative_to(path).as_posix()
-                digest.update(f"{name} {file.stat().st_size}\n".encode())
+            for name, size in sorted(_list_sizes(path)):
+                digest.update(f"{name} {size}\n".encode())
         elif path.is_file():
             digest.update(sha256_file(path).encode())
     return digest.hexdigest()[:16]
+
+
+def _list_sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Files below a folder, relative to it, and their sizes; links to folders are followed once."""
+    seen = set()
+    for place, names, files in os.walk(folder, followlinks=True):
+        seen.add(Path(place).resolve())
+        names[:] = [name for name in names if Path(place, name).resolve() not in seen]
+        for name in files:
+            path = Path(place, name)
+            if path.is_file():  # no broken link
+                yield path.relative_to(folder).as_posix(), path.stat().st_size
 
 
 def task_files(config: Config, task: str) -> list[str]:

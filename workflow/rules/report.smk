@@ -5,7 +5,7 @@ REQUIRED INPUTS
     scores    = results/{dataset}/scores/        and all that it was made from
     segmenter = results/{dataset}/segmenter/
     release   = results/{dataset}/release/
-    explained = results/{dataset}/explained/     if `snakemake explain` made it once
+    explained = results/{dataset}/explained/     if report.explained is set
 OUTPUTS
     page      = results/{dataset}/report.html
     summary   = results/{dataset}/summary.json

@@ -137,7 +137,7 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         },
         truth=load_truth(config, data_root, localized),
         segmenter=read_json(segmenter) if segmenter.exists() else None,
-        explained=_explained(folder / "explained"),
+        explained=_explained(folder / "explained") if config["report"]["explained"] else None,
         tasks=_tasks(config, folder / "tasks"),
         release={
             split: read_rows(folder / "release", split).height

@@ -40,13 +40,15 @@ def steps_of_runs(
     """Steps until whole runs reach 95 % of the best score of the longest ones.
 
     The middle of a long run says little about a short one: its learning rate is still high there,
-    and may suit another length. Here every budget of steps has runs of its own, at the learning
-    rate that suits them, and the test mIoU at their ends makes the curve: straight between the
-    budgets, from zero at step zero. The best is that of all starts after the largest budget.
+    and may suit another length. Here every budget of steps has runs of its own, and the test mIoU
+    at their ends makes the curve, straight between the budgets. The best is that of all starts
+    after the largest budget. Who is there after the smallest has needed that many steps: nothing
+    was measured before.
 
     The interval of the ratio draws patients and seeds, the same for both starts, and the goal anew
-    each time. A reference that never gets there counts with the largest budget, and a start that
-    never does is infinitely slow: neither flatters the start.
+    each time; where nothing is known of a draw it is passed over. A reference that never gets there
+    counts with the largest budget, and a start that never does is infinitely slow: neither flatters
+    the start.
 
     Args:
         architecture: Name of the architecture.
@@ -57,8 +59,8 @@ def steps_of_runs(
 
     Returns:
         A table with the columns :data:`STEPS`; ``steps``, ``ratio``, ``low`` and ``high`` are null
-        where they are infinite, and the last three where a start is the reference. Empty without
-        budgets.
+        where they are infinite, the last three where a start is the reference, and the last two
+        with one patient. Empty without budgets.
     """
     rows = []
     by_name = {(run.task, run.n, run.init, run.tuning): run for run in runs}
@@ -69,7 +71,8 @@ def steps_of_runs(
             mine = [[by_name[task, n, init, each] for each in order.values()] for init in inits]
             once, drawn = _means(mine, replicates, seed)
             steps = _steps(list(order), once)
-            replicated = [_steps(list(order), miou) for miou in drawn]
+            known = np.isfinite(drawn[:, :, -1]).any(axis=1)
+            replicated = [_steps(list(order), miou) for miou in drawn[known]]
             references: list[str | None] = [each for each in REFERENCES if each in inits]
             for k, init in enumerate(inits):
                 common = {
@@ -106,8 +109,9 @@ def _means(runs: Sequence[Sequence[Runs]], replicates: int, seed: int) -> tuple[
         return np.asarray(scores.nanmean(means.reshape(shape), axis=4))
 
     rng = np.random.default_rng([seed, seeds])
-    drawn = []
-    for weights in scores.resamples(count, first.patients, replicates, seed):
+    drawn = [np.empty((0, starts, amounts))]
+    several = len(np.unique(first.patients.astype(str))) > 1
+    for weights in scores.resamples(count, first.patients, replicates if several else 0, seed):
         means = by_seed(weights)
         chosen = rng.integers(seeds, size=(len(means), 1, 1, seeds))
         drawn.append(scores.nanmean(np.take_along_axis(means, chosen, axis=3), axis=3))
@@ -119,7 +123,7 @@ def _steps(budgets: Sequence[int], miou: Floats) -> list[float]:
     """Steps of every start, from its scores (I, B); infinite where it never gets there."""
     target = SHARE * float(np.fmax.reduce(miou[:, -1]))
     found = (first_crossing(list(zip(budgets, line, strict=True)), target) for line in miou)
-    return [steps if reached else float("inf") for steps, reached in found]
+    return [max(steps, budgets[0]) if reached else float("inf") for steps, reached in found]
 
 
 def _ratio(
@@ -133,6 +137,8 @@ def _ratio(
         return {"ratio": None, "low": None, "high": None}
     ratio = once[start] / min(once[reference], last)
     ratios = [each[start] / min(each[reference], last) for each in drawn]
+    if not ratios:
+        return {"ratio": _finite(ratio), "low": None, "high": None}
     # No interpolation: some may be infinite.
     low = np.quantile(ratios, 0.025, method="lower")
     high = np.quantile(ratios, 0.975, method="higher")

@@ -1,6 +1,6 @@
 """The study in Markdown: what every start is worth, with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -26,8 +26,9 @@ with validation images beside the training images.
 
 
 _STEPS = """Steps by whole runs (the test mIoU at the end of each, straight lines between): to 95 %
-of the best start's after the most steps. A ratio's interval is over patients and seeds; a reference
-that never gets there counts with all its steps, and - is a start that never does.
+of the best start's after the most steps. A ratio's interval is over patients and seeds; a start
+that is there after the shortest runs counts with their steps, a reference that never gets there
+with all its own; - is a start that never does.
 """
 
 
@@ -107,7 +108,7 @@ def _budgets(steps: pl.DataFrame) -> str:
         ]
         for (n, init), rows in group.group_by("n", "init", maintain_order=True):
             first = rows.row(0, named=True)
-            to = f">{first['budgets'][-1]}" if first["steps"] is None else f"{first['steps']:.0f}"
+            to = _needed(first["steps"], first["budgets"])
             against = {row["reference"]: _ratio(row) for row in rows.iter_rows(named=True)}
             ratios = [against.get(name, "-") for name in ("random", "imagenet")]
             cells = (f"n = {n}", init, *(f"{miou:.3f}" for miou in first["miou"]), to, *ratios)
@@ -116,9 +117,15 @@ def _budgets(steps: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def _needed(steps: float | None, budgets: Sequence[int]) -> str:
+    if steps is None:
+        return f">{budgets[-1]}"
+    return f"at most {budgets[0]}" if steps == budgets[0] else f"{steps:.0f}"
+
+
 def _ratio(row: Mapping[str, Any]) -> str:
-    """A ratio with its interval; the start itself has neither."""
-    if row["low"] is None:
+    """A ratio with its interval; the reference itself has neither."""
+    if row["ratio"] is None and row["low"] is None:
         return "-"
     ratio, low, high = (
         "-" if v is None else f"{v:.2f}" for v in (row["ratio"], row["low"], row["high"])

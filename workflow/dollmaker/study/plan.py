@@ -57,15 +57,20 @@ def budgets(config: Config) -> dict[str, dict[int, str]]:
     """Tunings that differ in steps (and in rates and evaluations) alone.
 
     Returns:
-        Name of the longest -> steps -> tuning; of equal steps the first. Only what has two budgets.
+        Name of the longest -> steps -> tuning. Left out is what has one budget, or several tunings
+        of the same steps: nothing says which of them would be the run of that length.
     """
-    groups: dict[str, dict[int, str]] = {}
+    groups: dict[str, list[tuple[int, str]]] = {}
     for name, changes in tunings(config).items():
         adapt = _tuned(config, name)["adapt"]
         same = {key: adapt[key] for key in adapt if key not in _OF_A_BUDGET}
         key = json.dumps([changes["tuning"], same], sort_keys=True)
-        groups.setdefault(key, {}).setdefault(adapt["steps"], name)
-    return {group[max(group)]: group for group in groups.values() if len(group) > 1}
+        groups.setdefault(key, []).append((adapt["steps"], name))
+    return {
+        max(group)[1]: dict(group)
+        for group in groups.values()
+        if len(group) == len(dict(group)) > 1
+    }
 
 
 def check(config: Config) -> None:
