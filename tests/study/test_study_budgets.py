@@ -7,6 +7,7 @@ import pytest
 
 from dollmaker.evaluate.tasks import Runs
 from dollmaker.study.budgets import steps_of_runs
+from dollmaker.study.gather import REFERENCES
 
 BUDGETS = {"full": {20: "full", 10: "full10"}}
 
@@ -29,8 +30,17 @@ def runs(init: str, tuning: str, *levels: float, images: int = 4) -> Runs:
     )
 
 
+def two_starts(early: float) -> list[Runs]:
+    """Both end at 0.8; after ten steps ImageNet's has 0.4."""
+    return [
+        runs(init, tuning, level)
+        for init, first in (("imagenet", 0.4), ("doll", early))
+        for tuning, level in (("full10", first), ("full", 0.8))
+    ]
+
+
 def rows(*found: Runs) -> dict[tuple[str, str | None], dict[str, Any]]:
-    table = steps_of_runs("unet", found, BUDGETS, 200, 0)
+    table = steps_of_runs("unet", found, BUDGETS, 200, 0, REFERENCES)
     return {(row["init"], row["reference"]): row for row in table.iter_rows(named=True)}
 
 
@@ -70,8 +80,7 @@ def test_the_interval_draws_seeds() -> None:
 
 
 def test_patients_are_drawn_and_what_is_unknown_does_not_count() -> None:
-    parts = [runs("imagenet", "full10", 0.4), runs("imagenet", "full", 0.8),
-             runs("doll", "full10", 0.7), runs("doll", "full", 0.8)]  # fmt: skip
+    parts = two_starts(0.7)
     for part in parts:
         part.iou[0, :, 1] = np.nan
     parts[2].iou[2:] = 0.3  # the second patient
@@ -85,8 +94,7 @@ def test_patients_are_drawn_and_what_is_unknown_does_not_count() -> None:
 
 
 def test_one_patient_has_no_interval_and_an_unknown_draw_does_not_count() -> None:
-    parts = [runs("imagenet", "full10", 0.4), runs("imagenet", "full", 0.8),
-             runs("doll", "full10", 0.6), runs("doll", "full", 0.8)]  # fmt: skip
+    parts = two_starts(0.6)
     for part in parts:
         part.iou[2:] = np.nan  # nothing is known of the second patient
     found = rows(*parts)["doll", "imagenet"]
@@ -101,4 +109,4 @@ def test_one_patient_has_no_interval_and_an_unknown_draw_does_not_count() -> Non
 def test_without_references_or_budgets() -> None:
     both = runs("doll", "full10", 0.4), runs("doll", "full", 0.8)
     assert [key[1] for key in rows(*both)] == [None]
-    assert steps_of_runs("unet", both, {}, 10, 0).is_empty()
+    assert steps_of_runs("unet", both, {}, 10, 0, REFERENCES).is_empty()

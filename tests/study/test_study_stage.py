@@ -225,7 +225,7 @@ def test_best_is_chosen_for_each_n_and_task_whatever_the_steps(
         for init in ("imagenet", "doll")
         for tuning in ("full", "bias")
     ]
-    table, differences = gather(world / "other", names, 10, 0)
+    table, differences, _ = gather(world / "other", names, {}, 10, 0)
     best = table.filter(pl.col("class") == "mean", pl.col("tuning") == "best")
     assert {(r["task"], r["init"], r["n"]): r["chosen"] for r in best.to_dicts()} == {
         (task, init, n): "full" if (task, n) == ("organs", "20") else "bias"
@@ -244,7 +244,7 @@ def test_runs_of_an_earlier_version_are_named(config: dict[str, Any], world: Pat
         del run["learning_rate"]
     write_json(file, runs)
     with pytest.raises(ArtifactError, match="lacks 'learning_rate': an earlier version wrote it"):
-        gather(world / "study", ["default/organs/doll-full"], 10, 0)
+        gather(world / "study", ["default/organs/doll-full"], {}, 10, 0)
 
 
 def test_a_patient_who_was_seen_is_found(config: dict[str, Any], world: Path) -> None:

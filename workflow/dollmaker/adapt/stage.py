@@ -135,9 +135,8 @@ def choose(ends: Sequence[float], task: str) -> int:
     """
     if len(ends) > 1 and all(map(math.isnan, ends)):
         raise DataError(
-            f"adapt.learning_rate names {len(ends)} rates, to be chosen from by the "
-            f"validation images of the task {task}, and no pixel of their masks is known; name one "
-            "rate."
+            f"adapt.learning_rate names {len(ends)} rates, to be chosen from by the validation "
+            f"images of the task {task}, and no pixel of their masks is known; name one rate."
         )
     return int(np.argmax(np.nan_to_num(ends, nan=-1.0)))
 

@@ -42,25 +42,52 @@ def paired_difference(
     """
     if first.shape != second.shape or len(first) != len(patients):
         raise ValueError("both need the scores of the same images, seeds and classes")
-    count, seeds, classes = first.shape
-    known = ~np.isnan(first) & ~np.isnan(second)
-    difference = np.where(known, first - second, 0.0).reshape(count, seeds * classes)
-    counts = known.reshape(count, seeds * classes).astype(np.float64)
+    means, drawn = crossed_means((first - second)[:, None], patients, replicates, seed)
+    point = float(means[0])
+    if np.isnan(point) or not len(drawn):
+        return scores.Interval(point, float("nan"), float("nan"))
+    low, high = np.nanpercentile(drawn, (2.5, 97.5))
+    return scores.Interval(point, float(low), float(high))
+
+
+def crossed_means(
+    values: Floats,
+    patients: Sequence[str] | npt.NDArray[np.str_],
+    replicates: int,
+    seed: int,
+) -> tuple[Floats, Floats]:
+    """Mean scores of several sets of runs, and those of the replicates, drawn alike for all.
+
+    The mean is taken over images for each seed and class, then over classes, then over seeds; NaN
+    is passed over.
+
+    Args:
+        values: (N, M, S, K) scores of N images in M sets with S seeds and K classes.
+        patients: (N,) patient of each image; a patient's images are drawn together.
+        replicates: Number of replicates R.
+        seed: Seed of the draws.
+
+    Returns:
+        (M,) means, and (R, M) of the replicates; no replicate with one patient.
+    """
+    count, sets, seeds, classes = values.shape
+    known = ~np.isnan(values)
+    columns = (count, sets * seeds * classes)
+    flat = np.where(known, values, 0.0).reshape(columns)
+    counts = known.reshape(columns).astype(np.float64)
 
     def by_seed(weights: Floats) -> Floats:
-        """Mean difference of each seed, (r, S), for weights of the images (r, N)."""
-        above, below = weights @ difference, weights @ counts
+        """Means of each seed, (r, M, S), for weights of the images (r, N)."""
+        above, below = weights @ flat, weights @ counts
         means = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-        return np.asarray(scores.nanmean(means.reshape(len(weights), seeds, classes), axis=2))
+        return np.asarray(scores.nanmean(means.reshape(-1, sets, seeds, classes), axis=3))
 
-    point = float(scores.nanmean(by_seed(np.ones((1, count)))[0])) if count else float("nan")
-    if np.isnan(point) or len(np.unique(np.asarray(patients, dtype=str))) < 2:
-        return scores.Interval(point, float("nan"), float("nan"))
     rng = np.random.default_rng([seed, seeds])
-    drawn = []
-    for weights in scores.resamples(count, patients, replicates, seed):
+    drawn = [np.empty((0, sets))]
+    several = len(np.unique(np.asarray(patients, dtype=str))) > 1
+    for weights in scores.resamples(count, patients, replicates if several else 0, seed):
         means = by_seed(weights)
-        chosen = rng.integers(seeds, size=means.shape)
-        drawn.append(scores.nanmean(np.take_along_axis(means, chosen, axis=1), axis=1))
-    low, high = np.nanpercentile(np.concatenate(drawn), (2.5, 97.5))
-    return scores.Interval(point, float(low), float(high))
+        chosen = rng.integers(seeds, size=(len(means), 1, seeds))
+        drawn.append(scores.nanmean(np.take_along_axis(means, chosen, axis=2), axis=2))
+    whole = scores.nanmean(by_seed(np.ones((1, count)))[0], axis=1)
+    return np.asarray(whole), np.concatenate(drawn)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import polars as pl
@@ -121,7 +122,7 @@ def _row(method: str, finding: str | None, used: pl.DataFrame, every: pl.DataFra
         finding=finding,
         pairs=len(every),
         cells={
-            measure: (float(sum(v) / len(v)) if len(v) else None, len(v), len(every) - len(v))
+            measure: (fmean(v) if len(v) else None, len(v), len(every) - len(v))
             for measure, v in known.items()
         },
     )

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import scores
+from dollmaker.evaluate.paired import crossed_means
 from dollmaker.evaluate.tasks import Runs
-from dollmaker.study.gather import REFERENCES
 from dollmaker.study.speed import SHARE, first_crossing
 
 #: Columns of study_steps.parquet: one row per start and reference.
@@ -36,6 +35,7 @@ def steps_of_runs(
     budgets: Mapping[str, Mapping[int, str]],
     replicates: int,
     seed: int,
+    references: Sequence[str],
 ) -> pl.DataFrame:
     """Steps until whole runs reach 95 % of the best score of the longest ones.
 
@@ -56,6 +56,7 @@ def steps_of_runs(
         budgets: Name -> steps -> tuning, as :func:`dollmaker.study.plan.budgets` gives them.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
+        references: Starts that the others are compared with.
 
     Returns:
         A table with the columns :data:`STEPS`; ``steps``, ``ratio``, ``low`` and ``high`` are null
@@ -69,11 +70,14 @@ def steps_of_runs(
         for task, n in dict.fromkeys((run.task, run.n) for run in runs):
             inits = list(dict.fromkeys(run.init for run in runs if (run.task, run.n) == (task, n)))
             mine = [[by_name[task, n, init, each] for each in order.values()] for init in inits]
-            once, drawn = _means(mine, replicates, seed)
-            steps = _steps(list(order), once)
+            # (N, I * B, S, K): all starts and budgets are drawn alike.
+            iou = np.stack([run.iou for row in mine for run in row], axis=1)
+            flat, replicated = crossed_means(iou, mine[0][0].patients, replicates, seed)
+            once, drawn = (m.reshape(-1, len(inits), len(order)) for m in (flat[None], replicated))
+            steps = _steps(list(order), once[0])
             known = np.isfinite(drawn[:, :, -1]).any(axis=1)
-            replicated = [_steps(list(order), miou) for miou in drawn[known]]
-            references: list[str | None] = [each for each in REFERENCES if each in inits]
+            slow = [_steps(list(order), miou) for miou in drawn[known]]
+            there: list[str | None] = [each for each in references if each in inits]
             for k, init in enumerate(inits):
                 common = {
                     "architecture": architecture,
@@ -82,41 +86,14 @@ def steps_of_runs(
                     "n": n,
                     "init": init,
                     "budgets": list(order),
-                    "miou": once[k].tolist(),
+                    "miou": once[0, k].tolist(),
                     "steps": _finite(steps[k]),
                 }
-                for reference in references or [None]:
+                for reference in there or [None]:
                     at = None if reference is None else inits.index(reference)
-                    ratio = _ratio(steps, replicated, k, at, max(order))
+                    ratio = _ratio(steps, slow, k, at, max(order))
                     rows.append({**common, "reference": reference, **ratio})
     return pl.DataFrame(rows, schema=STEPS, orient="row")
-
-
-def _means(runs: Sequence[Sequence[Runs]], replicates: int, seed: int) -> tuple[Floats, Floats]:
-    """The mIoU (I, B) of starts and budgets, and (R, I, B) of the replicates."""
-    first = runs[0][0]
-    iou = np.stack([np.stack([run.iou for run in row]) for row in runs])
-    starts, amounts, count, seeds, classes = iou.shape
-    known = ~np.isnan(iou)
-    values = np.where(known, iou, 0.0).transpose(2, 0, 1, 3, 4).reshape(count, -1)
-    counts = known.transpose(2, 0, 1, 3, 4).reshape(count, -1).astype(np.float64)
-
-    def by_seed(weights: Floats) -> Floats:
-        """(r, I, B, S) for weights of the images (r, N)."""
-        above, below = weights @ values, weights @ counts
-        means = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
-        shape = (len(weights), starts, amounts, seeds, classes)
-        return np.asarray(scores.nanmean(means.reshape(shape), axis=4))
-
-    rng = np.random.default_rng([seed, seeds])
-    drawn = [np.empty((0, starts, amounts))]
-    several = len(np.unique(first.patients.astype(str))) > 1
-    for weights in scores.resamples(count, first.patients, replicates if several else 0, seed):
-        means = by_seed(weights)
-        chosen = rng.integers(seeds, size=(len(means), 1, 1, seeds))
-        drawn.append(scores.nanmean(np.take_along_axis(means, chosen, axis=3), axis=3))
-    whole = scores.nanmean(by_seed(np.ones((1, count)))[0], axis=2)
-    return np.asarray(whole), np.concatenate(drawn)
 
 
 def _steps(budgets: Sequence[int], miou: Floats) -> list[float]:

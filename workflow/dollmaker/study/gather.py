@@ -1,6 +1,6 @@
 """The runs of a study in tables: scores, differences, steps and costs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from dollmaker import tables
 from dollmaker.errors import ArtifactError, DataError
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.files import read_json
+from dollmaker.study.budgets import steps_of_runs
 from dollmaker.study.speed import steps_to_share
 
 #: Starts that the others are compared with.
@@ -31,9 +32,13 @@ _RUN = ("architecture", "task", "init", "tuning", "n")
 
 
 def gather(
-    study: Path, runs: Sequence[str], replicates: int, seed: int
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Scores of all runs, and differences between starts.
+    study: Path,
+    runs: Sequence[str],
+    budgets: Mapping[str, Mapping[int, str]],
+    replicates: int,
+    seed: int,
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Scores of all runs, differences between starts, and steps by whole runs.
 
     With more than one tuning there is one more, ``best``: of each start, for each n, the one whose
     final validation mIoU is the highest (mean over seeds). So is told what a start is worth to
@@ -43,6 +48,7 @@ def gather(
     Args:
         study: Folder of the study.
         runs: Folders in it, ``{architecture}/{task}/{init}-{tuning}``.
+        budgets: Tunings that differ in steps alone (:func:`dollmaker.study.plan.budgets`).
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
 
@@ -51,12 +57,13 @@ def gather(
         (the tuning that ``best`` stands for), costs (means over seeds) and steps to 95 % of the
         best (median over seeds). ``differences``: mIoU of a start minus that of a reference, paired
         over patients and seeds, and so for steps: the ratio of the medians, null unless both got
-        there with every seed.
+        there with every seed. ``steps``: :func:`dollmaker.study.budgets.steps_of_runs`.
     """
-    scores, differences = [], []
+    scores, differences, steps = [], [], []
     for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
         folders = [study / run for run in runs if run.startswith(f"{architecture}/")]
         found, curves, costs = read_runs(folders), _curves(folders), _costs(folders)
+        steps.append(steps_of_runs(architecture, found, budgets, replicates, seed, REFERENCES))
         best = _preferred(curves)
         if best is not None:
             names = {(r["task"], r["init"], r["n"]): r["tuning"] for r in best.to_dicts()}
@@ -95,7 +102,7 @@ def gather(
             .drop("own", "its")
             .select(name, pl.all())
         )
-    return pl.concat(scores), pl.concat(differences)
+    return pl.concat(scores), pl.concat(differences), pl.concat(steps)
 
 
 def _curves(folders: Sequence[Path]) -> pl.DataFrame:

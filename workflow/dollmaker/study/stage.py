@@ -1,7 +1,6 @@
 """The stage: the tables scores/study*.parquet and the folder study/report."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,11 @@ from PIL import Image
 
 from dollmaker import provenance, tables
 from dollmaker.errors import DataError
-from dollmaker.evaluate.tasks import read_runs
 from dollmaker.files import atomic_path, write_json, write_text
 from dollmaker.prepare.stage import read_index
 from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.study import plan
-from dollmaker.study.budgets import STEPS, steps_of_runs
 from dollmaker.study.gather import BEST, check_hygiene, gather
 from dollmaker.study.page import write_page
 
@@ -42,8 +39,8 @@ def write_study(
         raise DataError("the study has no run: the configuration has no task; add one to tasks.")
     index, _ = read_index(index_file)
     hygiene = check_hygiene(index, study, runs)
-    table, differences = gather(study, runs, config["evaluate"]["bootstrap"], config["seed"])
-    steps = _steps(config, study, runs)
+    replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+    table, differences, steps = gather(study, runs, plan.budgets(config), replicates, seed)
     header = provenance.header("study", config["study"], seed=config["seed"])
     tables.write(table, scores / "study.parquet", header)
     tables.write(differences, scores / "study_differences.parquet", header)
@@ -63,19 +60,6 @@ def write_study(
                 inits = rows["init"].unique(maintain_order=True)
                 folders = {f"{init}-{tuning}": place / f"{init}-{tuning}" for init in inits}
                 _draw(folder, f"{name}-{tuning}", folders)
-
-
-def _steps(config: dict[str, Any], study: Path, runs: Sequence[str]) -> pl.DataFrame:
-    budgets = plan.budgets(config)
-    names = {name for group in budgets.values() for name in group.values()}
-    mine = [run for run in runs if run.rpartition("-")[2] in names]
-    parts = [pl.DataFrame(schema=STEPS)]
-    for architecture in config["study"]["architectures"]:
-        folders = [study / run for run in mine if run.startswith(f"{architecture}/")]
-        found = read_runs(folders)
-        replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
-        parts.append(steps_of_runs(architecture, found, budgets, replicates, seed))
-    return pl.concat(parts)
 
 
 def _draw(folder: Path, name: str, runs: dict[str, Path]) -> None:
