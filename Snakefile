@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from snakemake.logging import logger
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -18,16 +19,29 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from dollmaker import pipeline
 from dollmaker.errors import DollmakerError
-from dollmaker.preflight import preflight
+from dollmaker.preflight import preflight, preflight_segmenter, preflight_study
+from dollmaker.status.failed import mend_error
+
+logger.addFilter(mend_error)
 
 try:
     CONFIG = pipeline.configure(config, ROOT / "config.yaml", workflow.configfiles)
     # With the recipes of `snakemake compare`, and the members that they ask for.
     COMPARED = pipeline.compared(CONFIG)
-    if workflow.is_main_process:
-        preflight(CONFIG)
+    LISTING = preflight(CONFIG) if workflow.is_main_process else None
 except DollmakerError as error:
     sys.exit(f"dollmaker: error: {error}")
+
+
+def checked(preflight_of, value):
+    """A parameter of jobs that not every target needs, and first a look at what they need."""
+    try:
+        if workflow.is_main_process:
+            preflight_of(CONFIG, LISTING)
+    except DollmakerError as error:
+        sys.exit(f"dollmaker: error: {error}")
+    return value
+
 
 DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)

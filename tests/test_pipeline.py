@@ -94,7 +94,7 @@ def test_preflight_refuses_a_recipe_that_cannot_end(recipe: dict[str, Any], said
 
 
 def test_preflight_misses_true_masks_of_the_user(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("image,class,mask\na.png,x,a.png\n")
+    (tmp_path / "t.csv").write_text("image,class,mask\nb.png,x,b.png\n")
     table = {"file": "t.csv", "images": ".", "image_column": "image", "label_column": "class"}
     source = {"kind": "table", "table": table}
     truth = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}

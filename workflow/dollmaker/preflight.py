@@ -1,12 +1,16 @@
 """Before the first job: refuse at once what would stop the run hours later."""
 
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dollmaker import catalogue
+import polars as pl
+
+from dollmaker import catalogue, findings, looks
 from dollmaker.errors import ConfigError, DataError, ModelError
 from dollmaker.files import inside
-from dollmaker.findings import CHEXPERT
+from dollmaker.findings import CHEXPERT, PRESENT
 from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
@@ -14,14 +18,28 @@ from dollmaker.study import plan
 
 Config = dict[str, Any]
 
+#: The images of the source, ``None`` where they are not listed before the run, and its findings.
+Listing = tuple[pl.DataFrame | None, list[str]]
 
-def preflight(config: Config) -> None:
-    """Refuse at once what would stop the run hours later.
+#: How weights files begin that are no safetensors, and what they are.
+_FOREIGN = {
+    b"PK": "a pickle of PyTorch, which is never loaded; convert it to safetensors",
+    b"\x80": "a pickle, which is never loaded; convert it to safetensors",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"<": "a web page; download the file itself",
+}
+
+
+def preflight(config: Config) -> Listing:
+    """Refuse at once what would stop the run hours later, whatever is made of the configuration.
+
+    Returns:
+        The listing of the source, for :func:`preflight_segmenter` and :func:`preflight_study`.
 
     Raises:
         DataError: If the data folder or a table is missing or not as described.
-        ConfigError: If a configured finding or step does not exist.
-        ModelError: If a weights file is missing.
+        ConfigError: If a configured finding or step does not exist, or settings exclude each other.
+        ModelError: If a weights file or a network is missing, or does not fit.
     """
     root = Path(config["data_root"])
     if config["source"]["kind"] != "phantoms" and not root.is_dir():
@@ -31,20 +49,15 @@ def preflight(config: Config) -> None:
         raise ConfigError(
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
-    files = {m["weights"] for m in config["classify"]["members"].values()}
-    starts = [run.split("/")[0] for run in config["adapt"]["runs"]]
-    if config["tasks"] and "imagenet" in [*starts, *config["study"]["inits"]]:
-        files.add(config["adapt"]["imagenet"])
     plan.check(config)
     _check_init(config)
-    for name in sorted(file for file in files if file):
-        path = Path(config["weights_root"]) / name
-        if not path.is_file():
-            raise ModelError(
-                f"weights file {path} does not exist; correct weights_root or the file's name."
-            )
-    check_findings(_findings(config, root), config)
+    for name in sorted(_weights(config)):
+        check_weights(Path(config["weights_root"]) / name)
+    listed, names = _list(config, root)
+    check_findings(names, config)
     _check_masks(config, root)
+    if listed is not None:
+        _refuse(find_mistake(config, listed, names))
     from dollmaker.binarize.steps import check_order, make_chain
 
     for name, recipe in config["recipes"].items():
@@ -55,6 +68,205 @@ def preflight(config: Config) -> None:
         from dollmaker import devices
 
         devices.uses_gpu("cuda")  # which one, each job chooses
+    looks.look(
+        [*looks.of_members(config, len(names), _to_train(listed)), *looks.of_names(_nets(config))]
+    )
+    return listed, names
+
+
+def preflight_segmenter(config: Config, listing: Listing) -> None:
+    """Refuse what would stop the pre-training of the segmenter, or its fine-tuning.
+
+    Args:
+        config: The resolved configuration.
+        listing: What :func:`preflight` has returned.
+
+    Raises:
+        ConfigError: If no training image would get a mask.
+        ModelError: If the network does not take the images, cannot be trained with such batches,
+            or its starting weights do not fit.
+    """
+    listed, names = listing
+    _refuse(find_segmenter_mistake(config, listed, names))
+    localized = len(findings.localized(names, config["attribute"]["findings"]))
+    wanted = [looks.of_segmenter("segment", config, localized, _to_train(listed))]
+    for run in config["adapt"]["runs"] if config["tasks"] else []:
+        wanted.append(looks.of_tuning(f"adapt.runs {run}", config, *run.split("/")))
+    looks.look(wanted)
+
+
+def preflight_study(config: Config, listing: Listing) -> None:
+    """The same for all networks of the study.
+
+    Args:
+        config: The resolved configuration.
+        listing: What :func:`preflight` has returned.
+
+    Raises:
+        ConfigError: If no training image would get a mask.
+        ModelError: If a network does not take the images, cannot be trained with such batches, or
+            its starting weights do not fit.
+    """
+    study, (listed, names) = config["study"], listing
+    localized = len(findings.localized(names, config["attribute"]["findings"]))
+    task = next(iter(study["tasks"] or config["tasks"]), None)
+    wanted = []
+    for architecture, init in product(study["architectures"], study["inits"] if task else ()):
+        place = f"study.architectures.{architecture}"
+        if plan.pretrained(config, init):
+            _refuse(find_segmenter_mistake(config, listed, names))
+            mine = plan.pretraining_config(config, architecture, init)
+            _check_init(mine)
+            wanted.append(looks.of_segmenter(place, mine, localized, _to_train(listed)))
+        for name, changes in plan.tunings(config).items():
+            tuned = plan.run_config(config, architecture, str(task), init, name)
+            where = f"{place}, study.tunings {name}"
+            wanted.append(looks.of_tuning(where, tuned, init, changes["tuning"]))
+    looks.look(wanted)
+
+
+def _refuse(mistake: str | None) -> None:
+    if mistake:
+        raise ConfigError(mistake)
+
+
+def _nets(config: Config) -> dict[str, Config]:
+    """Place -> section ``segment`` of every network that is named."""
+    named = {"segment": config["segment"]}
+    for name, changes in config["study"]["architectures"].items():
+        named[f"study.architectures.{name}"] = {**config["segment"], **changes}
+    return named
+
+
+def _to_train(listed: pl.DataFrame | None) -> int | None:
+    """Number of training images, if it is known."""
+    return None if listed is None else int((listed["split"] == "train").sum())
+
+
+def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> str | None:
+    """Why no run on these images could end, whatever is made.
+
+    Args:
+        config: The resolved configuration.
+        listed: The plan, as :func:`dollmaker.prepare.sources.make_plan` gives it.
+        names: The findings of the source.
+
+    Returns:
+        The first reason as a sentence, or ``None``.
+    """
+    if not _to_train(listed):
+        return (
+            f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
+            "prepare.test, or correct the split column."
+        )
+    splits = config["attribute"]["splits"]
+    explained = listed.filter(pl.col("split").is_in(splits))
+    if config["attribute"]["with_truth"] and explained["mask"].null_count() == len(explained):
+        return (
+            "attribute.with_truth explains images with a true mask only, and no image of "
+            f"attribute.splits ({', '.join(splits)}) has one; name other splits or remove it."
+        )
+    splits = config["sample"]["splits"]
+    if not _positive(listed.filter(pl.col("split").is_in(splits)), config, names):
+        return (
+            f"no image of sample.splits ({', '.join(splits)}) has a positive label of a finding "
+            "that is localized; name other splits, or correct the labels or attribute.findings."
+        )
+    return None
+
+
+def find_segmenter_mistake(
+    config: Config, listed: pl.DataFrame | None, names: Sequence[str]
+) -> str | None:
+    """Why the segmenter could not be pre-trained: none of its images would get a mask.
+
+    Args:
+        config: The resolved configuration.
+        listed: The plan, if it is known.
+        names: The findings of the source.
+
+    Returns:
+        The first reason as a sentence, or ``None``.
+    """
+    options = config["attribute"]
+    if "train" not in options["splits"]:
+        return (
+            "the segmenter learns from masks of training images, and attribute.splits leaves train "
+            "out; add it, or run `snakemake compare` alone."
+        )
+    if options["with_truth"] and config["prepare"]["hold_out_truth"]:
+        return (
+            "attribute.with_truth explains images with a true mask only, and "
+            "prepare.hold_out_truth keeps them all from training, so that the segmenter has no "
+            "mask to learn from; remove one of them, or run `snakemake compare` alone."
+        )
+    if listed is None:
+        return None
+    train = listed.filter(pl.col("split") == "train")
+    if options["with_truth"]:
+        train = train.filter(pl.col("mask").is_not_null())
+        if train.is_empty():
+            return (
+                "attribute.with_truth explains images with a true mask only, and no training image "
+                "has one, so that the segmenter has no mask to learn from; remove it, or run "
+                "`snakemake compare` alone."
+            )
+    if not _positive(train, config, names):
+        return (
+            "no training image that is explained has a positive label of a finding that is "
+            "localized, so that the segmenter has no mask to learn from; correct the labels, the "
+            "splits or attribute.findings."
+        )
+    return None
+
+
+def _positive(listed: pl.DataFrame, config: Config, names: Sequence[str]) -> bool:
+    """Whether an image has a positive label of a finding that is localized."""
+    localized = findings.localized(names, config["attribute"]["findings"])
+    return any((listed[finding] == PRESENT).any() for finding in localized)
+
+
+def _weights(config: Config) -> set[str]:
+    """The weights files that the configuration names."""
+    files = {member["weights"] for member in config["classify"]["members"].values()}
+    starts = [run.split("/")[0] for run in config["adapt"]["runs"]]
+    if config["tasks"] and "imagenet" in [*starts, *config["study"]["inits"]]:
+        files.add(config["adapt"]["imagenet"])
+    if config["segment"]["init"] not in ("random", *config["classify"]["members"]):
+        files.add(config["segment"]["init"])
+    return {file for file in files if file}
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a weights file that is missing or is no safetensors, by its header alone.
+
+    Raises:
+        ModelError: If it cannot be read as safetensors, or holds nothing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ModelError(
+            f"weights file {path} does not exist; correct weights_root or the file's name."
+        )
+    try:
+        with safe_open(path, framework="np") as content:
+            names = list(content.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"weights file {path} is {_foreign(path, error)}.") from None
+    if not names:
+        raise ModelError(f"weights file {path} holds no weights; get it again.")
+
+
+def _foreign(path: Path, error: Exception) -> str:
+    """What a file that is no whole safetensors file is, and what to do."""
+    with path.open("rb") as handle:
+        head = handle.read(32)
+    for start, kind in _FOREIGN.items():
+        if head.startswith(start):
+            return kind
+    detail = " ".join(str(error).split())[:200]
+    return f"no whole safetensors file ({detail}); get it again, or convert it to safetensors"
 
 
 def _check_init(config: Config) -> None:
@@ -83,13 +295,19 @@ def _check_masks(config: Config, root: Path) -> None:
             raise DataError(f"{root / name} does not exist; correct {key} or data_root.")
 
 
-def _findings(config: Config, root: Path) -> list[str]:
-    """The findings of the source; of a table, after a look at all its rows."""
-    kind = config["source"]["kind"]
+def _list(config: Config, root: Path) -> Listing:
+    """The listing of the source; what is generated or converted is not there yet.
+
+    A table is read whole. The tables of published data sets are long and as described: they are
+    read where settings decide which of their images are left.
+    """
+    kind, options = config["source"]["kind"], config["attribute"]
     if kind in CONVERTED:
         list_items(config, root)  # the original is there and as described; nothing is converted
-        return converted_findings(config)
+        return None, converted_findings(config)
     if kind == "nih":
         table_file(config, root)
-        return list(NIH)
-    return make_plan(config, root)[1] if kind == "table" else list(CHEXPERT)
+    chosen = config["prepare"]["hold_out_truth"] or options["with_truth"]
+    if kind == "table" or (kind in ("nih", "chexpert") and chosen):
+        return make_plan(config, root)
+    return None, list(NIH if kind == "nih" else CHEXPERT)

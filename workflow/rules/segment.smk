@@ -36,7 +36,9 @@ rule pretrain_segmenter:
         mem_mb=8000,
     params:
         version=pipeline.version("segment"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "segment"),
+        config=lambda wildcards: checked(
+            preflight_segmenter, pipeline.stage_config(CONFIG, "segment")
+        ),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),

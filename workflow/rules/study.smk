@@ -139,7 +139,9 @@ rule gather_study:
         mem_mb=4000,
     params:
         version=pipeline.version("study"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "study"),
+        config=lambda wildcards: checked(
+            preflight_study, pipeline.stage_config(CONFIG, "study")
+        ),
         study=lambda wildcards, output: os.path.dirname(output.report),
         scores=lambda wildcards, output: os.path.dirname(output.scores),
     shell:

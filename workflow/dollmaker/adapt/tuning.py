@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from dollmaker import trial
 from dollmaker.adapt.adapters import Inserted, find_inserted, insert
 from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
 from dollmaker.errors import ModelError
@@ -93,8 +94,18 @@ class Tuned(nn.Module):
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, K, H, W)."""
-        logits: Tensor = self.model(x)
+        """Logits (B, K, H, W).
+
+        Raises:
+            ModelError: If it is trained on one image and has a batch normalisation of single
+                values, which needs two.
+        """
+        try:
+            logits: Tensor = self.model(x)
+        except ValueError as error:
+            if len(x) == 1 and trial.too_few(error):
+                raise ModelError(one_image(type(self.model).__name__)) from None
+            raise
         return logits
 
     def train(self, mode: bool = True) -> Self:
@@ -181,6 +192,15 @@ def _find(
     if tuning == "lora":
         return {"lora": {"rank": rank, "layers": find_layers(encoder, x)}}
     return {"adapters": [vars(place) for place in find_inserted(encoder, x, width)]}
+
+
+def one_image(network: str) -> str:
+    """The sentence for a network that cannot be trained on batches of one image."""
+    remedy = (
+        "set adapt.batch_size to 2 or more (adapt.n may be 1: a batch then holds the image several "
+        "times), or choose another segment.architecture"
+    )
+    return trial.needs_two(network, remedy)
 
 
 def biases(module: nn.Module) -> list[nn.Parameter]:

@@ -2,14 +2,22 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from dollmaker import trial
 from dollmaker.classify.micranet import MicraNet
 from dollmaker.errors import ModelError
 
+#: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
+#: more than logits in training; files of weights that have them still load.
+_TORCHVISION: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": True},
+    "inception_v3": {"aux_logits": False, "init_weights": True},
+}
+
 
 def create_network(
-    architecture: str, *, outputs: int, channels: int, size: int
+    architecture: str, *, outputs: int, channels: int, size: int, tried: bool = True
 ) -> tuple[nn.Module, str]:
     """Make an untrained classifier.
 
@@ -20,13 +28,29 @@ def create_network(
         outputs: Number of logits.
         channels: 1 or 3 input channels.
         size: Side of the input in pixels (transformers need to know).
+        tried: Whether it is tried on that input before it is returned; not needed for a network
+            that has been trained on it.
 
     Returns:
-        The network, and its full name with the library.
+        The network in training mode, and its full name with the library.
 
     Raises:
-        ModelError: If neither library knows the name.
+        ModelError: If no library knows the name, or the network does not take such images or does
+            not give one logit per output.
     """
+    library, name = _find(architecture)
+    title = f"{library}:{name}"
+    try:
+        network = _MAKERS[library](name, outputs, channels, size)
+    except Exception as error:  # the libraries raise many types for what does not fit
+        raise ModelError(_refusal(library, name, size, trial.first_line(error))) from None
+    if tried:
+        _try(network, library, name, (2, channels, size, size), outputs)
+    return network, title
+
+
+def _find(architecture: str) -> tuple[str, str]:
+    """Library and name of an architecture."""
     library, _, name = architecture.rpartition(":")
     if library not in ("", "timm", "torchvision", "dollmaker"):
         raise ModelError(
@@ -34,24 +58,28 @@ def create_network(
             "dollmaker:."
         )
     if library in ("", "dollmaker") and name == "micranet":
-        return MicraNet(outputs=outputs, channels=channels), "dollmaker:micranet"
+        return "dollmaker", name
     if library in ("", "torchvision"):
         import torchvision
 
         if name in torchvision.models.list_models(module=torchvision.models):
-            return _torchvision(name, outputs, channels, size), f"torchvision:{name}"
+            return "torchvision", name
     if library in ("", "timm"):
         import timm
 
         if timm.is_model(name):
-            return _timm(name, outputs, channels, size), f"timm:{name}"
+            return "timm", name
     raise ModelError(_suggest(name))
+
+
+def _dollmaker(_: str, outputs: int, channels: int, size: int) -> nn.Module:
+    return MicraNet(outputs=outputs, channels=channels)
 
 
 def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     import torchvision
 
-    options: dict[str, Any] = {"image_size": size} if name.startswith("vit_") else {}
+    options = {"image_size": size} if name.startswith("vit_") else _TORCHVISION.get(name, {})
     network: nn.Module = torchvision.models.get_model(
         name, weights=None, num_classes=outputs, **options
     )
@@ -68,7 +96,52 @@ def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     if known is not None and known.fixed_input_size:
         options["img_size"] = size
     network: nn.Module = timm.create_model(name, **options)
+    _require_whole_patches(network, size)
     return network
+
+
+_MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm}
+
+
+def _require_whole_patches(network: nn.Module, size: int) -> None:
+    """Refuse what would never see the rest of an image that is no whole number of patches."""
+    from timm.layers import PatchEmbed
+
+    for layer in network.modules():
+        if isinstance(layer, PatchEmbed) and not layer.dynamic_img_pad:
+            side = layer.patch_size[0]
+            if size % side:
+                raise ValueError(f"{size} is no multiple of its patches' side, {side}")
+
+
+def _try(network: nn.Module, library: str, name: str, shape: tuple[int, ...], outputs: int) -> None:
+    """Refuse a network that does not give one logit per output for such a batch."""
+    try:
+        logits = trial.forward(network, shape)
+    except Exception as error:
+        raise ModelError(_refusal(library, name, shape[-1], trial.first_line(error))) from None
+    if logits is None:
+        return
+    if not isinstance(logits, Tensor) or logits.shape != (shape[0], outputs):
+        given = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(
+            f"{library}:{name} gives {given} for an image in training, where {outputs} logits are "
+            "wanted; name another architecture."
+        )
+
+
+def _refusal(library: str, name: str, size: int, reason: str) -> str:
+    made_for = 224
+    if library == "timm":
+        import timm
+
+        known = timm.get_pretrained_cfg(name)
+        made_for = known.input_size[-1] if known is not None else made_for
+    other = f", for instance to {made_for}," if made_for != size else ""
+    return (
+        f"{library}:{name} does not take images of {size} pixels ({reason}); set prepare.size"
+        f"{other} or name another architecture."
+    )
 
 
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:

@@ -16,6 +16,7 @@ import torch
 from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
 from torch import Tensor, nn
 
+from dollmaker import trial
 from dollmaker.errors import ArtifactError, ModelError, unknown
 from dollmaker.files import read_json, sha256_file
 from dollmaker.inputs import Input
@@ -56,7 +57,7 @@ def create(
     """
     architecture, encoder = str(options["architecture"]), str(options["encoder"])
     arguments = dict(options["arguments"])
-    _check_names(architecture, encoder)
+    check_names(architecture, encoder)
     for name in _RESERVED:
         if name in arguments:
             raise ModelError(f"segment.arguments may not hold {name!r}; remove it.")
@@ -71,7 +72,7 @@ def create(
             )  # fmt: skip
     except Exception as error:  # the libraries raise many types for combinations that do not fit
         raise ModelError(
-            f"cannot make {title} ({_first_line(error)}); correct segment.arguments."
+            f"cannot make {title} ({trial.first_line(error)}); correct segment.arguments."
         ) from None
     _check_size(model, title, channels, size)
     return model.to(memory_format=torch.channels_last)
@@ -91,7 +92,12 @@ def narrow(
     return new
 
 
-def _check_names(architecture: str, encoder: str) -> None:
+def check_names(architecture: str, encoder: str) -> None:
+    """Refuse an architecture or an encoder that does not exist.
+
+    Raises:
+        ModelError: With the names there are.
+    """
     if architecture.lower() not in ARCHITECTURES:
         raise ModelError(unknown("architecture", architecture, ARCHITECTURES.values()))
     if encoder in NATIVE_ENCODERS:
@@ -115,9 +121,10 @@ def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
         with torch.no_grad():
             out = model(torch.zeros(1, channels, size, size))
     except Exception as error:
+        remedy = "a multiple of 32" if size % 32 else "more, or choose another segment.architecture"
         raise ModelError(
-            f"{title} does not take images of {size} pixels ({_first_line(error)}); set "
-            "prepare.size to a multiple of 32 (ViT: give img_size in segment.arguments)."
+            f"{title} does not take images of {size} pixels ({trial.first_line(error)}); set "
+            f"prepare.size to {remedy} (ViT: give img_size in segment.arguments)."
         ) from None
     if out.shape[-2:] != (size, size):
         raise ModelError(
@@ -125,11 +132,6 @@ def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
             "of 32."
         )
     model.train()
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0][:300] if text else type(error).__name__
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,83 @@
+"""A job that fails tells why, and not how it was configured."""
+
+import json
+import logging
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dollmaker.status.failed import mend_error
+
+ROOT = Path(__file__).parents[2]
+CONFIG = json.dumps({"release": {"name": "the patients' {own}", "note": '"'}, "empty": {}})
+
+
+def record(level: int = logging.ERROR, msg: str = "", **facts: Any) -> logging.LogRecord:
+    return logging.makeLogRecord({"levelno": level, "msg": msg, **facts})
+
+
+def test_the_workflow_shows_the_sentence_last_and_no_configuration(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image,mask\nabsent.png,absent.png\n")
+    names = {"image_column": "image", "mask_column": "mask", "finding": "a patient's"}
+    source = {"table": "t.csv", "images": ".", "masks": ".", **names}
+    given = {"dataset": "x", "source": {"kind": "patches", "patches": source}, "data_root": "."}
+    (tmp_path / "c.json").write_text(json.dumps(given))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "1"),
+            *("results/x/source", "--configfile", "c.json"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (sentence,) = (tmp_path / "results/x/logs/convert_source.log").read_text().splitlines()
+    assert sentence.startswith("dollmaker: error: ") and "absent.png" in sentence
+    _, block = done.stderr.split("Error in rule convert_source")
+    assert len(block.split(f"    {sentence}\n")[1].splitlines()) < 9
+    assert "--config '{...}'" in block and "image_column" not in done.stderr
+
+
+def test_a_configuration_is_cut_out_and_the_rest_is_left() -> None:
+    command = f"python -m x --config {shlex.quote(CONFIG)} --recipe '{{braces}} it' | tee 'a b'"
+    cut = "python -m x --config '{...}' --recipe '{braces} it' | tee 'a b'"
+    failed = record(msg=f"Command {command} returned 1", shellcmd=command, aux={}, log=[])
+    assert mend_error(failed)
+    assert (failed.msg, vars(failed)["shellcmd"]) == (f"Command {cut} returned 1", cut)
+    shown = record(logging.INFO, shellcmd=command, aux={})
+    assert mend_error(shown) and vars(shown)["shellcmd"] == command
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epoch 1\ndollmaker: error: it is full.\n\n", {"dollmaker": "error: it is full."}),
+        ("dollmaker: stopped by SIGTERM\nslurmstepd: x\n", {"dollmaker": "stopped by SIGTERM"}),
+        ("Traceback:\n  raise\ntorch.OutOfMemoryError: 9 GB\n", {"torch.OutOfMemoryError": "9 GB"}),
+        ("dollmaker: error: \x1b[31mred\n", {"dollmaker": "error:  [31mred"}),
+        ("epoch 1\nepoch 2\n", {}),
+        ("", {}),
+    ],
+)
+def test_the_last_words_of_a_job(tmp_path: Path, text: str, words: dict[str, str]) -> None:
+    (tmp_path / "first.log").write_text(text)
+    (tmp_path / "last.log").write_bytes(b"\xff\nno word\n")
+    (tmp_path / "table.csv").write_text("OSError: of an image\n" * 99)
+    logs = [str(tmp_path / name) for name in ("absent.log", "first.log", "last.log")]
+    given = [str(tmp_path / "table.csv"), *logs]
+    failed = record(shellcmd=None, aux={"external_jobid": 7}, log=given)
+    assert mend_error(failed)
+    assert vars(failed)["log"] == logs
+    assert vars(failed)["aux"] == {"external_jobid": 7} | words
+
+
+def test_other_records_pass_as_they_are() -> None:
+    for other in (record(logging.ERROR, "no job"), record(logging.INFO, "x", log=["y"], aux={})):
+        before = dict(vars(other))
+        assert mend_error(other) and vars(other) == before

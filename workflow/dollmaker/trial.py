@@ -1,0 +1,99 @@
+"""What a network makes of an input, tried before there are images.
+
+A trial needs no numbers: on torch's device ``meta`` tensors have shapes alone, and a forward pass
+takes no memory and hardly any time.
+"""
+
+import copy
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+#: The largest trial with numbers, for networks that do not run without: values, parameters.
+_MOST_VALUES, _MOST_PARAMETERS = 2 * 3 * 512 * 512, 100_000_000
+
+_TOO_FEW = "more than 1 value per channel when training"
+
+
+def forward(network: nn.Module, shape: tuple[int, ...]) -> Any:
+    """The output of a network, in the mode it is in, for a batch of zeros.
+
+    It is a copy that is tried: nothing of the network changes, nor do random numbers.
+
+    Args:
+        network: The network, on any device.
+        shape: Of the input, (B, C, H, W).
+
+    Returns:
+        What the network returns, without numbers if possible; ``None`` if it cannot be tried.
+
+    Raises:
+        Exception: Whatever the network raises for such an input.
+    """
+    try:
+        return _forward(network, shape, "meta")
+    except Exception as error:
+        if too_few(error) or _device(network) == "meta":
+            raise
+        if not _is_small(network, shape):
+            if "meta" in str(error):  # of the way it was tried, not of the shape
+                return None
+            raise
+    return _forward(network, shape, "cpu")
+
+
+def _forward(network: nn.Module, shape: tuple[int, ...], device: str) -> Any:
+    twin = _copy(network, device)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        return twin(torch.zeros(shape, device=device))
+
+
+def _copy(network: nn.Module, device: str) -> nn.Module:
+    """A copy on another device; on ``meta`` without the memory for its parameters."""
+    tensors = chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): _tensor(tensor, device) for tensor in tensors})
+
+
+def _tensor(tensor: Tensor, device: str) -> Tensor:
+    new = tensor.detach().to(device, copy=True)
+    return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
+
+
+def _device(network: nn.Module) -> str:
+    return next(network.parameters()).device.type
+
+
+def _is_small(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a pass with numbers takes seconds at most."""
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return torch.Size(shape).numel() <= _MOST_VALUES and parameters <= _MOST_PARAMETERS
+
+
+def too_few(error: Exception) -> bool:
+    """Whether an error is that of batch normalisation, trained on a single value a channel."""
+    return isinstance(error, ValueError) and _TOO_FEW in str(error)
+
+
+def needs_two(network: str, remedy: str) -> str:
+    """The sentence for a network that :func:`fails_on_one`."""
+    return (
+        f"{network} cannot be trained on batches of one image, as its batch normalisation needs "
+        f"two; {remedy}."
+    )
+
+
+def fails_on_one(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a network in its mode cannot take a batch of one for its batch normalisation."""
+    try:
+        forward(network, shape)
+    except Exception as error:
+        return too_few(error)
+    return False
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line that fits into a sentence."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300].rstrip(".") if text else type(error).__name__
