@@ -21,7 +21,7 @@ class Pair:
         label: 1, 0, -1 or ``BLANK``.
         probability: The committee's, 0..1.
         mask: uint8 (H, W) of 0, 1, 255 (ignore), or ``None`` before the first threshold.
-        threshold: Where the map was cut; NaN before that.
+        threshold: Where the map was cut; NaN before that, and where there was nothing to see.
         kept: False when a gate let the pair go; its mask is then empty.
         cuts: Criterion -> where the maps of the pair's finding are cut (``label_free``).
     """

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
+import numpy.typing as npt
 
 from dollmaker.binarize.clean import clean
 from dollmaker.binarize.crf import dense_crf
@@ -69,24 +70,60 @@ def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Calla
         steps: Each a mapping of one name to its arguments.
 
     Returns:
-        A function that takes a pair and returns it with a mask; a pair that a gate let go skips
-        the rest and gets an empty mask.
+        A function that takes a pair and returns it with a mask. A pair that a gate let go skips
+        the rest and gets an empty mask. One with :func:`nothing_to_see` goes through the gates
+        only: its mask is empty, its threshold NaN, and ``kept`` is what they say.
 
     Raises:
         ConfigError: For an unknown step or argument, or an argument of another type.
     """
-    functions = [_bind(name, options or {}) for step in steps for name, options in step.items()]
+    named = [(name, options or {}) for step in steps for name, options in step.items()]
+    functions = [_bind(name, options) for name, options in named]
+    gates = [_bind(name, options) for name, options in named if name in _NO_MASK]
 
     def run(pair: Pair) -> Pair:
+        if nothing_to_see(pair):
+            for function in gates:
+                pair = function(pair)
+            return _empty(pair)
         for function in functions:
             pair = function(pair)
             if not pair.kept:
-                return replace(pair, mask=np.zeros(pair.map.shape, np.uint8))
+                return _empty(pair)
         if pair.mask is None:
             raise ConfigError("the chain of binarize has no threshold; add otsu or another one.")
         return pair
 
     return run
+
+
+def nothing_to_see(pair: Pair) -> bool:
+    """Whether a pair has nothing that a mask could be of.
+
+    That is an image of one value, the black bars of a letterbox apart, or a map without contrast
+    or without any positive value, up to the rounding of stored maps (float16). Methods that
+    compare places of an image find something even there: noise, or all of it.
+    """
+    low, peak = float(pair.map.min()), float(pair.map.max())
+    rounding = np.finfo(np.float16).eps * max(abs(low), abs(peak))
+    drawn = peak > rounding and peak - low > rounding
+    return not drawn or _of_one_value(pair.image)
+
+
+def _of_one_value(image: npt.NDArray[np.uint8]) -> bool:
+    """Whether all pixels of an image (C, H, W) are equal; bars lie on two opposite sides."""
+    lit: npt.NDArray[np.bool_] = np.any(image, axis=0)
+    if not lit.any():
+        return True
+    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
+    inner = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if inner.shape[1] < image.shape[1] and inner.shape[2] < image.shape[2]:
+        inner = image  # black on all sides is a part of the picture
+    return bool((inner == inner[:, :1, :1]).all())
+
+
+def _empty(pair: Pair) -> Pair:
+    return replace(pair, mask=np.zeros(pair.map.shape, np.uint8))
 
 
 def _bind(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Pair]:
