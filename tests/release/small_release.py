@@ -70,6 +70,7 @@ def make_results(folder: Path, shards: int) -> dict[str, Any]:
             "width": [30] * 12,
             "height": [20] * 12,
             "sha256": ["0" * 64] * 12,
+            "orientation": pl.Series([1] * 12, dtype=pl.Int8),
             "shard": [f"{i // per:04d}" for i in range(12)],
             "row": [i % per for i in range(12)],
             **{f: pl.Series([1] * 12, dtype=pl.Int8) for f in FINDINGS},

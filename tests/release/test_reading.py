@@ -15,6 +15,7 @@ from dollmaker import PseudoLabels
 from dollmaker.cli import main
 from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.geometry import unfit_mask
+from dollmaker.release.browse import show
 from dollmaker.release.diff import diff
 from dollmaker.release.export import export
 from dollmaker.release.read import read_release, source_mask
@@ -115,7 +116,7 @@ def test_exports_hold_the_same_masks(release: Path, images: Path, tmp_path: Path
     assert all((folders[0] / "imagesTr" / f"{c.stem}_0000.png").exists() for c in cases)
     values = {v for f in folders for c in (f / "labelsTr").glob("*.png") for v in np.unique(Image.open(c))}  # fmt: skip # noqa: E501
     assert values == {0, 1}  # what is ignored lies in the letterbox, outside of the source
-    lines = (tmp_path / "yolo/labels/train/i0.txt").read_text().splitlines()
+    lines = (tmp_path / "yolo/labels/train/0.txt").read_text().splitlines()
     numbers = [float(v) for v in lines[0].split()[1:]]
     assert len(numbers) >= 6 and all(0 <= v <= 1 for v in numbers)
     with pytest.raises(ConfigError, match="unknown form 'dicom'; use one of: png"):
@@ -165,6 +166,31 @@ def test_the_users_images_are_compared_byte_by_byte(release: Path, images: Path)
     assert verify(release, images / "absent") == [
         f"folder of images {images / 'absent'} does not exist"
     ]
+
+
+def test_links_below_the_root_of_the_images_are_followed(
+    release: Path, images: Path, tmp_path: Path
+) -> None:
+    linked = tmp_path / "root"
+    linked.mkdir()
+    (linked / "a").symlink_to(images / "a")
+    for form in ("yolo", "nnunet"):
+        export(release, form, tmp_path / form, linked)
+    assert (tmp_path / "yolo/images/test/11.png").read_bytes() == (images / "a/11.png").read_bytes()
+    data = [PseudoLabels(release, root)[3] for root in (linked, images)]
+    assert torch.equal(data[0]["image"], data[1]["image"])
+    for root in (linked, images):
+        show(release, "i4", tmp_path / f"{root.name}.png", root)
+    shown = [(tmp_path / f"{root.name}.png").read_bytes() for root in (linked, images)]
+    assert shown[0] == shown[1]
+    assert verify(release, linked) == verify(release, images)
+    (linked / "a").unlink()
+    (linked / "a").symlink_to(tmp_path / "unplugged")
+    with pytest.raises(DataError, match=r"a/0.png' is not under .*give the root of your copy"):
+        PseudoLabels(release, linked)[0]
+    for form in ("yolo", "nnunet"):
+        with pytest.raises(DataError, match=r"image 'a/0.png' under .*missing; give --images"):
+            export(release, form, tmp_path / "no", linked)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", '{"config": {"prepare": {}}, "findings": []}'])

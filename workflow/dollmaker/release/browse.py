@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
-from dollmaker.prepare.images import read_picture
+from dollmaker.pixels.pictures import read_picture
 from dollmaker.release.read import find_image, read_release, source_mask
 
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
@@ -58,7 +58,7 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
     if images is None:
         picture = Image.new("RGB", (width, height))
     else:
-        path = inside(images, rows[0]["path"])
+        path = inside(images, rows[0]["path"], links=True)
         if not path.is_file():
             raise DataError(f"image {path} does not exist; correct --images, the images' root.")
         picture, _ = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS)

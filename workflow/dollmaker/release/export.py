@@ -1,9 +1,10 @@
 """A release in the forms that other tools read."""
 
 import json
+import os.path
 import shutil
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from PIL import Image
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import atomic_path, inside, require_new, safe_name, write_json
 from dollmaker.geometry import unfit_mask
-from dollmaker.prepare.images import read_picture
+from dollmaker.pixels.names import without_suffix
+from dollmaker.pixels.pictures import read_picture
 from dollmaker.release.formats import source_masks
 from dollmaker.release.parts import SPLITS, find_parts
 from dollmaker.release.read import Release, read_release, source_mask
@@ -21,13 +23,18 @@ from dollmaker.shards import ShardSeries
 
 _MAX_PIXELS = 100_000_000
 
+#: Suffixes of pictures that YOLO reads as they are.
+_YOLO_READS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
 
 def export(folder: Path, form: str, output: Path, images: Path | None = None) -> None:
     """Write a release in another form, whole or not at all, at the size of the source images.
 
     - ``png``: {split}/{finding}/{image_id}.png, 255 where the finding is;
     - ``chexlocalize``, ``coco``: {split}.json as in the release;
-    - ``yolo``: labels/{split}/{image_id}.txt, a normalised polygon per part of a mask, data.yaml;
+    - ``yolo``: labels/{split}/{path}.txt, a normalised polygon per part of a mask, and data.yaml;
+      with the images images/{split}/{path} too, ready to train. ``path`` is the image's, below
+      the folder that all of them share. Pictures that YOLO does not read become PNG files;
     - ``nnunet``: one nnU-Net v2 raw data set per finding: DatasetNNN_Finding with imagesTr,
       labelsTr, imagesTs, labelsTs and dataset.json. Needs the images.
 
@@ -39,7 +46,8 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
 
     Raises:
         ConfigError: For an unknown form, or one that needs images that were not given.
-        DataError: If the output is there already.
+        DataError: If the output is there already, an image is missing or not readable, or YOLO
+            would find one label for two images.
     """
     if form not in FORMS:
         raise ConfigError(unknown("form", form, FORMS))
@@ -72,8 +80,10 @@ def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
     return copy
 
 
-def _yolo(release: Release, output: Path, _: Path | None) -> None:
-    for facts, rows in release.images():
+def _yolo(release: Release, output: Path, images: Path | None) -> None:
+    groups = release.images()
+    pictures = _yolo_pictures([facts for facts, _ in groups], output)
+    for (facts, rows), picture in zip(groups, pictures, strict=True):
         lines = []
         size = np.array([facts["width"], facts["height"]])
         for row, mask in zip(rows, source_masks(rows, release.fit), strict=True):
@@ -81,13 +91,85 @@ def _yolo(release: Release, output: Path, _: Path | None) -> None:
                 points = np.array(polygon).reshape(-1, 2) / size
                 numbers = " ".join(f"{value:.6f}" for value in points.ravel())
                 lines.append(f"{release.findings.index(row['finding'])} {numbers}\n")
-        path = output / "labels" / facts["split"] / f"{safe_name(facts['image_id'])}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(lines), encoding="utf-8")
+        _place(output, yolo_label(picture)).write_text("".join(lines), encoding="utf-8")
+        if images is not None:
+            _copy_picture(images, facts["path"], _place(output, picture))
     names = dict(enumerate(release.findings))
     lists = {"train": "images/train", "val": "images/valid", "test": "images/test"}
-    text = json.dumps({"path": ".", **lists, "names": names}, ensure_ascii=False, indent=2)
+    # Without a path YOLO looks beside this file.
+    text = json.dumps({"path": "", **lists, "names": names}, ensure_ascii=False, indent=2)
     (output / "data.yaml").write_text(text + "\n", encoding="utf-8")  # JSON is YAML
+
+
+def yolo_label(picture: str) -> str:
+    """Where YOLO looks for the label of a picture, by its own rule.
+
+    Args:
+        picture: Path of the picture, with a folder ``images`` and a suffix.
+    """
+    before, _, after = f"/{picture}".rpartition("/images/")
+    return f"{before}/labels/{after}"[1:].rpartition(".")[0] + ".txt"
+
+
+def _yolo_pictures(images: Sequence[dict[str, Any]], output: Path) -> list[str]:
+    """Where the pictures of a YOLO data set lie, each with a label of its own.
+
+    Args:
+        images: Facts of the images.
+        output: The folder that is written, which no path may leave.
+    """
+    root = output.resolve()
+    paths = [inside(root, facts["path"]).relative_to(root) for facts in images]
+    shared = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    pictures: list[str] = []
+    owners: dict[str, str] = {}
+    for facts, path in zip(images, paths, strict=True):
+        below = path.relative_to(shared).as_posix()
+        if path.suffix.lower() not in _YOLO_READS:
+            below = f"{without_suffix(below)}.png"
+        pictures.append(f"images/{facts['split']}/{below}")
+        label = yolo_label(pictures[-1])
+        owner = owners.setdefault(label, facts["path"])
+        if owner != facts["path"]:
+            raise DataError(
+                f"images {owner!r} and {facts['path']!r} would have one label for YOLO, {label}; "
+                "give one of the two files another name and make the release again."
+            )
+    return pictures
+
+
+def _place(output: Path, name: str) -> Path:
+    """A file to write, in a folder that is there."""
+    path = inside(output, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _copy_picture(images: Path, path: str, target: Path) -> None:
+    """The very bytes of a picture that YOLO reads; another is decoded."""
+    if PurePosixPath(path).suffix.lower() not in _YOLO_READS:
+        _read(images, path, None).save(target)
+        return
+    source = inside(images, path, links=True)
+    if not source.is_file():
+        raise _unread(images, path, "file is missing")
+    shutil.copyfile(source, target)
+
+
+def _read(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Image.Image:
+    """A picture of the user's copy of the images."""
+    source = inside(images, path, links=True)
+    try:
+        return read_picture(source, mode=mode, max_pixels=_MAX_PIXELS)[0]
+    except DataError as error:
+        raise _unread(images, path, str(error)) from None
+
+
+def _unread(images: Path, path: str, why: str) -> DataError:
+    return DataError(
+        f"image {path!r} under {images}: {why}; give --images, the root of the images that the "
+        "release was made from."
+    )
 
 
 def _nnunet(release: Release, output: Path, images: Path | None) -> None:
@@ -101,18 +183,13 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
         if not training:
             continue
         folder = output / f"Dataset{900 + number:03d}_{safe_name(finding)}"
-        pictures = {row["image_id"]: inside(images, row["path"]) for row in rows}
-        mode = _common_mode(pictures.values())
+        mode = _common_mode(images, (row["path"] for row in rows))
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
-            path = pictures[row["image_id"]]
-            picture, _ = read_picture(path, mode=mode, max_pixels=_MAX_PIXELS)
+            picture = _read(images, row["path"], mode)
             if picture.size != (row["width"], row["height"]):
-                raise DataError(
-                    f"{path} is not of the size the release knows; give the images that it was "
-                    "made from."
-                )
+                raise _unread(images, row["path"], "is not of the size that the release knows")
             stored = masks[row["split"]].read("mask", row["place"])
             for name, content in (
                 (f"images{kind}/{case}_0000.png", picture),
@@ -132,13 +209,9 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
         )
 
 
-def _common_mode(paths: Iterable[Path]) -> Literal["L", "RGB"]:
+def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
     """Grey if all pictures are: nnU-Net wants as many channels in each."""
-    for path in paths:
-        picture, _ = read_picture(path, mode=None, max_pixels=_MAX_PIXELS)
-        if picture.mode != "L":
-            return "RGB"
-    return "L"
+    return "L" if all(_read(images, path, None).mode == "L" for path in paths) else "RGB"
 
 
 def _label(stored: Any, row: dict[str, Any], release: Release) -> Image.Image:

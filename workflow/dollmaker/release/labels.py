@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from dollmaker import findings, provenance, tables
 from dollmaker.errors import ArtifactError, DataError
 from dollmaker.files import atomic_path, read_json, write_json, write_text
@@ -18,6 +20,8 @@ from dollmaker.release.verify import compare_masks
 
 #: Sections that determine the masks; the number of shards or the device do not belong to them.
 SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sample", "recipes")
+
+_TURNED = pl.col("orientation") != 1
 
 
 def collect_labels(
@@ -49,6 +53,8 @@ def collect_labels(
     index, names = read_index(index_file)
     header = labels_header(config, committee)
     header["findings"] = findings.localized(names, config["attribute"]["findings"])
+    if turned := dict(index.select("image_id", "orientation").filter(_TURNED).iter_rows()):
+        header["orientation"] = turned  # images' EXIF tags: true masks must be turned, too
     maps = relevance_shards if config["release"]["relevance"] else [None] * len(mask_shards)
     if len(maps) != len(mask_shards):
         raise ArtifactError(

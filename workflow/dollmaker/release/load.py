@@ -129,7 +129,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         from dollmaker.prepare.images import decode
 
         assert self._images is not None
-        path = inside(self._images, facts["path"])
+        path = inside(self._images, facts["path"], links=True)
         if not path.is_file():
             raise DataError(
                 f"image {facts['path']!r} is not under {self._images}; give the root of your copy "

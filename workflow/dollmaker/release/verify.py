@@ -301,7 +301,7 @@ def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[st
 
 def _verify_image(name: str, digest: str, root: Path) -> str:
     try:
-        path = inside(root, name)
+        path = inside(root, name, links=True)
     except DataError as error:
         return str(error)
     if not path.is_file():
