@@ -129,8 +129,9 @@ def test_coco_polygons_and_both_run_lengths(tmp_path: Path) -> None:
         ([[1, 2, 3]], "three corners"),
         ({"size": [HEIGHT, WIDTH], "counts": [5]}, "do not fill"),
         ({"size": [3, 3], "counts": "x"}, "3x3 pixels, its image has 24x18"),
-        ({"size": [], "counts": "x"}, "no readable segmentation"),
-        (None, "no readable segmentation"),
+        ({"size": [], "counts": "x"}, "'lung': unknown size, its image has 24x18"),
+        ("x", "no readable segmentation"),
+        (None, "an instance of 'lung' has a box at most but no outline"),
         ([], "an instance of 'lung' has a box at most but no outline"),
     ],
 )
@@ -155,9 +156,9 @@ def test_boxes_of_other_categories_do_not_matter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"category_id": [1]}, "unhashable"),
-        ({"category_id": 1, "image_id": {}}, "unhashable"),
-        ({}, "lacks 'category_id'"),
+        ({"category_id": [1]}, r"'category_id' of annotations\[0\] is neither a whole number"),
+        ({"category_id": 1, "image_id": {}}, r"'image_id' of annotations\[0\] is neither"),
+        ({}, r"annotations\[0\] lacks 'category_id'"),
     ],
 )
 def test_instances_of_no_category_are_refused(

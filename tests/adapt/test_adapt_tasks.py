@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker.adapt.masks import encode_classes
+from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import fit_classes, read_task
 from dollmaker.config import resolve
 from dollmaker.errors import ConfigError, DataError
@@ -30,14 +30,16 @@ def test_pixels(config: dict[str, Any], root: Path) -> None:
     assert (read_task("squares", config, root).masks == 255).mean() < 0.01
 
 
-def test_bits_overlap_and_ignore() -> None:
-    values = np.array([[0, 1, 2], [3, 2049, 255]])
-    classes = {"a": [1], "b": [2, 2048]}
-    assert encode_classes(values, classes, "bits", 255).tolist() == [
-        [[0, 1, 0], [1, 1, 255]],
-        [[0, 0, 1], [1, 1, 255]],
-    ]
-    assert encode_classes(values, {"a": [1, 3]}, "index", None).tolist() == [[[0, 1, 0], [1, 0, 0]]]
+def test_bits_overlap_and_ignore(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 2], [3, 2049, 255]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    options: dict[str, Any] = {"masks": ".", "encoding": "bits", "ignore": 255}
+    options["classes"] = {"a": [1], "b": [2, 2048]}
+    channels, _ = make_reader(options, tmp_path, "tasks.t")("x.jpg", None, 3, 2)
+    assert channels.tolist() == [[[0, 1, 0], [1, 1, 255]], [[0, 0, 1], [1, 1, 255]]]
+    options |= {"encoding": "index", "ignore": None, "classes": {"a": [1, 3]}}
+    channels, _ = make_reader(options, tmp_path, "tasks.t")("x.jpg", None, 3, 2)
+    assert channels.tolist() == [[[0, 1, 0], [1, 0, 0]]]
 
 
 def test_fitted_masks_keep_their_values() -> None:
@@ -133,11 +135,11 @@ def _edit(root: Path, old: str, new: str) -> None:
         (lambda c, r: _edit(r, "case03.png,patient1", "case03.png,"), "'patient' of 'case03.png'"),
         (
             lambda c, r: Image.new("L", (9, 8)).save(r / "task" / "masks" / "case03.png"),
-            "9x8 pixels, its image has 48x40",
+            "is 9x8, its image 48x40 pixels",
         ),
         (
-            lambda c, r: Image.new("RGB", (48, 40)).save(r / "task" / "masks" / "case03.png"),
-            "mode RGB",
+            lambda c, r: Image.new("RGB", (48, 40), 9).save(r / "task" / "masks" / "case03.png"),
+            "has colours",
         ),
         (
             lambda c, r: (r / "task" / "masks" / "case03.png").write_bytes(b"no"),

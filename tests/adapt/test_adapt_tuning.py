@@ -161,6 +161,20 @@ def test_adapters_have_no_merge() -> None:
         tune(network(), "adapter", 1).merge()
 
 
+@pytest.mark.parametrize(("mode", "trains"), [("full", False), ("decoder", False), ("head", True)])
+def test_one_image_is_too_few_for_some_networks(mode: Tuning, trains: bool) -> None:
+    options = {"architecture": "UPerNet", "encoder": "tu-test_resnet", "arguments": {}}
+    model = create(options, channels=1, classes=2, size=32, seed=0)
+    tuned = Tuned(model, mode, None, freeze_norm=True)
+    assert tuned(images(0)).shape == (3, 2, 32, 32)
+    if trains:
+        assert tuned(images(0)[:1]).shape == (1, 2, 32, 32)
+    else:
+        with pytest.raises(ModelError, match=r"UPerNet cannot .* set adapt\.batch_size to 2"):
+            tuned(images(0)[:1])
+    assert tuned.eval()(images(0)[:1]).shape == (1, 2, 32, 32)
+
+
 def test_rank_seed_and_size() -> None:
     def lora(**more: Any) -> Tuned:
         return Tuned(network(), "lora", images(0)[:1], freeze_norm=False, **more)

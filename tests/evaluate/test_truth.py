@@ -62,7 +62,8 @@ def test_what_is_unknown_and_what_is_absent(tmp_path: Path) -> None:
         {"size": [7, 9], "counts": "1"},
         {"size": [7, 9], "counts": "\u00ff"},
         {"size": [7, 9], "counts": "oooooooooooooooooooooo"},
-        {"size": [7, 9], "counts": [63]},
+        {"size": [7, 9], "counts": [62]},
+        {"size": [7, 9], "counts": [31.5, 31.5]},
         {"size": "7x9", "counts": "o1"},
         {"counts": "o1"},
         "o1",
@@ -73,6 +74,18 @@ def test_damaged_codes_are_refused(tmp_path: Path, code: Any) -> None:
     truth = _json(tmp_path, {"a": {"X": code}})
     with pytest.raises(DataError, match="'a'"):
         truth.mask(ROW, "X", "finding")
+
+
+def test_several_files_and_images_by_their_folders(tmp_path: Path) -> None:
+    mask = np.ones((7, 9), dtype=bool)
+    (tmp_path / "one.json").write_text(json.dumps({"p1_s1_v": {"X": _code(mask)}}))
+    (tmp_path / "two.json").write_text(json.dumps({"p1_s1_v": {"Y": _code(mask)}, "p2_s1_v": {}}))
+    truth = _load(tmp_path, kind="chexlocalize", files=["one.json", "two.json"])
+    row = ROW | {"image_id": "other", "path": "valid/p1/s1/v.jpg"}
+    assert truth.mask(row, "X", "finding").all() and truth.mask(row, "Y", "finding").all()
+    row |= {"path": "valid/p2/s1/v.jpg"}
+    assert not truth.mask(row, "X", "finding").any()
+    assert truth.mask(row | {"path": "valid/p3/s1/v.jpg"}, "X", "finding") is None
 
 
 def test_wrong_files_are_refused(tmp_path: Path) -> None:
@@ -121,7 +134,7 @@ def test_unusable_mask_files(mask_files: Any, tmp_path: Path) -> None:
         mask_files.mask(ROW | {"mask": "text.png"}, "X", "cell")
     with pytest.raises(DataError, match="missing"):
         mask_files.mask(ROW | {"mask": "missing.png"}, "X", "cell")
-    Image.new("RGB", (9, 7)).save(tmp_path / "masks" / "colour.png")
+    Image.new("RGB", (9, 7), "blue").save(tmp_path / "masks" / "colour.png")
     with pytest.raises(DataError, match="colours"):
         mask_files.mask(ROW | {"mask": "colour.png"}, "X", "cell")
 
@@ -189,7 +202,7 @@ def test_masks_called_as_their_images_and_patients_held_out(tmp_path: Path) -> N
     with pytest.raises(DataError, match="leaves no patient to train"):
         make_plan(configuration.resolve(given), tmp_path)
     (tmp_path / "t.csv").write_text("name,who,X\nz.jpg,p,1\n")
-    with pytest.raises(DataError, match=r"has no file for any image, e\.g\. 'z\.png'"):
+    with pytest.raises(DataError, match=r"has no file for any image, e\.g\. 'z\.jpg'"):
         make_plan(configuration.resolve(given), tmp_path)
 
 
@@ -206,7 +219,7 @@ def test_boxes_are_scaled_to_the_image(tmp_path: Path) -> None:
         tmp_path,
         "7_0.png,Infiltrate,256.0,512.0,128.0,64.5,,,\n"
         "7_0.png,Infiltrate,0,0,64,64,,,\n"
-        "7_0.png,Mass,1000.2,1000.2,500,500,,,\n"
+        "7_0.png,Mass,1000.2,1000.2,24.3,24.3,,,\n"
         "8_0.png,Mass,1,1,0.01,0.01,,,\n",
     )
     row = {"image_id": "x", "path": "nih/images/7_0.png", "width": 128, "height": 256}
@@ -219,6 +232,15 @@ def test_boxes_are_scaled_to_the_image(tmp_path: Path) -> None:
     assert truth.mask(row, "Nodule", "box") is None  # nothing is known of other findings
     assert truth.mask(row | {"path": "nih/images/9_0.png"}, "Mass", "box") is None
     assert truth.mask(row | {"path": "8_0.png"}, "Mass", "box").sum() == 1
+
+
+def test_boxes_in_pixels_of_the_image(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("image_id,class_name,x_min,y_min,x_max,y_max\nv7,X,2,1,4,6\n")
+    truth = _load(tmp_path, kind="boxes", file="b.csv", space=None)
+    row = ROW | {"image_id": "train_v7", "path": "train/v7.dicom"}
+    expected = np.zeros((7, 9), bool)
+    expected[1:6, 2:4] = True
+    assert np.array_equal(truth.mask(row, "X", "box"), expected)
 
 
 @pytest.mark.parametrize("row", ["a.png,Mass,1,2,3", "a.png,Mass,1,2,x,4", "a.png,Mass,1,2,-3,nan"])

@@ -309,8 +309,8 @@ CASES = [
     ),
     member("a huge input", described(input=SPEC | {"size": 10**9}), "not a member's description"),
     member("division by zero", described(input=SPEC | {"std": 0}), "not a member's description"),
-    mask("wrong size", grey(31, 20), "'good3.png'", "31x20 pixels, its image has 30x20"),
-    mask("colours", grey(30, 20, mode="RGB"), "mode RGB"),
+    mask("wrong size", grey(31, 20), "'good3.png'", "is 31x20, its image 30x20 pixels"),
+    mask("colours", lambda p: Image.new("RGB", (30, 20), "red").save(p), "has colours"),
     mask(
         "claims 30000 x 30000",
         lambda path: path.write_bytes(png_header(30000, 30000)),

@@ -1,6 +1,7 @@
-"""Volumes of the Decathlon, made here: slices, orientation, window, channels and damage."""
+"""Volumes of the Decathlon and of nnU-Net, made here: slices, storage, window, labels, damage."""
 
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from PIL import Image
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.preflight import preflight
-from dollmaker.prepare.convert import convert
+from dollmaker.prepare.convert import convert, list_items
+from dollmaker.prepare.msd import DEFAULT_FINDINGS
 
 SHAPE = (5, 7, 6)
 
@@ -23,9 +25,9 @@ def resolved(prepare: dict[str, Any] | None = None, **msd: Any) -> Any:
     return configuration.resolve({"dataset": "x", "source": source, "prepare": prepare or {}})
 
 
-def save(path: Path, values: Any) -> None:
+def save(path: Path, values: Any, affine: Any = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4) if affine is None else affine), path)
 
 
 def tree(root: Path, names: tuple[str, ...] = ("BRATS_001",)) -> tuple[Any, Any]:
@@ -88,11 +90,11 @@ def test_channel_every_and_share(tmp_path: Path) -> None:
     ("damage", "said"),
     [
         ("nan", "holds values that are not finite"),
-        ("shape", r"labels have the shape \(5, 7, 5\), the volume \(5, 7, 6\)"),
+        ("shape", r"labelsTr/\S+ has the shape \(5, 7, 5\), imagesTr/\S+ \(5, 7, 6\)"),
         ("axes", r"has the shape \(5, 7\)"),
         ("missing", r"BRATS_001\.nii\.gz is missing"),
         ("bytes", "is not NIfTI"),
-        ("empty", "holds zeros only"),
+        ("empty", "holds one value only"),
         ("cut", "is damaged"),
     ],
 )
@@ -131,7 +133,7 @@ def test_large_volumes_and_wrong_descriptions_are_refused(tmp_path: Path) -> Non
     config = {**resolved(), "data_root": str(tmp_path)}
     preflight(config)
     (tmp_path / "task/dataset.json").write_text('{"modality": []}')
-    with pytest.raises(DataError, match=r"lacks modality or training.*unpack the task again"):
+    with pytest.raises(DataError, match=r"lacks the channels or cases.*unpack the task again"):
         preflight(config)
     with pytest.raises(DataError, match=r"correct source\.msd\.folder"):
         run(resolved(folder="nowhere"), tmp_path)
@@ -140,3 +142,200 @@ def test_large_volumes_and_wrong_descriptions_are_refused(tmp_path: Path) -> Non
     (tmp_path / "task/y").write_bytes(b"")
     with pytest.raises(DataError, match="1 of 1"):
         run(resolved(), tmp_path)
+
+
+def describe(root: Path, **content: Any) -> None:
+    (root / "task/dataset.json").write_text(json.dumps(content))
+
+
+def pair(root: Path, image: Any, label: Any, affine: Any = None, **content: Any) -> None:
+    """One volume and its label as the Decathlon lists them."""
+    save(root / "task/imagesTr/P1.nii.gz", image, affine)
+    save(root / "task/labelsTr/P1.nii.gz", label, affine)
+    entry = {kind: f"./{kind}sTr/P1.nii.gz" for kind in ("image", "label")}
+    describe(root, modality={"0": "MR"}, training=[entry], **content)
+
+
+def head() -> tuple[Any, Any]:
+    """A volume without symmetry in a black surround, and a label of two values in it."""
+    image = np.zeros((4, 5, 3), np.float32)
+    image[1:, 1:4, :2] = np.arange(18).reshape(3, 3, 2) + 1
+    return image, (image > 12).astype(np.uint8) + (image > 15)
+
+
+def pictures(root: Path) -> list[list[Any]]:
+    """Name, picture and mask of each slice that was written."""
+    paths = sorted((root / "out/images").iterdir())
+    both = ("images", "masks")
+    return [
+        [path.name, *(np.asarray(Image.open(root / "out" / f / path.name)).tolist() for f in both)]
+        for path in paths
+    ]
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, -1), (-1, 1, 1), (-1, -1, -1)])
+def test_all_storages_of_a_volume_make_the_same_slices(
+    tmp_path: Path, order: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    """Of the label, too, which need not be stored as its volume is."""
+    image, label = head()
+    place = np.diag([1.5, 2, 4, 1.0])
+    pair(tmp_path, image, label, place)
+    run(resolved(), tmp_path)
+    wanted = pictures(tmp_path)
+    assert [np.asarray(picture).shape for _, picture, _ in wanted] == [(5, 4)] * 2
+    stored, turned = image.transpose(order), place[:, [*order, 3]]
+    for axis in np.flatnonzero(np.less(signs, 0)):
+        stored = np.flip(stored, axis)
+        turned[:, 3] += turned[:, axis] * (stored.shape[axis] - 1)
+        turned[:, axis] *= -1
+    save(tmp_path / "task/imagesTr/P1.nii.gz", stored, turned)
+    run(resolved(), tmp_path)
+    assert pictures(tmp_path) == wanted
+
+
+def test_a_label_of_another_place_or_size_is_refused(tmp_path: Path) -> None:
+    image, label = head()
+    pair(tmp_path, image, label)
+    beside = np.eye(4)
+    beside[0, 3] = 1
+    save(tmp_path / "task/labelsTr/P1.nii.gz", label, beside)
+    said = r"labelsTr/P1\.nii\.gz lies 1 voxels beside imagesTr/P1\.nii\.gz"
+    with pytest.raises(DataError, match=said):
+        run(resolved(), tmp_path)
+
+
+def test_labels_that_were_resampled_smoothly_are_refused(tmp_path: Path) -> None:
+    image, label = head()
+    pair(tmp_path, image, label[..., None])
+    assert run(resolved(), tmp_path)["tumour"].to_list() == [1, 1]
+    save(tmp_path / "task/labelsTr/P1.nii.gz", label * np.float32(0.75))
+    with pytest.raises(DataError, match=r"the value 0\.75, which is no whole number"):
+        run(resolved(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "findings", "allowed"),
+    [
+        (None, None, False),
+        ({"0": "background", "2": "edema", "7": "core"}, None, False),
+        (None, {"edema": [2]}, False),
+        ({"2": "edema"}, {"edema": [2]}, False),
+        ({"0": "background", "2": "edema", "7": "core"}, {"edema": [2]}, True),
+        ({"background": 0, "edema": 2, "core": 7}, {"edema": [2]}, True),
+        ({"background": 0, "whole": [2, 7], "core": [7]}, {"edema": [2]}, True),
+        (["background", "edema", "core"], {"edema": [2]}, False),
+        (None, {"tumour": [2, 7]}, True),
+    ],
+)
+def test_labels_of_no_finding_are_the_choice_of_who_knows_them(
+    tmp_path: Path, labels: Any, findings: Any, allowed: bool
+) -> None:
+    image, label = head()
+    content = {} if labels is None else {"labels": labels}
+    pair(tmp_path, image, np.array([0, 2, 7], np.uint8)[label], **content)
+    config = resolved(**({} if findings is None else {"findings": findings}))
+    if allowed:
+        assert run(config, tmp_path)[next(iter(findings))].sum() > 0
+        return
+    said = r"labels hold the values (2, )?7, which are in no finding of source\.msd\.findings"
+    with pytest.raises(DataError, match=said):
+        run(config, tmp_path)
+
+
+def test_the_default_findings_are_those_of_the_schema() -> None:
+    assert resolved()["source"]["msd"]["findings"] == DEFAULT_FINDINGS
+
+
+def test_air_is_outside_where_the_corners_say_so(tmp_path: Path) -> None:
+    image = np.full((6, 6, 3), -1024, np.float32)
+    image[1:5, 1:5, :2] = np.linspace(-40, 60, 32).reshape(4, 4, 2)
+    image[2, 2, 1] = 0  # water is no outside
+    label = (image > 40).astype(np.uint8)
+    pair(tmp_path, image, label)
+    assert run(resolved(window=[0, 100]), tmp_path).height == 2
+    shown = np.asarray(Image.open(tmp_path / "out/images/P1_z001.png"))
+    assert shown[0, 0] == 0
+    assert shown[6 - 1 - 2, 2] == round(40 * 255 / 100)
+    image[0, 0, 0] = -1000  # the corners disagree: zeros are the outside, as in the Decathlon
+    pair(tmp_path, image, label)
+    assert run(resolved(window=[0, 100]), tmp_path).height == 3
+
+
+SECOND = {"channel_names": {"0": "T1", "1": "FLAIR"}, "labels": {"background": 0, "tumour": 1}}
+
+
+@pytest.mark.parametrize("form", ["second", "own paths", "own file", "first", "together"])
+def test_forms_of_nnu_net(tmp_path: Path, form: str) -> None:
+    """The channel FLAIR, number 1, is the head, whatever file holds it."""
+    image, label = head()
+    task = tmp_path / "task"
+    both = np.stack([image * 0 + 3, image], axis=-1)
+    save(task / "labelsTr/P1.nii", (label > 0).astype(np.uint8))
+    if form in ("second", "first"):
+        save(task / "imagesTr/P1_0000.nii", both[..., 0])
+        save(task / "imagesTr/P1_0001.nii", both[..., 1])
+    elif form == "own paths":
+        save(task / "scans/one.nii", both[..., 0])
+        save(task / "scans/two.nii", both[..., 1])
+    else:
+        save(task / "imagesTr/P1.nii", both)
+    own = {
+        "own paths": ["scans/one.nii", "scans/two.nii"],
+        "own file": ["imagesTr/P1.nii"],
+    }
+    if form in own:
+        content = {"dataset": {"P1": {"images": own[form], "label": "labelsTr/P1.nii"}}}
+    elif form == "first":
+        content = {"training": [{"image": "imagesTr/P1.nii", "label": "labelsTr/P1.nii"}]}
+    else:
+        content = {"numTraining": 1, "file_ending": ".nii"}
+        save(task / "labelsTr/._P1.nii", label)
+    describe(tmp_path, **SECOND, **content)
+    table = run(resolved(channel="flair"), tmp_path)
+    assert table["image"].to_list() == ["P1_z000.png", "P1_z001.png"]
+    assert table["tumour"].to_list() == [1, 1]
+    (_, low, mask), _ = pictures(tmp_path)
+    assert len({*np.ravel(low)}) > 5
+    assert np.array_equal(mask, np.rot90(label[:, :, 0] > 0))
+
+
+def test_junk_is_no_case(tmp_path: Path) -> None:
+    tree(tmp_path, ("BRATS_001", "._BRATS_001"))
+    config = {**resolved(), "data_root": str(tmp_path)}
+    assert [item.patient for item in list_items(config, tmp_path)] == ["BRATS_001"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"training": [{"image": "imagesTr/x.nii", "label": 3}]},
+        {"training": [{"image": "x\0.nii", "label": "y"}]},
+        {"training": [{"image": "\ud800.nii", "label": "y"}]},
+        {"training": [{"image": "x" * 300, "label": "y"}]},
+        {"training": ["x.nii"]},
+        {"dataset": {"../x": {"images": ["a.nii"], "label": "b.nii"}}},
+        {"dataset": {"x": {"images": [], "label": "b.nii"}}},
+        {"dataset": {"x": {"images": [3], "label": "b.nii"}}},
+        {"labels": {"9" * 5000: "x"}, "training": [{"image": "x.nii", "label": "y"}]},
+        {"file_ending": 3},
+        {},
+    ],
+)
+def test_hostile_descriptions_are_refused(tmp_path: Path, content: Any) -> None:
+    (tmp_path / "task").mkdir()
+    describe(tmp_path, channel_names={"0": "CT"}, **content)
+    with pytest.raises(DataError, match="lacks the channels or cases as the Decathlon or nnU-Net"):
+        run(resolved(), tmp_path)
+
+
+def test_links_out_of_the_root_are_followed_where_they_are_trusted(tmp_path: Path) -> None:
+    tree(tmp_path / "elsewhere")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/task").symlink_to(tmp_path / "elsewhere/task")
+    config = resolved()
+    with pytest.raises(DataError, match="leaves the data root"):
+        list_items(config, tmp_path / "data")
+    items = list_items({**config, "allow_links": True}, tmp_path / "data")
+    assert len(items[0].make()) == 4

@@ -86,6 +86,62 @@ def test_the_released_lists_are_honoured(tmp_path: Path) -> None:
         make_plan(config, tmp_path)
 
 
+def test_images_of_mirrors_are_found_by_their_name(tmp_path: Path) -> None:
+    tree(tmp_path)
+    images = tmp_path / "nih/images"
+    images.mkdir()
+    first = tmp_path / "nih/images_001/images/00000001_000.png"
+    first.with_suffix(".JPG").write_bytes(b"")  # beside the released one
+    for name in ("00000003_000.jpeg", "._00000003_000.png", "00000003_000.txt"):
+        (images / name).write_bytes(b"")
+    plan, _ = make_plan(resolved(), tmp_path)
+    assert plan["image_id"].to_list() == [row[0][:-4] for row in ROWS]
+    assert plan["path"][0] == "nih/images_001/images/00000001_000.png"
+    assert plan["path"][3] == "nih/images/00000003_000.jpeg"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_other_programs_are_read(tmp_path: Path, encoding: str) -> None:
+    tree(tmp_path)
+    names = [row[0].replace(".png", ".jpg") for row in ROWS]
+    train = "\r\n".join(names[1:]).encode(encoding)
+    (tmp_path / "nih/test_list.txt").write_bytes(f"{names[0]}\r\n".encode(encoding))
+    (tmp_path / "nih/train_val_list.txt").write_bytes(train)
+    splits = make_plan(resolved(prepare={"valid": 0.0}), tmp_path)[0]["split"]
+    assert splits.to_list() == ["test", "train", "train", "train"]
+    (tmp_path / "nih/test_list.txt").write_bytes(b"a.png\n\xff\n")
+    with pytest.raises(DataError, match=r"test_list\.txt is not readable \(line 2 .* in UTF-8\."):
+        make_plan(resolved(), tmp_path)
+
+
+def test_a_table_saved_by_an_office_program_is_the_same(tmp_path: Path) -> None:
+    tree(tmp_path)
+    plan = make_plan(resolved(), tmp_path)[0]
+    file = tmp_path / "nih/Data_Entry_2017_v2020.csv"
+    text = file.read_text().replace(",", ";")
+    file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
+    assert make_plan(resolved(), tmp_path)[0].equals(plan)
+
+
+def test_lines_are_those_of_the_table_whatever_the_views(tmp_path: Path) -> None:
+    tree(tmp_path, [*ROWS[:3], ("00000003_000.png", "Edema", "", "AP")])
+    with pytest.raises(DataError, match="line 5: 'Patient ID' is blank"):
+        make_plan(resolved(nih={"views": ["AP"]}), tmp_path)
+
+
+def test_the_table_may_not_lie_outside(tmp_path: Path) -> None:
+    tree(tmp_path)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "nih").rename(tmp_path / "other/nih")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/nih").symlink_to(tmp_path / "other/nih")
+    with pytest.raises(DataError, match=r"'nih/Data_Entry.*set allow_links: true"):
+        make_plan(resolved(), tmp_path / "root")
+    assert len(make_plan(resolved(allow_links=True), tmp_path / "root")[0]) == 4
+    with pytest.raises(DataError, match="leaves the data root"):
+        make_plan(resolved(nih={"table": "../../secret.csv"}), tmp_path / "root")
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     tree(tmp_path, [("a.png", "Cardiomegaly|Mas", "1", "PA")])
     with pytest.raises(DataError, match=r"gives 'a\.png' the finding 'Mas'; it must be one of: At"):

@@ -154,7 +154,7 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None
     assert len(run(config, tmp_path)) == 2 * 36
     left = dict(pl.read_csv(tmp_path / "out/left_out.csv").rows())
     assert "not a readable image" in left["i00.png"]
-    assert left["i01.png"] == "mask 'i01.png' is 15x16, its image 16x16 pixels"
+    assert left["i01.png"] == "mask 'i01.png': is 15x16, its image 16x16 pixels"
     assert "has colours" in left["i02.png"]
     assert "over 1000 pixels" in left["i03.png"]
     assert "less than one patch of 8" in left["small.png"]
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_left_out_with_its_reason(tmp_path: Path) -> None
         ({"mask_column": "masque"}, "lacks the column 'masque'; it has: image, mask, who"),
         ({"masks": "d/nowhere"}, r"nowhere does not exist; correct source\.patches\.masks"),
         ({"images": "../d"}, "leaves the data root"),
-        ({"values": [7]}, r"none of 160 patches holds nuclei; correct source\.patches\.values"),
+        ({"values": [7]}, r"'nuclei' \(values \[7\]\) is in no mask; values there: 0, 255"),
         ({"side": 16}, r"each of 40 patches holds nuclei; lower source\.patches\.side"),
     ],
 )

@@ -66,7 +66,7 @@ def test_broken_images_are_quarantined_with_their_reason(tmp_path: Path) -> None
     (tmp_path / "images/b.png").write_bytes(b"no image")
     (tmp_path / "t.csv").write_text(
         "name,class\na.png,x\nb.png,y\nsub/c.png,x\nd.png,y\nabsent.png,x\n../../etc/passwd,y\n"
-        "a.jpg,x\n"
+        "e.jpg,x\n"
     )
     index = run(table_config(prepare={"max_quarantined": 0.9}), tmp_path, tmp_path / "out")
     assert index["image_id"].to_list() == ["a", "sub_c", "d"]
@@ -91,8 +91,86 @@ def test_too_many_broken_images_stop_the_run_and_leave_the_list(tmp_path: Path) 
 
 def test_an_image_listed_twice_counts_once(tmp_path: Path) -> None:
     write_images(tmp_path, ["a.png", "b.png"])
-    (tmp_path / "t.csv").write_text("name,class\na.png,x\nb.png,y\na.png,y\n")
+    (tmp_path / "t.csv").write_text("name,class\na.png,x\nb.png,y\n.\\a.png,y\n")
     assert run(table_config(), tmp_path, tmp_path / "out")["image_id"].to_list() == ["a", "b"]
+    assert pl.read_csv(tmp_path / "out/q.csv")["reason"].to_list() == ["image_id occurs twice"]
+
+
+def test_images_whose_names_become_one_stay_apart(tmp_path: Path) -> None:
+    names = ["s/1.png", "s_1.png", "1.2.840.4", "1.2.840.5", "x.png", "x.tif"]
+    (tmp_path / "images/s").mkdir(parents=True)
+    for value, name in enumerate(names):
+        with (tmp_path / "images" / name).open("wb") as file:
+            Image.new("L", (9, 9), 20 * value).save(file, format="PNG")
+    (tmp_path / "t.csv").write_text("name,class\n" + "".join(f"{name},c\n" for name in names))
+    index = run(table_config(), tmp_path, tmp_path / "out")
+    assert index["path"].to_list() == [f"images/{name}" for name in names]
+    ids = index["image_id"].to_list()
+    assert len(set(ids)) == 6
+    assert ids[2:4] == ["1.2.840.4", "1.2.840.5"]
+    assert ids[0].startswith("s_1-") and ids[5].startswith("x-")
+    with Shard(tmp_path / "out/images/0000.h5", "images") as shard:
+        for image_id, row in index.select("image_id", "row").iter_rows():
+            assert shard.table()["image_id"][row] == image_id
+
+
+def test_paths_of_windows_are_paths(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,class,m\n.\\p1\\a.png,x,p1\\a_m.png\np2\\a.png,y,\n")
+    truth = {"kind": "masks", "folder": "masks", "column": "m", "targets": {"t": [1]}}
+    plan, _ = make_plan({**table_config(), "truth": truth}, tmp_path)
+    assert plan["path"].to_list() == ["images/p1/a.png", "images/p2/a.png"]
+    assert plan["image_id"].to_list() == ["p1_a", "p2_a"]
+    assert plan["mask"].to_list() == ["p1/a_m.png", None]
+
+
+def test_patients_of_tables_with_gaps_are_the_same_patients(tmp_path: Path) -> None:
+    people = [1, 2, 30, 30]
+    rows = pl.DataFrame({"name": [f"{n}.png" for n in range(4)], "class": ["x"] * 4, "who": people})
+    plans = []
+    for who in (people, [float(number) for number in people]):
+        rows.with_columns(pl.Series("who", who)).write_parquet(tmp_path / "t.parquet")
+        plans.append(make_plan(table_config(file="t.parquet", patient_column="who"), tmp_path)[0])
+    rows.with_columns(pl.Series("who", ["1.0", "2.00", "30.0", "30"])).write_csv(tmp_path / "t.csv")
+    plans.append(make_plan(table_config(patient_column="who"), tmp_path)[0])
+    assert plans[0]["patient_id"].to_list() == ["1", "2", "30", "30"]
+    assert plans[1].equals(plans[0]) and plans[2].equals(plans[0])
+
+
+def label_plan(root: Path, cells: list[str]) -> list[int | None]:
+    text = "".join(f'{number}.png,"{cell}"\n' for number, cell in enumerate(cells))
+    (root / "t.csv").write_text("name,A\n" + text)
+    config = table_config(label_column=None, finding_columns=["A"])
+    return make_plan(config, root)[0]["A"].to_list()
+
+
+def test_labels_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
+    written = {
+        1: ["1", "1.00", "1,0", "1.", "1.000e+00", "TRUE", "true"],
+        0: ["0", "0.0", "0,00", "-0.0", "False"],
+        -1: ["-1", "-1.0", "-1,0"],
+        None: ["", " ", "NA", "N/A", "nan", "NaN", "<NA>", "NULL"],
+    }
+    for label, cells in written.items():
+        assert label_plan(tmp_path, cells) == [label] * len(cells)
+
+
+@pytest.mark.parametrize("cell", ["2", "0.5", "yes", "None", "1 0", "1e1", "11", "inf", "x"])
+def test_other_labels_are_refused_by_their_line(tmp_path: Path, cell: str) -> None:
+    words = f"line 4: label '{cell}' of 'A'; use 1, 0, -1 or blank .or TRUE, FALSE, NA.[.]"
+    with pytest.raises(DataError, match=words):
+        label_plan(tmp_path, ["1", "NA", cell, "7"])
+
+
+def test_the_table_of_labels_stays_below_the_data_root(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "t.csv").write_text("name,class\na.png,x\n")
+    with pytest.raises(DataError, match="leaves the data root"):
+        make_plan(table_config(file="../t.csv"), tmp_path / "root")
+    (tmp_path / "root/t.csv").symlink_to(tmp_path / "t.csv")
+    with pytest.raises(DataError, match="set allow_links: true"):
+        make_plan(table_config(), tmp_path / "root")
+    config = {**table_config(), "allow_links": True}
+    assert len(make_plan(config, tmp_path / "root")[0]) == 1
 
 
 def test_the_number_of_shards_changes_nothing_but_the_shards(tmp_path: Path) -> None:
@@ -183,6 +261,45 @@ def test_chexpert_is_read_as_released(tmp_path: Path, folder: str) -> None:
     )  # fmt: skip
 
 
+CHEXPERT_HEAD = ",".join(["Path", "Frontal/Lateral", *CHEXPERT])
+
+
+def chexpert_plan(root: Path, folder: str, *, train: str, valid: str) -> pl.DataFrame:
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, path in (("train", train), ("valid", valid)):
+        row = f"{path},Frontal," + ",".join(["1.0"] * 14)
+        (root / folder / f"{name}.csv").write_text(f"{CHEXPERT_HEAD}\n{row}\n")
+    source = {"kind": "chexpert", "chexpert": {"folder": folder}}
+    return make_plan(configuration.resolve({"dataset": "x", "source": source}), root)[0]
+
+
+@pytest.mark.parametrize("folder", ["patient9/CheXpert-v1.0-small", "CheXpert data/patients", "."])
+@pytest.mark.parametrize("before", ["CheXpert-v1.0-small/", "", "patient7/CheXpert/", "patients/"])
+def test_patients_of_chexpert_are_those_of_the_table(
+    tmp_path: Path, folder: str, before: str
+) -> None:
+    plan = chexpert_plan(
+        tmp_path,
+        folder,
+        train=f"{before}train/patient00001/study2/view1_frontal.jpg",
+        valid=f"{before}valid/patient64541/study1/view1_frontal.jpg".replace("/", "\\"),
+    )
+    assert plan["patient_id"].to_list() == ["patient00001", "patient64541"]
+    assert plan["image_id"].to_list() == [
+        "patient00001_study2_view1_frontal",
+        "patient64541_study1_view1_frontal",
+    ]
+    kept = "patients/" if before == "patients/" else ""
+    prefix = "" if folder == "." else f"{folder}/"
+    assert plan["path"][0] == f"{prefix}{kept}train/patient00001/study2/view1_frontal.jpg"
+
+
+def test_a_chexpert_path_without_a_patient_is_refused(tmp_path: Path) -> None:
+    path = "patients/train/study1/patient.jpg"
+    with pytest.raises(DataError, match=r"in table .*train\.csv names no patient"):
+        chexpert_plan(tmp_path, "patient1", train=path, valid=path)
+
+
 def _decode(path: Path, **options: Any) -> Any:
     return decode(
         path, **{"size": 8, "channels": 1, "fit": "resize", "max_pixels": 10**6, **options}
@@ -192,7 +309,7 @@ def _decode(path: Path, **options: Any) -> Any:
 def test_modes_become_eight_bits(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[0, 4000], [2000, 4000]], np.uint16)).save(path)
-    assert sorted(set(_decode(path, size=2).pixels.ravel().tolist())) == [0, 128, 255]
+    assert sorted(set(_decode(path, size=2).pixels.ravel().tolist())) == [0, 127, 255]
     Image.new("RGBA", (4, 4), (255, 255, 255, 0)).save(path)
     assert _decode(path).pixels.max() == 0
     Image.new("CMYK", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.jpg")

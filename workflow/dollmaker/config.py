@@ -6,6 +6,7 @@ workflow passes each rule its own sections inline, so that a change reruns the s
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,19 @@ from typing import Any
 
 import yaml
 
-from dollmaker import catalogue
+from dollmaker import catalogue, texts
 from dollmaker.errors import ConfigError
 
 Config = dict[str, Any]
 
 #: More values than any configuration needs.
 _MOST_VALUES = 100_000
+
+#: A number that YAML takes for text, unless it has a point and a sign: 1.0e-3.
+_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
+
+#: What JSON calls the values of closed lists.
+_JSON_TYPES = {str: "string", int: "integer", type(None): "null"}
 
 _WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 
@@ -49,18 +56,28 @@ def load(source: str) -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that occurs twice, of which YAML would silently take the last."""
+    """Refuses a key that occurs twice, of which YAML would silently take the last.
+
+    A key that YAML takes for something else than its text, as ``on`` for true and ``010`` for 8, is
+    refused too: a member would get another name than was written.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                line = key.start_mark.line + 1
-                if key.value in lines:
-                    first = lines[key.value]
-                    raise yaml.YAMLError(f"{key.value!r} is in lines {first} and {line}; keep one")
-                lines[key.value] = line
+                _check_key(key, self.construct_object(key), lines)
         return super().construct_mapping(node, deep)
+
+
+def _check_key(node: yaml.ScalarNode, meant: Any, lines: dict[str, int]) -> None:
+    """Refuse a key that is in ``lines`` already, or not what is written there; note its line."""
+    key, line = node.value, node.start_mark.line + 1
+    if key in lines:
+        raise yaml.YAMLError(f"{key!r} is in lines {lines[key]} and {line}; keep one")
+    lines[key] = line
+    if key != (meant if isinstance(meant, str) else json.dumps(meant, default=repr)):
+        raise yaml.YAMLError(f"line {line}: YAML takes the key {key} for {meant}; put it in quotes")
 
 
 def read(source: str) -> Config:
@@ -78,19 +95,35 @@ def read(source: str) -> Config:
             ) from None
     else:
         try:
-            value = yaml.load(Path(source).read_text(encoding="utf-8"), _Loader)
-        except OSError as error:
+            value = yaml.load(_text(source), _Loader)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"cannot read the configuration {source} ({error.strerror}); give an existing file."
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-            detail = " ".join(str(error).split())[:300]
-            raise ConfigError(
-                f"{source} cannot be read as YAML ({detail}); correct the file."
+                f"{source} cannot be read as YAML ({_detail(error)}); correct the file."
             ) from None
     if not isinstance(value, dict):
         raise ConfigError(f"the configuration {source} is not a mapping of keys; see config.yaml.")
     return value
+
+
+def _text(source: str) -> str:
+    try:
+        return texts.decode(Path(source).read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {source} ({error.strerror}); give an existing file."
+        ) from None
+    except ValueError as error:
+        raise ConfigError(f"{source} cannot be read as YAML ({error}); save it in UTF-8.") from None
+
+
+def _detail(error: Exception) -> str:
+    """What is wrong with a YAML text, with its line first."""
+    detail = str(error)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        detail = f"line {error.problem_mark.line + 1}: {error.problem} {error.context or ''}"
+        if "'\\t'" in detail:
+            detail = f"{detail}; indent with blanks, not with tabs"
+    return " ".join(detail.split())[:300]
 
 
 def resolve(config: Mapping[str, Any]) -> Config:
@@ -99,8 +132,7 @@ def resolve(config: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: With the first mistake, in one sentence.
     """
-    check(config)
-    copy: Config = json.loads(json.dumps(config))
+    copy: Config = json.loads(json.dumps(_checked(config)))
     if "recipes" in copy:
         released = (copy.get("release") or {}).get("recipe", "doll")
         copy["recipes"] = catalogue.add_recipes(copy["recipes"], [], released)
@@ -126,15 +158,17 @@ def _explains(recipe: Config) -> bool:
     return isinstance(recipe["attribute"], dict)
 
 
-def check(config: Mapping[str, Any]) -> None:
-    """Refuse what the schema does not allow."""
+def _checked(config: Mapping[str, Any]) -> Config:
+    """A configuration with numbers as the schema asks for them; refuse what it does not allow."""
     import jsonschema
 
     _check_values(config)
+    read: Config = _numbers(dict(config), schema())
     validator = jsonschema.Draft202012Validator(schema())
-    errors = sorted(validator.iter_errors(dict(config)), key=lambda e: [str(p) for p in e.path])
+    errors = sorted(validator.iter_errors(read), key=lambda e: [str(p) for p in e.path])
     if errors:
         raise ConfigError(_sentence(_deepest(errors[0])))
+    return read
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
@@ -145,6 +179,12 @@ def _check_values(config: Mapping[str, Any]) -> None:
             return
         where, value = waiting.pop()
         if isinstance(value, Mapping):
+            for key in value:
+                if isinstance(key, bool):
+                    raise ConfigError(
+                        f"{_place(where)} has the key {json.dumps(key)}, which YAML takes on, off, "
+                        "yes and no for; put it in quotes."
+                    )
             waiting += [(f"{where}.{key}".lstrip("."), item) for key, item in value.items()]
         elif isinstance(value, list):
             waiting += [(f"{where}.{place}", item) for place, item in enumerate(value)]
@@ -167,8 +207,7 @@ def _deepest(error: Any) -> Any:
 
 
 def _sentence(error: Any) -> str:
-    where = ".".join(str(part) for part in error.absolute_path)
-    place = f"configuration key {where!r}" if where else "the configuration"
+    place = _place(".".join(str(part) for part in error.absolute_path))
     if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
         known = sorted(error.schema.get("properties", {}))
         extra = sorted(str(key) for key in error.instance if key not in known)
@@ -184,20 +223,83 @@ def _sentence(error: Any) -> str:
         found = [e.validator_value for e in alternatives if e.validator == "type"]
         kinds = [[kind] if isinstance(kind, str) else kind for kind in found]
         legal = " or ".join(dict.fromkeys(kind for several in kinds for kind in several))
-        hint = ""
-        if "number" in legal and isinstance(error.instance, str) and _is_number(error.instance):
-            hint = " YAML takes 1e-3 and quoted numbers for text: write 0.001 or 1.0e-3."
+        hint = _hint(error.instance, legal)
         return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}.{hint}"
     if error.validator == "pattern" and "$comment" in error.schema:
         return f"{place} has {error.instance!r}; use {error.schema['$comment']}."
     return f"{place} is not valid: {error.message}; correct it."
 
 
-def _is_number(text: str) -> bool:
+def _place(where: str) -> str:
+    return f"configuration key {where!r}" if where else "the configuration"
+
+
+def _hint(value: Any, legal: str) -> str:
+    """Why a value has another type than its writer may have thought, as a sentence; often empty."""
+    if isinstance(value, str):
+        number = _as_number(value)
+        if number and ("number" in legal or ("integer" in legal and "." not in number)):
+            return f" YAML takes 0,1 and quoted numbers for text: write {number}."
+        if "boolean" in legal:
+            return " Write true or false, without quotes."
+    elif "string" in legal:
+        if isinstance(value, bool):
+            return " YAML takes yes, no, on and off for true and false: put the word in quotes."
+        if value is None:
+            return " YAML takes ~ and a missing value for null."
+        if isinstance(value, int | float):
+            return " Put it in quotes."
+    return ""
+
+
+def _as_number(text: str) -> str:
+    """How YAML has the number that a text shows; empty if it shows none."""
     try:
-        return math.isfinite(float(text))
+        value = float(text.replace(",", ".", 1))
     except ValueError:
-        return False
+        return ""
+    if not math.isfinite(value):
+        return ""
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    shown = repr(value)
+    return shown if "." in shown else shown.replace("e", ".0e")
+
+
+def _numbers(value: Any, rules: Mapping[str, Any]) -> Any:
+    """A value with the numbers that its part of the schema asks for, recursively.
+
+    A whole float is an integer (4.0 is 4), and 1e-3, which YAML takes for text, is a number, where
+    text is not allowed.
+    """
+    kinds = _kinds(rules)
+    if isinstance(value, str):
+        if "string" in kinds or not kinds & {"integer", "number"} or not _EXPONENT.fullmatch(value):
+            return value
+        value = float(value) if math.isfinite(float(value)) else value
+    if isinstance(value, float):
+        return int(value) if "integer" in kinds and value.is_integer() else value
+    for option in _options(rules):
+        value = _numbers(value, option)
+    if isinstance(value, list) and "items" in rules:
+        return [_numbers(item, rules["items"]) for item in value]
+    if isinstance(value, dict) and "object" in kinds:
+        own, others = rules.get("properties", {}), rules.get("additionalProperties")
+        rest = others if isinstance(others, dict) else {}
+        return {key: _numbers(item, own.get(key, rest)) for key, item in value.items()}
+    return value
+
+
+def _kinds(rules: Mapping[str, Any]) -> set[str]:
+    """The types that a part of the schema allows."""
+    given, listed = rules.get("type", ()), rules.get("enum", ())
+    kinds = {given} if isinstance(given, str) else set(given)
+    kinds |= {_JSON_TYPES[type(known)] for known in listed}
+    return kinds.union(*map(_kinds, _options(rules)))
+
+
+def _options(rules: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [*rules.get("oneOf", ()), *rules.get("anyOf", ())]
 
 
 def _filled(value: Any, rules: Mapping[str, Any]) -> Any:
@@ -223,6 +325,12 @@ def _filled(value: Any, rules: Mapping[str, Any]) -> Any:
 
 def _check_combinations(config: Config) -> None:
     source, prepare = config["source"], config["prepare"]
+    for key in ("data_root", "weights_root"):
+        if config[key].startswith(("~", "$")):
+            raise ConfigError(
+                f"{key} is {config[key]!r}, whose beginning only a shell knows; write the whole "
+                "path, or one relative to where you run."
+            )
     if source["kind"] == "table":
         if "table" not in source:
             raise ConfigError(
@@ -288,7 +396,13 @@ def relevance_recipe(config: Config, recipe: str) -> str:
 
 
 def sections(config: Config, names: Iterable[str]) -> str:
-    """Some sections as inline JSON, with what every command needs (dataset, source kind)."""
-    chosen = {"dataset", "source", *names}
+    """Some sections as inline JSON, with what every command needs.
+
+    That is the data set, its source, and ``allow_links`` where it is true: without it, the text
+    that says which stages must run again stays that of configurations that do not know the key.
+    """
+    chosen = {"dataset", "source", "allow_links", *names}
+    if not config.get("allow_links"):
+        chosen.remove("allow_links")
     part = {key: config[key] for key in sorted(chosen) if key in config}
     return json.dumps(part, ensure_ascii=False)

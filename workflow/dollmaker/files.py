@@ -112,12 +112,14 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def inside(root: Path, relative: str) -> Path:
+def inside(root: Path, relative: str, links: bool = False) -> Path:
     """Join a path from untrusted data to its root.
 
     Args:
         root: The folder that must not be left.
         relative: A path as found in a table.
+        links: Whether symbolic links below the root may lead out of it (``allow_links``): the
+            user named the root, and trusts what lies there.
 
     Returns:
         The joined path, symbolic links resolved.
@@ -132,8 +134,13 @@ def inside(root: Path, relative: str) -> Path:
         joined = (base / relative).resolve()
     except (OSError, RuntimeError):  # links in a circle, a name that is too long
         raise DataError(f"path {relative[:200]!r} cannot be followed; correct it.") from None
-    if not joined.is_relative_to(base):
+    if not Path(os.path.normpath(base / relative)).is_relative_to(base):
         raise DataError(f"path {relative!r} leaves the data root; correct the table.")
+    if not links and not joined.is_relative_to(base):
+        raise DataError(
+            f"path {relative!r} is or lies behind a link that leaves the data root; put the files "
+            "there, or set allow_links: true if you trust them."
+        )
     return joined
 
 

@@ -27,16 +27,16 @@ def encode(mask: npt.NDArray[Any]) -> str:
     return str(encoded["counts"].decode("ascii"))
 
 
-def decode(counts: str, height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Binary mask (height, width) of compressed COCO counts.
+def decode(counts: str | Sequence[Any], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Binary mask (height, width) of COCO counts: compressed, a text, or the lengths themselves.
 
     Raises:
         DataError: If the counts do not describe a mask of this size.
     """
-    runs = read_runs(counts)
+    runs = read_runs(counts) if isinstance(counts, str) else _read_lengths(counts)
     # Sums of damaged codes may be beyond 64 bits: no run may be longer than the mask.
     if not len(runs) or runs.max() > height * width or runs.sum() != height * width:
-        raise DataError(f"its runs do not fill {width}x{height} pixels; correct the file.")
+        raise DataError(f"its runs do not fill {width}x{height} pixels")
     values = np.arange(len(runs)) % 2 == 1
     return np.repeat(values, runs).reshape(width, height).T
 
@@ -79,10 +79,10 @@ def read_runs(counts: str) -> Runs:
         or codes.max() >= 64
         or last[-1:].tolist() != [len(codes) - 1]
     ):
-        raise DataError("its run-length code is damaged; correct the file.")
+        raise DataError("its run-length code is damaged")
     first = np.concatenate([[0], last[:-1] + 1])
     if (last - first).max() >= _LONGEST:
-        raise DataError("its run-length code is damaged; correct the file.")
+        raise DataError("its run-length code is damaged")
     shifts = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
     runs: Runs = np.add.reduceat((codes & 0x1F) << shifts, first)
     # The highest bit of a number's last character is its sign.
@@ -90,5 +90,14 @@ def read_runs(counts: str) -> Runs:
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     if runs.min() < 0:
-        raise DataError("its run-length code is damaged; correct the file.")
+        raise DataError("its run-length code is damaged")
     return runs
+
+
+def _read_lengths(counts: Sequence[Any]) -> Runs:
+    """Runs that are written as a list of whole numbers."""
+    longest = np.iinfo(np.int64).max
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= longest:
+            raise DataError("its run lengths are not all whole numbers from 0 on")
+    return np.array(counts, dtype=np.int64)

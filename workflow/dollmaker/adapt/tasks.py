@@ -4,8 +4,9 @@ Shapes: N images, C channels, K classes, S the side of the square (``prepare.siz
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
+from dollmaker.pixels import names
 from dollmaker.prepare.images import decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
@@ -88,18 +90,20 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     if name not in config["tasks"]:
         raise ConfigError(unknown("task", name, config["tasks"]))
     options, prepare = config["tasks"][name], config["prepare"]
-    listing = list_images(name, options, data_root)
+    links = config.get("allow_links", False)
+    listing = list_images(name, options, data_root, links)
     splits = _split(name, config, data_root, listing.patients)
-    reader = make_reader(options, data_root, f"tasks.{name}")
+    reader = make_reader(options, data_root, f"tasks.{name}", links)
+    root = partial(inside, data_root, links=links)
     images, masks = [], []
     found: set[str] = set()
     for image_file, mask_file in zip(listing.images, listing.masks, strict=True):
-        image, mask, seen = _read_pair(
-            name, image_file, mask_file, reader, options, prepare, data_root
-        )
+        image, mask, seen = _read_pair(name, image_file, mask_file, reader, options, prepare, root)
         images.append(image)
         masks.append(mask)
         found |= seen
+    if fault := reader.fault():
+        raise DataError(f"task {name}: class {fault}. Correct tasks.{name}.classes or encoding.")
     task = Task(
         name=name,
         classes=list(options["classes"]),
@@ -154,11 +158,12 @@ def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
         return dict(plan.select("patient_id", "split").iter_rows())
     if not source or not source["split_column"]:
         return {}
-    file = inside(data_root, source["file"])
+    file = inside(data_root, source["file"], config.get("allow_links", False))
     table = tables.read_source(file)
     columns = [source["patient_column"], source["split_column"]]
     tables.require_columns(table, columns, file)
-    return dict(table.select(columns).drop_nulls().iter_rows())
+    rows = table.select(columns).drop_nulls().iter_rows()
+    return {names.patient(who): split for who, split in rows}
 
 
 def _read_pair(
@@ -168,12 +173,12 @@ def _read_pair(
     reader: Reader,
     options: Mapping[str, Any],
     prepare: Mapping[str, Any],
-    data_root: Path,
+    root: Callable[[str], Path],
 ) -> tuple[Pixels, Pixels, set[str]]:
     """Image (C, S, S), mask (K, S, S) and what the mask's file shows."""
     try:
         image = decode(
-            inside(data_root, f"{options['images']}/{image_file}"),
+            root(f"{options['images']}/{image_file}"),
             size=prepare["size"],
             channels=prepare["channels"],
             fit=prepare["fit"],
@@ -186,11 +191,12 @@ def _read_pair(
         ) from None
     where = f"task {name}: mask {mask_file or f'of {image_file}'!r} in {options['masks']!r}"
     try:
-        mask, seen = reader(image_file, mask_file, image.width, image.height)
+        turned = image.orientation != 1
+        mask, seen = reader(image_file, mask_file, image.width, image.height, turned)
     except FileNotFoundError:
         raise DataError(f"{where}: file is missing; mend or remove it.") from None
     except DataError as error:
-        raise DataError(f"{where}: {error}; mend or remove it.") from None
+        raise DataError(f"{where}: {str(error).rstrip('.')}; mend or remove it.") from None
     return image.pixels, fit_classes(mask, prepare["size"], prepare["fit"]), seen
 
 

@@ -14,7 +14,7 @@ from dollmaker.compare.report import write_report
 from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_rules
 from dollmaker.compare.timing import time_recipes
 from dollmaker.errors import DataError
-from dollmaker.evaluate.truth import load_truth
+from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.files import atomic_path, read_json, write_text
 from dollmaker.findings import PRESENT
 from dollmaker.prepare.stage import read_index
@@ -47,6 +47,7 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
         raise DataError(
             "no explained pair has a true mask; check section truth and attribute.max_images."
         )
+    require_sound(truth, "truth.targets")
     options, seed = config["compare"], config["seed"]
     ruled = apply_rules(pairs, cuts, tuning=options["tuning"], few=options["few"])
     summary = summarize_rules(ruled, localized, config["evaluate"]["bootstrap"], seed)

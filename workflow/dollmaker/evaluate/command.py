@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         help="pixel values of a finding in files with classes, e.g. Edema=1 'Lung Lesion=2,3'",
     )
     group.add_argument(
-        "--space", type=int, default=1024, help="pixels that boxes were drawn on (1024)"
+        "--space",
+        type=int,
+        default=1024,
+        help="side of the pictures that boxes were drawn on (1024); 0: the images themselves",
     )
     group.add_argument("--bootstrap", type=int, default=1000, help="replicates (1000)")
     group.add_argument("--json", type=Path, help="write the numbers to this file")
@@ -61,6 +64,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             arguments.refuse(f"give a RELEASE and --truth, or {', '.join(missing)} as well")
         _run_stage(arguments)
         return
+    if arguments.space < 0:
+        arguments.refuse("--space is a side in pixels; give 1 or more, or 0 for the images' own")
     if arguments.truth is None:
         arguments.refuse("give --truth, the true masks that the release is scored against")
     if given:
@@ -93,7 +98,7 @@ def _score_release(arguments: argparse.Namespace) -> None:
 
     findings = read_release(arguments.release).findings
     classes = _classes(arguments.classes, findings)
-    truth = open_truth(arguments.truth, findings, classes, arguments.space)
+    truth = open_truth(arguments.truth, findings, classes, arguments.space or None)
     result = score_release(arguments.release, truth, replicates=arguments.bootstrap, seed=0)
     print(describe(result))
     if arguments.json:

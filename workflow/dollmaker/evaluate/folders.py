@@ -1,30 +1,35 @@
 """True masks as picture files that a user of a release has, by name."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from dollmaker.errors import ConfigError, DataError
-from dollmaker.evaluate.truth import Boxes, Chexlocalize, Mask, Row, Truth, read_mask_file
+from dollmaker.evaluate.truth import (
+    Boxes,
+    Chexlocalize,
+    Mask,
+    Row,
+    Truth,
+    read_mask_file,
+    read_number_file,
+)
 from dollmaker.files import safe_name
-
-_MAX_PIXELS = 100_000_000
+from dollmaker.pixels.formats import MAX_PIXELS
+from dollmaker.pixels.masks import Ints, Numbers
+from dollmaker.pixels.names import Names, list_pictures
 
 
 def open_truth(
-    path: Path, findings: Sequence[str], classes: Mapping[str, Sequence[int]], space: int
+    path: Path, findings: Sequence[str], classes: Mapping[str, Sequence[int]], space: int | None
 ) -> Truth:
     """The truth in a file or folder; its form shows in its name and content.
 
     Args:
-        path: CheXlocalize's JSON, NIH's CSV of boxes, a folder ``{finding}/{image_id}.png``, or a
-            folder ``{image_id}.png`` whose pixel values are classes.
+        path: CheXlocalize's JSON, a table of boxes, a folder ``{finding}/{image}.png``, or a folder
+            ``{image}.png`` whose pixel values are classes.
         findings: The findings that are scored.
         classes: Finding -> its pixel values, for files with classes.
-        space: Side of the square that boxes were drawn on.
+        space: Side of the square that boxes were drawn on; ``None``: each image's own pixels.
 
     Raises:
         DataError: If there is nothing, or it is not as described.
@@ -33,7 +38,8 @@ def open_truth(
     if path.is_dir():
         if classes:
             return ClassFiles(path, classes)
-        if not any(_folders(path, finding, split) for finding in findings for split in _SPLITS):
+        places = ("", *_SPLITS)
+        if not any(_folders(path, finding, split) for finding in findings for split in places):
             raise ConfigError(
                 f"{path} has no folder named as a finding; give the pixel values of the classes "
                 f"of its files, e.g. --classes {safe_name(findings[0])}=1."
@@ -41,22 +47,22 @@ def open_truth(
         return FindingFolders(path)
     if path.suffix.lower() == ".json":
         return Chexlocalize([path], findings)
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return Boxes(path, space)
     raise DataError(
-        f"{path} is no truth; give CheXlocalize's JSON, a CSV of boxes or a folder of PNG files."
+        f"{path} is no truth; give CheXlocalize's JSON, a CSV of boxes or a folder of pictures."
     )
 
 
-_SPLITS = (".", "train", "valid", "test")
+_SPLITS = ("train", "valid", "test")
 
 
 class FindingFolders:
-    """``{finding}/{image_id}.png``, the finding where a pixel is not 0.
+    """``{finding}/{image}.png``, the finding where a mask is not black.
 
-    Folders may lie in one of the split's name; an image is named by its image_id, by that as a
-    harmless file name, or by the name of its file in the source. Where there is no file, nothing
-    is known.
+    Folders may lie in one of the split's name, and be written in another case; a mask is called
+    by the image_id, by that as a harmless file name, or as its image in the source, with any
+    suffix of pictures. Where there is no file, nothing is known.
     """
 
     TARGET = "finding"
@@ -64,18 +70,25 @@ class FindingFolders:
     def __init__(self, folder: Path) -> None:
         self.targets = [self.TARGET]
         self._folder = folder
+        self._known: dict[tuple[str, str], list[_Folder]] = {}
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
-        path = _find(_folders(self._folder, finding, row["split"]), row)
+        key = (finding, row["split"])
+        if key not in self._known:
+            self._known[key] = [_Folder(path) for path in _folders(self._folder, *key)]
+        path = _find(self._known[key], row)
         if path is None:
             return None
-        where = f"true mask {path} of {finding!r}"
-        return np.asarray(read_mask_file(path, where, row, _MAX_PIXELS) != 0)
+        return read_mask_file(path, f"true mask {path} of {finding!r}", row, MAX_PIXELS)
+
+    def fault(self) -> str:
+        """See :meth:`Truth.fault`."""
+        return ""
 
 
 class ClassFiles:
-    """``{image_id}.png`` with a class in each pixel; found as by :class:`FindingFolders`.
+    """``{image}.png`` with a class in each pixel; found as by :class:`FindingFolders`.
 
     Args:
         folder: Folder of the files.
@@ -86,44 +99,56 @@ class ClassFiles:
 
     def __init__(self, folder: Path, classes: Mapping[str, Sequence[int]]) -> None:
         self.targets = [self.TARGET]
-        self._folder = folder
         self._classes = classes
-        self._last: tuple[str, npt.NDArray[Any] | None] | None = None
+        self._numbers = Numbers(classes)
+        places = [folder / split for split in _SPLITS]
+        self._known = {path.name: _Folder(path) for path in places if path.is_dir()}
+        self._known[""] = _Folder(folder)
+        self._last: tuple[str, Ints | None] | None = None
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
         if finding not in self._classes:
             return None
         if self._last is None or self._last[0] != row["image_id"]:
-            path = _find([self._folder / row["split"], self._folder], row)
-            where = f"true mask {path}"
-            read = None if path is None else read_mask_file(path, where, row, _MAX_PIXELS)
-            self._last = row["image_id"], read
+            self._last = row["image_id"], self._read(row)
         values = self._last[1]
-        return None if values is None else np.isin(values, self._classes[finding])
+        return None if values is None else self._numbers.area(values, finding)
+
+    def _read(self, row: Row) -> Ints | None:
+        path = _find([self._known[k] for k in (row["split"], "") if k in self._known], row)
+        if path is None:
+            return None
+        return read_number_file(path, f"true mask {path}", row, MAX_PIXELS, self._numbers)
+
+    def fault(self) -> str:
+        """See :meth:`Truth.fault`."""
+        return self._numbers.fault()
+
+
+class _Folder:
+    """A folder of masks, listed once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.names = Names(list_pictures(path), f"masks of {path}")
 
 
 def _folders(root: Path, finding: str, split: str) -> list[Path]:
-    """Folders of a finding that there are."""
-    names = (finding, safe_name(finding))
-    parents = (root / split, root)
-    found = (parent / name for parent in parents for name in names if _plain(name))
-    return [folder for folder in dict.fromkeys(found) if folder.is_dir()]
+    """Folders of a finding that there are, whatever the case of their names."""
+    wanted = {finding.lower(), safe_name(finding).lower()}
+    found = []
+    for parent in (root / split, root):
+        there = [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+        exact = [path for path in there if path.name in (finding, safe_name(finding))]
+        found += exact or [path for path in there if path.name.lower() in wanted]
+    return found
 
 
-def _find(folders: Iterable[Path], row: Row) -> Path | None:
+def _find(folders: Iterable[_Folder], row: Row) -> Path | None:
     for folder in folders:
-        for name in _names(row):
-            if (folder / f"{name}.png").is_file():
-                return folder / f"{name}.png"
+        for identifier in (row["image_id"], safe_name(row["image_id"])):
+            name = folder.names.find(row["path"], identifier)
+            if name is not None:
+                return folder.path / name
     return None
-
-
-def _names(row: Row) -> Iterator[str]:
-    yield from filter(_plain, (row["image_id"], safe_name(row["image_id"])))
-    yield PurePosixPath(row["path"]).stem
-
-
-def _plain(name: str) -> bool:
-    """Whether a name from a table is one part of a path, not a way out of the folder."""
-    return name not in ("", ".", "..") and not set(name) & {"/", "\\", "\0"}

@@ -10,7 +10,7 @@ import polars as pl
 from dollmaker import scores, tables
 from dollmaker.errors import DataError
 from dollmaker.evaluate.means import MEAN, PAIRS, summarize
-from dollmaker.evaluate.truth import Truth
+from dollmaker.evaluate.truth import Truth, require_sound
 from dollmaker.files import read_json
 from dollmaker.geometry import Fit, unfit_map
 from dollmaker.release.parts import SPLITS, find_parts
@@ -43,8 +43,12 @@ def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> 
         DataError: If the truth is damaged, or is of no image of the release.
     """
     release = read_release(folder)
-    images = tables.read(folder / "images.parquet")
-    config = read_json(folder / "provenance.json")["config"]
+    provenance = read_json(folder / "provenance.json")
+    turned = provenance.get("orientation", {})
+    images = tables.read(folder / "images.parquet").with_columns(
+        orientation=pl.col("image_id").replace_strict(turned, default=1, return_dtype=pl.Int8)
+    )
+    config = provenance["config"]
     if config["attribute"]["max_images"] is not None:
         asked, others = images.filter("explained"), images.filter(~pl.col("explained"))
     else:
@@ -59,6 +63,7 @@ def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> 
     ]
     if not pairs:
         raise DataError(f"the truth is of no image that {folder} has; compare the names of images.")
+    require_sound(truth, "--classes")
     table = pl.DataFrame(pairs, schema=PAIRS, orient="row")
     summary = summarize(table, release.findings, replicates, seed)
     return {

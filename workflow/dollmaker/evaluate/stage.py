@@ -9,7 +9,7 @@ from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.means import summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
-from dollmaker.evaluate.truth import load_truth
+from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.findings import localized
 from dollmaker.prepare.stage import read_index
 
@@ -48,6 +48,7 @@ def evaluate(
     replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
     truth = load_truth(config, data_root, findings)
     pairs = score_pairs(config, index, findings, images, relevance, masks, truth)
+    require_sound(truth, "truth.targets")
     runs = read_runs(tasks)
     results = {
         "classifiers": score_classifiers(config, index, names, committee),

@@ -1,13 +1,23 @@
 """Columns of the user's tables: which values they may hold."""
 
-import posixpath
+import re
 from pathlib import Path
 
 import polars as pl
 
 from dollmaker.errors import DataError
+from dollmaker.pixels import names
 
-_LABELS = {"1": 1, "1.0": 1, "0": 0, "0.0": 0, "-1": -1, "-1.0": -1}
+#: 1, 0 or -1 as programs write numbers: 1.00, 1,0 and 1.000e+00 too.
+_NUMBER = re.compile(r"(-?[01])(?:[.,]0*)?(?:e[+-]?0+)?")
+
+#: Cells of other programs, in small letters. A missing value is a finding not mentioned; "None" and
+#: "yes" are no labels: a reader could mean by them that the finding was looked for.
+_WORDS = {
+    "true": 1,
+    "false": 0,
+    **dict.fromkeys(("na", "n/a", "nan", "<na>", "null")),
+}
 
 
 def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
@@ -26,23 +36,44 @@ def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
 
 
 def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
-    """Labels of a finding as int8: 1, 0, -1, or null where the table is blank.
+    """Labels of a finding as int8: 1, 0, -1, or null where it is not mentioned.
+
+    1, 0 and -1 may be written as any program does (``1.00``, ``1,0``, ``TRUE``). Not mentioned is
+    what is blank, and what R, Python and databases write for a missing value: NA, NaN, NULL.
 
     Raises:
         DataError: Naming the line.
     """
     values = table[column]
-    wrong = (values.is_not_null() & ~values.is_in(list(_LABELS))).arg_true()
-    if len(wrong):
-        row, text = int(wrong[0]) + 2, values[int(wrong[0])]
-        raise DataError(
-            f"table {file} line {row}: label {text[:40]!r} of {column!r}; use 1, 0, -1 or blank."
-        )
-    return values.replace_strict(_LABELS, default=None, return_dtype=pl.Int8)
+    known: dict[str, int | None] = {}
+    for text in values.drop_nulls().unique(maintain_order=True):
+        number = _NUMBER.fullmatch(text.lower())
+        if number:
+            known[text] = int(number[1])
+        elif text.lower() in _WORDS:
+            known[text] = _WORDS[text.lower()]
+        else:
+            row = int((values == text).arg_true()[0]) + 2
+            raise DataError(
+                f"table {file} line {row}: label {text[:40]!r} of {column!r}; use 1, 0, -1 or "
+                "blank (or TRUE, FALSE, NA)."
+            )
+    return values.replace_strict(known, default=None, return_dtype=pl.Int8)
 
 
-def identifier(path: str) -> str:
-    """The ``image_id`` of a file: its path without suffix, folders joined by ``_``."""
-    stem, suffix = posixpath.splitext(path)
-    parts = (stem if len(suffix) > 1 else path).split("/")
-    return "_".join(part for part in parts if part not in ("", "."))
+def patients(table: pl.DataFrame, column: str, file: Path) -> list[str]:
+    """The patient of each row, see :func:`dollmaker.pixels.names.patient`; none may be blank.
+
+    Raises:
+        DataError: Naming the line.
+    """
+    return [names.patient(text) for text in filled(table, column, file)]
+
+
+def paths(table: pl.DataFrame, column: str, file: Path) -> list[str]:
+    """The file that each row names, see :func:`dollmaker.pixels.names.posix`; none may be blank.
+
+    Raises:
+        DataError: Naming the line.
+    """
+    return [names.posix(text) for text in filled(table, column, file)]

@@ -19,6 +19,7 @@ import polars as pl
 from dollmaker import provenance
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, write_json
+from dollmaker.pixels.masks import Numbers
 
 Pixels = npt.NDArray[np.uint8]
 Row = dict[str, Any]
@@ -52,11 +53,13 @@ class Item:
         source: What the user knows it by.
         patient: The patient of all its pieces.
         make: Reads it and returns its pieces; a :class:`DataError` says why it cannot be used.
+        reader: Of the masks of all items, if they hold class numbers.
     """
 
     source: str
     patient: str
     make: Callable[[], Sequence[Piece]]
+    reader: Numbers | None = None
 
 
 def converted_findings(config: Mapping[str, Any]) -> list[str]:
@@ -89,7 +92,8 @@ def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
         from dollmaker.prepare.msd import list_items as listed
     else:
         from dollmaker.prepare.jsrt import list_items as listed
-    return listed(config["source"][kind], data_root, most)
+    links = config.get("allow_links", False)
+    return listed(config["source"][kind], data_root, most, links)
 
 
 def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: int) -> None:
@@ -119,6 +123,8 @@ def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: i
             if isinstance(result, str)
         ]
         _check(left_out, len(items), config["prepare"]["max_quarantined"])
+        if items and items[0].reader and (fault := items[0].reader.fault()):
+            raise DataError(f"masks of source.{kind}: {fault}. Correct source.{kind}.values.")
         rows = [row for result in results if not isinstance(result, str) for row in result]
         _check_names(rows)
         if kind == "patches":

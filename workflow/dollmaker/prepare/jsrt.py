@@ -15,39 +15,45 @@ from PIL import Image
 
 from dollmaker.errors import DataError
 from dollmaker.files import inside
+from dollmaker.geometry import fit_mask
+from dollmaker.pixels.masks import objects, read_mask
+from dollmaker.pixels.names import is_junk, is_picture
 from dollmaker.prepare.convert import Item, Piece
-from dollmaker.prepare.images import read_picture
 
 #: Folder of an organ in SCR -> its bit in the masks that are written.
 ORGANS = {"left lung": 1, "right lung": 2, "heart": 4, "left clavicle": 8, "right clavicle": 16}
 
 _NODULE = {"JPCLN": 1, "JPCNN": 0}
-_SUFFIXES = {".gif", ".png", ".bmp", ".tif", ".tiff"}
 _BRIGHTEST = 4095  # 12 bits
 
 
-def list_items(options: Mapping[str, Any], data_root: Path, max_pixels: int) -> list[Item]:
+def list_items(
+    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+) -> list[Item]:
     """One item per raw file.
 
     Args:
         options: Section ``source.jsrt``.
         data_root: Folder of the source data.
         max_pixels: Larger masks are refused.
+        links: Whether links may leave ``data_root``.
 
     Raises:
         DataError: If a folder is missing or holds no such files.
     """
-    folder = _folder(data_root, options["images"], "images")
+    folder = _folder(data_root, options["images"], "images", links)
     files = [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.upper() == ".IMG" and path.name[:5].upper() in _NODULE
+        if path.suffix.upper() == ".IMG" and path.name[:5].upper() in _NODULE and not is_junk(path)
     ]
     if not files:
         raise DataError(
             f"folder {folder} has no JPCLN*.IMG or JPCNN*.IMG; correct source.jsrt.images."
         )
-    masks = _find_masks(_folder(data_root, options["masks"], "masks")) if options["masks"] else {}
+    masks = {}
+    if options["masks"]:
+        masks = _find_masks(_folder(data_root, options["masks"], "masks", links))
     items = []
     for path in files:
         mine = masks.get(path.stem.upper(), {})
@@ -56,8 +62,8 @@ def list_items(options: Mapping[str, Any], data_root: Path, max_pixels: int) -> 
     return items
 
 
-def _folder(data_root: Path, name: str, key: str) -> Path:
-    folder = inside(data_root, name)
+def _folder(data_root: Path, name: str, key: str, links: bool) -> Path:
+    folder = inside(data_root, name, links)
     if not folder.is_dir():
         raise DataError(f"folder {folder} does not exist; correct source.jsrt.{key}.")
     return folder
@@ -68,8 +74,14 @@ def _find_masks(folder: Path) -> dict[str, dict[str, Path]]:
     found: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.rglob("*")):
         organ = path.parent.name.lower()
-        if organ in ORGANS and path.suffix.lower() in _SUFFIXES:
-            found.setdefault(path.stem.upper(), {})[organ] = path
+        if organ not in ORGANS or not is_picture(path):
+            continue
+        mine = found.setdefault(path.stem.upper(), {})
+        if organ in mine:
+            raise DataError(
+                f"{mine[organ]} and {path} are both the {organ} of {path.stem}; remove one."
+            )
+        mine[organ] = path
     if not found:
         raise DataError(
             f"folder {folder} has no folder of an organ ({', '.join(ORGANS)}) with masks; correct "
@@ -112,15 +124,15 @@ def _read_masks(masks: Mapping[str, Path], size: int, max_pixels: int) -> npt.ND
     """The organs of an image as sum of their bits, uint8 (size, size)."""
     if missing := [organ for organ in ORGANS if organ not in masks]:
         raise DataError(f"its mask of the {missing[0]} is missing")
-    pictures = {
-        organ: read_picture(masks[organ], mode="L", max_pixels=max_pixels)[0] for organ in ORGANS
+    areas = {
+        organ: objects(read_mask(masks[organ], size=None, max_pixels=max_pixels))
+        for organ in ORGANS
     }
-    sizes = {picture.size for picture in pictures.values()}
-    width, height = sizes.pop()
-    if sizes or width != height:
+    shapes = {area.shape for area in areas.values()}
+    width, height = shapes.pop()
+    if shapes or width != height:
         raise DataError("its masks are not all squares of one size")
     bits = np.zeros((size, size), np.uint8)
     for organ, bit in ORGANS.items():
-        inner = pictures[organ].resize((size, size), Image.Resampling.NEAREST)
-        bits |= (np.asarray(inner) > 127).astype(np.uint8) * np.uint8(bit)
+        bits |= fit_mask(areas[organ], size, "resize") * np.uint8(bit)
     return bits

@@ -1,11 +1,13 @@
-"""Medical Segmentation Decathlon, Task01_BrainTumour: volumes become slices.
+"""Volumes laid out as the Medical Segmentation Decathlon or nnU-Net has them become slices.
 
-The study of Nikulins et al. 2025: a classifier learns whether a slice holds a tumour, and
-attribution methods are compared as segmenters.
+The study of Nikulins et al. 2025 (Task01_BrainTumour): a classifier learns whether a slice holds a
+tumour, and attribution methods are compared as segmenters.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,90 +17,180 @@ import numpy.typing as npt
 
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
+from dollmaker.pixels.names import is_junk
+from dollmaker.pixels.volumes import read_volume, require_same_grid, whole_numbers
 from dollmaker.prepare.convert import Item, Piece
 
-Volume = npt.NDArray[np.float32]
+#: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
+DEFAULT_FINDINGS = {"tumour": [1, 2, 3]}
+
+#: Bytes of a case's name; the number of a slice is added to it.
+_LONGEST = 200
+
+#: Joins a relative path to the folder of the task and refuses what leaves it.
+Find = Callable[[str], Path]
 
 
-def list_items(options: Mapping[str, Any], data_root: Path, max_pixels: int) -> list[Item]:
-    """One item per volume of ``dataset.json``.
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One volume of ``dataset.json``.
+
+    Attributes:
+        name: What its pictures are called.
+        images: Relative path of the file that holds a channel -> the channel's number in it,
+            ``None`` if the file has one only. The first that exists is read.
+        label: Relative path of the label.
+    """
+
+    name: str
+    images: dict[str, int | None]
+    label: str
+
+
+def list_items(
+    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+) -> list[Item]:
+    """One item per volume of ``dataset.json`` that has a label.
 
     Args:
         options: Section ``source.msd``.
         data_root: Folder of the source data.
         max_pixels: Volumes with more voxels (all channels) are left out.
+        links: Whether links may leave ``data_root``.
 
     Raises:
         ConfigError: If the channel does not exist.
         DataError: If the folder or its description is missing or is not of that form.
     """
-    folder = inside(data_root, options["folder"])
+    folder = inside(data_root, options["folder"], links)
+    find = partial(inside, folder, links=links)
     file = folder / "dataset.json"
+    if not file.is_file():
+        raise DataError(
+            f"{file} does not exist; unpack the task there or correct source.msd.folder."
+        )
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        modality = {int(number): str(name) for number, name in content["modality"].items()}
-        pairs = [(entry["image"], entry["label"]) for entry in content["training"]]
-    except FileNotFoundError:
+        channels = content["modality"] if "modality" in content else content["channel_names"]
+        channel = _channel(options["channel"], {int(n): str(name) for n, name in channels.items()})
+        cases, declared = _cases(content, channel, find), _declared(content.get("labels"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
-            f"{file} does not exist; unpack Task01_BrainTumour there or correct source.msd.folder."
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"{file} lacks modality or training as the Decathlon writes them "
+            f"{file} lacks the channels or cases as the Decathlon or nnU-Net write them "
             f"({type(error).__name__}: {error}); unpack the task again."
         ) from None
-    channel = _channel(options["channel"], modality)
-    make = partial(_slices, folder, channel, options=options, max_pixels=max_pixels)
-    items = []
-    for image, label in pairs:
-        name = PurePosixPath(image).name.removesuffix(".gz").removesuffix(".nii")
-        items.append(Item(source=image, patient=name, make=partial(make, name, image, label)))
-    if not items:
+    if not cases:
         raise DataError(f"{file} lists no training volumes; unpack the task again.")
-    return items
+    make = partial(_slices, find, options=options, declared=declared, max_pixels=max_pixels)
+    return [
+        Item(source=next(iter(case.images)), patient=case.name, make=partial(make, case))
+        for case in cases
+    ]
 
 
-def _channel(wanted: int | str, modality: Mapping[int, str]) -> int:
+def _channel(wanted: int | str, channels: Mapping[int, str]) -> int:
     """The number of a channel that is given by number or by name."""
-    for number, name in modality.items():
+    for number, name in channels.items():
         if wanted == number or str(wanted).lower() == name.lower():
             return number
-    known = [*modality, *modality.values()]
+    known = [*channels, *channels.values()]
     raise ConfigError(f"source.msd.channel: {unknown('channel', wanted, known)}")
 
 
+def _declared(labels: Any) -> frozenset[int]:
+    """The values that ``labels`` names: MSD ``"1": "edema"``, nnU-Net ``"edema": 1`` or a list."""
+    found: list[Any] = []
+    for key, value in labels.items() if isinstance(labels, dict) else ():
+        if key.isdecimal():
+            found.append(int(key))
+        else:
+            found.extend(value if isinstance(value, list) else [value])
+    return frozenset(value for value in found if isinstance(value, int))
+
+
+def _cases(content: Any, channel: int, find: Find) -> list[Case]:
+    """The cases, by the first list there is: ``training``, ``dataset``, the files of labels."""
+    if content.get("training"):
+        entries = content["training"]
+        listed = [_listed_case(entry["image"], entry["label"], channel) for entry in entries]
+        return [case for case in listed if not is_junk(Path(case.label))]
+    if isinstance(content.get("dataset"), dict):
+        own = content["dataset"].items()
+        return [_own_case(name, entry["images"], entry["label"], channel) for name, entry in own]
+    ending = _text(content.get("file_ending", ".nii.gz"))
+    labels = sorted(
+        path.name
+        for path in find("labelsTr").iterdir()
+        if path.name.endswith(ending) and not is_junk(path)
+    )
+    return [_found_case(label.removesuffix(ending), ending, channel) for label in labels]
+
+
+def _listed_case(image: str, label: str, channel: int) -> Case:
+    """A case of MSD: channels in one file; nnU-Net 1 names it so, and has a file per channel."""
+    plain = _text(image).removesuffix(".gz").removesuffix(".nii")
+    alone = f"{plain}_{channel:04d}{image.removeprefix(plain)}"
+    name = _name(PurePosixPath(plain).name)
+    return Case(name=name, images={image: channel, alone: None}, label=_text(label))
+
+
+def _own_case(name: str, images: Sequence[str], label: str, channel: int) -> Case:
+    """A case of nnU-Net with paths of its own: a file per channel, or one with all."""
+    path, inner = (images[0], channel) if len(images) == 1 else (images[channel], None)
+    return Case(name=_name(name), images={_text(path): inner}, label=_text(label))
+
+
+def _found_case(name: str, ending: str, channel: int) -> Case:
+    """A case of nnU-Net 2, known by its label only."""
+    alone, together = f"imagesTr/{name}_{channel:04d}{ending}", f"imagesTr/{name}{ending}"
+    label = f"labelsTr/{name}{ending}"
+    return Case(name=_name(name), images={alone: None, together: channel}, label=label)
+
+
+def _text(value: Any) -> str:
+    """A text that can be a path."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    value.encode()  # raises on halves of characters
+    return value
+
+
+def _name(value: Any) -> str:
+    """A text that can be the name of a file, with something added."""
+    text = _text(value)
+    if not re.fullmatch(r"[^/\0]+", text) or len(text.encode()) > _LONGEST:
+        raise ValueError(f"{text[:_LONGEST]!r} is no name")
+    return text
+
+
 def _slices(
-    folder: Path,
-    channel: int,
-    name: str,
-    image: str,
-    label: str,
+    find: Find,
+    case: Case,
     *,
     options: Mapping[str, Any],
+    declared: frozenset[int],
     max_pixels: int,
 ) -> list[Piece]:
-    """The slices of a volume that show any brain, along the last axis, the second axis upwards."""
-    truth = _read(inside(folder, label), None, max_pixels)
-    volume = _read(inside(folder, image), channel, max_pixels)
-    if truth.shape != volume.shape:
-        raise DataError(f"labels have the shape {truth.shape}, the volume {volume.shape}")
-    brain = volume != 0
-    if not brain.any():
-        raise DataError("the volume holds zeros only")
-    low, high = np.percentile(volume[brain], options["window"])
-    grey = np.clip((volume - low) * (255 / max(high - low, 1e-6)), 0, 255).round().astype(np.uint8)
-    if truth.min() < 0 or truth.max() > 255:
-        raise DataError("labels hold numbers out of 0..255")
-    areas = truth.round().astype(np.uint8)
+    """The slices that show any of the body, upwards; in each the front is up, right is right."""
+    label = read_volume(find(case.label), channel=None, max_voxels=max_pixels)
+    path, channel = _image(case, find)
+    volume = read_volume(path, channel=channel, max_voxels=max_pixels)
+    require_same_grid(volume, label)
+    areas = whole_numbers(label)
+    _require_findings(areas, options["findings"], declared)
+    body = volume.values != _outside(volume.values)
+    if not body.any():
+        raise DataError(f"{volume.name} holds one value only")
+    grey = _grey(volume.values, body, options["window"])
     pieces = []
-    for place in range(0, volume.shape[2], options["every"]):
-        if not brain[:, :, place].any():
+    for place in range(0, volume.values.shape[2], options["every"]):
+        if not body[:, :, place].any():
             continue
         mask = np.ascontiguousarray(np.rot90(areas[:, :, place]))
         shares = {f: float(np.isin(mask, v).mean()) for f, v in options["findings"].items()}
         pieces.append(
             Piece(
-                name=f"{name}_z{place:03d}",
+                name=f"{case.name}_z{place:03d}",
                 image=np.ascontiguousarray(np.rot90(grey[:, :, place])),
                 mask=mask,
                 labels={f: int(s > 0 and s >= options["min_share"]) for f, s in shares.items()},
@@ -107,31 +199,44 @@ def _slices(
     return pieces
 
 
-def _read(path: Path, channel: int | None, max_pixels: int) -> Volume:
-    """One channel (H, W, D) of a NIfTI file; the whole of a file with three axes."""
-    import nibabel
+def _image(case: Case, find: Find) -> tuple[Path, int | None]:
+    """The first file of a case that is there, and the channel in it; the first if none is."""
+    paths = [(find(image), channel) for image, channel in case.images.items()]
+    return next(((path, channel) for path, channel in paths if path.is_file()), paths[0])
 
-    if not path.is_file():
-        raise DataError(f"{path.name} is missing")
-    try:
-        loaded: Any = nibabel.load(path)
-        shape = tuple(loaded.shape)
-    except Exception as error:  # hostile bytes raise anything
-        raise DataError(f"{path.name} is not NIfTI ({type(error).__name__}: {error})") from None
-    if np.prod(shape, dtype=float) > max_pixels:
-        raise DataError(f"{path.name} has the shape {shape}, over {max_pixels} voxels")
-    if len(shape) == 3 and not channel:
-        wanted: Any = (slice(None),) * 3
-    elif len(shape) == 4 and channel is not None and channel < shape[3]:
-        wanted = (slice(None), slice(None), slice(None), channel)
-    else:
+
+def _require_findings(
+    areas: npt.NDArray[np.uint8], findings: Mapping[str, Sequence[int]], declared: frozenset[int]
+) -> None:
+    """Refuse labels that belong to no finding, unless the user chose so knowing of them.
+
+    Raises:
+        DataError: If a value is not declared, or the findings are those of the schema.
+    """
+    known = {0, *(value for values in findings.values() for value in values)}
+    others = sorted(set(np.unique(areas).tolist()) - known)
+    if others and (findings == DEFAULT_FINDINGS or not declared.issuperset(others)):
+        values = ", ".join(map(str, others))
         raise DataError(
-            f"{path.name} has the shape {shape}; images are (H, W, D, channels), labels (H, W, D)"
+            f"labels hold the values {values}, which are in no finding of source.msd.findings; add "
+            "them there, or choose findings without them and declare them in dataset.json"
         )
-    try:
-        values = np.asarray(loaded.dataobj[wanted], dtype=np.float32)
-    except Exception as error:
-        raise DataError(f"{path.name} is damaged ({type(error).__name__}: {error})") from None
-    if not np.isfinite(values).all():
-        raise DataError(f"{path.name} holds values that are not finite")
-    return values
+
+
+def _outside(values: npt.NDArray[np.float32]) -> float:
+    """The value of what is not the body: that of all eight corners (CT: air), or else 0."""
+    corners = values[np.ix_(*((0, length - 1) for length in values.shape))]
+    first = float(corners[0, 0, 0])
+    return first if (corners == first).all() else 0.0
+
+
+def _grey(
+    values: npt.NDArray[np.float32],
+    body: npt.NDArray[np.bool_],
+    window: Sequence[float],
+) -> npt.NDArray[np.uint8]:
+    """Values from the percentiles of those of the body to 0..255."""
+    low, high = np.percentile(values[body], window)
+    scaled = (values - low) * (255 / max(high - low, 1e-6))
+    grey: npt.NDArray[np.uint8] = np.clip(scaled, 0, 255).round().astype(np.uint8)
+    return grey

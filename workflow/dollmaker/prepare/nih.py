@@ -6,11 +6,12 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import tables
+from dollmaker import tables, texts
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.findings import NO_FINDING
-from dollmaker.prepare.columns import filled
+from dollmaker.pixels.names import SUFFIXES, image_ids, is_junk, without_suffix
+from dollmaker.prepare.columns import filled, paths, patients
 from dollmaker.prepare.splits import assign
 
 #: The 14 findings of ChestX-ray14, and the label of images with none of them.
@@ -42,8 +43,9 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
     """List the images of ChestX-ray14.
 
     Labels are 1 or 0, never blank. The released lists of test images are kept where they are
-    present; validation patients are always taken by hash, from the others. Images that are in the
-    table but in no folder are listed all the same, so that they end in the quarantine.
+    present; validation patients are always taken by hash, from the others. Images of mirrors may
+    have another suffix than in the table. Images that are in the table but in no folder are listed
+    all the same, so that they end in the quarantine.
 
     Args:
         config: The resolved configuration (sections source, prepare).
@@ -59,38 +61,38 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
     file = table_file(config, data_root)
     table = tables.read_source(file)
     tables.require_columns(table, _COLUMNS, file)
-    table = table.filter(pl.col("View Position").str.to_uppercase().is_in(options["views"]))
-    images = filled(table, "Image Index", file)
-    patients = filled(table, "Patient ID", file)
-    folder = inside(data_root, options["folder"])
+    images, people = paths(table, "Image Index", file), patients(table, "Patient ID", file)
+    folder = inside(data_root, options["folder"], config.get("allow_links", False))
     where = _find(folder)
     lists = _read_lists(folder)
     splits = []
-    for image, patient in zip(images, patients, strict=True):
+    for image, patient in zip(images, people, strict=True):
+        listed = lists and lists.get(without_suffix(image))
         if lists is None:
             splits.append(assign(patient, prepare["valid"], prepare["test"]))
-        elif image not in lists:
+        elif not listed:
             raise DataError(
                 f"image {image!r} of {file} is in neither train_val_list.txt nor test_list.txt; "
                 "take the lists of the same release or remove both."
             )
         else:
-            test = lists[image] == "test"
+            test = listed == "test"
             splits.append("test" if test else assign(patient, prepare["valid"], 0.0))
     below = options["folder"].strip("/")
     prefix = "" if below in ("", ".") else f"{below}/"
     plan = pl.DataFrame(
         {
-            "image_id": [image.removesuffix(".png") for image in images],
-            "path": [f"{prefix}{where.get(image, image)}" for image in images],
-            "patient_id": patients,
+            "image_id": image_ids(images),
+            "path": [f"{prefix}{where.get(without_suffix(image), image)}" for image in images],
+            "patient_id": people,
             "split": splits,
             "view": table["View Position"].str.to_lowercase(),
             "mask": pl.Series([None] * len(images), dtype=pl.String),
             **_labels(filled(table, "Finding Labels", file), images, file),
         }
     )
-    return plan, list(NIH)
+    views = table["View Position"].str.to_uppercase().is_in(options["views"])
+    return plan.filter(views), list(NIH)
 
 
 def table_file(config: Mapping[str, Any], data_root: Path) -> Path:
@@ -100,7 +102,8 @@ def table_file(config: Mapping[str, Any], data_root: Path) -> Path:
         DataError: If it does not exist.
     """
     options = config["source"]["nih"]
-    file: Path = inside(data_root, options["folder"]) / options["table"]
+    links = config.get("allow_links", False)
+    file = inside(data_root, f"{options['folder']}/{options['table']}", links)
     if not file.is_file():
         raise DataError(f"table {file} does not exist; correct data_root or source.nih.")
     return file
@@ -121,20 +124,25 @@ def _labels(texts: list[str], images: list[str], file: Path) -> dict[str, pl.Ser
 
 
 def _find(folder: Path) -> dict[str, str]:
-    """File name of an image -> its path below the folder; every folder is listed once."""
+    """Image without suffix -> its path below the folder; every folder is listed once."""
     found: dict[str, str] = {}
     for pattern in _FOLDERS:
         for place in sorted(folder.glob(pattern)) if pattern != "." else [folder]:
             if place.is_dir():
                 below = place.relative_to(folder)
-                for path in place.iterdir():
-                    if path.suffix.lower() == ".png":
-                        found.setdefault(path.name, (below / path.name).as_posix())
+                for path in sorted(place.iterdir(), key=_as_released):
+                    if path.suffix.lower() in SUFFIXES and not is_junk(path):
+                        found.setdefault(path.stem, (below / path.name).as_posix())
     return found
 
 
+def _as_released(path: Path) -> tuple[bool, str]:
+    """Sorts the released .png before other files of the same name."""
+    return path.suffix != ".png", path.name
+
+
 def _read_lists(folder: Path) -> dict[str, str] | None:
-    """Image -> train or test as released; ``None`` without the lists."""
+    """Image without suffix -> train or test as released; ``None`` without the lists."""
     present = [name for name in _LISTS if (folder / name).is_file()]
     if not present:
         return None
@@ -145,6 +153,13 @@ def _read_lists(folder: Path) -> dict[str, str] | None:
         )
     lists: dict[str, str] = {}
     for name, split in _LISTS.items():
-        for line in (folder / name).read_text(encoding="utf-8").split():
-            lists[line] = split
+        for image in _read_list(folder / name):
+            lists[without_suffix(image)] = split
     return lists
+
+
+def _read_list(path: Path) -> list[str]:
+    try:
+        return texts.decode(path.read_bytes()).split()
+    except ValueError as error:
+        raise DataError(f"list {path} is not readable ({error}); save it in UTF-8.") from None

@@ -5,9 +5,7 @@ a patch holds an object; the masks are used again for scores, never for training
 """
 
 import hashlib
-import io
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,53 +17,78 @@ from PIL import Image
 from dollmaker import tables
 from dollmaker.errors import DataError
 from dollmaker.files import inside
-from dollmaker.prepare.columns import filled, identifier
+from dollmaker.pixels import names
+from dollmaker.pixels.masks import Numbers, objects, read_mask
+from dollmaker.pixels.pictures import read_picture
+from dollmaker.prepare.columns import filled
 from dollmaker.prepare.convert import Item, Piece
-from dollmaker.prepare.images import FORMATS, read_bytes, read_picture
 from dollmaker.prepare.splits import assign
 
 
-def list_items(options: Mapping[str, Any], data_root: Path, max_pixels: int) -> list[Item]:
+def list_items(
+    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+) -> list[Item]:
     """One item per row of the table.
 
     Args:
         options: Section ``source.patches``.
         data_root: Folder of the source data.
         max_pixels: Larger images are left out.
+        links: Whether links may leave ``data_root``.
 
     Raises:
         DataError: If the table, a column or a folder is missing.
     """
-    file = inside(data_root, options["table"])
+    file = inside(data_root, options["table"], links)
     table = tables.read_source(file)
     columns = [options["image_column"], options["mask_column"]]
     if options["patient_column"]:
         columns.append(options["patient_column"])
     tables.require_columns(table, columns, file)
     for key in ("images", "masks"):
-        if not inside(data_root, options[key]).is_dir():
+        if not inside(data_root, options[key], links).is_dir():
             raise DataError(
                 f"folder {data_root / options[key]} does not exist; correct source.patches.{key}."
             )
     values = [filled(table, column, file) for column in columns]
-    images, masks = values[:2]
-    patients = values[2] if options["patient_column"] else [identifier(name) for name in images]
-    cut = partial(_cut, options=options, data_root=data_root, max_pixels=max_pixels)
+    images, masks = ([names.posix(text) for text in column] for column in values[:2])
+    ids = names.image_ids(images)
+    patients = [names.patient(text) for text in values[2]] if options["patient_column"] else ids
+    reader = Numbers({options["finding"]: options["values"]}) if options["values"] else None
+    cut = partial(
+        _cut,
+        options=options,
+        reader=reader,
+        root=partial(inside, data_root, links=links),
+        max_pixels=max_pixels,
+    )
     return [
-        Item(source=image, patient=patient, make=partial(cut, image, mask))
-        for image, mask, patient in zip(images, masks, patients, strict=True)
+        Item(source=image, patient=patient, make=partial(cut, name, image, mask), reader=reader)
+        for name, image, mask, patient in zip(ids, images, masks, patients, strict=True)
     ]
 
 
 def _cut(
-    image: str, mask: str, *, options: Mapping[str, Any], data_root: Path, max_pixels: int
+    name: str,
+    image: str,
+    mask: str,
+    *,
+    options: Mapping[str, Any],
+    reader: Numbers | None,
+    root: Callable[[str], Path],
+    max_pixels: int,
 ) -> list[Piece]:
     """The whole patches of one image; what is left at its right and lower border is dropped."""
-    picture, _ = read_picture(
-        inside(data_root, f"{options['images']}/{image}"), mode=None, max_pixels=max_pixels
+    picture, origin = read_picture(
+        root(f"{options['images']}/{image}"), mode=None, max_pixels=max_pixels
     )
-    path = inside(data_root, f"{options['masks']}/{mask}")
-    found = read_objects(path, options["values"], picture.size)
+    found = read_objects(
+        root(f"{options['masks']}/{mask}"),
+        options["values"],
+        picture.size,
+        turned=origin.orientation != 1,
+        reader=reader,
+    )
     side, stride = options["side"], options["stride"] or options["side"]
     width, height = (max(1, round(length * options["scale"])) for length in picture.size)
     if width * height > max_pixels:
@@ -76,7 +99,7 @@ def _cut(
         found = np.asarray(scaled.resize((width, height), Image.Resampling.NEAREST)) > 0
     if side > min(width, height):
         raise DataError(f"{width}x{height} pixels are less than one patch of {side}")
-    pixels, name = np.asarray(picture), identifier(image)
+    pixels = np.asarray(picture)
     pieces = []
     for top in range(0, height - side + 1, stride):
         for left in range(0, width - side + 1, stride):
@@ -95,15 +118,20 @@ def _cut(
 
 
 def read_objects(
-    path: Path, values: Sequence[int] | None, size: tuple[int, int]
+    path: Path,
+    values: Sequence[int] | None,
+    size: tuple[int, int],
+    turned: bool = False,
+    reader: Numbers | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Where a mask file says that there is an object.
 
     Args:
-        path: The file: grey, palette, or colours whose channels are equal.
-        values: Pixel values of objects; ``None`` means any but 0, and in a JPEG file, whose
-            compression smears borders, anything brighter than half.
+        path: The file.
+        values: Pixel values of objects; ``None`` means any but black.
         size: Width and height of the image that it belongs to.
+        turned: Whether that image was turned by its EXIF tag.
+        reader: Keeps what was seen in the whole set, for one class with these values.
 
     Returns:
         bool (height, width).
@@ -111,32 +139,14 @@ def read_objects(
     Raises:
         DataError: If it cannot be read or has another size.
     """
-    where = f"mask {path.name!r}"
     try:
-        data = read_bytes(path, size[0] * size[1])
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as mask:
-                if mask.size != size:
-                    raise DataError(
-                        f"{where} is {mask.width}x{mask.height}, its image {size[0]}x{size[1]} "
-                        "pixels"
-                    )
-                lossy, numbers = mask.format == "JPEG", np.asarray(mask)
-    except DataError:
-        raise
-    except Exception as error:  # decoders raise anything on hostile bytes
-        raise DataError(f"{where} is not a readable image ({type(error).__name__})") from None
-    if numbers.ndim == 3 and (numbers[..., :3] == numbers[..., :1]).all():
-        numbers = numbers[..., 0]
-    if numbers.ndim != 2:
-        raise DataError(f"{where} has colours; save it as grey or palette PNG")
-    if values is not None:
+        mask = read_mask(path, size=size, turned=turned)
+        if values is None:
+            return objects(mask)
+        numbers = (reader or Numbers({"": values})).read(mask)
         return np.isin(numbers, values)
-    return numbers > (127 if lossy else 0)
+    except DataError as error:
+        raise DataError(f"mask {path.name!r}: {error}") from None
 
 
 def thin(rows: list[dict[str, Any]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,9 +178,9 @@ def thin(rows: list[dict[str, Any]], config: Mapping[str, Any]) -> list[dict[str
         split = assign(row["patient"], prepare["valid"], prepare["test"])
         groups.setdefault((split, row[finding]), []).append(row["image"])
     kept: set[str] = set()
-    for (split, label), names in groups.items():
+    for (split, label), images in groups.items():
         others = len(groups.get((split, 1 - label), ()))
-        ranked = sorted(names, key=partial(_rank, config["seed"]))
+        ranked = sorted(images, key=partial(_rank, config["seed"]))
         kept.update(ranked[: others or None])
     return [row for row in rows if row["image"] in kept]
 

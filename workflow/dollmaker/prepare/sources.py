@@ -8,8 +8,9 @@ A plan has one row per image: ``image_id``, ``path`` (relative to the data root)
 (1, 0, -1, null = not mentioned).
 """
 
+import re
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -17,7 +18,8 @@ import polars as pl
 from dollmaker import findings, tables
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.files import inside
-from dollmaker.prepare.columns import filled, identifier, labels
+from dollmaker.pixels import names as pixel_names
+from dollmaker.prepare.columns import filled, labels, paths, patients
 from dollmaker.prepare.convert import CONVERTED, converted_findings
 from dollmaker.prepare.nih import read_nih
 from dollmaker.prepare.splits import assign_all
@@ -61,16 +63,16 @@ def _named_masks(plan: pl.DataFrame, config: dict[str, Any], data_root: Path) ->
     truth = config.get("truth")
     if not truth or truth["kind"] != "masks" or truth["column"]:
         return plan
-    folder = inside(data_root, truth["folder"])
+    folder = inside(data_root, truth["folder"], config.get("allow_links", False))
     if not folder.is_dir():
         raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
-    there = {path.name for path in folder.iterdir()}
-    names = [f"{PurePosixPath(path).stem}.png" for path in plan["path"]]
-    masks = [name if name in there else None for name in names]
+    files = pixel_names.list_pictures(folder)
+    known = pixel_names.Names(files, f"masks of {folder}")
+    masks = [known.find(path, name) for path, name in plan.select("path", "image_id").iter_rows()]
     if not any(masks):
         raise DataError(
-            f"mask folder {folder} has no file for any image, e.g. {names[0]!r}; call masks as "
-            "their images or name truth.column."
+            f"mask folder {folder} has no file for any image, e.g. {plan['path'][0]!r}; call masks "
+            "as their images or name truth.column."
         )
     return plan.with_columns(pl.Series("mask", masks, dtype=pl.String))
 
@@ -103,56 +105,56 @@ def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
         "folder": "CheXpert-v1.0-small",
         "views": ["frontal"],
     }
-    folder, prepare = options["folder"], config["prepare"]
+    folder, links = options["folder"].strip("/"), config.get("allow_links", False)
     parts = []
-    for name in ("train", "valid"):
-        file = data_root / folder / f"{name}.csv"
-        table = tables.read_source(file)
-        tables.require_columns(table, ("Path", "Frontal/Lateral", *findings.CHEXPERT), file)
-        table = table.filter(
-            pl.col("Frontal/Lateral").str.to_lowercase().is_in(list(options["views"]))
-        )
-        paths = [_below(folder, value) for value in filled(table, "Path", file)]
-        patients = [_part(path, "patient") for path in paths]
-        splits = ["test"] * len(paths)
-        if name == "train":
-            splits = assign_all(patients, prepare["valid"], prepare["test"])
-        parts.append(
-            pl.DataFrame(
-                {
-                    "image_id": [_chexpert_id(path) for path in paths],
-                    "path": paths,
-                    "patient_id": patients,
-                    "split": splits,
-                    "view": table["Frontal/Lateral"].str.to_lowercase(),
-                    "mask": pl.Series([None] * len(paths), dtype=pl.String),
-                    **{f: labels(table, f, file) for f in findings.CHEXPERT},
-                }
-            )
-        )
-    return pl.concat(parts), list(findings.CHEXPERT)
+    for split in ("train", "valid"):
+        file = inside(data_root, _in_folder(folder, f"{split}.csv"), links)
+        parts.append(_chexpert_part(file, folder, split, config["prepare"]))
+    plan = pl.concat(parts).filter(pl.col("view").is_in(list(options["views"])))
+    return plan, list(findings.CHEXPERT)
 
 
-def _below(folder: str, path: str) -> str:
-    """CheXpert paths start with the name of the released folder, whatever it is called here."""
-    first, _, rest = path.partition("/")
-    return f"{folder}/{rest}" if first.startswith("CheXpert") else f"{folder}/{path}"
-
-
-def _part(path: str, prefix: str) -> str:
-    for part in PurePosixPath(path).parts:
-        if part.startswith(prefix):
-            return part
-    raise DataError(
-        f"path {path!r} names no {prefix}; expected .../patient00001/study1/view1_frontal.jpg."
+def _chexpert_part(file: Path, folder: str, split: str, prepare: dict[str, Any]) -> pl.DataFrame:
+    """One of the two tables, with the images of all views."""
+    table = tables.read_source(file)
+    tables.require_columns(table, ("Path", "Frontal/Lateral", *findings.CHEXPERT), file)
+    released = [_released(path) for path in paths(table, "Path", file)]
+    # Called as CheXlocalize calls them: patient00001_study1_view1_frontal.
+    views = [_from_patient(path, file) for path in released]
+    people = [view.split("/")[0] for view in views]
+    splits = ["test"] * len(views)
+    if split == "train":
+        splits = assign_all(people, prepare["valid"], prepare["test"])
+    return pl.DataFrame(
+        {
+            "image_id": pixel_names.image_ids(views),
+            "path": [_in_folder(folder, path) for path in released],
+            "patient_id": people,
+            "split": splits,
+            "view": table["Frontal/Lateral"].str.to_lowercase(),
+            "mask": pl.Series([None] * len(views), dtype=pl.String),
+            **{name: labels(table, name, file) for name in findings.CHEXPERT},
+        }
     )
 
 
-def _chexpert_id(path: str) -> str:
-    """``patient00001_study1_view1_frontal``, as CheXlocalize writes it."""
-    patient = _part(path, "patient")
-    tail = PurePosixPath(path.split(patient, 1)[1].lstrip("/")).with_suffix("")
-    return "_".join((patient, *tail.parts))
+def _released(path: str) -> str:
+    """A path below the released folder, whatever that is called here and what lies above it."""
+    parts = path.split("/")
+    above = [n for n, part in enumerate(parts[:-1]) if part.startswith("CheXpert")]
+    return "/".join(parts[above[-1] + 1 :]) if above else path
+
+
+def _from_patient(path: str, file: Path) -> str:
+    """A path from the folder of its patient on."""
+    parts = path.split("/")
+    named = [n for n, part in enumerate(parts[:-1]) if re.fullmatch(r"patient\d+", part)]
+    if not named:
+        raise DataError(
+            f"path {path!r} in table {file} names no patient; expected "
+            ".../patient00001/study1/view1_frontal.jpg."
+        )
+    return "/".join(parts[named[-1] :])
 
 
 def _table(config: dict[str, Any], data_root: Path) -> Plan:
@@ -176,7 +178,7 @@ def _converted(config: dict[str, Any], data_root: Path) -> Plan:
 
 def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path) -> Plan:
     prepare, truth = config["prepare"], config.get("truth")
-    file = data_root / options["file"]
+    file = inside(data_root, options["file"], config.get("allow_links", False))
     table = tables.read_source(file)
     wanted = [
         options[key] for key in ("image_column", "patient_column", "label_column", "split_column")
@@ -184,10 +186,10 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
     columns = [column for column in wanted if column] + list(options["finding_columns"] or ())
     mask_column = truth["column"] if truth and truth["kind"] == "masks" else None
     tables.require_columns(table, [*columns, *([mask_column] if mask_column else [])], file)
-    images = filled(table, options["image_column"], file)
-    ids = [identifier(name) for name in images]
+    images = paths(table, options["image_column"], file)
+    ids = pixel_names.image_ids(images)
     patient_column = options["patient_column"]
-    patients = filled(table, patient_column, file) if patient_column else ids
+    people = patients(table, patient_column, file) if patient_column else ids
     if options["split_column"]:
         splits = filled(table, options["split_column"], file)
         for row, split in enumerate(splits, start=2):
@@ -196,19 +198,19 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
                     f"table {file} line {row}: split {split!r}; use train, valid or test."
                 )
     else:
-        splits = assign_all(patients, prepare["valid"], prepare["test"])
+        splits = assign_all(people, prepare["valid"], prepare["test"])
     names, known = _table_labels(table, options, file)
     folder = options["images"].strip("/")
+    written = table[mask_column] if mask_column else [None] * len(ids)
+    masks = [name and pixel_names.posix(name) for name in written]
     plan = pl.DataFrame(
         {
             "image_id": ids,
             "path": [_in_folder(folder, name) for name in images],
-            "patient_id": patients,
+            "patient_id": people,
             "split": splits,
             "view": pl.Series([None] * len(ids), dtype=pl.String),
-            "mask": table[mask_column]
-            if mask_column
-            else pl.Series([None] * len(ids), dtype=pl.String),
+            "mask": pl.Series(masks, dtype=pl.String),
             **known,
         }
     )

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ def decode_shard(
     """Decode the images of one shard; broken ones are noted with the reason, never fatal."""
     options = config["prepare"]
     plan = tables.read(plan_file).filter(pl.col("shard") == shard)
+    links = config.get("allow_links", False)
+    decoded = partial(_try_decode, data_root=data_root, options=options, links=links)
     rows: list[dict[str, Any]] = []
     with (
         create_shard(output, "images", _header(config)) as writer,
@@ -57,7 +60,7 @@ def decode_shard(
         good_count = 0
         items = plan.select("image_id", "path").rows()
         for block in (items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)):
-            results = list(pool.map(lambda item: _try_decode(item[1], data_root, options), block))
+            results = list(pool.map(lambda item: decoded(item[1]), block))
             good = [
                 (item[0], r)
                 for item, r in zip(block, results, strict=True)
@@ -66,7 +69,7 @@ def decode_shard(
             if good:
                 writer.append(
                     {"image_id": [image_id for image_id, _ in good]},
-                    image=np.stack([decoded.pixels for _, decoded in good]),
+                    image=np.stack([result.pixels for _, result in good]),
                 )
             for (image_id, _), result in zip(block, results, strict=True):
                 rows.append(_row(image_id, result, good_count))
@@ -80,15 +83,16 @@ _ROW: dict[str, Any] = {
     "width": pl.Int64,
     "height": pl.Int64,
     "sha256": pl.String,
+    "orientation": pl.Int8,
     "mean": pl.List(pl.Float64),
     "reason": pl.String,
 }
 
 
-def _try_decode(path: str, data_root: Path, options: dict[str, Any]) -> Decoded | str:
+def _try_decode(path: str, data_root: Path, options: dict[str, Any], links: bool) -> Decoded | str:
     try:
         return decode(
-            inside(data_root, path),
+            inside(data_root, path, links),
             size=options["size"],
             channels=options["channels"],
             fit=options["fit"],
@@ -107,6 +111,7 @@ def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
         "width": result.width,
         "height": result.height,
         "sha256": result.sha256,
+        "orientation": result.orientation,
         "mean": result.mean,
         "reason": None,
     }
@@ -138,7 +143,7 @@ def build_index(
         )
     index = joined.filter(pl.col("reason").is_null()).select(
         "image_id", "path", "patient_id", "split", "view", "mask",
-        "width", "height", "sha256", "shard", "row", *names,
+        "width", "height", "sha256", "orientation", "shard", "row", *names,
     )  # fmt: skip
     assert_disjoint(index)
     means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))[
@@ -179,8 +184,11 @@ def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
 
 
 def digest_index(index: pl.DataFrame) -> str:
-    """SHA-256 of an index, whatever the number of its shards."""
-    text = index.drop("shard", "row").write_csv()
+    """SHA-256 of an index, whatever the number of its shards.
+
+    How files were turned is left out: their pixels are told by their checksums.
+    """
+    text = index.drop("shard", "row", "orientation", strict=False).write_csv()
     return hashlib.sha256(text.encode()).hexdigest()
 
 

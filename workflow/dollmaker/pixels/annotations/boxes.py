@@ -1,0 +1,252 @@
+"""Tables of rectangles around findings: ChestX-ray14's, VinDr-CXR's, MS-CXR's and the like."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dollmaker import tables
+from dollmaker.errors import DataError
+from dollmaker.pixels.annotations.codes import Mask
+from dollmaker.pixels.names import Names, posix
+
+#: Left, top, right and bottom.
+Box = tuple[float, float, float, float]
+
+#: BBox_List_2017.csv's name -> that of Data_Entry_2017.
+_ALIASES = {"Infiltrate": "Infiltration"}
+
+#: Names of columns, in small letters without blanks, signs and the word bbox; the first counts.
+_IMAGE = (
+    *("path", "imagepath", "filepath", "filename", "file", "imageindex", "imagename", "imageid"),
+    *("image", "img", "imageuid", "dicomid"),
+)
+_FINDING = (
+    *("findinglabel", "finding", "findingname", "classname", "categoryname", "labelname", "class"),
+    *("category", "label", "pathology", "disease", "diagnosis"),
+)
+
+#: Left, top, right and bottom; told from the next by their last two, so they come first.
+_CORNERS = (
+    "xmin ymin xmax ymax",
+    "x1 y1 x2 y2",
+    "x0 y0 x1 y1",
+    "left top right bottom",
+    "xtl ytl xbr ybr",
+)
+
+#: Left, top, width and height.
+_EXTENTS = ("x y", "left top", "xmin ymin", "x1 y1")
+_SIZES = ("w h", "width height")
+
+#: What stands in a cell of a row without a box.
+_BLANK = {"", "na", "nan", "null", "none"}
+
+_WANTED = (
+    "name the columns image and finding, and x, y, width, height (the box's left top corner and "
+    "size) or x_min, y_min, x_max, y_max (its corners)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Columns:
+    """What columns are called; ``corners`` tells right and bottom from width and height."""
+
+    image: str
+    finding: str
+    box: list[str]
+    corners: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A line of the table; ``box`` is ``None`` where it names an image without one."""
+
+    line: int
+    image: str
+    finding: str
+    box: Box | None
+
+
+class BoxTable:
+    """Rectangles by image and finding, from a table whose header tells what its columns are.
+
+    The boxes of a finding in an image are its mask; of an image's other findings, and of images
+    without a box, nothing is known.
+
+    Args:
+        file: The table, as :func:`dollmaker.tables.read_source` reads it.
+        space: Side in pixels of the square that the boxes were drawn on; they are scaled from there
+            to the image's own size. ``None``: they are in pixels of the image.
+        key: The configuration's section that names both, for messages.
+
+    Raises:
+        DataError: If the file is missing, its header or a line is not as described, or a box lies
+            outside of ``space``.
+    """
+
+    def __init__(self, file: Path, space: int | None, key: str) -> None:
+        rows = list(_read(file, key))
+        self._file, self._space, self._key = file, space, key
+        if space is not None:
+            _require_space(rows, space, file, key)
+        self._boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
+        for row in rows:
+            if row.box is not None:
+                self._boxes[row.image, row.finding].append(row.box)
+        self._names = Names([row.image for row in rows], f"entries of {file.name}")
+
+    def mask(
+        self, path: str, finding: str, width: int, height: int, identifier: str | None = None
+    ) -> Mask | None:
+        """The rectangles of a finding in an image.
+
+        Args:
+            path: Path of the image.
+            finding: A finding.
+            width: The image's width in pixels.
+            height: Its height in pixels.
+            identifier: Its ``image_id``.
+
+        Returns:
+            bool (height, width); ``None`` where nothing is known.
+
+        Raises:
+            DataError: If two names fit the image, a name fits two images, or a box lies outside of
+                the image that it should have been drawn on.
+        """
+        name = self._names.find(path, identifier)
+        boxes = self._boxes.get((name, finding)) if name is not None else None
+        if boxes is None:
+            return None
+        across, down = self._space or width, self._space or height
+        area = np.zeros((height, width), dtype=bool)
+        for box in boxes:
+            if _outside(box, across, down):
+                raise DataError(
+                    f"{self._file}: the box of {finding!r} in {path!r} is {_tell(box)}, outside "
+                    f"of the image's {width}x{height} pixels; set {self._key}.space to the side "
+                    "of the pictures that boxes were drawn on."
+                )
+            left, top, right, bottom = box
+            columns = _pixels(left, right, width / across, width)
+            area[_pixels(top, bottom, height / down, height), columns] = True
+        return area
+
+
+def _pixels(start: float, end: float, scale: float, side: int) -> slice:
+    """A box's side in pixels of the image, at least one, inside the image."""
+    first = min(max(round(start * scale), 0), side - 1)
+    return slice(first, max(first + 1, min(round(end * scale), side)))
+
+
+def _outside(box: Box, width: int, height: int) -> bool:
+    """Whether a box reaches out of its picture by more than a pixel; of shares, a hundredth."""
+    slack = 1.0 if max(width, height) > 1 else 0.01
+    return min(box) < -slack or box[2] > width + slack or box[3] > height + slack
+
+
+def _require_space(rows: Sequence[_Row], space: int, file: Path, key: str) -> None:
+    """Refuse boxes that were drawn on another square."""
+    boxes = [row.box for row in rows if row.box is not None]
+    sides = [side for box in boxes for side in box]
+    if sides and space > 1 and max(sides) <= 1 and any(side % 1 for side in sides):
+        raise DataError(
+            f"{file} gives boxes as shares of the image's sides (none is over 1), not in pixels; "
+            f"set {key}.space to 1."
+        )
+    for row in rows:
+        if row.box is not None and _outside(row.box, space, space):
+            raise DataError(
+                f"{file} line {row.line}: the box is {_tell(row.box)}, outside of {space}x{space} "
+                f"pixels; set {key}.space to the side of the pictures that boxes were drawn on, or "
+                "to null if these are the images themselves."
+            )
+
+
+def _tell(box: Box) -> str:
+    left, top, right, bottom = box
+    return f"from {left:g}, {top:g} to {right:g}, {bottom:g}"
+
+
+def _read(file: Path, key: str) -> Iterator[_Row]:
+    """The rows of a table that are not empty."""
+    if not file.is_file():
+        raise DataError(f"truth file {file} does not exist; correct {key}.file or data_root.")
+    table = tables.read_source(file)
+    columns = _find_columns(table.columns, file)
+    box = table.select(columns.box)
+    decimal = _has_decimal_commas(text for series in box for text in series.drop_nulls())
+    rows = zip(table[columns.image], table[columns.finding], box.rows(), strict=True)
+    for line, (image, finding, sides) in enumerate(rows, start=2):
+        if image or finding or any(sides):
+            texts = [side or "" for side in sides]
+            if decimal:
+                texts = [text.replace(",", ".") for text in texts]
+            where = f"truth file {file} line {line}"
+            yield _read_row(image or "", finding or "", texts, columns.corners, where, line)
+
+
+def _has_decimal_commas(texts: Iterable[str]) -> bool:
+    """Whether numbers are written as 1,5; one like 1,024 alone may be a thousand and more."""
+    commas = [text for text in texts if "," in text]
+    return not all(re.fullmatch(r"-?\d{1,3}(,\d{3})+", text) for text in commas)
+
+
+def _find_columns(header: Sequence[str], file: Path) -> _Columns:
+    plain = [_plain(cell) for cell in header]
+    names = dict(zip(plain, header, strict=True))
+    image = next((name for name in _IMAGE if name in names), None)
+    finding = next((name for name in _FINDING if name in names), None)
+    corners = next((n.split() for n in _CORNERS if names.keys() >= set(n.split())), None)
+    extents = [f"{start} {size}".split() for start in _EXTENTS for size in _SIZES]
+    box = corners or next((found for found in extents if names.keys() >= set(found)), None)
+    if image is None or finding is None or box is None:
+        shown = ", ".join(header)[:200]
+        raise DataError(
+            f"truth file {file} does not tell in its header ({shown}) what its columns are; "
+            f"{_WANTED}."
+        )
+    twice = [name for name in (image, finding, *box) if plain.count(name) > 1]
+    if twice:
+        raise DataError(
+            f"truth file {file} has two columns {names[twice[0]][:80]!r}; keep one of them."
+        )
+    return _Columns(
+        image=names[image],
+        finding=names[finding],
+        box=[names[name] for name in box],
+        corners=corners is not None,
+    )
+
+
+def _plain(name: str) -> str:
+    """``Bbox [x``, ``X Min`` and ``x_min`` in one form."""
+    letters = re.sub(r"[^a-z0-9]+", "", name.lower())
+    return letters.removeprefix("bbox").removeprefix("box")
+
+
+def _read_row(
+    image: str, finding: str, texts: Sequence[str], corners: bool, where: str, line: int
+) -> _Row:
+    blank = all(text.lower() in _BLANK for text in texts)
+    box = None if blank else _read_box(texts, corners)
+    if not image or not (blank or (finding and box)):
+        sides = "right and bottom" if corners else "width and height"
+        raise DataError(f"{where}: no image, finding, left, top, {sides}; correct the line.")
+    return _Row(line=line, image=posix(image), finding=_ALIASES.get(finding, finding), box=box)
+
+
+def _read_box(texts: Sequence[str], corners: bool) -> Box | None:
+    """A box with an area; ``None`` if these numbers are none."""
+    try:
+        left, top, *others = (float(text) for text in texts)
+    except ValueError:
+        return None
+    right, bottom = others if corners else (left + others[0], top + others[1])
+    good = all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom
+    return (left, top, right, bottom) if good else None

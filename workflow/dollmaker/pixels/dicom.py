@@ -1,0 +1,230 @@
+"""DICOM radiographs: one frame, grey or in colour, as a viewer shows it. Needs the package pydicom.
+
+pydicom decodes, converts YBR to RGB, rescales and applies windows; tables (modality, VOI, palette)
+are looked up here, because pydicom counts their entries in the depth of their values.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+from dollmaker.errors import DataError
+from dollmaker.pixels.depth import Pixels, scale, to_eight_bits
+
+#: Its content is inflated as a whole before anything can be checked.
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+#: Elements that count as absent where they are empty.
+_OPTIONAL = (
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleSlope", "RescaleIntercept"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
+)
+
+#: Values that lie outside of every window.
+_FAR = np.array([-1e300, 1e300])
+
+Values = npt.NDArray[Any]
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether bytes are a DICOM file (PS3.10: 128 bytes of anything, then ``DICM``)."""
+    return data[128:132] == b"DICM"
+
+
+def read_dicom(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode a DICOM file to what a viewer shows.
+
+    The modality transform and the first VOI table or window are applied, and the whole range of
+    the window becomes 0..255, whatever the image holds of it. Without a window, values of at most
+    8 bits stay, deeper and rescaled ones are scaled by their percentiles
+    (:mod:`dollmaker.pixels.depth`). MONOCHROME1, where high values are dark, is inverted, so that
+    bones are bright; padding takes no part in any range and is 0.
+
+    Args:
+        data: The file.
+        max_pixels: Larger images are refused before they are decoded.
+
+    Returns:
+        A picture of mode ``L`` or ``RGB``.
+
+    Raises:
+        DataError: If pydicom is missing, or the file holds anything but one image of a known kind.
+        Exception: Whatever pydicom raises on a damaged file.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise DataError("is DICOM, which needs pydicom; pip install 'dollmaker[dicom]'") from None
+    if _DEFLATED in data:
+        raise DataError("is deflated DICOM; decompress it first")
+    content: Any = pydicom.dcmread(io.BytesIO(data))
+    _require_one_image(content, max_pixels)
+    for keyword in _OPTIONAL:
+        if keyword in content and content[keyword].is_empty:
+            del content[keyword]
+    return Image.fromarray(_decode(content))
+
+
+def _require_one_image(content: Any, max_pixels: int) -> None:
+    if "PixelData" not in content:
+        raise DataError("is DICOM without an image")
+    width, height = int(content.Columns), int(content.Rows)
+    if width * height > max_pixels:
+        raise DataError(f"{width}x{height} is over {max_pixels} pixels")
+    if int(content.get("NumberOfFrames") or 1) > 1:
+        raise DataError("holds several frames")
+
+
+def _decode(content: Any) -> Pixels:
+    """The picture, uint8 (H, W) or (H, W, 3)."""
+    from pydicom.pixels import get_decoder
+
+    syntax = content.file_meta.TransferSyntaxUID
+    converted = _converts_itself(content)
+    stored, found = get_decoder(syntax).as_array(
+        content,
+        # Of compressed frames that the header does not count only the first is decoded.
+        index=0 if syntax.is_compressed else None,
+        decoding_plugin="pillow" if converted else "",
+        as_rgb=not converted,
+    )
+    if stored.shape[:2] != (content.Rows, content.Columns):
+        raise DataError("holds several frames")
+    kind = "RGB" if converted else str(found["photometric_interpretation"]).replace("_", " ")
+    bits = int(found["bits_stored"])
+    if stored.ndim == 3 and kind == "RGB":
+        return _by_depth(stored, bits)
+    if stored.ndim == 2 and kind == "PALETTE COLOR":
+        return _by_palette(stored, content)
+    if stored.ndim == 2 and kind in ("MONOCHROME1", "MONOCHROME2"):
+        return _grey(stored, bits, content)
+    raise DataError(
+        f"is DICOM of kind {kind} with {content.SamplesPerPixel} channels; save it as MONOCHROME2 "
+        "or RGB"
+    )
+
+
+def _converts_itself(content: Any) -> bool:
+    """Whether the image is a JPEG with Adobe's marker, of which Pillow makes RGB, not pydicom."""
+    from pydicom.encaps import get_frame
+    from pydicom.uid import JPEGTransferSyntaxes
+
+    syntax = content.file_meta.TransferSyntaxUID
+    if syntax not in JPEGTransferSyntaxes or content.SamplesPerPixel != 3:
+        return False
+    frame = io.BytesIO(get_frame(content.PixelData, 0, number_of_frames=1))
+    try:
+        with Image.open(frame, formats=("JPEG",)) as image:
+            return "adobe_transform" in image.info
+    except UnidentifiedImageError:
+        return False
+
+
+def _grey(stored: Values, bits: int, content: Any) -> Pixels:
+    """Modality transform, window, inversion and padding of stored values (H, W)."""
+    valid = ~_is_padding(stored, bits, content)
+    values = _modality(stored, content)
+    if not np.isfinite(values).all():
+        raise DataError("holds values that are not finite")
+    shown = _windowed(values, content)
+    if shown is None and np.array_equal(values, stored):
+        shown = _by_depth(stored, bits, valid)
+    elif shown is None:
+        shown = to_eight_bits(values, valid=valid)
+    inverse = content.get("PresentationLUTShape") == "INVERSE"
+    if inverse or content.PhotometricInterpretation == "MONOCHROME1":
+        shown = np.uint8(255) - shown
+    shown[~valid] = 0
+    return shown
+
+
+def _by_depth(stored: Values, bits: int, valid: npt.NDArray[np.bool_] | None = None) -> Pixels:
+    """Values of at most 8 bits by what their bits can hold, others by their own range."""
+    top = 2**bits - 1
+    if bits <= 8 and stored.min() >= 0 and stored.max() <= top:
+        return scale(stored, 0, top)
+    return to_eight_bits(stored, valid=valid)
+
+
+def _is_padding(stored: Values, bits: int, content: Any) -> npt.NDArray[np.bool_]:
+    """Where stored values (H, W) are the padding around the image."""
+    if "PixelPaddingValue" not in content:
+        return np.zeros(stored.shape, np.bool_)
+    signed = bool(content.PixelRepresentation)
+    lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+    def as_stored(value: int) -> int:
+        """Signed numbers are found written as unsigned ones and the other way round."""
+        turns = (2**bits, 2 ** int(content.BitsAllocated))
+        written = (value, *(value + turn for turn in turns), *(value - turn for turn in turns))
+        return next((number for number in written if lowest <= number <= highest), value)
+
+    first = as_stored(int(content.PixelPaddingValue))
+    last = as_stored(int(content.get("PixelPaddingRangeLimit", content.PixelPaddingValue)))
+    return (stored >= min(first, last)) & (stored <= max(first, last))
+
+
+def _modality(stored: Values, content: Any) -> Values:
+    """Stored values (H, W) in the unit of the device, by its table or its line."""
+    from pydicom.pixels import apply_rescale
+
+    if content.get("ModalityLUTSequence"):
+        item = content.ModalityLUTSequence[0]
+        table = _table(item.LUTDescriptor, item.LUTData, content)
+        return _look_up(stored, item.LUTDescriptor, table)
+    rescaled: Values = apply_rescale(stored, content)
+    return rescaled
+
+
+def _windowed(values: Values, content: Any) -> Pixels | None:
+    """Values (H, W) by the first VOI table or window, ``None`` if there is neither."""
+    from pydicom.pixels import apply_windowing
+
+    tables = content.get("VOILUTSequence")
+    if tables and "LUTDescriptor" in tables[0] and "LUTData" in tables[0]:
+        table = _table(tables[0].LUTDescriptor, tables[0].LUTData, content)
+        return scale(_look_up(values, tables[0].LUTDescriptor, table), table.min(), table.max())
+    if "WindowCenter" not in content or "WindowWidth" not in content:
+        return None
+    try:
+        with np.errstate(over="ignore"):
+            low, high = apply_windowing(_FAR, content)
+            shown = apply_windowing(values, content)
+    except ValueError as error:
+        raise DataError(f"has a window that cannot be applied ({error})") from None
+    sign = 1 if high >= low else -1  # pydicom turns the range round where the slope is negative
+    return scale(sign * shown, sign * low, sign * high)
+
+
+def _by_palette(stored: Values, content: Any) -> Pixels:
+    """The colours (H, W, 3) of a picture of indices (H, W)."""
+    names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
+    if any(f"{name}Data" not in content for name in names):
+        raise DataError("has a palette in segments or none; save it as RGB")
+    channels, highest = [], 255
+    for name in names:
+        descriptor = content[f"{name}Descriptor"].value
+        table = _table(descriptor, content[f"{name}Data"].value, content)
+        highest = 65535 if table.max() > 255 else highest
+        channels.append(_look_up(stored, descriptor, table))
+    return scale(np.stack(channels, axis=-1), 0, highest)
+
+
+def _table(descriptor: Sequence[int], data: Any, content: Any) -> Values:
+    """The entries of a lookup table: bytes or words packed into bytes, or a list of numbers."""
+    entries = int(descriptor[0]) or 2**16
+    if not isinstance(data, bytes):
+        return np.atleast_1d(np.asarray(data, dtype=np.int64))[:entries]
+    order = "<" if content.file_meta.TransferSyntaxUID.is_little_endian else ">"
+    return np.frombuffer(data, f"{order}u2" if len(data) >= 2 * entries else "u1", entries)
+
+
+def _look_up(values: Values, descriptor: Sequence[int], table: Values) -> Values:
+    """The entries of values; those beyond an end of the table have the entry of that end."""
+    places = np.rint(values.astype(np.float64) - int(descriptor[1]))
+    found: Values = table[np.clip(places, 0, len(table) - 1).astype(np.intp)]
+    return found

@@ -1,0 +1,278 @@
+"""The formats of pictures: from untrusted bytes to one upright frame. Nothing else opens a picture.
+
+Pillow reads what has at most 8 bits a channel; deeper TIFF, PNG and JPEG 2000 are read by tifffile
+and imagecodecs, of which Pillow keeps the high byte, and DICOM by pydicom.
+"""
+
+import io
+import re
+import stat
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dollmaker.errors import DataError
+from dollmaker.pixels.dicom import is_dicom, read_dicom
+
+#: Formats that Pillow decodes. It knows more; of some (EPS) the decoder is another program.
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+#: The largest picture where no configuration says another number.
+MAX_PIXELS = 100_000_000
+
+#: Bytes that a pixel may take in a file, and what a file may hold besides.
+_PIXEL_BYTES, _OTHER_BYTES = 16, 1 << 20
+
+_ORIENTATION = 0x0112
+_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+#: TIFF's compressions that change values: JPEG (old, new, of DNG), JPEG 2000, WebP, JPEG XL.
+_LOSSY_TIFF = {6, 7, 34892, 33003, 33004, 33005, 34712, 34927, 50001, 50002, 52546}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """One decoded picture, turned upright by its EXIF tag.
+
+    Attributes:
+        image: The picture where it has at most 8 bits a channel, ``None`` where it is deeper.
+        deep: The stored values of a deeper one, (H, W) or (H, W, 3).
+        alpha: Opacity of a deep one, 0..1 (H, W), or ``None``.
+        white_is_zero: Whether small stored values are bright; ``image`` is turned round already.
+        top: The stored value of white where ``image`` was stretched from a smaller one, or 255.
+        lossy: Whether the compression changes values.
+        orientation: The EXIF tag that it was turned by, 1..8; 1 is upright.
+        sha256: Checksum of the file.
+    """
+
+    image: Image.Image | None = None
+    deep: npt.NDArray[Any] | None = None
+    alpha: npt.NDArray[np.float64] | None = None
+    white_is_zero: bool = False
+    top: int = 255
+    lossy: bool = False
+    orientation: int = 1
+    sha256: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        if self.image is not None:
+            return self.image.size
+        assert self.deep is not None
+        return self.deep.shape[1], self.deep.shape[0]
+
+
+def read_frame(path: Path, max_pixels: int) -> Frame:
+    """Decode a file of untrusted origin.
+
+    Args:
+        path: The file.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Raises:
+        DataError: With the reason why the picture cannot be used.
+    """
+    data = read_bytes(path, max_pixels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            decode = next(decode for matches, decode in _DECODERS if matches(data))
+            facts = decode(data, max_pixels)
+    except DataError:
+        raise
+    except UnidentifiedImageError:
+        known = ", ".join(FORMATS)
+        raise DataError(f"not a readable image (none of {known}, DICOM)") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"is over {max_pixels} pixels, or over what Pillow allows") from None
+    except Exception as error:  # decoders raise anything on hostile bytes
+        # Without addresses in memory: the same file has the same reason.
+        text = re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-f]+>", r"\1", f"{type(error).__name__}: {error}")
+        raise DataError(f"not a readable image ({' '.join(text.split())})") from None
+    return Frame(**facts, sha256=sha256(data).hexdigest())
+
+
+def read_bytes(path: Path, max_pixels: int) -> bytes:
+    """The bytes of an untrusted file: never of a pipe or a device, and never without end.
+
+    Raises:
+        DataError: With the reason why it cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError("is not a file")
+        if status.st_size > _PIXEL_BYTES * max_pixels + _OTHER_BYTES:
+            raise DataError(f"{status.st_size} bytes are more than {max_pixels} pixels take")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError("file is missing") from None
+    except OSError as error:
+        raise DataError(f"file is not readable ({error.strerror})") from None
+    if not data:
+        raise DataError("file is empty")
+    return data
+
+
+def _decode_dicom(data: bytes, max_pixels: int) -> dict[str, Any]:
+    return {"image": read_dicom(data, max_pixels)}
+
+
+def _is_tiff(data: bytes) -> bool:
+    return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
+    """By Pillow up to 8 bits, deeper by tifffile; pages that are thumbnails do not count."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        pages = [page.keyframe if page is None else page for page in file.pages]
+        first: Any = pages[0]
+        if sum(not getattr(page, "is_reduced", False) for page in pages) > 1:
+            raise DataError("holds several frames")
+        width, height = int(first.imagewidth), int(first.imagelength)
+        _check_size(width, height, max_pixels)
+        if int(first.samplesperpixel) > 4 or first.size > 4 * max_pixels:
+            raise DataError(f"holds {first.samplesperpixel} channels; save it as grey or RGB")
+        facts = {
+            "white_is_zero": int(first.photometric) == 0,
+            "lossy": int(first.compression) in _LOSSY_TIFF,
+        }
+        if max(np.ravel(first.bitspersample)) > 8 or set(np.ravel(first.sampleformat)) != {1}:
+            values = np.asarray(first.asarray())
+            if first.planarconfig == 2 and values.ndim == 3:
+                values = np.moveaxis(values, 0, -1)
+            return {**_deep(values, _known(first.tags.valueof(_ORIENTATION))), **facts}
+    return {**_decode_pillow(data, max_pixels, pages=True), **facts}
+
+
+def _deep(values: npt.NDArray[Any], orientation: int) -> dict[str, Any]:
+    """Upright values and opacity of a stored array (H, W) or (H, W, C)."""
+    values = turn_upright(values, orientation)
+    count = 1 if values.ndim == 2 else values.shape[-1]
+    if values.ndim > 3 or count > 4:
+        raise DataError(f"holds channels of the shape {values.shape}; save it as grey or RGB")
+    facts: dict[str, Any] = {"deep": values, "orientation": orientation}
+    if values.ndim == 3:
+        facts["deep"] = values[..., 0] if count < 3 else values[..., :3]
+    if count in (2, 4):
+        most = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
+        facts["alpha"] = values[..., -1] / most
+    return facts
+
+
+def _is_deep_png(data: bytes) -> bool:
+    """PNG of 16 bits with colours or opacity, of which Pillow keeps the high byte."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6"
+
+
+def _decode_deep_png(data: bytes, max_pixels: int) -> dict[str, Any]:
+    import imagecodecs
+
+    width, height = struct.unpack(">II", data[16:24])
+    _check_size(width, height, max_pixels)
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        _require_one_frame(image)
+        orientation = _known(image.getexif().get(_ORIENTATION))
+    return _deep(imagecodecs.png_decode(data), orientation)
+
+
+def _is_jpeg_2000(data: bytes) -> bool:
+    return data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or data[:4] == b"\xff\x4f\xff\x51"
+
+
+def _decode_jpeg_2000(data: bytes, max_pixels: int) -> dict[str, Any]:
+    """Its wavelet says whether values change; deeper than 8 bits is read by imagecodecs."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    style = data.find(b"\xff\x52", start)
+    lossy = data[style + 13 : style + 14] == b"\0"
+    if (data[start + 42] & 0x7F) + 1 <= 8:
+        return {**_decode_pillow(data, max_pixels), "lossy": lossy}
+    import imagecodecs
+
+    with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
+        _check_size(*image.size, max_pixels)
+    return {**_deep(imagecodecs.jpeg2k_decode(data), 1), "lossy": lossy}
+
+
+def _decode_pillow(data: bytes, max_pixels: int, pages: bool = False) -> dict[str, Any]:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        _check_size(*image.size, max_pixels)
+        if not pages:
+            _require_one_frame(image)
+        orientation = _known(image.getexif().get(_ORIENTATION))
+        form, top = image.format, _top(image)
+        if top > 255 and image.mode == "RGB":
+            count = image.width * image.height * 3
+            values = np.frombuffer(data, ">u2", count, image.tile[0].offset)
+            return {"deep": values.reshape(image.height, image.width, 3)}
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    lossy = form in ("JPEG", "MPO") or (form == "WEBP" and b"VP8 " in _chunks(data))
+    if upright.mode in _DEEP:
+        values = np.asarray(upright)
+        if form == "PPM" and top > 255:  # Pillow stretched them to 16 bits
+            values = np.round(values * (top / 65535)).astype(np.int64)
+        return {"deep": values, "orientation": orientation, "lossy": lossy}
+    return {"image": upright, "orientation": orientation, "lossy": lossy, "top": min(top, 255)}
+
+
+def _top(image: Any) -> int:
+    """The value of white in a PNM file, which Pillow stretches to 255 or 65535; 255 of others."""
+    tile = image.tile[0] if image.format == "PPM" and image.tile else None
+    return int(tile.args[-1]) if tile and tile.codec_name == "ppm" else 255
+
+
+def _chunks(data: bytes) -> set[bytes]:
+    """Names of the parts of a WebP file; ``VP8 `` is the lossy picture, ``VP8L`` the lossless."""
+    names, place = set(), 12
+    while place + 8 <= len(data):
+        names.add(data[place : place + 4])
+        length = int.from_bytes(data[place + 4 : place + 8], "little")
+        place += 8 + length + length % 2
+    return names
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DataError(f"{width}x{height} is over {max_pixels} pixels")
+
+
+def _require_one_frame(image: Image.Image) -> None:
+    """One frame; of a phone's JPEG (MPO) the first is the picture, the others belong to it."""
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        raise DataError("holds several frames")
+
+
+def _known(tag: Any) -> int:
+    return int(tag) if isinstance(tag, int) and 1 <= tag <= 8 else 1
+
+
+def turn_upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
+    """Turn an array (H, W, ...) as its EXIF orientation asks, 1..8."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    if orientation in (2, 3, 6, 7):
+        values = values[:, ::-1]
+    return values
+
+
+#: Whether a file is of a format, and its decoder; the first that fits is taken.
+_DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, int], dict[str, Any]]], ...] = (
+    (is_dicom, _decode_dicom),
+    (_is_tiff, _decode_tiff),
+    (_is_deep_png, _decode_deep_png),
+    (_is_jpeg_2000, _decode_jpeg_2000),
+    (lambda data: True, _decode_pillow),
+)

@@ -1,0 +1,349 @@
+"""Pictures of true masks: where objects are, and which class a pixel is. Nothing else reads them.
+
+A mask answers two questions. *Where is anything?* (``objects``): its colours count, so that a
+palette may begin with white; black is nothing. *Which number has a pixel?* (:class:`Numbers`): the
+number of its grey or of its palette. A picture of two levels, black and white, answers both: white
+is the object, whether it is written as 1, as 255 or as one bit.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dollmaker.errors import DataError
+from dollmaker.pixels.formats import MAX_PIXELS, Frame, read_frame
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+#: Distances from black and white, of 255, inside which a pixel is neither.
+_MARGIN = 32
+#: More levels than a few classes have: edges were smoothed, or there are many instances.
+_FEW_LEVELS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskPicture:
+    """A picture of a mask, upright.
+
+    Attributes:
+        numbers: The number in each pixel, int64 (H, W).
+        shown: How bright each pixel is shown, 0..1 (H, W): its brightest channel over black.
+        white: The number of white: 1 (one bit, black-and-white palettes), 255, 65535 ...
+        lossy: Whether the compression changed values.
+        coloured: Whether numbers are places in a palette with colours.
+        white_is_zero: Whether numbers were turned round.
+    """
+
+    numbers: Ints
+    shown: npt.NDArray[np.float64]
+    white: int
+    lossy: bool
+    coloured: bool = False
+    white_is_zero: bool = False
+
+    def is_number(self, number: int | None) -> Bools:
+        """Where a pixel has a number, bool (H, W); nowhere for ``None``.
+
+        Raises:
+            DataError: If its compression blurs numbers.
+        """
+        if number is None:
+            return np.zeros(self.shown.shape, bool)
+        if self.lossy:
+            raise DataError("is of a lossy format, which blurs the value to ignore; save it as PNG")
+        return np.asarray(self.numbers == number)
+
+
+def read_mask(
+    path: Path,
+    *,
+    size: tuple[int, int] | None,
+    turned: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> MaskPicture:
+    """Read the picture of an image's mask.
+
+    Args:
+        path: The file.
+        size: Width and height of the image, upright; ``None`` takes any.
+        turned: Whether the image was turned by its EXIF tag: then its mask must be, too.
+        max_pixels: Larger files are refused.
+
+    Raises:
+        DataError: If it cannot be read, has another size, or is not turned as its image is.
+    """
+    frame = read_frame(path, max_pixels)
+    require_upright(turned and frame.orientation == 1)
+    if size is not None and frame.size != size:
+        width, height = frame.size
+        raise DataError(f"is {width}x{height}, its image {size[0]}x{size[1]} pixels")
+    return _from_deep(frame) if frame.image is None else _from_image(frame, frame.image)
+
+
+def require_upright(turned: bool) -> None:
+    """Refuse masks that say nothing of how they lie, beside an image that was turned by a tag.
+
+    Raises:
+        DataError: If the image was turned.
+    """
+    if turned:
+        raise DataError(
+            "has no EXIF orientation but its image was turned by one; save the image upright, or "
+            "the mask with the image's tag"
+        )
+
+
+def _from_deep(frame: Frame) -> MaskPicture:
+    values = np.asarray(frame.deep)
+    if values.ndim == 3:
+        values = _one_channel(values)
+    if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
+        raise DataError("holds fractions; save it with whole numbers")
+    numbers = values.astype(np.int64)
+    if frame.alpha is not None:
+        numbers = np.where(frame.alpha > 0, numbers, 0)
+    white = 65535 if numbers.max(initial=0) > 255 else 255
+    if frame.white_is_zero:
+        white = int(np.iinfo(values.dtype).max) if values.dtype.kind in "iu" else 1
+        numbers = white - numbers
+    return MaskPicture(
+        numbers=numbers,
+        shown=np.clip(numbers / white, 0, 1),
+        white=white,
+        lossy=frame.lossy,
+        white_is_zero=frame.white_is_zero,
+    )
+
+
+def _one_channel(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if not (values == values[..., :1]).all():
+        raise DataError("has colours; save it as grey or palette PNG, one value a class")
+    return values[..., 0]
+
+
+def _from_image(frame: Frame, image: Image.Image) -> MaskPicture:
+    facts: dict[str, Any] = {"lossy": frame.lossy, "white_is_zero": frame.white_is_zero}
+    if image.mode == "1":
+        bits = np.asarray(image).astype(np.int64)
+        # Two levels: which of them is stored as 0 does not matter.
+        return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, lossy=False)
+    if image.mode == "P" and "transparency" not in image.info:
+        return _from_palette(image, facts)
+    if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
+        return _from_transparent(image, facts)
+    if image.mode == "L":
+        stored = np.asarray(image)
+        numbers = np.round(stored * (frame.top / 255)).astype(np.int64)
+        return MaskPicture(numbers=numbers, shown=stored / 255, white=frame.top, **facts)
+    if image.mode != "RGB":
+        raise DataError(f"has the mode {image.mode}; save it as grey or palette PNG")
+    return _from_colours(np.asarray(image), facts)
+
+
+def _from_palette(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
+    places = np.asarray(image).astype(np.int64)
+    shown = np.asarray(image.convert("RGB"))
+    if set(np.unique(shown.reshape(-1, 3), axis=0).ravel()) <= {0, 255} and _is_grey(shown):
+        bits = (shown[..., 0] > 0).astype(np.int64)
+        return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, **facts)
+    return MaskPicture(numbers=places, shown=shown.max(-1) / 255, white=256, coloured=True, **facts)
+
+
+def _from_transparent(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
+    """What is drawn on transparent ground, over black; drawn in black it is its opacity."""
+    rgba = np.asarray(image.convert("RGBA")).astype(np.int64)
+    colours, opacity = rgba[..., :3], rgba[..., 3]
+    if (opacity == 255).all():
+        if image.mode in ("P", "PA"):
+            return _from_palette(image.convert("P"), facts)
+        return _from_colours(colours, facts)
+    over = np.round(colours * (opacity[..., None] / 255)).astype(np.int64)
+    if not over.any():
+        return MaskPicture(numbers=opacity, shown=opacity / 255, white=255, **facts)
+    if not _is_grey(over):
+        over = over.max(-1, keepdims=True)
+        bits = (over[..., 0] > 0).astype(np.int64)
+        return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, **facts)
+    return MaskPicture(numbers=over[..., 0], shown=over[..., 0] / 255, white=255, **facts)
+
+
+def _from_colours(values: npt.NDArray[Any], facts: dict[str, Any]) -> MaskPicture:
+    """Grey that is written as three channels; a lossy one's may differ a little."""
+    if facts["lossy"] and (np.ptp(values.astype(np.int64), axis=-1) <= _MARGIN).all():
+        numbers = values.max(-1).astype(np.int64)
+    else:
+        numbers = _one_channel(values).astype(np.int64)
+    return MaskPicture(numbers=numbers, shown=numbers / 255, white=255, **facts)
+
+
+def _is_grey(values: npt.NDArray[Any]) -> bool:
+    return bool((values == values[..., :1]).all())
+
+
+def objects(mask: MaskPicture) -> Bools:
+    """Where a mask holds anything, bool (H, W): any colour but black.
+
+    Lossy and smoothed edges are cut at half brightness.
+
+    Raises:
+        DataError: If it is lossy and not black and white.
+    """
+    if mask.lossy:
+        _require_black_and_white(mask)
+        return np.asarray(mask.shown > 0.5)
+    if _is_smoothed(mask):
+        return np.asarray(mask.shown > 0.5)
+    if mask.coloured:
+        return np.asarray(mask.shown > 0)
+    return np.asarray(_told_numbers(mask) != 0)
+
+
+class Numbers:
+    """Reads the masks of a set whose pixels hold class numbers (or sums of class bits).
+
+    In a mask of two levels white is the one number that is asked for, if that is 1 or white;
+    whether the whole set agrees with that, and holds every class, :meth:`fault` says at its end.
+
+    Args:
+        classes: Class -> its numbers, or bits.
+        bits: Whether a pixel holds a sum of bits.
+        ignore: The number of pixels that are not known, if there is one.
+    """
+
+    def __init__(
+        self,
+        classes: Mapping[str, Collection[int]],
+        *,
+        bits: bool = False,
+        ignore: int | None = None,
+    ) -> None:
+        self._classes = {name: [int(value) for value in values] for name, values in classes.items()}
+        self._asked = {value for values in self._classes.values() for value in values}
+        self._bits, self._ignore = bits, ignore
+        #: Numbers in the masks that were read, as they are stored.
+        self.seen: set[int] = set()
+        self._found: set[int] = set()
+        self._whites: set[int] = set()
+        self._others: set[int] = set()
+
+    def read(self, mask: MaskPicture) -> Ints:
+        """The numbers of a mask, (H, W), in which classes are looked for.
+
+        Raises:
+            DataError: If the mask has no numbers: it is lossy, or its white is zero.
+        """
+        white = self._white(mask)
+        if mask.lossy or (white == mask.white and _is_smoothed(mask)):
+            if white is None:
+                raise DataError("is of a lossy format, which blurs class numbers; save it as PNG")
+            if mask.lossy:
+                _require_black_and_white(mask)
+            numbers = np.where(mask.shown > 0.5, white, 0).astype(np.int64)
+            self.seen |= {0, mask.white} if numbers.any() else {0}
+            self._found |= {white} if numbers.any() else set()
+            return numbers
+        stored = _told_numbers(mask)
+        levels = {int(value) for value in np.unique(stored)}
+        self.seen |= levels
+        drawn = levels - {0, self._ignore}
+        if white is not None and len(drawn) == 1 and (mask.white == 1 or drawn <= _WHITES):
+            self._whites |= drawn if mask.white > 1 else set()
+            self._found.add(white)
+            return np.where(stored == min(drawn), white, stored)
+        if self._bits and len(self._asked) > 1 and drawn and drawn <= {255, 65535}:
+            raise DataError(f"holds 0 and {min(drawn)}: it is black and white, no sum of bits")
+        self._others |= drawn
+        self._found |= drawn
+        return stored
+
+    def _white(self, mask: MaskPicture) -> int | None:
+        """The number that white stands for; ``None`` if it stands for itself."""
+        asked = self._asked & _WHITES
+        if self._bits or self._ignore in (mask.white, 255) or not asked:
+            return None
+        if len(self._asked) == 1:
+            return min(asked)
+        return (1 if 1 in asked else min(asked)) if mask.white == 1 else None
+
+    def area(self, numbers: Ints, name: str) -> Bools:
+        """Where a class is in numbers that :meth:`read` gave, bool (H, W)."""
+        if self._bits:
+            wanted = int(np.bitwise_or.reduce(self._classes[name]))
+            return np.asarray((numbers & wanted) != 0)
+        return np.isin(numbers, self._classes[name])
+
+    def fault(self) -> str:
+        """What is wrong with the set as a whole, part of a sentence; empty if nothing is."""
+        written = self._whites | self._others
+        mixed = self._whites - self._asked
+        if mixed and (written - mixed) & (_WHITES | self._asked):
+            return (
+                f"{min(self._classes)!r}: some masks write it as {min(mixed)}, others hold "
+                f"{_listed(written - mixed)}; write all alike, or list each number as a class"
+            )
+        for name, wanted in self._classes.items():
+            if self.seen and not any(self._has(number, wanted) for number in self._found):
+                there = _listed(self.seen)
+                return f"{name!r} (values {wanted}) is in no mask; values there: {there}"
+        return ""
+
+    def _has(self, number: int, wanted: Collection[int]) -> bool:
+        return any(number & bit for bit in wanted) if self._bits else number in wanted
+
+
+#: Numbers that white has in masks of two levels: one bit, 8 and 16 bits.
+_WHITES = {1, 255, 65535}
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers)[:20])
+
+
+def _told_numbers(mask: MaskPicture) -> Ints:
+    """The numbers; where white is zero, class numbers are turned round and cannot be told."""
+    if mask.white_is_zero and not np.isin(mask.numbers, (0, mask.white)).all():
+        raise DataError(
+            "is a TIFF whose white is zero and holds more than black and white; save it with "
+            "black as zero"
+        )
+    return mask.numbers
+
+
+def _require_black_and_white(mask: MaskPicture) -> None:
+    """A lossy mask of two levels has no areas between them, and its brightest is white."""
+    grey = mask.shown * 255
+    flat = _flat(grey, 8)
+    between = flat & (grey > _MARGIN) & (grey < 255 - _MARGIN)
+    white = int((grey > 127).sum())
+    if between.sum() > 9 + 0.02 * white or (not white and grey.max(initial=0) > _MARGIN):
+        raise DataError("is of a lossy format and not black and white; save class numbers as PNG")
+
+
+def _is_smoothed(mask: MaskPicture) -> bool:
+    """Whether it is black and white with soft edges: drawn so, resized, or once a JPEG."""
+    if mask.coloured or mask.white == 1 or mask.shown.max(initial=0) < 240 / 255:
+        return False
+    grey = np.round(mask.shown * 255)
+    levels = np.unique(grey[(grey > 0) & (grey < grey.max())])
+    between = (grey > _MARGIN) & (grey < 255 - _MARGIN)
+    if len(levels) > _FEW_LEVELS:
+        return not (_flat(grey, 1) & between).any()
+    # Once a JPEG of high quality: beside black and beside white, where no class has its number.
+    beside = (levels < 16).any() and (levels >= 240).any()
+    return bool(beside) and not between.any()
+
+
+def _flat(values: npt.NDArray[np.float64], most: float) -> Bools:
+    """Where the 3x3 pixels around a pixel differ by ``most`` at most; False at the border."""
+    flat = np.zeros(values.shape, bool)
+    if min(values.shape) < 3:
+        return flat
+    windows = np.lib.stride_tricks.sliding_window_view(values, (3, 3))
+    flat[1:-1, 1:-1] = np.ptp(windows, axis=(2, 3)) <= most
+    return flat

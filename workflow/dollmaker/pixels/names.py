@@ -1,0 +1,162 @@
+"""Names of files: which are pictures, what an image is called, and which files belong together."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+
+from dollmaker.errors import DataError
+
+#: Suffixes of the pictures that are read, in any case.
+SUFFIXES = frozenset(
+    {
+        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".webp"),
+        *(".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".dcm", ".dicom"),
+    }
+)
+
+_SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+
+#: What operating systems and archives leave beside pictures.
+_JUNK = {".ds_store", "thumbs.db", "desktop.ini", "__macosx"}
+
+Parts = tuple[str, ...]
+
+
+def without_suffix(path: str) -> str:
+    """A path without the suffix of a picture; of ``1.2.840.10`` nothing is taken."""
+    pure = PurePosixPath(path)
+    return path[: -len(pure.suffix)] if pure.suffix.lower() in SUFFIXES else path
+
+
+def image_id(path: str) -> str:
+    """The ``image_id`` of a file: its path without suffix, folders joined by ``_``."""
+    return "_".join(_parts(path))
+
+
+def image_ids(paths: Sequence[str]) -> list[str]:
+    """:func:`image_id` of each path; where two paths have the same, a part of their hash is added.
+
+    A path that is there twice has one identifier.
+    """
+    known = {path: image_id(path) for path in paths}
+    counts = Counter(known.values())
+    for path, name in known.items():
+        if counts[name] > 1:
+            known[path] = f"{name}-{sha256(path.encode()).hexdigest()[:8]}"
+    return [known[path] for path in paths]
+
+
+def posix(path: str) -> str:
+    """A path of a table in one form: Windows divides its parts by backslashes."""
+    parts = path.replace("\\", "/").split("/")
+    kept = "/".join(part for part in parts if part not in ("", "."))
+    return f"/{kept}" if parts[0] == "" else kept
+
+
+def patient(text: str) -> str:
+    """The patient of a table's cell: ``1.0``, as tables with gaps have it, is patient ``1``."""
+    return re.sub(r"^(\d+)[.,]0+$", r"\1", text)
+
+
+def is_junk(path: Path) -> bool:
+    """Whether a file is what systems leave behind: ``._x``, ``.DS_Store``, ``Thumbs.db``."""
+    name = path.name.lower()
+    return name.startswith("._") or name in _JUNK or path.parent.name.lower() in _JUNK
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture: by its suffix, without one by its first bytes."""
+    if is_junk(path) or not path.is_file():
+        return False
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return True
+    if suffix and not suffix[1:].isdigit():
+        return False
+    try:
+        with path.open("rb") as handle:
+            head = handle.read(132)
+    except OSError:
+        return False
+    return head.startswith(_SIGNATURES) or head[128:] == b"DICM"
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """The pictures below a folder, as sorted paths relative to it."""
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_picture(path)
+    )
+
+
+class Names:
+    """Joins images to named things (masks, entries of a file) by the longest matching path.
+
+    A thing fits an image if the path of one, without suffix, is the end of the other's: ``001``
+    and ``p1/001.png`` fit ``images/p1/001.jpg``, ``p2/001`` does not. Of several the longest is
+    taken. A name that fits two is refused, never taken for both.
+
+    Args:
+        names: What the things are called.
+        what: What they are, in the plural, for messages: ``masks``, ``entries of x.json``.
+    """
+
+    def __init__(self, names: Iterable[str], what: str) -> None:
+        self._what = what
+        self._known: dict[str, list[tuple[Parts, str]]] = defaultdict(list)
+        self._whole: dict[str, list[str]] = defaultdict(list)
+        self._owner: dict[str, str] = {}
+        for name in dict.fromkeys(names):
+            parts = _parts(name)
+            if parts:
+                self._known[parts[-1]].append((parts, name))
+                for whole in {"_".join(parts), name}:
+                    self._whole[whole].append(name)
+
+    def find(self, path: str, identifier: str | None = None) -> str | None:
+        """The thing of an image; ``None`` if there is none.
+
+        Args:
+            path: The image's path, with or without folders above it.
+            identifier: Its ``image_id``, which a thing may be called by.
+
+        Raises:
+            DataError: If two things fit the image equally well, or the thing fits another image
+                that was asked for before.
+        """
+        found = self._best(path, identifier)
+        if len(found) > 1:
+            raise DataError(
+                f"{self._what} {found[0]!r} and {found[1]!r} both fit the image {path!r}; remove "
+                "one, or name its folder."
+            )
+        if not found:
+            return None
+        owner = self._owner.setdefault(found[0], path)
+        if owner != path:
+            raise DataError(
+                f"of the {self._what} {found[0]!r} fits the images {owner!r} and {path!r}; put the "
+                "folders that tell them apart into its name."
+            )
+        return found[0]
+
+    def _best(self, path: str, identifier: str | None) -> list[str]:
+        parts = _parts(path)
+        fitting: dict[int, list[str]] = defaultdict(list)
+        for other, name in self._known.get(parts[-1], ()) if parts else ():
+            shared = min(len(other), len(parts))
+            if other[-shared:] == parts[-shared:]:
+                fitting[shared].append(name)
+        by_id = self._whole.get(identifier, []) if identifier else []
+        if fitting and (max(fitting) > 1 or not by_id):
+            return fitting[max(fitting)]
+        if by_id:
+            return by_id
+        joined = ("_".join(parts[start:]) for start in range(len(parts) - 1))
+        return next((self._whole[name] for name in joined if name in self._whole), [])
+
+
+def _parts(path: str) -> Parts:
+    plain = without_suffix(path)
+    return tuple(part for part in plain.split("/") if part not in ("", "."))
