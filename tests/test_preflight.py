@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 from safetensors.numpy import save, save_file
 
 from dollmaker import config, preflight
-from dollmaker.errors import ConfigError, ModelError
+from dollmaker.errors import ConfigError, DataError, ModelError
 from dollmaker.looks import MEMORY
 
 MASKS = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}
@@ -174,3 +175,60 @@ def test_a_table_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "t.csv").write_text("i,A,s\na.png,1,test\nb.png,0,valid\n")
     with pytest.raises(ConfigError, match="split train"):
         preflight.preflight(given)
+
+
+def with_masks(root: Path, value: int, **changes: Any) -> dict[str, Any]:
+    """A table of 12 images whose masks hold one value, as truth and as a task."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(exist_ok=True)
+    values = np.zeros((20, 24), np.uint8)
+    values[4:9, 5:12] = value
+    rows = ["image,mask,A,split"]
+    for number in range(12):
+        Image.new("L", (24, 20), number).save(root / f"images/{number}.png")
+        Image.fromarray(values).save(root / f"masks/{number}.png")
+        split = ("train", "valid", "test")[number // 4]
+        rows.append(f"{number}.png,{number}.png,{number % 2},{split}")
+    (root / "t.csv").write_text("\n".join(rows) + "\n")
+    columns = {"image_column": "image", "split_column": "split", "finding_columns": ["A"]}
+    table = {"file": "t.csv", "images": "images", **columns}
+    source = {"kind": "table", "table": table}
+    return resolved(source=source, data_root=str(root), **changes)
+
+
+TASK = {"images": "images", "masks": "masks", "classes": {"x": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("value", "changes", "said"),
+    [
+        (
+            7,
+            {"truth": MASKS},
+            r"'x' \(values \[1\]\) is in no mask; values there: 0, 7\. Correct tr",
+        ),
+        (7, {"tasks": {"t": TASK}}, r"task t: class 'x' \(values \[1\]\) is in no .*tasks\.t\.cl"),
+        (255, {"truth": MASKS, "tasks": {"t": TASK}}, None),
+        (0, {"truth": MASKS, "tasks": {"t": TASK}}, None),
+        (1, {"truth": {**MASKS, "targets": {"x": [1], "rare": [9]}}}, None),
+    ],
+)
+def test_a_handful_of_masks_is_looked_at(
+    tmp_path: Path, value: int, changes: Any, said: str | None
+) -> None:
+    settings = with_masks(tmp_path, value, **changes)
+    if said is None:
+        preflight.preflight(settings)
+    else:
+        with pytest.raises(DataError, match=said):
+            preflight.preflight(settings)
+
+
+def test_masks_of_another_size_or_colour_are_said_before_the_run(tmp_path: Path) -> None:
+    settings = with_masks(tmp_path, 1, tasks={"t": TASK}, truth=MASKS)
+    Image.new("L", (9, 9)).save(tmp_path / "masks/0.png")
+    with pytest.raises(DataError, match=r"mask 'of 0\.png' in 'masks': is 9x9, its image 24x20"):
+        preflight.preflight(settings)
+    Image.new("RGB", (24, 20), "red").save(tmp_path / "masks/0.png")
+    with pytest.raises(DataError, match=r"true mask '0\.png' of '0': has colours"):
+        preflight.preflight(settings)

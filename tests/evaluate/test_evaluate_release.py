@@ -1,6 +1,7 @@
 """A stranger's truth against a release: all its forms give the same scores."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,31 @@ def test_a_folder_for_each_finding(tmp_path: Path, release: Path, truth: Masks) 
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(mask.astype(np.uint8) * 255).save(path)
     check(release, truth, scores(tmp_path, release, tmp_path))
+
+
+def test_masks_of_images_that_were_turned_are_turned_too(
+    tmp_path: Path, release: Path, truth: Masks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Saved on the raw pixels with the image's tag (3: upside down), in folders of any case."""
+    mine = tmp_path / "release"
+    shutil.copytree(release, mine)
+    provenance = json.loads((mine / "provenance.json").read_text())
+    turned = {f"i{number}": 3 for number in range(6)}
+    (mine / "provenance.json").write_text(json.dumps(provenance | {"orientation": turned}))
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    folder = tmp_path / "truth"
+    for (image, finding), mask in truth.items():
+        path = folder / safe_name(finding).lower() / f"{image}.{'TIF' if image > 'i5' else 'PNG'}"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        stored = mask[::-1, ::-1] if image in turned else mask
+        tag = {"exif": exif} if image in turned else {}
+        Image.fromarray(stored.astype(np.uint8)).save(path, **tag)
+    check(mine, truth, scores(tmp_path, mine, folder))
+    for path in folder.rglob("i0.PNG"):
+        Image.open(path).copy().save(path, exif=Image.Exif())
+    assert main(["evaluate", str(mine), "--truth", str(folder)]) == 1
+    assert "has no EXIF orientation but its image was turned" in capsys.readouterr().err
 
 
 def test_one_file_an_image_with_classes(

@@ -155,6 +155,20 @@ def test_palettes_and_greys_hold_class_numbers(tmp_path: Path) -> None:
         assert numbers.seen == {0, 3, 7} and not numbers.fault()
 
 
+@pytest.mark.parametrize("asked", [1, 255])
+def test_soft_edges_are_no_numbers(tmp_path: Path, asked: int) -> None:
+    WHITE.save(tmp_path / "x.jpg", quality=80)
+    Image.open(tmp_path / "x.jpg").save(tmp_path / "x.png")
+    numbers = Numbers({"lung": [asked]})
+    assert overlap(numbers.area(read(numbers, tmp_path / "x.png"), "lung")) > 0.98
+
+
+def test_places_of_a_palette_with_colours_stand_for_themselves(tmp_path: Path) -> None:
+    palette(DISK * 255, [0, 0, 0] + [9, 9, 0] * 254 + [224, 224, 192]).save(tmp_path / "x.png")
+    numbers = Numbers({"aeroplane": [1]})
+    assert not numbers.area(read(numbers, tmp_path / "x.png"), "aeroplane").any()
+
+
 def test_a_class_that_no_mask_holds_is_a_fault(tmp_path: Path) -> None:
     Image.fromarray((DISK * 3).astype(np.uint8)).save(tmp_path / "x.png")
     numbers = Numbers({"disk": [3], "bar": [7]})

@@ -9,8 +9,6 @@ from torchvision.transforms import v2
 
 Kind = Literal["none", "geometric", "flip"]
 
-IGNORE = 255
-
 
 def make_transform(kind: Kind) -> v2.Transform:
     """The random transform of a configured ``augment``.

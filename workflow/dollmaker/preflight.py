@@ -8,7 +8,9 @@ from typing import Any
 import polars as pl
 
 from dollmaker import catalogue, findings, looks
+from dollmaker.adapt.tasks import look_at_task
 from dollmaker.errors import ConfigError, DataError, ModelError
+from dollmaker.evaluate.truth import MaskFiles, load_truth, require_sound
 from dollmaker.files import inside
 from dollmaker.findings import CHEXPERT, PRESENT
 from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
@@ -20,6 +22,9 @@ Config = dict[str, Any]
 
 #: The images of the source, ``None`` where they are not listed before the run, and its findings.
 Listing = tuple[pl.DataFrame | None, list[str]]
+
+#: True masks that are looked at before the run, of the truth and of every task.
+_HANDFUL = 4
 
 #: How weights files begin that are no safetensors, and what they are.
 _FOREIGN = {
@@ -55,9 +60,9 @@ def preflight(config: Config) -> Listing:
         check_weights(Path(config["weights_root"]) / name)
     listed, names = _list(config, root)
     check_findings(names, config)
-    _check_masks(config, root)
     if listed is not None:
         _refuse(find_mistake(config, listed, names))
+    _check_masks(config, root, listed, names)
     from dollmaker.binarize.steps import check_order, make_chain
 
     for name, recipe in config["recipes"].items():
@@ -280,19 +285,40 @@ def _check_init(config: Config) -> None:
         )
 
 
-def _check_masks(config: Config, root: Path) -> None:
-    """True masks that are the user's are there; generated and converted ones are made later."""
+def _check_masks(
+    config: Config, root: Path, listed: pl.DataFrame | None, names: Sequence[str]
+) -> None:
+    """True masks that are the user's are there, and a handful of them holds what is asked for.
+
+    Generated and converted ones are made later.
+    """
     if config["source"]["kind"] in ("phantoms", *CONVERTED):
         return
-    truth = config["truth"] or {}
+    truth, links = config["truth"] or {}, config.get("allow_links", False)
     named = [("truth.files", file) for file in truth.get("files", ())]
     named += [(f"truth.{key}", truth[key]) for key in ("file", "folder") if truth.get(key)]
     for task, options in config["tasks"].items():
         keys = [key for key in ("table", "images", "masks") if options[key]]
         named += [(f"tasks.{task}.{key}", options[key]) for key in keys]
     for key, name in named:
-        if not inside(root, name).exists():
+        if not inside(root, name, links).exists():
             raise DataError(f"{root / name} does not exist; correct {key} or data_root.")
+    _look_at_truth(config, root, listed, names)
+    for task in config["tasks"]:
+        look_at_task(task, config, root, _HANDFUL)
+
+
+def _look_at_truth(
+    config: Config, root: Path, listed: pl.DataFrame | None, names: Sequence[str]
+) -> None:
+    """Open the truth, and read a handful of masks if it is pictures that the source lists."""
+    truth = load_truth(config, root, findings.localized(names, config["attribute"]["findings"]))
+    if not isinstance(truth, MaskFiles) or listed is None:
+        return
+    rows = listed.filter(pl.col("mask").is_not_null())
+    for row in rows.gather_every(max(1, len(rows) // _HANDFUL)).head(_HANDFUL).to_dicts():
+        truth.look(row)
+    require_sound(truth, "truth.targets or truth.encoding", some=True)
 
 
 def _list(config: Config, root: Path) -> Listing:

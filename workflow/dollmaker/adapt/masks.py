@@ -11,12 +11,18 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.augment import IGNORE
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.files import inside
 from dollmaker.pixels.annotations.chexlocalize import FindingFiles
 from dollmaker.pixels.annotations.coco import CocoFile
-from dollmaker.pixels.masks import Ints, Numbers, objects, read_mask, require_upright
+from dollmaker.pixels.masks import (
+    IGNORE,
+    Ints,
+    Numbers,
+    objects,
+    read_mask,
+    require_upright,
+)
 from dollmaker.pixels.names import Names, list_pictures
 
 Pixels = npt.NDArray[np.uint8]
@@ -46,8 +52,8 @@ class Reader(Protocol):
         """
         ...
 
-    def fault(self) -> str:
-        """What is wrong with all masks that were read; empty if nothing is."""
+    def fault(self, some: bool = False) -> str:
+        """What is wrong with all masks that were read, of all or of some; empty if nothing is."""
         ...
 
 
@@ -96,8 +102,8 @@ class _Pictures:
             result[:, values == self._ignore] = IGNORE
         return result, {str(value) for value in self._numbers.seen}
 
-    def fault(self) -> str:
-        return self._numbers.fault()
+    def fault(self, some: bool = False) -> str:
+        return self._numbers.fault(some)
 
 
 class _Files:
@@ -131,7 +137,7 @@ class _Files:
             raise DataError("file is missing in every class's folder")
         return result, seen
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         return ""
 
 
@@ -168,7 +174,7 @@ class _Coco:
         require_upright(turned)
         return self._instances.read(image, width, height)
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         return ""
 
 
@@ -197,7 +203,7 @@ class _Chexlocalize:
                     channel[area] = 1
         return result, set(entry)
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         return ""
 
 

@@ -117,6 +117,30 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     return task
 
 
+def look_at_task(name: str, config: Mapping[str, Any], data_root: Path, count: int) -> None:
+    """Read some images of a task with their masks, as a look before the run.
+
+    Args:
+        name: Key of the section ``tasks``.
+        config: The resolved configuration (sections source, prepare, tasks).
+        data_root: Folder of the source data.
+        count: How many, spread over the task.
+
+    Raises:
+        ConfigError: If classes are not such as the encoding has.
+        DataError: As :func:`read_task`, but for what all images together lack.
+    """
+    options, links = config["tasks"][name], config.get("allow_links", False)
+    listing = list_images(name, options, data_root, links)
+    reader = make_reader(options, data_root, f"tasks.{name}", links)
+    root = partial(inside, data_root, links=links)
+    for place in np.unique(np.linspace(0, len(listing.images) - 1, count).round().astype(int)):
+        image, mask = listing.images[place], listing.masks[place]
+        _read_pair(name, image, mask, reader, options, config["prepare"], root)
+    if fault := reader.fault(some=True):
+        raise DataError(f"task {name}: class {fault}. Correct tasks.{name}.classes or encoding.")
+
+
 def _check(task: Task, options: Mapping[str, Any], found: set[str]) -> None:
     for split, key in (("train", "valid and test"), ("valid", "valid"), ("test", "test")):
         if not len(task.rows(split)):

@@ -14,8 +14,9 @@ from dollmaker import scores
 from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
-from dollmaker.augment import IGNORE, augment, make_transform
+from dollmaker.augment import augment, make_transform
 from dollmaker.inputs import Input
+from dollmaker.pixels.masks import IGNORE
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.losses import pixel_loss
 from dollmaker.segment.predict import predict

@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     group.add_argument(
         "--truth",
         type=Path,
-        help="CheXlocalize's JSON, NIH's CSV of boxes, or a folder of PNG files: "
-        "{finding}/{image_id}.png, or {image_id}.png with --classes",
+        help="CheXlocalize's JSON, NIH's CSV of boxes, or a folder of pictures: "
+        "{finding}/{image}.png, or {image}.png with --classes",
     )
     group.add_argument(
         "--classes",

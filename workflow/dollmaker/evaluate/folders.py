@@ -82,7 +82,7 @@ class FindingFolders:
             return None
         return read_mask_file(path, f"true mask {path} of {finding!r}", row, MAX_PIXELS)
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
         return ""
 
@@ -121,9 +121,9 @@ class ClassFiles:
             return None
         return read_number_file(path, f"true mask {path}", row, MAX_PIXELS, self._numbers)
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
-        return self._numbers.fault()
+        return self._numbers.fault(some)
 
 
 class _Folder:

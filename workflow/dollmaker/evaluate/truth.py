@@ -1,6 +1,6 @@
 """True masks, for scores only. Three forms: CheXlocalize's JSON, PNG files, and tables of boxes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,8 +52,12 @@ class Truth(Protocol):
         """
         ...
 
-    def fault(self) -> str:
-        """What is wrong with all masks that were read, part of a sentence; empty if nothing is."""
+    def fault(self, some: bool = False) -> str:
+        """What is wrong with the masks that were read, part of a sentence; empty if nothing is.
+
+        Args:
+            some: Whether only some of the masks were read.
+        """
         ...
 
 
@@ -71,14 +75,25 @@ def load_truth(config: Mapping[str, Any], data_root: Path, findings: Iterable[st
     Raises:
         DataError: If a file is missing or is not as described.
     """
-    options, links = config["truth"], config.get("allow_links", False)
+    options = config["truth"]
     if options is None:
         return None
-    if options["kind"] == "chexlocalize":
-        files = [inside(data_root, name, links) for name in options["files"]]
-        return Chexlocalize(files, findings)
-    if options["kind"] == "boxes":
-        return Boxes(inside(data_root, options["file"], links), options["space"])
+    return _KINDS[options["kind"]](config, data_root, findings)
+
+
+def _chexlocalize(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth:
+    links = config.get("allow_links", False)
+    files = [inside(data_root, name, links) for name in config["truth"]["files"]]
+    return Chexlocalize(files, findings)
+
+
+def _boxes(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth:
+    options, links = config["truth"], config.get("allow_links", False)
+    return Boxes(inside(data_root, options["file"], links), options["space"])
+
+
+def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth:
+    options, links = config["truth"], config.get("allow_links", False)
     return MaskFiles(
         inside(data_root, options["folder"], links),
         options["targets"],
@@ -90,17 +105,26 @@ def load_truth(config: Mapping[str, Any], data_root: Path, findings: Iterable[st
     )
 
 
-def require_sound(truth: Truth | None, key: str) -> None:
+#: The forms of ``truth.kind``.
+_KINDS: dict[str, Callable[[Mapping[str, Any], Path, Iterable[str]], Truth]] = {
+    "chexlocalize": _chexlocalize,
+    "boxes": _boxes,
+    "masks": _masks,
+}
+
+
+def require_sound(truth: Truth | None, key: str, some: bool = False) -> None:
     """Refuse scores by masks that do not hold what was asked for.
 
     Args:
-        truth: The truth, after all of it was read.
+        truth: The truth, after its masks were read.
         key: The option that says what masks hold.
+        some: Whether only some of them were read.
 
     Raises:
         DataError: If no mask holds a target, or masks write it in different ways.
     """
-    if truth is not None and (fault := truth.fault()):
+    if truth is not None and (fault := truth.fault(some)):
         raise DataError(f"true masks: {fault}. Correct {key}.")
 
 
@@ -135,7 +159,7 @@ class Chexlocalize:
                 "one drawn on these very images (CheXlocalize needs the full-size CheXpert)."
             ) from None
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
         return ""
 
@@ -165,7 +189,7 @@ class Boxes:
                 require_upright(_is_turned(row))
         return area
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
         return ""
 
@@ -220,14 +244,20 @@ class MaskFiles:
             self._last = (row["image_id"], self._read(row))
         return self._numbers.area(self._last[1], target)
 
+    def look(self, row: Row) -> None:
+        """Read a mask of a plan, whose images were not opened yet, for :meth:`fault`."""
+        with _naming(f"true mask {row['mask']!r} of {row['image_id']!r}"):
+            path = inside(self._folder, row["mask"], self._links)
+            self._numbers.read(read_mask(path, size=None, max_pixels=self._max_pixels))
+
     def _read(self, row: Row) -> Ints:
         path = inside(self._folder, row["mask"], self._links)
         where = f"true mask {row['mask']!r} of {row['image_id']!r}"
         return read_number_file(path, where, row, self._max_pixels, self._numbers)
 
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
-        return self._numbers.fault()
+        return self._numbers.fault(some)
 
 
 def read_mask_file(path: Path, where: str, row: Row, max_pixels: int) -> Mask:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import spearmanr
 
-from dollmaker.augment import IGNORE
+from dollmaker.pixels.masks import IGNORE
 
 Maps = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.uint8]

@@ -18,6 +18,9 @@ from PIL import Image
 from dollmaker.errors import DataError
 from dollmaker.pixels.formats import MAX_PIXELS, Frame, read_frame
 
+#: Value of pixels that are not known, in masks that were read and in those that are made.
+IGNORE = 255
+
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
@@ -239,7 +242,7 @@ class Numbers:
             DataError: If the mask has no numbers: it is lossy, or its white is zero.
         """
         white = self._white(mask)
-        if mask.lossy or (white == mask.white and _is_smoothed(mask)):
+        if mask.lossy or (white is not None and _is_smoothed(mask)):
             if white is None:
                 raise DataError("is of a lossy format, which blurs class numbers; save it as PNG")
             if mask.lossy:
@@ -265,7 +268,7 @@ class Numbers:
     def _white(self, mask: MaskPicture) -> int | None:
         """The number that white stands for; ``None`` if it stands for itself."""
         asked = self._asked & _WHITES
-        if self._bits or self._ignore in (mask.white, 255) or not asked:
+        if self._bits or mask.coloured or self._ignore in (mask.white, 255) or not asked:
             return None
         if len(self._asked) == 1:
             return min(asked)
@@ -278,8 +281,12 @@ class Numbers:
             return np.asarray((numbers & wanted) != 0)
         return np.isin(numbers, self._classes[name])
 
-    def fault(self) -> str:
-        """What is wrong with the set as a whole, part of a sentence; empty if nothing is."""
+    def fault(self, some: bool = False) -> str:
+        """What is wrong with the set as a whole, part of a sentence; empty if nothing is.
+
+        Args:
+            some: Only some masks of the set were read: one class in them is enough.
+        """
         written = self._whites | self._others
         mixed = self._whites - self._asked
         if mixed and (written - mixed) & (_WHITES | self._asked):
@@ -287,10 +294,16 @@ class Numbers:
                 f"{min(self._classes)!r}: some masks write it as {min(mixed)}, others hold "
                 f"{_listed(written - mixed)}; write all alike, or list each number as a class"
             )
-        for name, wanted in self._classes.items():
-            if self.seen and not any(self._has(number, wanted) for number in self._found):
-                there = _listed(self.seen)
-                return f"{name!r} (values {wanted}) is in no mask; values there: {there}"
+        absent = [
+            name
+            for name, wanted in self._classes.items()
+            if not any(self._has(number, wanted) for number in self._found)
+        ]
+        if some and (self.seen <= {0, self._ignore} or len(absent) < len(self._classes)):
+            return ""
+        if absent and self.seen:
+            values, there = self._classes[absent[0]], _listed(self.seen)
+            return f"{absent[0]!r} (values {values}) is in no mask; values there: {there}"
         return ""
 
     def _has(self, number: int, wanted: Collection[int]) -> bool:

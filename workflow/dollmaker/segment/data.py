@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dollmaker.augment import IGNORE, Kind, augment, make_transform
+from dollmaker.augment import Kind, augment, make_transform
 from dollmaker.errors import ArtifactError
 from dollmaker.findings import ABSENT, BLANK, PRESENT
+from dollmaker.pixels.masks import IGNORE
 from dollmaker.shards import ImageShards, ShardSeries
 
 Masks = npt.NDArray[np.uint8]

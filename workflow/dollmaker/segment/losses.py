@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from dollmaker import parallel
-from dollmaker.augment import IGNORE
+from dollmaker.pixels.masks import IGNORE
 
 Kind = Literal["bce_dice", "focal"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from dollmaker import parallel, scores
-from dollmaker.augment import IGNORE
 from dollmaker.inputs import Input
+from dollmaker.pixels.masks import IGNORE
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import label_loss, pixel_loss
