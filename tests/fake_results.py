@@ -187,6 +187,7 @@ def _write_index(results: Path, config: dict[str, Any]) -> None:
             "width": WIDTH,
             "height": HEIGHT,
             "sha256": hashlib.sha256(str(number).encode()).hexdigest(),
+            "orientation": 1,
             "shard": f"{number // half:04d}",
             "row": number % half,
             **dict(zip(FINDINGS, labels(number), strict=True)),

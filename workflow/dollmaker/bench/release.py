@@ -95,6 +95,7 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
             "width": [_WIDTH] * images,
             "height": [_HEIGHT] * images,
             "sha256": ["0" * 64] * images,
+            "orientation": pl.Series([1] * images, dtype=pl.Int8),
             "shard": ["0000"] * images,
             "row": list(range(images)),
         }

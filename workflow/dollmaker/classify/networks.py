@@ -178,6 +178,6 @@ def _suggest(name: str) -> str:
     import torchvision
 
     known = [*torchvision.models.list_models(module=torchvision.models), *timm.list_models()]
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+    close = difflib.get_close_matches(name, sorted(set(known)), n=5, cutoff=0.4)
     hint = ", ".join(close) if close else "resnet18, densenet121, mobilenet_v2"
     return f"unknown architecture {name!r}; did you mean one of: {hint}?"
