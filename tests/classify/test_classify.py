@@ -14,13 +14,13 @@ from torch import nn
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
 from dollmaker.classify import stage
-from dollmaker.classify.data import label_matrix, prevalence, targets
+from dollmaker.classify.data import label_matrix, targets
 from dollmaker.classify.member import load_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import masked_bce, positive_weights
 from dollmaker.errors import ArtifactError, ConfigError, ModelError
-from dollmaker.findings import BLANK, UNCERTAIN
-from dollmaker.shards import create_shard
+from dollmaker.findings import BLANK
+from dollmaker.shards import ImageShards, create_shard
 
 FINDINGS = ["bright", "dark"]
 
@@ -126,14 +126,6 @@ def train(config: dict[str, Any], folder: Path, output: str) -> Path:
     return folder / output
 
 
-def test_the_prevalence_counts_known_labels_only() -> None:
-    labels = np.array([[1, 1], [0, BLANK], [UNCERTAIN, BLANK], [BLANK, UNCERTAIN]], np.int8)
-    findings = ["Edema", "Fracture"]
-    assert prevalence(*targets(labels, findings, {}, "ignore", 0)) == [0.5, 1.0]
-    assert prevalence(*targets(labels, findings, {}, "zeros", 0)) == pytest.approx([1 / 3] * 2)
-    assert prevalence(*targets(labels[2:], findings, {}, "ignore", 0)) == [None, None]
-
-
 def test_a_member_learns_and_comes_back_from_disk(tmp_path: Path) -> None:
     make_dataset(tmp_path)
     out = train(make_config(epochs=8), tmp_path, "a")
@@ -204,6 +196,30 @@ def test_a_linear_probe_moves_the_head_only(tmp_path: Path) -> None:
     trained = load_member(train(config, tmp_path, "a"), torch.device("cpu")).network.state_dict()
     moved = [k for k, v in start.state_dict().items() if not torch.equal(v, trained[k])]
     assert moved == ["fc.weight", "fc.bias"]
+
+
+def test_probabilities_take_the_weights_of_positives_back(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    path = tmp_path / "index.parquet"
+    index = tables.read(path).with_columns(bright=pl.lit(0, pl.Int8))
+    rare = pl.when(pl.col("row") < 6).then(1).otherwise(0).cast(pl.Int8)
+    tables.write(index.with_columns(dark=rare), path, tables.read_header(path))
+    config = make_config(epochs=1, calibrate="temperature")
+    folder = train(config, tmp_path, "a")
+    member = load_member(folder, torch.device("cpu"))
+    shift = [np.log(10.0 if name == "bright" else 3.0) for name in FINDINGS]  # 18 to 6 in train
+    assert np.allclose(member.calibration.shift, shift)
+    image = ImageShards(tmp_path / "images").read("0000", 24)
+    x = member.prepare(torch.from_numpy(image[None]))
+    logits = member.network(x).double().numpy()[0]
+    expected = 1 / (1 + np.exp(-(logits - shift) / member.calibration.temperature))
+    told = tables.read(folder / "predictions.parquet").select(FINDINGS).row(0)
+    assert np.allclose(told, expected, atol=1e-6)
+    plain = train(make_config(epochs=1, balance=False), tmp_path, "b")
+    assert json.loads((plain / "model.json").read_text())["calibration"] == {
+        "shift": [],
+        "temperature": 1.0,
+    }
 
 
 def test_an_untrained_member_keeps_its_weights(tmp_path: Path) -> None:

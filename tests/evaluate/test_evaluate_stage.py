@@ -119,6 +119,16 @@ def test_classifiers(scores: dict[str, pl.DataFrame]) -> None:
     assert set(lesion["n_negative"]) == {2}  # blanks count as absent
     macro = table.filter(pl.col("finding") == "macro")
     assert macro["auroc"].is_between(0.9, 1.0).all()
+    for member, split in table.select("member", "split").unique().iter_rows():
+        mine = table.filter(pl.col("member") == member, pl.col("split") == split)
+        whole, each = (
+            mine.filter(pl.col("finding") == "macro"),
+            mine.filter(pl.col("finding") != "macro"),
+        )
+        counts = np.array(each["bin_counts"].to_list()).sum(0)
+        assert whole["bin_counts"][0].to_list() == counts.tolist()
+        assert counts.sum() == (each["n_positive"] + each["n_negative"]).sum()
+        assert 0 < whole["ece"][0] < 1
 
 
 def test_blank_labels_can_be_left_out(tree: Any, tmp_path: Path) -> None:

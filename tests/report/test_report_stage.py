@@ -176,7 +176,7 @@ def test_summary_by_hand(made: Report) -> None:
     assert_allclose(best["miou"], np.mean(best["seeds"]))
     assert set(summary["tasks"]["organs"]) == {"random", "doll"}
     assert set(summary["classifier"]["members"]) == {"first", "second"}
-    assert summary["classifier"]["split"] == "test"
+    assert summary["classifier"]["split"] == "test" and 0 <= summary["classifier"]["ece"] <= 1
     seconds = summary["seconds"]
     assert (seconds["classify"], seconds["attribute"], seconds["evaluate"]) == (22.0, 3.0, 2.0)
     assert seconds["segment"] is None
@@ -186,6 +186,7 @@ def test_figures_are_pictures_of_the_expected_names(made: Report) -> None:
     names = {file.name for file in made.figures.iterdir()}
     assert names == {
         "classifier-curves.png",
+        "reliability.png",
         "recipes.png",
         "segmenter.png",
         "task-organs.png",

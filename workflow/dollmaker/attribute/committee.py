@@ -74,7 +74,7 @@ class Committee:
             logits = chunk.run(lambda rows, n=network, x=x: forward(n, x, rows))  # type: ignore[misc]
             # In float32 an element's last bit would depend on its place in the array (vector
             # instructions for most, scalar ones for the rest).
-            found.append(torch.sigmoid(logits.double()))
+            found.append(member.calibration.probabilities(logits.double()))
         return torch.stack(found).mean(0).float()
 
     def explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:

@@ -60,13 +60,6 @@ def targets(
     return values, weights
 
 
-def prevalence(values: Floats, weights: Floats) -> list[float | None]:
-    """Mean target of each finding over the images whose label counts; ``None`` if there is none."""
-    known = weights.sum(0)
-    positives = (values * weights).sum(0)
-    return [float(p / n) if n else None for p, n in zip(positives, known, strict=True)]
-
-
 class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Images of an index with targets and weights, indexed by (epoch, index)."""
 

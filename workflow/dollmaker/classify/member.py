@@ -3,8 +3,9 @@
 The one way to read a classifier, whatever its origin.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,37 @@ from dollmaker.weights import load_weights, read_weights
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """From logits to probabilities: ``sigmoid((z - shift) / temperature)``.
+
+    Training with weight w on positives moves the best logit up by log w, so that a true 0.05 reads
+    0.34 at w = 10; the shift takes it back. The temperature (Guo et al. 2017) is one number for all
+    findings.
+
+    Attributes:
+        shift: log of the weight of positives of each finding; empty means 0 for all.
+        temperature: Over 0; 1 changes nothing.
+
+    Raises:
+        ValueError: If a number is none of these.
+    """
+
+    shift: Sequence[float] = ()
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not all(math.isfinite(float(value)) for value in self.shift):
+            raise ValueError("a shift that is not finite")
+        if not 0 < float(self.temperature) < math.inf:
+            raise ValueError(f"temperature {self.temperature}")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (B, K) of logits (B, K), in the same precision."""
+        shift = logits.new_tensor(list(self.shift) or [0.0])
+        return torch.sigmoid((logits - shift) / self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Member:
     """A trained classifier.
 
@@ -29,6 +61,7 @@ class Member:
         input: What the network expects.
         sha256: Checksum of the weights.
         architecture: Name of the network, see :func:`create_network`.
+        calibration: From its logits to probabilities.
     """
 
     name: str
@@ -37,6 +70,7 @@ class Member:
     input: Input
     sha256: str
     architecture: str = ""
+    calibration: Calibration = field(default_factory=Calibration)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Stored images, uint8 (B, C, H, W), to the network's input."""
@@ -79,6 +113,9 @@ def load_member(folder: Path, device: torch.device) -> Member:
         findings = [str(finding) for finding in description["findings"]]
         architecture, sha256 = str(description["architecture"]), str(description["sha256"])
         spec = Input(**description["input"])
+        calibration = Calibration(**description.get("calibration", {}))
+        if len(calibration.shift) not in (0, len(findings)):
+            raise ValueError(f"{len(calibration.shift)} shifts for {len(findings)} findings")
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(
             f"{folder / 'model.json'} is not a member's description ({error})", folder
@@ -104,4 +141,5 @@ def load_member(folder: Path, device: torch.device) -> Member:
         input=spec,
         sha256=sha256,
         architecture=architecture,
+        calibration=calibration,
     )

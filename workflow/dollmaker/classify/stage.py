@@ -1,5 +1,6 @@
 """The stage: train one member, measure it, write it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 from torch import nn
 
 from dollmaker import devices, parallel, provenance, scores, tables
-from dollmaker.classify.data import LabelledImages, label_matrix, prevalence, targets
-from dollmaker.classify.member import Member, save_member
+from dollmaker.classify.calibrate import fit_temperature
+from dollmaker.classify.data import LabelledImages, label_matrix, targets
+from dollmaker.classify.member import Calibration, Member, save_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import ConfigError, DataError, unknown
@@ -104,10 +106,11 @@ def train_member(
             valid, findings, predict(member, valid, images, device), options["blank"]
         )
 
+    positive = positive_weights(values, weights) if options["balance"] else None
     module = ClassifierTraining(
         network,
         member.prepare,
-        positive_weights(values, weights) if options["balance"] else None,
+        positive,
         validate,
         options,
         head if mine["linear_probe"] else "",
@@ -130,8 +133,15 @@ def train_member(
         )
         network.load_state_dict(module.best)
         network.to(device)
+    calibration = Calibration()
+    if positive is not None and options["epochs"]:
+        calibration = Calibration(shift=positive.log().tolist())
+    if options["calibrate"] == "temperature":
+        given = predict(replace(member, calibration=calibration), valid, images, device)
+        known = known_labels(valid, findings, options["blank"])
+        calibration = replace(calibration, temperature=fit_temperature(given, *known))
     held_out = index.filter(pl.col("split") != "train")
-    probabilities = predict(member, held_out, images, device)
+    probabilities = predict(replace(member, calibration=calibration), held_out, images, device)
     work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
@@ -141,7 +151,7 @@ def train_member(
             architecture,
             findings,
             spec,
-            prior=dict(zip(findings, prevalence(values, weights), strict=True)),
+            calibration=vars(calibration),
             metrics=measure(held_out, findings, probabilities, options, seed),
             best_epoch=module.best_epoch,
             curve=[{key: _finite(value) for key, value in row.items()} for row in module.curve],
@@ -161,7 +171,7 @@ def train_member(
 def predict(
     member: Member, index: pl.DataFrame, images: ImageShards, device: torch.device
 ) -> npt.NDArray[np.float32]:
-    """Probabilities (N, K) of the images of an index, in its order."""
+    """The member's probabilities (N, K) of the images of an index, in its order."""
     places = index.select("shard", "row").rows()
     network = member.network
     was_training = network.training
@@ -172,7 +182,7 @@ def predict(
             batch = np.stack([images.read(*place) for place in places[start : start + _BATCH]])
             x = member.prepare(torch.from_numpy(batch).to(device))
             logits = network(x)
-            parts.append(torch.sigmoid(logits.float()).cpu().numpy())
+            parts.append(member.calibration.probabilities(logits.float()).cpu().numpy())
     network.train(was_training)
     return np.concatenate(parts)
 

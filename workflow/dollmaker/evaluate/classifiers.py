@@ -19,7 +19,7 @@ COMMITTEE = "committee"
 MACRO = "macro"
 
 #: Columns of classifiers.parquet: one row per member, split and finding.
-CLASSIFIERS = {
+CLASSIFIERS: dict[str, pl.DataType | type[pl.DataType]] = {
     "member": pl.String,
     "split": pl.String,
     "finding": pl.String,
@@ -31,6 +31,10 @@ CLASSIFIERS = {
     "auprc": pl.Float64,
     "auprc_low": pl.Float64,
     "auprc_high": pl.Float64,
+    "ece": pl.Float64,
+    "bin_counts": pl.List(pl.Int64),
+    "bin_said": pl.List(pl.Float64),
+    "bin_there": pl.List(pl.Float64),
 }
 
 _SPLITS = ("test", "valid")
@@ -57,6 +61,8 @@ def score_classifiers(
 
     Returns:
         A table with the columns :data:`CLASSIFIERS`. What needs a class that is missing is NaN.
+        The calibration (:func:`dollmaker.scores.reliability`) of the rows of the mean is that of
+        the labels of all findings together.
 
     Raises:
         ArtifactError: If predictions lack a finding or name an image that is not in the index.
@@ -131,7 +137,7 @@ def _rows(
 ) -> list[dict[str, Any]]:
     positive, negative = (labels == PRESENT).sum(axis=0), (labels == ABSENT).sum(axis=0)
     both = (positive > 0) & (negative > 0)
-    labels = np.where(both, labels, np.nan)
+    known, labels = labels, np.where(both, labels, np.nan)
 
     def row(finding: str, columns: npt.NDArray[np.bool_]) -> dict[str, Any]:
         area, precision = (
@@ -140,6 +146,8 @@ def _rows(
             )
             for measure in (scores.auroc_interval, scores.average_precision_interval)
         )
+        every = slice(None) if finding == MACRO else columns
+        curve = scores.reliability(known[:, every], values[:, every])
         return {
             "member": member,
             "split": split,
@@ -152,6 +160,10 @@ def _rows(
             "auprc": precision.point,
             "auprc_low": precision.low,
             "auprc_high": precision.high,
+            "ece": curve.error(),
+            "bin_counts": curve.counts.tolist(),
+            "bin_said": curve.said.tolist(),
+            "bin_there": curve.there.tolist(),
         }
 
     numbers = np.arange(len(findings))

@@ -107,6 +107,34 @@ def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Char
     return _chart(draw, (9, 3))
 
 
+def reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
+    """What the committee says against what is there, by split: calibrated on the diagonal.
+
+    Args:
+        curves: Split -> row of classifiers.parquet with bins.
+    """
+
+    def draw(figure: Figure) -> None:
+        axis = figure.subplots()
+        axis.plot([0, 1], [0, 1], color=_SERIES[-1], linewidth=1, linestyle=":")
+        for number, (split, row) in enumerate(curves.items()):
+            points = [
+                (said, there, count)
+                for said, there, count in zip(
+                    row["bin_said"], row["bin_there"], row["bin_counts"], strict=True
+                )
+                if count
+            ]
+            said, there, counts = zip(*points, strict=True) if points else ((), (), ())
+            colour = _SERIES[number % len(_SERIES)]
+            axis.plot(said, there, color=colour, label=f"{split}, ECE {row['ece']:.3f}")
+            axis.scatter(said, there, s=[4 + 60 * c / max(counts) for c in counts], color=colour)
+        axis.set(xlabel="probability", ylabel="share with the finding", xlim=(0, 1), ylim=(0, 1))
+        axis.legend(loc="best")
+
+    return _chart(draw, (4.5, 3.6))
+
+
 def segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
     """Training loss and validation mIoU of the pre-trained segmenter by epoch."""
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker import tables
+from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.files import atomic_path, write_json, write_text
 from dollmaker.report import examples as task_examples
 from dollmaker.report import figures, gallery
@@ -53,11 +54,18 @@ def report(
 
 
 def make_charts(results: Results) -> dict[str, Chart]:
-    """All charts by name: ``classifier-curves``, ``recipes``, ``segmenter``, ``task-{task}``."""
+    """All charts by name.
+
+    ``classifier-curves``, ``reliability``, ``recipes``, ``segmenter`` and ``task-{task}``.
+    """
     charts = {}
     curves = {name: model.get("curve") or [] for name, model in results.members.items()}
     if any(curves.values()):
         charts["classifier-curves"] = figures.classifier_curves(curves)
+    known = results.scores.get("classifiers", pl.DataFrame())
+    if "bin_counts" in known.columns:
+        whole = known.filter(pl.col("member") == COMMITTEE, pl.col("finding") == MACRO)
+        charts["reliability"] = figures.reliability({r["split"]: r for r in whole.to_dicts()})
     masks = results.scores.get("masks", pl.DataFrame())
     split = headline_split(masks)
     if split is not None and results.truth is not None:

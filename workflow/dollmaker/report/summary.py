@@ -42,6 +42,7 @@ def _classifier(results: Results) -> dict[str, Any]:
         "macro_auroc": finite(committee[MACRO]["auroc"]),
         "macro_auroc_low": finite(committee[MACRO]["auroc_low"]),
         "macro_auroc_high": finite(committee[MACRO]["auroc_high"]),
+        "ece": finite(committee[MACRO].get("ece")),
         "split": split,
         "findings": {
             name: finite(row["auroc"]) for name, row in committee.items() if name != MACRO
