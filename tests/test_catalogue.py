@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dollmaker import catalogue, config
+from dollmaker.binarize import steps
 from dollmaker.errors import ConfigError
 
 BASE: dict[str, Any] = {"dataset": "x", "source": {"kind": "phantoms"}}
@@ -69,3 +70,20 @@ def test_a_name_that_is_taken_or_a_committee_without_members_is_refused() -> Non
     lost = {"doll": {"attribute": {"committee": "nobody"}, "binarize": [{"otsu": {}}]}}
     with pytest.raises(ConfigError, match="'nobody', which has no members"):
         catalogue.committee(config.resolve({**BASE, "recipes": lost}), "doll")
+
+
+def test_maps_of_cutters_are_cut_where_they_say_and_have_the_published_options() -> None:
+    full = config.complete(config.resolve({**BASE, "recipes": {"doll": OWN}}))["recipes"]
+    for name in ("tokencut", "maskcut", "found"):
+        assert {"at": {"level": 0.5}} in full[name]["binarize"]
+        options = full[name]["attribute"]
+        assert options["smoothing"] == 0  # or the cut would not be the published one
+        assert (options["tau"], options["centred"]) == (None, False)
+        assert (options["part"], options["block"]) == ("key", -1)
+    assert full["micranet"]["attribute"]["upsample"] == "nearest"
+
+
+def test_every_chain_of_the_catalogue_can_be_made() -> None:
+    for entry in catalogue.catalogue().values():
+        steps.check_order([name for step in entry["binarize"] for name in step])
+        steps.make_chain(entry["binarize"])

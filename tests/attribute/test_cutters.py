@@ -1,9 +1,11 @@
 """TokenCut's, MaskCut's and FOUND's rules, on features with known answers."""
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from dollmaker.attribute import cutters
 from dollmaker.attribute.cutters import background_maps, found, mask_maps, maskcut, token_maps
 from dollmaker.attribute.features import Features, features, strength
 
@@ -144,3 +146,42 @@ def test_strength_is_the_scaled_length() -> None:
     values = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [0.0, 0.0], [0.0, 3.0]]])
     given = Features(values=values, attention=torch.ones(1, 1, 4), grid=(2, 2))
     torch.testing.assert_close(strength(given), torch.tensor([[[1.0, 0.2], [0.0, 0.6]]]))
+
+
+def test_after_a_dropped_mask_the_next_is_compared_with_an_empty_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cuts A, A again (dropped), and B, which overlaps with A by more than half and is kept."""
+    wider = (slice(2, 5), slice(2, 6))
+    vectors = iter([np.where(square(region), 1.0, -0.1) for region in (SMALL, SMALL, wider)])
+
+    def cut(_: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(next(vectors)).reshape(1, 64), torch.zeros(1)
+
+    monkeypatch.setattr(cutters, "normalised_cut", cut)
+    (grid,) = mask_maps(scene(SMALL, noise=0.05), masks=3).numpy()
+    assert ((grid == 1) == square(SMALL)).all()
+    assert ((grid > 0.5) == square(wider)).all()
+
+
+def test_found_weighs_the_keys_of_each_head() -> None:
+    """Two heads of one channel pair each: only the sharp one tells the object from the rest."""
+    values = torch.zeros(1, 64, 4)
+    values[..., 0] = 1  # the broad head: alike everywhere
+    values[..., 2] = 1
+    values[:, :9, 2:] = torch.tensor([0.0, 1.0])
+    attention = torch.full((1, 2, 64), 0.02)
+    attention[0, 0, 9:] = 1.0  # looks at most places: weighs little
+    attention[0, 1, :9] = 1.0
+    attention[0, 1, 40] = attention[0, 0, 40] = 0.0
+    given = Features(values=values, attention=attention, grid=GRID)
+    (grid,) = background_maps(given, 0.3).numpy()
+    assert ((grid > 0.5).ravel() == (np.arange(64) < 9)).all()
+    unweighted = torch.nn.functional.normalize(values[0], dim=-1)
+    assert float(unweighted[40] @ unweighted[0]) > 0.3  # alike without the weights
+
+
+def test_found_without_an_object_has_an_empty_map() -> None:
+    values = torch.ones(1, 64, 4) - 2 * torch.eye(4)[0]
+    given = Features(values=values, attention=torch.rand(1, 2, 64), grid=GRID)
+    assert not background_maps(given).any()

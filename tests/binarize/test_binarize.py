@@ -11,6 +11,7 @@ from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import STEPS, make_chain
 from dollmaker.binarize.thresholds import (
+    at,
     fraction_of_maximum,
     gate,
     ignore_band,
@@ -48,6 +49,27 @@ def test_quantile_keeps_its_share_and_fraction_its_height() -> None:
     assert mask is not None and mask.sum() == 2000
     mask = fraction_of_maximum(pair(values / 9999), fraction=0.3).mask
     assert mask is not None and mask.sum() == (values / 9999 > 0.3).sum()
+
+
+def test_at_cuts_at_a_value_whatever_the_maximum() -> None:
+    values = np.array([[0.1, 0.3, 0.5, 0.6]], np.float32)
+    done = at(pair(values))
+    assert done.mask is not None and done.mask.tolist() == [[0, 0, 0, 1]]
+    assert done.threshold == 0.5
+    low = at(pair(values), level=0.0).mask
+    assert low is not None and low.all()
+    for level in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match=f"level = {level}; give a number from 0"):
+            at(pair(values), level=level)
+
+
+def test_the_gate_goes_by_the_label_or_by_what_is_predicted() -> None:
+    sure, unsure = pair(label=0, probability=0.8), pair(label=1, probability=0.2)
+    assert [gate(p).kept for p in (sure, unsure)] == [False, True]
+    predicted = [gate(p, labels=None, min_probability=0.5).kept for p in (sure, unsure)]
+    assert predicted == [True, False]
+    chain = make_chain([{"gate": {"labels": None, "min_probability": 0.5}}, {"otsu": {}}])
+    assert np.asarray(chain(sure).mask).any() and not np.asarray(chain(unsure).mask).any()
 
 
 def test_label_free_takes_the_cut_of_its_finding() -> None:

@@ -159,6 +159,7 @@ def test_ignored_pixels_are_decided_by_the_image() -> None:
         ({"certainty": 1.0}, "certainty = 1.0; give"),
         ({"iterations": 0}, "iterations = 0; give"),
         ({"unary": "both"}, "unary of step dense_crf 'both'; use one of: mask, map"),
+        ({"levels": True, "unary": "map"}, "levels with unary = map; use"),
         ({"solver": "exact"}, "solver of step dense_crf 'exact'; use one of: lattice, sampled"),
     ],
 )
@@ -170,3 +171,59 @@ def test_wrong_options_are_refused(options: dict, words: str) -> None:
 def test_an_empty_mask_stays_empty() -> None:
     given = pair(np.zeros((6, 5)), tiny()[1])
     assert dense_crf(given) is given
+
+
+def two_disks() -> tuple[np.ndarray, np.ndarray]:
+    """A map of two masks (1 and 0.6, a hole in the first), and an image that shows both."""
+    y, x = np.mgrid[:48, :48]
+    disks = [(y - 14) ** 2 + (x - middle) ** 2 < 64 for middle in (12, 36)]
+    image = np.where(disks[0], 200, np.where(disks[1], 140, 60)).astype(np.uint8)[None]
+    values = np.where(disks[0], 1.0, np.where(disks[1], 0.6, 0.0)).astype(np.float32)
+    values[13:15, 11:13] = 0
+    return values, image
+
+
+def test_each_level_goes_through_alone_and_the_union_is_the_mask() -> None:
+    values, image = two_disks()
+    options = {"certainty": 0.731, "gaussian_compat": 7.0, "fill": True}
+    done = dense_crf(pair(values > 0.5, image, map=values), levels=True, **options)
+    parts = [
+        dense_crf(pair(values == level, image, map=values), **options).mask == 1  # type: ignore[operator]
+        for level in (np.float32(1), np.float32(0.6))
+    ]
+    np.testing.assert_array_equal(done.mask == 1, parts[0] | parts[1])
+    assert parts[0][14, 12] and parts[1].any()
+
+
+def test_a_level_that_the_image_does_not_bear_out_is_dropped_alone() -> None:
+    values, image = two_disks()
+    image[:, :, 24:] = 60  # nothing is to be seen where the second mask is
+    values[:, 24:] = 0
+    values[20:46:5, 26:46:5] = 0.6  # single pixels, which vanish
+    given = pair(values > 0.5, image, map=values)
+    done = dense_crf(given, levels=True, fill=True, keep=0.5, certainty=0.731)
+    assert done.mask is not None
+    assert done.mask[14, 12] and not done.mask[:, 24:].any()
+    lost = np.where(values == np.float32(0.6), values, 0)
+    nothing = dense_crf(pair(lost > 0.5, image, map=lost), levels=True, keep=0.5)
+    assert nothing.mask is not None and not nothing.mask.any()
+    kept = dense_crf(pair(lost > 0.5, image, map=lost), keep=0.5)  # without levels nothing is lost
+    np.testing.assert_array_equal(kept.mask == 1, lost > 0.5)
+
+
+def test_levels_of_a_map_of_many_values_are_refused() -> None:
+    values = np.linspace(0.1, 1, 48 * 48, dtype=np.float32).reshape(48, 48)
+    given = pair(values > 0.5, two_disks()[1], map=values)
+    with pytest.raises(ConfigError, match=r"the map has \d+ values inside the mask; use"):
+        dense_crf(given, levels=True)
+
+
+def test_holes_are_filled_on_request() -> None:
+    start, image = scene()
+    mask = start > 0.5
+    mask[22:26, 26:30] = False
+    still = {"gaussian_compat": 0.0, "bilateral_compat": 0.0, "iterations": 1}
+    assert not np.asarray(dense_crf(pair(mask, image), **still).mask)[24, 28]
+    np.testing.assert_array_equal(
+        dense_crf(pair(mask, image), fill=True, **still).mask == 1, start > 0.5
+    )

@@ -89,7 +89,21 @@ def test_a_mask_is_never_lost(size: tuple[int, int]) -> None:
     assert done.mask.shape == size
 
 
-@pytest.mark.parametrize("options", [{"level": 1.0}, {"erosion": -0.1}, {"components": 0.5}])
+def test_adaptive_equalisation_is_scikit_images() -> None:
+    values = 3 * (bump(50, 45, 14) + 0.2 * bump(30, 70, 8)) - 1
+    flat = exposure.equalize_adapthist((values - values.min()) / (values.max() - values.min()))
+    sizes = {"components": 0, "dilation": 0, "erosion": 0}
+    done = step(pair(values), equalise="adaptive", level=0.6, clear_border=False, **sizes)
+    mask, expected = np.asarray(done.mask) == 1, flat > 0.6 * flat.max()
+    assert np.isnan(done.threshold)
+    assert (mask & expected).sum() / (mask | expected).sum() > 0.98  # holes are filled
+    assert mask.mean() != pytest.approx(0.4, abs=0.05)  # not a share of the pixels
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"level": 1.0}, {"erosion": -0.1}, {"components": 0.5}, {"equalise": "twice"}],
+)
 def test_wrong_options_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         found(bump(50, 50, 9), **options)

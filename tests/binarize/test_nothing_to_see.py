@@ -97,16 +97,18 @@ def test_what_is_there_is_drawn_by_the_steps_alone(step: str) -> None:
 
 
 def test_a_shard_says_that_a_blank_pair_is_worth_nothing(tmp_path: Path) -> None:
-    """The map of MaskCut of an image of one value is 1 everywhere."""
+    """Also if its map were 1 everywhere."""
+    disk = MAP > 0.4
+    picture = np.where(disk, 200, PICTURE // 8).astype(np.uint8)
     header = provenance.header("attribute", {})
     with create_shard(tmp_path / "i.h5", "images", header) as writer:
-        writer.append({"image_id": ["blank", "picture"]}, image=np.stack([plain(77), PICTURE]))
+        writer.append({"image_id": ["blank", "picture"]}, image=np.stack([plain(77), picture]))
     with create_shard(tmp_path / "r.h5", "relevance", header) as writer:
         columns = ("label", "probability", "agreement", "completeness")
         facts = {name: np.ones(2, np.int8 if name == "label" else np.float32) for name in columns}
         writer.append(
             {"image_id": ["blank", "picture"], "finding": ["f", "f"], **facts},
-            map=np.stack([np.ones_like(MAP), MAP]).astype(np.float16),
+            map=np.stack([np.ones_like(disk), disk]).astype(np.float16),
         )
     config = {"recipes": {"maskcut": catalogue()["maskcut"]}}
     binarize_shard(config, tmp_path / "i.h5", tmp_path / "r.h5", "maskcut", tmp_path / "m.h5")

@@ -10,10 +10,10 @@ from dollmaker.compare.pairs import PAIRS, at_levels
 from dollmaker.compare.rules import (
     FEW_SHOT,
     HELD_OUT,
-    ORACLE,
     PUBLISHED,
     RECIPES,
     TRAINED,
+    TUNED,
     apply_rules,
     best,
     first,
@@ -63,7 +63,7 @@ def test_rules_choose_and_score_other_patients() -> None:
     assert set(ruled["split"]) == {HELD_OUT, TRAINED}
     means = dict(ruled.filter(recipe="r").group_by("rule").agg(pl.col("iou").mean()).iter_rows())
     assert means[PUBLISHED] == 0.25
-    assert means[ORACLE] == means[FEW_SHOT] == pytest.approx(1)
+    assert means[TUNED] == means[FEW_SHOT] == pytest.approx(1)
     assert means["stability"] == pytest.approx((1 + np.exp(-1)) / 2, abs=0.15)
     assert set(ruled.filter(recipe="whole")["rule"]) == {PUBLISHED}
 
@@ -85,6 +85,6 @@ def test_the_summary_has_a_row_per_rule_and_finding() -> None:
     table = summarize_rules(apply_rules(pairs(), CUTS, tuning=0.3, few=5), ["a", "b"], 50, 0)
     assert set(table.columns) == set(RECIPES) - {"seconds"}
     row = table.filter(
-        recipe="r", rule=ORACLE, split=HELD_OUT, slice="full", finding="mean", target="t"
+        recipe="r", rule=TUNED, split=HELD_OUT, slice="full", finding="mean", target="t"
     )
     assert row["miou"].item() == pytest.approx(1)

@@ -5,12 +5,14 @@ A^k are the feature maps of a layer and G^k = d logit / d A^k:
 - grad_cam (Selvaraju et al. 2017): ReLU(sum_k mean(G^k) A^k);
 - hires_cam (Draelos & Carin 2020): ReLU(sum_k G^k o A^k), no pooling of the gradient;
 - layer_cam (Jiang et al. 2021): ReLU(sum_k ReLU(G^k) o A^k);
-- multi_layer_cam (MICRA-Net, Feng et al.): Grad-CAM at many layers, joined by principal components.
+- multi_layer_cam (MICRA-Net, Bilodeau et al. 2022): Grad-CAM at many layers, joined by principal
+  components.
 
 Maps are coarse, one channel, enlarged to the input's size.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from dollmaker.attribute.passes import Pairs, backward, enlarge, plan
 from dollmaker.errors import ModelError
 
 Combine = Callable[[Tensor, Tensor], Tensor]
+Upsample = Literal["nearest", "bilinear"]
 
 _EVERY_LAYER_UP_TO = 16
 
@@ -100,14 +103,14 @@ def multi_layer_cam(
     *,
     chunk: int,
     layers: Sequence[str] | None = None,
+    upsample: Upsample = "nearest",
 ) -> Tensor:
     """Grad-CAM at several layers, joined as in MICRA-Net.
 
-    The maps are scaled to [0, 1] and enlarged; only the deepest is rectified, and where it is
-    positive is the foreground. There the maps of the other layers are reduced to their first
-    principal component, whose sign is set so that its mean, weighted by the deepest map, is
-    positive. The component is shifted to begin at 0, the background's value: our choice, so that
-    the map is not negative.
+    The maps are scaled to [0, 1] and enlarged; only the deepest is rectified. The maps of the
+    other layers are reduced to their first principal component over all pixels, whose sign is set
+    so that its mean, weighted by the deepest map, is positive. The component is shifted to begin
+    at 0, so that the map is not negative, and is 0 where the deepest map says nothing: our choice.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
@@ -117,6 +120,7 @@ def multi_layer_cam(
         layers: Names of modules, any order. None: each convolution with what follows it up to the
             next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each
             size: our choice.
+        upsample: How the maps are enlarged: ``nearest``, as MICRA-Net does, or ``bilinear``.
 
     Returns:
         float32 (P, 1, H, W), not negative, in the order of ``pairs``.
@@ -125,38 +129,39 @@ def multi_layer_cam(
         ConfigError: If there is no such layer or it has no feature map.
         ModelError: If the network has no layer with a feature map.
     """
+    size = images.shape[2:]
     if not pairs:
-        return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
+        return enlarge(images.new_zeros((0, 1, 1, 1)), size)
     calls = trace(network, images)
     chosen = _blocks(network, calls) if layers is None else named(network, calls, layers)
     maps = _layer_maps(network, images, pairs, chunk, chosen, _grad_cam, exact=layers is not None)
     maps[-1] = maps[-1].relu()
-    stack = torch.cat([enlarge(_scale(m), images.shape[2:]) for m in maps], 1)
+    mode = "nearest-exact" if upsample == "nearest" else "bilinear"
+    enlarged = [nn.functional.interpolate(_scale(m), size=tuple(size), mode=mode) for m in maps]
+    stack = torch.cat(enlarged, 1)
     return torch.stack([principal_component(values) for values in stack])[:, None]
 
 
 def principal_component(maps: Tensor) -> Tensor:
-    """First principal component of several maps, within the foreground of the deepest.
+    """First principal component of several maps, over all pixels.
 
     Args:
-        maps: float (L, H, W) in [0, 1], the last one the deepest. It only says where the
-            foreground is, unless it is the only one.
+        maps: float (L, H, W) in [0, 1], the last one the deepest. It only says what the sign of
+            the component is, unless it is the only one.
 
     Returns:
-        float32 (H, W): 0 outside of the foreground and at the component's minimum.
+        float32 (H, W): 0 at the component's minimum, and everywhere if the deepest map is 0.
     """
     deepest = maps[-1].double()
-    inside = deepest > 0
-    result = torch.zeros_like(deepest)
-    if inside.any():
-        values = maps[: max(1, len(maps) - 1), inside].double()
-        values = values - values.mean(1, keepdim=True)
-        direction = torch.linalg.eigh((values @ values.T).cpu()).eigenvectors[:, -1]
-        component = direction.to(values) @ values
-        if (component * deepest[inside]).sum() < 0:
-            component = -component
-        result[inside] = component - component.min()
-    return result.float()
+    if not deepest.any():
+        return torch.zeros_like(maps[-1], dtype=torch.float32)
+    values = maps[: max(1, len(maps) - 1)].double().flatten(1)
+    values = values - values.mean(1, keepdim=True)
+    direction = torch.linalg.eigh((values @ values.T).cpu()).eigenvectors[:, -1]
+    component: Tensor = (direction.to(values) @ values).reshape(deepest.shape)
+    if (component * deepest).sum() < 0:
+        component = -component
+    return (component - component.min()).float()
 
 
 def _cam(

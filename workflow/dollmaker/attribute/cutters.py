@@ -1,28 +1,49 @@
 """Cutters: objects from a network's features alone, without its logits.
 
 TokenCut (Wang et al. 2022), MaskCut (Wang et al. 2023, written from its description) and FOUND
-(Simeoni et al. 2023). They know no findings: all findings of an image get the SAME map. A map is
-made so that its values above 0.5 are the published mask.
+(Simeoni et al. 2023). They know no findings: all findings of an image get the SAME map. The values
+of a map above 0.5 are the published mask, also where maps are stored in 16 bits; its largest is 1.
+Where there is no object the map is 0: places that are all alike (keys of DINOv2 as they are, of
+cosines over 0.6) make a graph without a cut, whatever the image, and then a line says so.
 """
 
+import sys
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.features import Features, features
+from dollmaker.attribute.features import Features, Part, features
 from dollmaker.attribute.passes import Pairs, enlarge
 from dollmaker.graphs import normalised_cut
 
 Grid = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
+#: What joins places that are not alike (TokenCut's).
 _WEAK = 1e-5
+#: Least distance of a map's values from 0.5: more than the rounding of 16 bits.
+_GAP = 1 / 256
+#: Entries of a vector of length 1 that differ by less are equal.
+_TIE = 1e-9
+#: Least share of places that a head of FOUND looks at, so that its weight is finite: our choice.
+_LEAST = 1e-10
 
 
 def tokencut(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, side: int | None = None
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    *,
+    chunk: int,
+    side: int | None = None,
+    tau: float | None = None,
+    centred: bool = False,
+    part: Part = "key",
+    block: int = -1,
 ) -> Tensor:
     """TokenCut: one normalised cut of the graph of places.
 
@@ -32,11 +53,18 @@ def tokencut(
         pairs: (image, output) numbers, any order.
         chunk: Unused; features are taken a few images at a time.
         side: Side to which a convolutional network's input is enlarged.
+        tau: Cosine over which two places are alike; ``None`` is the published one: 0.2 of
+            TokenCut, 0.15 of MaskCut, 0.3 of FOUND.
+        centred: Subtract the mean over an image's places from its features first.
+        part: What of a transformer's attention is the feature.
+        block: Which of its attentions, -1 the last.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1], in the order of ``pairs``.
     """
-    return _maps(network, images, pairs, side, token_maps)
+    look = partial(features, network, side=side, part=part, block=block)
+    cut = partial(token_maps, tau=0.2 if tau is None else tau, centred=centred)
+    return _maps(look, cut, images, pairs)
 
 
 def maskcut(
@@ -47,6 +75,10 @@ def maskcut(
     chunk: int,
     side: int | None = None,
     masks: int = 3,
+    tau: float | None = None,
+    centred: bool = False,
+    part: Part = "key",
+    block: int = -1,
 ) -> Tensor:
     """MaskCut: several cuts, each without the places that are taken; the union of the masks.
 
@@ -57,15 +89,30 @@ def maskcut(
         chunk: Unused.
         side: See :func:`tokencut`.
         masks: Most masks.
+        tau: See :func:`tokencut`.
+        centred: See :func:`tokencut`.
+        part: See :func:`tokencut`.
+        block: See :func:`tokencut`.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
     """
-    return _maps(network, images, pairs, side, lambda found: mask_maps(found, masks=masks))
+    look = partial(features, network, side=side, part=part, block=block)
+    cut = partial(mask_maps, masks=masks, tau=0.15 if tau is None else tau, centred=centred)
+    return _maps(look, cut, images, pairs)
 
 
 def found(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, side: int | None = None
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    *,
+    chunk: int,
+    side: int | None = None,
+    tau: float | None = None,
+    centred: bool = False,
+    part: Part = "key",
+    block: int = -1,
 ) -> Tensor:
     """FOUND: background is what resembles the place that is looked at least, the rest is object.
 
@@ -75,24 +122,37 @@ def found(
         pairs: See :func:`tokencut`.
         chunk: Unused.
         side: See :func:`tokencut`.
+        tau: See :func:`tokencut`.
+        centred: See :func:`tokencut`.
+        part: See :func:`tokencut`.
+        block: See :func:`tokencut`.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1].
     """
-    return _maps(network, images, pairs, side, background_maps)
+    look = partial(features, network, side=side, part=part, block=block)
+    cut = partial(background_maps, threshold=0.3 if tau is None else tau, centred=centred)
+    return _maps(look, cut, images, pairs)
 
 
 def _maps(
-    network: nn.Module,
+    look: Callable[[Tensor], Features],
+    cut: Callable[[Features], Tensor],
     images: Tensor,
     pairs: Pairs,
-    side: int | None,
-    cut: Callable[[Features], Tensor],
 ) -> Tensor:
+    """Maps (P, 1, H, W) of pairs, and a line about images without an object."""
     wanted = sorted({image for image, _ in pairs})
     if not wanted:
         return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    grids = cut(features(network, images[wanted], side=side))
+    grids = cut(look(images[wanted]))
+    empty = int((grids == 0).flatten(1).all(1).sum())
+    if empty:
+        print(
+            f"{empty} of {len(wanted)} images have no cut, because their places are all alike, and "
+            "get an empty map; set centred: true or another tau",
+            file=sys.stderr,
+        )
     size = tuple(images.shape[2:])
     maps = nn.functional.interpolate(grids[:, None], size=size, mode="nearest-exact")
     return maps[[wanted.index(image) for image, _ in pairs]]
@@ -101,7 +161,7 @@ def _maps(
 # --- the rules, on features ---------------------------------------------------------------------
 
 
-def token_maps(given: Features, tau: float = 0.2) -> Tensor:
+def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> Tensor:
     """TokenCut's rule: float32 (B, h, w).
 
     Places are joined by 1 where their cosine is over ``tau``, else by 1e-5. The side of the
@@ -111,107 +171,131 @@ def token_maps(given: Features, tau: float = 0.2) -> Tensor:
     Args:
         given: Features of B images.
         tau: Threshold of the cosine.
+        centred: Subtract the mean over an image's places first (our choice; not published).
     """
-    vectors, _ = normalised_cut(_affinity(_directions(given), tau))
+    affinity = _affinity(_directions(given.values, centred=centred), tau)
+    vectors, _ = normalised_cut(affinity)
     maps = []
-    for vector in vectors.cpu().numpy():
+    for vector, alike in zip(vectors.cpu().numpy(), _alike(affinity), strict=True):
         v = vector.reshape(given.grid)
-        seed = np.unravel_index(np.abs(v).argmax(), v.shape)
+        seed = _first_of_largest(np.abs(v))
         height = v - v.mean()
         if height[seed] <= 0:
             height = -height
-        piece = _piece(height > 0, seed)
-        maps.append(np.where(piece, 0.5 + _share(height) / 2, 0.5 - _share(-height) / 2))
+        piece = _piece(height > 0, seed) & (not alike)
+        maps.append(_coded(piece, height))
     return torch.from_numpy(np.stack(maps)).float().to(given.values.device)
 
 
-def mask_maps(given: Features, *, masks: int = 3, tau: float = 0.15) -> Tensor:
+def mask_maps(
+    given: Features, *, masks: int = 3, tau: float = 0.15, centred: bool = False
+) -> Tensor:
     """MaskCut's rule: float32 (B, h, w), 0 outside of all masks.
 
-    A cut is inverted when at least 3 of the 4 corners are object, else when the place of largest
-    magnitude is not. From the second on, a mask is dropped that overlaps (IoU) with the one before
-    by more than 0.5 or has at most 1 % of the places; what earlier masks hold is taken away.
+    A cut is inverted when at least 3 of the 4 corners are object. From the second on, a mask is
+    dropped that overlaps (IoU) with the one before by more than 0.5 or has at most 1 % of the
+    places; the next is then compared with an empty one. What earlier masks hold is taken away.
+
+    The side that is looked at first is our choice: that of the place of largest magnitude.
+    Published is the side that an eigenvector's sign says, which is the solver's whim.
 
     Args:
         given: Features of B images.
         masks: Most masks.
         tau: Threshold of the cosine.
+        centred: Subtract the mean over an image's places first (our choice; not published).
     """
-    directions = _directions(given)
+    directions = _directions(given.values, centred=centred)
     shape = given.grid
     union = np.zeros((len(directions), *shape))
     before = np.zeros((len(directions), *shape), bool)
+    alike = _alike(_affinity(directions, tau))
     free = torch.ones(directions.shape[:2], dtype=torch.bool, device=directions.device)
     for number in range(masks):
         left = torch.where(free[..., None], directions, 0)
         vectors, _ = normalised_cut(_affinity(left, tau))
         value = 1 - 0.4 * number / max(1, masks - 1)
         for row, vector in enumerate(vectors.cpu().numpy()):
-            mask = _object(vector.reshape(shape))
+            mask = _object(vector.reshape(shape)) & (not alike[row])
             overlap = (mask & before[row]).sum() / max(1, (mask | before[row]).sum())
             if number and (overlap > 0.5 or mask.mean() <= 0.01):
-                continue
-            fresh = mask & (union[row] == 0)
-            union[row][fresh] = value
+                mask = np.zeros_like(mask)
+            union[row][mask & (union[row] == 0)] = value
             before[row] = mask
             free[row] &= ~torch.from_numpy(mask.ravel()).to(free.device)
     return torch.from_numpy(union).float().to(given.values.device)
 
 
-def _object(v: Grid) -> npt.NDArray[np.bool_]:
-    """MaskCut's side of a cut."""
-    seed = np.unravel_index(np.abs(v).argmax(), v.shape)
-    side = v > v.mean()
-    corners = int(side[0, 0]) + int(side[0, -1]) + int(side[-1, 0]) + int(side[-1, -1])
-    if corners >= 3:
+def _object(v: Grid) -> Mask:
+    """MaskCut's side of a cut: the seed's, or the other if it holds the image's corners."""
+    seed = _first_of_largest(np.abs(v))
+    height = v - v.mean()
+    if height[seed] <= 0:
+        height = -height
+    side = height > 0
+    if side[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= 3:
         side = ~side
-        seed = np.unravel_index(np.where(side, np.abs(v), -1).argmax(), v.shape)
-    elif not side[seed]:
-        side = ~side
+        seed = _first_of_largest(-height)
     return _piece(side, seed)
 
 
-def background_maps(given: Features, threshold: float = 0.3) -> Tensor:
+def background_maps(given: Features, threshold: float = 0.3, *, centred: bool = False) -> Tensor:
     """FOUND's rule: float32 (B, h, w).
 
     Heads that look at few places weigh more: log(sum Q / Q_h), Q_h the share of places over the
-    head's mean attention. The place with the least weighted attention is background, and so is
-    every place whose cosine to it is over ``threshold``.
+    image's mean attention. The place with the least weighted attention is background, and so is
+    every place whose cosine to it is over ``threshold``; each head's part of a feature counts with
+    the head's weight. A single head, whose weight would be 0, weighs 1: our choice.
 
     Args:
         given: Features of B images.
         threshold: Of the cosine.
+        centred: Subtract the mean over an image's places first (our choice; not published).
     """
     attention = given.attention
-    share = (attention > attention.mean(-1, keepdim=True)).float().mean(-1)
-    weight = torch.log(share.sum(1, keepdim=True) / share.clamp(min=1e-6))
+    heads, channels = attention.shape[1], given.values.shape[-1]
+    share = (attention > attention.mean((1, 2), keepdim=True)).float().mean(-1)
+    weight = torch.log(share.sum(1, keepdim=True).clamp(min=_LEAST) / share.clamp(min=_LEAST))
+    if heads == 1:
+        weight = torch.ones_like(weight)
     looked = (weight[..., None] * attention).sum(1)
-    directions = _directions(given)
+    head = torch.arange(channels, device=weight.device) // -(-channels // heads)
+    directions = _directions(given.values * weight[:, None, head], centred=centred)
     seed = directions[torch.arange(len(directions)), looked.argmin(1)]
-    cosine = (directions @ seed[..., None])[..., 0]
-    inside = 0.5 + (threshold - cosine) / (1 + threshold) / 2
-    outside = 0.5 - (cosine - threshold) / (1 - threshold) / 2
-    return torch.where(cosine > threshold, outside, inside).clamp(0, 1).reshape(-1, *given.grid)
+    cosine = (directions @ seed[..., None])[..., 0].cpu().numpy()
+    maps = [_coded(one <= threshold, threshold - one) for one in cosine.astype(np.float64)]
+    return torch.from_numpy(np.stack(maps)).float().reshape(-1, *given.grid).to(attention.device)
 
 
-def _directions(given: Features) -> Tensor:
-    """Features of unit length (B, N, D); those that are never negative are centred first.
+def _directions(values: Tensor, *, centred: bool) -> Tensor:
+    """Features (B, N, D) of unit length; those that are never negative are centred anyway.
 
     Behind a rectifier all features point the same way: without centring all places would be alike
     (our choice; a transformer's keys are taken as they are).
     """
-    values = given.values
-    if (values >= 0).all():
+    if centred or (values >= 0).all():
         values = values - values.mean(1, keepdim=True)
     return nn.functional.normalize(values, dim=-1)
 
 
 def _affinity(directions: Tensor, tau: float) -> Tensor:
     cosine = directions @ directions.transpose(-2, -1)
-    return torch.where(cosine > tau, 1.0, _WEAK).double()
+    return (cosine > tau).double().clamp(min=_WEAK)
 
 
-def _piece(side: npt.NDArray[np.bool_], seed: tuple[np.intp, ...]) -> npt.NDArray[np.bool_]:
+def _alike(affinity: Tensor) -> Mask:
+    """Images (B,) whose graph says nothing: all its edges are strong, or all weak."""
+    places = affinity.shape[-1]
+    strong = (affinity > _WEAK).sum((-2, -1)) - (affinity.diagonal(0, -2, -1) > _WEAK).sum(-1)
+    return np.asarray(((strong == 0) | (strong == places * (places - 1))).cpu().numpy())
+
+
+def _first_of_largest(values: Grid) -> tuple[np.intp, ...]:
+    """The first place of the largest value: equal entries of a vector differ by rounding."""
+    return np.unravel_index(int((values >= values.max() - _TIE).argmax()), values.shape)
+
+
+def _piece(side: Mask, seed: tuple[np.intp, ...]) -> Mask:
     """The 4-connected piece of a side that holds a place."""
     from scipy import ndimage
 
@@ -219,7 +303,22 @@ def _piece(side: npt.NDArray[np.bool_], seed: tuple[np.intp, ...]) -> npt.NDArra
     return np.asarray((labels == labels[seed]) & side)
 
 
+def _coded(mask: Mask, height: Grid) -> Grid:
+    """A mask and how clear it is as one map: over 0.5 inside, up to 1; 0 without any place.
+
+    Args:
+        mask: Places of the object.
+        height: How far a place is on the object's side, of the mask's shape.
+    """
+    if not mask.any():
+        return np.zeros(mask.shape)
+    inside, outside = np.where(mask, height, 0), np.where(mask, 0, -height)
+    room = 0.5 - _GAP
+    return np.where(mask, 1 - room * (1 - _share(inside)), room * (1 - _share(outside)))
+
+
 def _share(values: Grid) -> Grid:
-    """Positive values as a share of the largest, others 0."""
+    """Positive values as a share of the largest, others 0; all 1 where there are none."""
     positive = np.clip(values, 0, None)
-    return np.asarray(positive / max(positive.max(), 1e-30))
+    most = positive.max()
+    return np.asarray(positive / most) if most > 0 else np.ones_like(positive)

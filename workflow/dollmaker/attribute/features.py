@@ -1,4 +1,4 @@
-"""Features of an image's places: keys of a transformer's last attention, or the last feature map.
+"""Features of an image's places: keys of a transformer's attention, or the last feature map.
 
 What the cutters group and what ExplainSeg's fusion weighs by.
 """
@@ -6,7 +6,7 @@ What the cutters group and what ExplainSeg's fusion weighs by.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from dollmaker.attribute.layers import last_map
 from dollmaker.attribute.passes import count_prefix_tokens
 from dollmaker.errors import ModelError
+
+#: What of a transformer's attention is the feature of a place.
+Part = Literal["query", "key", "value"]
 
 #: Places across that a convolutional network's last feature map should have.
 _ACROSS = 14
@@ -38,7 +41,14 @@ class Features:
     grid: tuple[int, int]
 
 
-def features(network: nn.Module, images: Tensor, *, side: int | None = None) -> Features:
+def features(
+    network: nn.Module,
+    images: Tensor,
+    *,
+    side: int | None = None,
+    part: Part = "key",
+    block: int = -1,
+) -> Features:
     """Features of images.
 
     Of a timm vision transformer: the keys of the last block's attention, without the class token
@@ -46,19 +56,35 @@ def features(network: nn.Module, images: Tensor, *, side: int | None = None) -> 
     any other network: the last feature map, as Grad-CAM takes it; six groups of its channels stand
     for the heads, the mean magnitude in a group for its attention (our choice).
 
+    TokenCut, MaskCut and FOUND take the keys of the last block; other parts and blocks are offered.
+
     Args:
         network: Evaluation mode.
         images: float (B, C, H, W), prepared for the network.
         side: Enlarge the images to this side first; ``None`` enlarges so that the last feature map
             is about 14 across. Transformers keep their own size.
+        part: Which of a transformer's queries, keys and values.
+        block: Which of its attentions, counted from 0, or from the end: -1 is the last.
 
     Raises:
-        ModelError: If the network has no feature map.
+        ModelError: If the network has no feature map, no such attention, or a part or a block is
+            asked of a network without attention.
     """
-    block = _last_attention(network)
+    attentions = _attentions(network)
+    if attentions and not -len(attentions) <= block < len(attentions):
+        raise ModelError(
+            f"block is {block}, but the network has {len(attentions)} attentions; give one of "
+            f"{-len(attentions)} to {len(attentions) - 1}."
+        )
+    if not attentions and (part, block) != ("key", -1):
+        raise ModelError(
+            "the network has no attention, so that there is no part or block to choose; remove "
+            "part and block."
+        )
     with torch.no_grad():
-        if block is not None:
-            parts = [_keys(network, block, rows) for rows in torch.split(images, _ROWS)]
+        if attentions:
+            chosen = attentions[block]
+            parts = [_tokens(network, chosen, rows, part) for rows in torch.split(images, _ROWS)]
         else:
             size = side or _enough(network, images)
             parts = [_maps(network, _enlarge(rows, size)) for rows in torch.split(images, _ROWS)]
@@ -101,16 +127,14 @@ def _maps(network: nn.Module, images: Tensor) -> Features:
 # --- transformers -------------------------------------------------------------------------------
 
 
-def _last_attention(network: nn.Module) -> Any:
-    """The last attention of a timm transformer whose tokens are a square of patches."""
-    found = None
-    for module in network.modules():
-        if hasattr(module, "qkv") and hasattr(module, "num_heads"):
-            found = module
-    return found if hasattr(network, "patch_embed") else None
+def _attentions(network: nn.Module) -> list[Any]:
+    """The attentions of a timm transformer whose tokens are a square of patches, in order."""
+    if not hasattr(network, "patch_embed"):
+        return []
+    return [m for m in network.modules() if hasattr(m, "qkv") and hasattr(m, "num_heads")]
 
 
-def _keys(network: nn.Module, block: Any, images: Tensor) -> Features:
+def _tokens(network: nn.Module, block: Any, images: Tensor, part: Part) -> Features:
     with _input_of(block) as caught:
         network(images)
     tokens = caught[-1]
@@ -118,12 +142,12 @@ def _keys(network: nn.Module, block: Any, images: Tensor) -> Features:
     prefix = count_prefix_tokens(network, count)
     if tokens.ndim != 3 or prefix is None:
         raise ModelError(
-            "the network's last attention is not over a square of patches; use another network "
+            "the network's attention is not over a square of patches; use another network "
             "for tokencut, maskcut, found and fuse."
         )
     with torch.no_grad():
         qkv = block.qkv(tokens).reshape(rows, count, 3, block.num_heads, -1)
-        query, key, _ = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
         query, key = (
             getattr(block, name, nn.Identity())(part)
             for name, part in (("q_norm", query), ("k_norm", key))
@@ -131,7 +155,8 @@ def _keys(network: nn.Module, block: Any, images: Tensor) -> Features:
         attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(-1)
     looks = attention[:, :, 0, prefix:] if prefix else attention.mean(2)
     side = round((count - prefix) ** 0.5)
-    values = key[:, :, prefix:].transpose(1, 2).flatten(2)
+    chosen = {"query": query, "key": key, "value": value}[part]
+    values = chosen[:, :, prefix:].transpose(1, 2).flatten(2)
     return Features(values=values, attention=looks, grid=(side, side))
 
 

@@ -36,6 +36,9 @@ class Method:
     baselines: bool = False
 
 
+#: Options of the cuts of a network's features.
+_CUTS = ("side", "tau", "centred", "part", "block")
+
 #: All methods but integrated gradients, which :mod:`refine` drives.
 METHODS: dict[str, Method] = {
     "saliency": Method(call=gradients.saliency),
@@ -47,11 +50,11 @@ METHODS: dict[str, Method] = {
     "grad_cam": Method(call=cams.grad_cam, options=("layer",)),
     "hires_cam": Method(call=cams.hires_cam, options=("layer",)),
     "layer_cam": Method(call=cams.layer_cam, options=("layer",)),
-    "multi_layer_cam": Method(call=cams.multi_layer_cam, options=("layers",)),
+    "multi_layer_cam": Method(call=cams.multi_layer_cam, options=("layers", "upsample")),
     "attention_rollout": Method(call=attention.attention_rollout),
-    "tokencut": Method(call=cutters.tokencut, options=("side",)),
-    "maskcut": Method(call=cutters.maskcut, options=("side", "masks")),
-    "found": Method(call=cutters.found, options=("side",)),
+    "tokencut": Method(call=cutters.tokencut, options=_CUTS),
+    "maskcut": Method(call=cutters.maskcut, options=(*_CUTS, "masks")),
+    "found": Method(call=cutters.found, options=_CUTS),
 }
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.binarize.clean import decided
+from dollmaker.binarize.clean import decided, filled
 from dollmaker.binarize.pair import FOREGROUND, IGNORE, Pair
 from dollmaker.errors import ConfigError, unknown
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 Unary = Literal["mask", "map"]
 Solver = Literal["lattice", "sampled"]
+
+#: Most masks in one map; MaskCut's are at most ten.
+_MOST_LEVELS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,8 @@ def dense_crf(
     iterations: int = 10,
     solver: Solver = "lattice",
     keep: float = 0.0,
+    fill: bool = False,
+    levels: bool = False,
 ) -> Pair:
     """Let the mask follow the image's edges.
 
@@ -72,10 +78,15 @@ def dense_crf(
         solver: ``lattice`` is pydensecrf, on the CPU; ``sampled`` is :func:`mean_field`, on the
             GPU if there is one (and twenty times slower than the lattice if not).
         keep: The mask stays as it was when its IoU with the result is not over this: one that
-            would vanish always does (MaskCut drops masks under 0.5).
+            would vanish always does.
+        fill: Fill the holes of the result.
+        levels: Each value of the map inside the mask is a mask of its own, as MaskCut's maps have
+            them: each goes through alone, one whose IoU with its result is under ``keep`` is
+            dropped, and the union of the rest is the mask, maybe an empty one.
 
     Raises:
-        ConfigError: For a pair without a mask, and options out of range.
+        ConfigError: For a pair without a mask, options out of range, and with ``levels`` a map of
+            many values.
     """
     mask = decided(pair, "dense_crf")
     if not 0.5 < certainty < 1:
@@ -86,9 +97,11 @@ def dense_crf(
         raise ConfigError(unknown("solver of step dense_crf", solver, get_args(Solver)))
     if iterations < 1:
         raise ConfigError(f"step dense_crf has iterations = {iterations}; give at least 1.")
-    if not (mask == FOREGROUND).any():
+    if levels and unary == "map":
+        raise ConfigError("step dense_crf has levels with unary = map; use unary = mask.")
+    before = mask == FOREGROUND
+    if not before.any():
         return pair
-    foreground = _of_map(pair, mask, certainty) if unary == "map" else _of_mask(mask, certainty)
     kernels = Kernels(
         gaussian_sxy=gaussian_sxy,
         gaussian_compat=gaussian_compat,
@@ -96,17 +109,41 @@ def dense_crf(
         bilateral_srgb=bilateral_srgb,
         bilateral_compat=bilateral_compat,
     )
-    if solver == "lattice":
-        field = lattice_field(foreground, pair.image, kernels, iterations)
-    else:
-        field = _on_device(foreground, pair.image, kernels, iterations)
-    before, after = mask == FOREGROUND, field > 0.5
-    if (before & after).sum() <= keep * (before | after).sum():
+    solve = lattice_field if solver == "lattice" else _on_device
+
+    def refined(foreground: Array) -> Mask:
+        after = solve(foreground, pair.image, kernels, iterations) > 0.5
+        return filled(after, after.size) if fill else after
+
+    if levels:
+        kept = [(part, refined(_of_mask(part, certainty))) for part in _levels(pair.map, before)]
+        parts = [after for part, after in kept if _overlap(part, after) >= keep]
+        union = np.any([np.zeros_like(before), *parts], axis=0)
+        return replace(pair, mask=union.astype(np.uint8))
+    start = _of_map(pair, mask, certainty) if unary == "map" else _of_mask(mask, certainty)
+    after = refined(start)
+    if _overlap(before, after) <= keep:
         return pair
     return replace(pair, mask=after.astype(np.uint8))
 
 
-def _of_mask(mask: npt.NDArray[np.uint8], certainty: float) -> Array:
+def _levels(values: Array, inside: Mask) -> list[Mask]:
+    """The masks of which a map is made: one for each of its values inside of the union."""
+    found = np.unique(values[inside])
+    if len(found) > _MOST_LEVELS:
+        raise ConfigError(
+            f"step dense_crf has levels, but the map has {len(found)} values inside the mask; use "
+            "it on maps of maskcut without smoothing."
+        )
+    return [inside & (values == value) for value in found]
+
+
+def _overlap(one: Mask, other: Mask) -> float:
+    """IoU of two masks of which one is not empty."""
+    return float((one & other).sum() / (one | other).sum())
+
+
+def _of_mask(mask: npt.NDArray[np.uint8] | Mask, certainty: float) -> Array:
     sure = np.where(mask == FOREGROUND, certainty, 1 - certainty)
     return np.where(mask == IGNORE, 0.5, sure).astype(np.float32)
 

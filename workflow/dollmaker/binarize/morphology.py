@@ -1,6 +1,7 @@
 """Masks by ExplainSeg's chain of morphology."""
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +9,15 @@ from scipy import ndimage
 
 from dollmaker.binarize.clean import disk, filled, largest, without_small
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
-from dollmaker.errors import ConfigError
+from dollmaker.errors import ConfigError, unknown
+
+Equalise = Literal["global", "adaptive"]
 
 
 def morphology(
     pair: Pair,
     *,
+    equalise: Equalise = "global",
     level: float = 0.85,
     components: float = 0.005,
     clear_border: bool = True,
@@ -22,16 +26,19 @@ def morphology(
 ) -> Pair:
     """Equalise, threshold, drop small components, clear the border, dilate, erode, fill holes.
 
-    The order is ExplainSeg's; the sizes, which it does not say, are our choice, relative to the
-    image. So are these: equalised values are uniform, for which Otsu's threshold is always about
-    half, so the cut is at a level of the equalised range instead; pixels at the map's minimum are
-    the bottom of that range, however many they are. The component with the most relevance is
-    never dropped or cleared: polyps and lungs touch the border as artefacts do. An earlier mask
-    is not looked at. A constant map has an empty mask.
+    The order is ExplainSeg's; the sizes and the level, which it does not say, are our choice,
+    relative to the image. Values that are equalised globally are uniform: a level is a quantile
+    of the map, and Otsu's threshold of them is always about half. ExplainSeg speaks of histogram
+    equalisation and cites the adaptive one (Pizer et al. 1987): both are offered, the global one is
+    the default. Pixels at the map's minimum are the bottom of the global range, however many they
+    are. The component with the most relevance is never dropped or cleared: polyps and lungs touch
+    the border as artefacts do. An earlier mask is not looked at. A constant map has an empty mask.
 
     Args:
         pair: With or without a mask.
-        level: Where the equalised map (0..1) is cut: 0.85 keeps the most relevant 15 %.
+        equalise: ``global``, or ``adaptive``: by the histograms of 8 x 8 tiles with limited
+            contrast, scikit-image's defaults, after which the pair has no threshold (NaN).
+        level: Where the equalised map (0..1) is cut: globally 0.85 keeps the most relevant 15 %.
         components: Components under this share of the image are dropped.
         clear_border: Drop components that touch the border.
         dilation: Radius of the dilation as a share of the shorter side.
@@ -40,13 +47,12 @@ def morphology(
     Raises:
         ConfigError: For options out of range.
     """
-    _check(level, components, dilation, erosion)
+    _check(equalise, level, components, dilation, erosion)
     values = np.asarray(pair.map, np.float32)
     if values.max() <= values.min():
         empty = np.full(values.shape, BACKGROUND, np.uint8)
         return replace(pair, mask=empty, threshold=float("inf"))
-    threshold = equalised_level(values, level)
-    mask = values >= threshold
+    mask, threshold = _cut(values, equalise, level)
     labels, _ = ndimage.label(mask)
     best = labels == 1 + np.bincount(labels.ravel(), (values - values.min()).ravel())[1:].argmax()
     mask = without_small(mask, components * mask.size) | best
@@ -59,6 +65,20 @@ def morphology(
     mask = filled(closed, mask.size)
     done = np.where(mask, FOREGROUND, BACKGROUND).astype(np.uint8)
     return replace(pair, mask=done, threshold=threshold)
+
+
+def _cut(
+    values: npt.NDArray[np.float32], equalise: Equalise, level: float
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """What is over a level of the equalised map, and the map's value there, if there is one."""
+    if equalise == "global":
+        threshold = equalised_level(values, level)
+        return values >= threshold, threshold
+    from skimage.exposure import equalize_adapthist
+
+    low, high = values.min(), values.max()
+    equalised = equalize_adapthist((values - low) / (high - low))
+    return equalised > level * equalised.max(), float("nan")
 
 
 def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
@@ -102,7 +122,11 @@ def _eroded(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]
     return np.asarray(ndimage.binary_erosion(mask, disk(radius), border_value=1))
 
 
-def _check(level: float, components: float, dilation: float, erosion: float) -> None:
+def _check(
+    equalise: Equalise, level: float, components: float, dilation: float, erosion: float
+) -> None:
+    if equalise not in get_args(Equalise):
+        raise ConfigError(unknown("equalise of step morphology", equalise, get_args(Equalise)))
     if not 0 <= level < 1:
         raise ConfigError(f"step morphology has level = {level}; give a number from 0 to under 1.")
     shares = {"components": components, "dilation": dilation, "erosion": erosion}

@@ -34,13 +34,15 @@ def ncut(
 ) -> Pair:
     """Cut the map's patches in two where they are least alike; the more relevant side is the mask.
 
-    Published (ExplainSeg): a normalised cut over a graph of patches with relevance in the
-    affinity. Our choices: w_ij = exp(-(r_i - r_j)^2 / 2 s^2 - |p_i - p_j|^2 / 2 t^2), zero for
-    i = j (a lone patch must not pass for a tight cluster), where r is the mean relevance of a
-    patch (maps are heavy-tailed: negative relevance counts as 0, and what is 1.5 standard
-    deviations over the mean as equal, lest a peak be cut off alone) and p its place; and the
-    foreground is the side of the higher mean relevance. An earlier mask is not looked at. A
-    constant map has an empty mask. The threshold of the pair stays open (NaN): there is none.
+    Published (ExplainSeg): a normalised cut of a graph whose nodes are the map's PIXELS, joined by
+    their similarity, which is not given. Ours differs: the nodes are patches, because a graph of
+    all pixels has no memory to be in. Our choices: w_ij = exp(-(r_i - r_j)^2 / 2 s^2 -
+    |p_i - p_j|^2 / 2 t^2), zero for i = j (a lone patch must not pass for a tight cluster), where
+    r is the mean relevance of a patch (maps are heavy-tailed: negative relevance counts as 0, and
+    what is 1.5 standard deviations over the mean as equal, lest a peak be cut off alone) and p its
+    place; and the foreground is the side of the higher mean relevance. An earlier mask is not
+    looked at. A constant map has an empty mask. The threshold of the pair stays open (NaN): there
+    is none.
 
     Args:
         pair: With or without a mask.
@@ -52,7 +54,7 @@ def ncut(
         split: Where the vector is cut: at the smallest NCut of all thresholds, or at its mean (as
             TokenCut does), which is good only when both sides are of a size.
         upsample: To pixels: the vector bilinearly before it is cut (a smooth outline), or the cut
-            patches as they are, as published.
+            patches as they are.
 
     Raises:
         ConfigError: For options out of range.

@@ -15,6 +15,7 @@ from dollmaker.binarize.morphology import morphology
 from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair, Step
 from dollmaker.binarize.thresholds import (
+    at,
     fraction_of_maximum,
     gate,
     ignore_band,
@@ -31,6 +32,7 @@ STEPS: dict[str, Step] = {
     "otsu": otsu,
     "label_free": label_free,
     "quantile": quantile,
+    "at": at,
     "fraction_of_maximum": fraction_of_maximum,
     "two_threshold": two_threshold,
     "ignore_band": ignore_band,

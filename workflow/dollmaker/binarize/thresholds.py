@@ -11,9 +11,19 @@ from dollmaker.binarize.quality import CHANGE
 from dollmaker.errors import ConfigError, unknown
 
 
-def gate(pair: Pair, *, labels: Sequence[int] = (1,), min_probability: float = 0.0) -> Pair:
-    """Let go of pairs whose label is not listed or whose probability is too low."""
-    if pair.label in labels and pair.probability >= min_probability:
+def gate(pair: Pair, *, labels: Sequence[int] | None = (1,), min_probability: float = 0.0) -> Pair:
+    """Let go of pairs whose label is not listed or whose probability is too low.
+
+    The default goes by the label. ``labels: null`` with ``min_probability`` goes by what the
+    committee predicts, as ExplainSeg's Algorithm 1 does; maps of pairs without a positive label
+    are made where ``attribute.min_probability`` is set.
+
+    Args:
+        pair: With or without a mask.
+        labels: Labels to keep; ``None`` keeps all.
+        min_probability: Least probability to keep.
+    """
+    if (labels is None or pair.label in labels) and pair.probability >= min_probability:
         return pair
     return replace(pair, kept=False)
 
@@ -41,6 +51,13 @@ def fraction_of_maximum(pair: Pair, *, fraction: float = 0.3) -> Pair:
             f"step fraction_of_maximum has fraction = {fraction}; give a number from 0 to under 1."
         )
     return _cut(pair, fraction * float(pair.map.max()))
+
+
+def at(pair: Pair, *, level: float = 0.5) -> Pair:
+    """Keep the pixels above a value of the map itself: the published cut of the cutters' maps."""
+    if not 0 <= level < 1:
+        raise ConfigError(f"step at has level = {level}; give a number from 0 to under 1.")
+    return _cut(pair, level)
 
 
 def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.05) -> Pair:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 
-from dollmaker.compare.rules import HELD_OUT, ORACLE, PUBLISHED
+from dollmaker.compare.rules import HELD_OUT, PUBLISHED, TUNED
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.truth import Truth
@@ -21,7 +21,7 @@ from dollmaker.geometry import unfit_map, unfit_mask
 from dollmaker.shards import ImageShards, Shard
 
 #: Rules shown, with their colours (Okabe and Ito 2008).
-_SHOWN = {PUBLISHED: "#3f7fd6", "stability": "#009e73", ORACLE: "#8c8f99"}
+_SHOWN = {PUBLISHED: "#3f7fd6", "stability": "#009e73", TUNED: "#8c8f99"}
 
 _TILE, _LABEL, _IMAGES = 132, 108, 6
 

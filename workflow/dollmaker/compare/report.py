@@ -35,7 +35,7 @@ def write_report(
         f"# Recipes on {config['dataset']}",
         "",
         "mIoU over findings of pairs with a true mask, 95 % bootstrap intervals over patients. "
-        f"The true masks of {tuned} patients chose the thresholds of the oracle (all of these) and "
+        f"The true masks of {tuned} patients chose the tuned thresholds (all of these) and "
         f"of the few-shot rule ({config['compare']['few']} a finding); they are not scored. "
         f"{', '.join(CRITERIA)}: chosen without truth. As published: the recipe's own steps.",
     ]

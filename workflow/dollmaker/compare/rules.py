@@ -1,4 +1,4 @@
-"""Which threshold: chosen with truth (oracle, few-shot), without (label-free), or as published."""
+"""Which threshold: chosen with truth (tuned, few-shot), without (label-free), or as published."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,10 @@ from dollmaker.binarize.choice import FALLBACK, Cuts
 from dollmaker.binarize.label_free import CANDIDATES, CRITERIA
 from dollmaker.evaluate.means import MASKS, summarize
 
-PUBLISHED, ORACLE, FEW_SHOT = "as published", "oracle", "few-shot"
+PUBLISHED, TUNED, FEW_SHOT = "as published", "tuned", "few-shot"
 
 #: Rules in the order of the tables.
-RULES = (PUBLISHED, ORACLE, FEW_SHOT, *CRITERIA)
+RULES = (PUBLISHED, TUNED, FEW_SHOT, *CRITERIA)
 
 #: Columns of recipes.parquet: one row per recipe, rule, target, part, slice and finding.
 RECIPES: dict[str, Any] = {
@@ -41,7 +41,7 @@ def apply_rules(
     Args:
         pairs: Table of :func:`dollmaker.compare.pairs.score_pairs`.
         cuts: Recipe -> thresholds chosen without truth.
-        tuning: Share of the patients that choose the oracle's thresholds.
+        tuning: Share of the patients that choose the tuned thresholds.
         few: True masks of each finding that the few-shot rule sees.
 
     Returns:
@@ -58,7 +58,7 @@ def apply_rules(
         if group["iou_at"].null_count():
             continue
         tune = group.filter(pl.col("tuning"))
-        rules = {ORACLE: best(tune), FEW_SHOT: best(first(tune, few))}
+        rules = {TUNED: best(tune), FEW_SHOT: best(first(tune, few))}
         for criterion in CRITERIA:
             by_finding = cuts[str(recipe)][criterion]
             findings = scored["finding"].unique()
