@@ -46,6 +46,9 @@ def checked(preflight_of, value):
 DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)
 
+# Threads of jobs that have the machine for themselves.
+CORES = pipeline.cores(workflow.resource_settings.cores)
+
 # Jobs stop at the first error, use this package and, unless conda or a container brings one, this Python.
 JOB_PATHS = f"set -euo pipefail; export PYTHONPATH='{ROOT}/workflow' DOLLMAKER_RESULTS='results/{DATASET}'; "
 if not workflow.deployment_settings.deployment_method:

@@ -168,10 +168,24 @@ def test_a_key_that_yaml_takes_for_something_else_is_refused(
     file = tmp_path / "c.yaml"
     text = "dataset: x\nsource: {kind: phantoms}\nclassify:\n  members:\n    KEY: {}\n"
     file.write_text(text.replace("KEY", key))
-    with pytest.raises(ConfigError, match=f"line 5: YAML takes the key {key} for {meant}; put it"):
+    with pytest.raises(
+        ConfigError, match=f"line 5: YAML takes (the key )?{key} for {meant}; put it"
+    ):
         config.load(str(file))
     file.write_text(text.replace("KEY", f'"{key}"'))
     assert list(config.load(str(file))["classify"]["members"]) == [key]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("010", "8"), ("-017", "-15"), ("1:30", "90"), ("1:30.5", "90.5")]
+)
+def test_a_number_to_another_base_is_refused(tmp_path: Path, written: str, meant: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"dataset: x\nsource: {{kind: phantoms}}\nclassify: {{epochs: {written}}}\n")
+    with pytest.raises(ConfigError, match=f"line 3: YAML takes {written} for {meant}; put it in"):
+        config.load(str(file))
+    file.write_text(f'dataset: "{written}"\nsource: {{kind: phantoms}}\nseed: 0x10\n')
+    assert config.read(str(file))["dataset"] == written
 
 
 def test_a_number_as_key_is_its_text(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
-from dollmaker import cli, config, pipeline
+from dollmaker import cli, config, contents, pipeline, reads
 from dollmaker.errors import ConfigError, DataError, ModelError
 from dollmaker.preflight import preflight
 
@@ -24,7 +25,7 @@ def resolved(**changes: Any) -> dict[str, Any]:
 
 def test_every_stage_can_read_what_it_is_given() -> None:
     full = config.load(str(ROOT / "config.yaml"))
-    for stage in ("prepare", "classify", "attribute", "release", "segment", "evaluate"):
+    for stage in reads.READS:
         config.load(pipeline.stage_config(full, stage))
     config.load(pipeline.member_config(full, "a"))
     config.load(pipeline.task_config(full, "organs"))
@@ -40,11 +41,12 @@ def test_every_stage_can_read_what_it_is_given() -> None:
 
 def test_a_change_reaches_the_stages_that_it_concerns_and_no_other() -> None:
     before, after = resolved(), resolved(release={"name": "Other"}, report={"gallery": 3})
-    for stage in ("prepare", "classify", "attribute", "segment", "evaluate"):
+    for stage in reads.READS.keys() - {"release"}:
         assert pipeline.stage_config(before, stage) == pipeline.stage_config(after, stage), stage
     assert pipeline.stage_config(before, "release") != pipeline.stage_config(after, "release")
     fewer = resolved(attribute={"max_images": 5}, classify={"epochs": 3})
-    assert pipeline.stage_config(before, "prepare") == pipeline.stage_config(fewer, "prepare")
+    for stage in ("list", "decode", "index"):
+        assert pipeline.stage_config(before, stage) == pipeline.stage_config(fewer, stage)
     members = {"a": {}, "b": {"seed": 1}}
     two = resolved(classify={"members": members})
     other = resolved(classify={"members": {**members, "b": {"seed": 2}}})
@@ -102,6 +104,10 @@ def test_preflight_misses_true_masks_of_the_user(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"masks does not exist; correct truth\.folder"):
         preflight(resolved(**given))
     (tmp_path / "masks").mkdir()
+    with pytest.raises(DataError, match=r"true mask 'b\.png' of 'b': file is missing"):
+        preflight(resolved(**given))
+    for name in ("b.png", "masks/b.png"):
+        Image.new("L", (8, 8), 1).save(tmp_path / name)
     preflight(resolved(**given))
     task = {"table": "task.csv", "images": ".", "masks": "masks", "classes": {"x": [1]}}
     with pytest.raises(DataError, match=r"task\.csv does not exist; correct tasks\.t\.table"):
@@ -295,21 +301,22 @@ def test_what_a_task_is_read_from_decides_whether_it_runs_again() -> None:
     assert pipeline.task_files(settings, "coco") == [f"{root}/t/images", f"{root}/t/masks.json"]
 
 
-def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(tmp_path: Path) -> None:
-    settings = {"dataset": "x"}
+def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     mask = tmp_path / "masks/left lung/a.png"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"old")
-    files = [str(tmp_path / "masks")]
 
     def content() -> str:
-        pipeline._content.cache_clear()  # as a new process has it
-        return pipeline.content(settings, files)
+        contents._content.cache_clear()  # as a new process has it
+        return pipeline.content({"dataset": "x"}, ["masks"])
 
     before = content()
     os.utime(mask, (0, 0))
     assert content() == before
-    mask.write_bytes(b"corrected")
+    mask.write_bytes(b"new")
     corrected = content()
     assert corrected != before
     # Links to folders are followed, and those that lead back do no harm.
@@ -319,3 +326,35 @@ def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(tmp_path: Path) ->
     assert content() == corrected
     (tmp_path / "elsewhere/a.png").write_bytes(b"new")
     assert content() != corrected
+
+
+def test_what_the_workflow_makes_itself_is_no_file_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results/x/phantoms").mkdir(parents=True)
+    nothing = pipeline.content({"dataset": "x"}, [])
+    (tmp_path / "results/x/phantoms/t.csv").write_text("t")
+    assert pipeline.content({"dataset": "x"}, ["results/x/phantoms"]) == nothing
+    assert pipeline.content({"dataset": "y"}, ["results/x/phantoms"]) != nothing
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "threads"),
+    [(2, 1, 2), (2, 5, 1), (64, 1, 64), (64, 5, 12), (1, 3, 1), (64, 0, 64)],
+)
+def test_jobs_share_the_cores_that_there_are(cores: int, jobs: int, threads: int) -> None:
+    assert pipeline.share_of_cores(jobs, pipeline.cores(cores)) == threads
+
+
+def test_a_cluster_shares_out_its_own_cores() -> None:
+    assert pipeline.cores(None) == pipeline.cores(sys.maxsize) == 2
+
+
+def test_the_plan_gives_a_large_machine_to_its_jobs(tmp_path: Path) -> None:
+    words = ["results/phantoms/committee/a", "--configfile", str(ROOT / "config.yaml"), "-n"]
+    done = snakemake(*words, "--cores", "64", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rules = re.findall(r"^rule (\w+):(?:\n    .*)*?\n    threads: (\d+)", done.stdout, re.MULTILINE)
+    assert dict(rules)["train_member"] == "32"
+    assert dict(rules)["generate_phantoms"] == "64"

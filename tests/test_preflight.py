@@ -1,5 +1,6 @@
 """What is refused before the first job: settings that exclude each other, weights, networks."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +228,59 @@ def test_a_handful_of_masks_is_looked_at(
 def test_masks_of_another_size_or_colour_are_said_before_the_run(tmp_path: Path) -> None:
     settings = with_masks(tmp_path, 1, tasks={"t": TASK}, truth=MASKS)
     Image.new("L", (9, 9)).save(tmp_path / "masks/0.png")
-    with pytest.raises(DataError, match=r"mask 'of 0\.png' in 'masks': is 9x9, its image 24x20"):
+    with pytest.raises(DataError, match=r"true mask '0\.png' of '0': is 9x9, its image 24x20"):
         preflight.preflight(settings)
+    with pytest.raises(DataError, match=r"mask 'of 0\.png' in 'masks': is 9x9, its image 24x20"):
+        preflight.preflight({**settings, "truth": None})
     Image.new("RGB", (24, 20), "red").save(tmp_path / "masks/0.png")
     with pytest.raises(DataError, match=r"true mask '0\.png' of '0': has colours"):
         preflight.preflight(settings)
+
+
+def json_of(root: Path, names: list[str], finding: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Truth in CheXlocalize's form, of the images of :func:`with_masks`."""
+    code = {"size": list(size), "counts": [size[0] * size[1]]}
+    (root / "t.json").write_text(json.dumps({name: {finding: code} for name in names}))
+    return {"kind": "chexlocalize", "files": ["t.json"]}
+
+
+@pytest.mark.parametrize(
+    ("images", "finding", "size", "said"),
+    [
+        ("{}", "a", (20, 24), None),
+        ("{}", "Edema", (20, 24), "tells of Edema, of none of the findings A"),
+        ("scan{}", "A", (20, 24), "truth is of no image of the source, e.g. 'images/0.png'"),
+        ("{}", "A", (24, 20), "20x24 pixels, its image has 24x20"),
+    ],
+)
+def test_truth_in_one_file_is_looked_at(
+    tmp_path: Path, images: str, finding: str, size: tuple[int, int], said: str | None
+) -> None:
+    truth = json_of(tmp_path, [images.format(number) for number in range(12)], finding, size)
+    settings = with_masks(tmp_path, 1, truth=truth)
+    if said is None:
+        preflight.preflight(settings)
+    else:
+        with pytest.raises(DataError, match=said):
+            preflight.preflight(settings)
+
+
+def test_every_mask_that_is_named_is_there(tmp_path: Path) -> None:
+    settings = with_masks(tmp_path, 1, tasks={"t": TASK}, truth=MASKS)
+    (tmp_path / "masks/7.png").unlink()
+    with pytest.raises(DataError, match=r"true mask '7\.png' of '7': file is missing"):
+        preflight.preflight(settings)
+    with pytest.raises(DataError, match=r"task t: mask 'of 7\.png' in 'masks': file is missing"):
+        preflight.preflight({**settings, "truth": None})
+
+
+def test_truth_of_no_mask_or_of_no_finding_is_refused(tmp_path: Path) -> None:
+    settings = with_masks(tmp_path, 1, truth={**MASKS, "findings": ["B"]})
+    with pytest.raises(ConfigError, match=r"truth\.findings: unknown finding 'B'; use one of: A"):
+        preflight.preflight(settings)
+    table = (tmp_path / "t.csv").read_text().splitlines()
+    rows = [row.replace(".png,", ".png;", 1).split(",", 1) for row in table[1:]]
+    cells = [f"{row[0].split(';')[0]},NA,{row[1]}" for row in rows]
+    (tmp_path / "t.csv").write_text("\n".join([table[0], *cells]) + "\n")
+    with pytest.raises(DataError, match=r"column 'mask' of truth\.column names no mask"):
+        preflight.preflight({**settings, "truth": MASKS})

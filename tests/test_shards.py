@@ -2,11 +2,12 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from dollmaker.errors import ArtifactError
+from dollmaker.errors import ArtifactError, DamagedError
 from dollmaker.provenance import header
 from dollmaker.shards import ImageShards, Shard, create_shard
 
@@ -65,6 +66,34 @@ def test_a_flipped_bit_in_an_image_is_an_error(tmp_path: Path) -> None:
         shard.read("image", 1)
         with pytest.raises(ArtifactError, match="damaged"):
             shard.read("image", 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [
+        (5, IndexError),
+        (-1, IndexError),
+        ([1, 7], IndexError),
+        ([2, 1], IndexError),
+        (slice(4, 0, -1), IndexError),
+        ("1", TypeError),
+        (1.0, TypeError),
+        (np.array([True, False, True, False, True]), TypeError),
+    ],
+)
+def test_a_mistake_of_the_caller_is_no_damage(tmp_path: Path, rows: Any, error: type) -> None:
+    write(tmp_path / "0000.h5")
+    with Shard(tmp_path / "0000.h5", "images") as shard, pytest.raises(error) as caught:
+        shard.read("image", rows)
+    assert not isinstance(caught.value, DamagedError)
+
+
+@pytest.mark.parametrize("rows", [np.int64(2), 2, slice(1, None, 2), np.array([0, 3]), []])
+def test_rows_come_in_every_form_of_a_number(tmp_path: Path, rows: Any) -> None:
+    images = write(tmp_path / "0000.h5")
+    with Shard(tmp_path / "0000.h5", "images") as shard:
+        wanted = images[rows if len(np.atleast_1d(rows)) else slice(0)]
+        np.testing.assert_array_equal(shard.read("image", rows), wanted)
 
 
 def test_a_shard_that_was_not_finished_never_appears(tmp_path: Path) -> None:

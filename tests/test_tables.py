@@ -158,3 +158,21 @@ def test_a_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
     table = pl.DataFrame({"im\nage": ["x"], "A": ["1"]})
     with pytest.raises(DataError, match=r"lacks the column 'B'; it has: im age, A\. Correct"):
         tables.require_columns(table, ["A", "B"], tmp_path / "t.csv")
+
+
+def test_texts_that_exports_protect_from_office_programs(tmp_path: Path) -> None:
+    text = 'who,file\n="007",1.png\n"=""08""",2.png\na="x",3.png\n'
+    assert [row["who"] for row in read(tmp_path, text)] == ["007", "08", 'a="x"']
+
+
+def test_a_table_of_one_column_hints_at_what_divides_cells(tmp_path: Path) -> None:
+    read(tmp_path, "file|mass\na|1\n")
+    table = tables.read_source(tmp_path / "t.csv")
+    with pytest.raises(DataError, match=r"it has: file\|mass, as one column: cells are divided by"):
+        tables.require_columns(table, ["file"], tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("text", ["\n<html><td>file</td></html>", "{\\rtf1 file}"])
+def test_pages_that_are_called_tables_are_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="it is a web page, JSON or rich text"):
+        read(tmp_path, text)

@@ -245,3 +245,13 @@ def test_what_can_not_be_listed(tmp_path: Path) -> None:
         Image.new("L", (4, 4)).save(tmp_path / f"images/a.{suffix}")
     with pytest.raises(DataError, match="two pictures called 'a'"):
         list_images("t", task, tmp_path)
+
+
+def test_an_organ_without_a_folder_is_a_fault(tmp_path: Path) -> None:
+    save(LEFT, tmp_path / "scr/left lung/1.png")
+    classes = {"lungs": ["left lung", "right lung"], "heart": ["heart"]}
+    reader = make_reader(options("files", "scr", classes), tmp_path, "tasks.t")
+    assert reader.fault(some=True) == "'heart' has no folder heart beside the others"
+    reader.require("1.jpg", None)
+    with pytest.raises(DataError, match="missing in every class"):
+        reader.require("2.jpg", None)

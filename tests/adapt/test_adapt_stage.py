@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dollmaker import scores
+from dollmaker import provenance, scores, statistics, tables
 from dollmaker.adapt import stage, train
 from dollmaker.adapt.starts import find_beginning, make_network
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
-from dollmaker.augment import IGNORE
 from dollmaker.cli import main
 from dollmaker.errors import ArtifactError, DataError, ModelError
 from dollmaker.files import write_json
 from dollmaker.inputs import Input
+from dollmaker.pixels.masks import IGNORE
 from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
 from dollmaker.tables import read_header
@@ -143,7 +143,88 @@ def test_rounds_have_each_image_once(config: dict[str, Any], root: Path) -> None
     assert rounds[0] != rounds[1]
 
 
-def run(config: dict[str, Any], root: Path, output: str, init: Any = "random") -> Path:
+def tuned_by(config: dict[str, Any], root: Path, init: str, tuning: Any, norm: str) -> Any:
+    """The network of a run of four steps, scored twice."""
+    options, task = {**config["adapt"], "norm": norm}, read_task("squares", config, root)
+    beginning = beginning_of(config, init, root)
+    tuned = stage.make_tuned(beginning, config["segment"], task, init, tuning, options, 0)
+    chosen, device = task.choose(3, 0), torch.device("cpu")
+    train_run(tuned, beginning.input, task, chosen, options, seed=0, device=device)
+    return tuned, task, beginning
+
+
+def test_statistics_are_those_of_the_few_images_and_weights_are_the_same(
+    config: dict[str, Any], starts: Path
+) -> None:
+    stale, task, beginning = tuned_by(config, starts, "imagenet", "full", "frozen")
+    fresh = tuned_by(config, starts, "imagenet", "full", "few")[0]
+    for (name, one), two in zip(stale.named_parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(one, two), name
+    few = torch.from_numpy(task.images[task.choose(3, 0)])
+    statistics.recompute(stale, few, beginning.input.prepare)
+    before, after = fresh.state_dict(), stale.state_dict()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=0, atol=0)
+    decoder = [n for n in before if ".decoder." in n and "running_var" in n]
+    pool = tuned_by(config, starts, "imagenet", "full", "pool")[0].state_dict()
+    assert decoder and not any(torch.equal(pool[name], before[name]) for name in decoder)
+    assert all(torch.equal(pool[n], before[n]) for n in before if "running_" not in n)
+
+
+def test_what_statistics_are_measured_on(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    few = train.to_measure(task, task.choose(3, 0), "few")
+    assert few is not None and torch.equal(few, torch.from_numpy(task.images[task.choose(3, 0)]))
+    pool = train.to_measure(task, task.choose(3, 0), "pool")
+    assert pool is not None
+    assert torch.equal(pool, torch.from_numpy(task.images[task.rows("train")]))
+    assert train.to_measure(task, task.choose(3, 0), "frozen") is None
+    many = np.tile(task.rows("train"), 100)
+    most = train.to_measure(task, many, "few")
+    assert most is not None and len(most) == statistics.MOST
+
+
+@pytest.mark.parametrize("tuning", ["bias", "head"])
+def test_a_random_decoder_is_measured_and_a_learned_one_is_left(
+    config: dict[str, Any], starts: Path, tuning: Any
+) -> None:
+    for init, moves in (("imagenet", True), ("doll", False)):
+        tuned, _, beginning = tuned_by(config, starts, init, tuning, "few")
+        first = make_network(beginning, config["segment"], 2, 0).state_dict()
+        after = {n.removeprefix("model."): value for n, value in tuned.state_dict().items()}
+        for name in (name for name in first if "running_" in name):
+            moved = moves and name.startswith("decoder.")
+            assert torch.equal(first[name], after[name]) != moved, name
+        assert not set(tuned.base_state()) & {n for n in first if n.startswith("decoder.")} or (
+            init == "doll"
+        )
+
+
+def test_a_start_that_saw_the_test_images_is_refused(config: dict[str, Any], starts: Path) -> None:
+    config["adapt"].update(n=[3], seeds=1)
+    task = read_task("squares", config, starts)
+    index = pl.DataFrame(
+        {
+            "image_id": [f"x{i}" for i in range(24)],
+            "patient_id": task.patients,
+            "split": "train",
+        }
+    )
+    tables.write(
+        index, starts / "index.parquet", {**provenance.header("prepare", {}), "findings": []}
+    )
+    with pytest.raises(DataError, match=r"set tasks\.squares\.valid and test to null"):
+        run(config, starts, "doll", "doll", index=starts / "index.parquet")
+    assert run(config, starts, "out", "random", index=starts / "index.parquet").is_dir()
+
+
+def run(
+    config: dict[str, Any],
+    root: Path,
+    output: str,
+    init: Any = "random",
+    index: Path | None = None,
+) -> Path:
     stage.adapt(
         config,
         "squares",
@@ -154,6 +235,7 @@ def run(config: dict[str, Any], root: Path, output: str, init: Any = "random") -
         committee=None,
         segmenter=root / "segmenter",
         output=root / output,
+        index=index,
     )
     return root / output
 

@@ -1,16 +1,19 @@
 """Reading of tasks: pixels, splits, the choice of images, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
 from dollmaker.adapt.masks import make_reader
-from dollmaker.adapt.tasks import fit_classes, read_task
+from dollmaker.adapt.tasks import fit_classes, read_task, require_unseen
 from dollmaker.config import resolve
 from dollmaker.errors import ConfigError, DataError
+from dollmaker.files import sha256_file
 from dollmaker.prepare.splits import assign
 
 
@@ -57,6 +60,43 @@ def test_splits_by_patient(config: dict[str, Any], root: Path) -> None:
     config["prepare"].update(valid=0.4, test=0.2)
     own = read_task("squares", config, root)
     assert own.splits == [assign(patient, 0.4, 0.2) for patient in own.patients]
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [("patient_id", "patient"), ("image_id", "image"), ("sha256", "file with SHA-256")],
+)
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_test_images_that_were_trained_on_are_refused(
+    config: dict[str, Any], root: Path, column: str, what: str, split: str
+) -> None:
+    task = read_task("squares", config, root)
+    own = {"patient_id": task.patients, "image_id": task.image_ids, "sha256": task.files}[column]
+    index = pl.DataFrame(
+        {
+            "patient_id": [f"someone{i}" for i in range(24)],
+            "image_id": [f"something{i}" for i in range(24)],
+            "sha256": [str(i) for i in range(24)],
+            "split": [split if part == "test" else "test" for part in task.splits],
+        }
+    )
+    require_unseen(task, index)
+    known = index.with_columns(pl.Series(column, own))
+    first = min(own[row] for row in task.rows("test"))
+    with pytest.raises(DataError, match=rf"test {what} '{first}' \(\d+ in all\) was in the"):
+        require_unseen(task, known)
+    others = known.with_columns(
+        split=pl.when(pl.col("split") == split).then(pl.lit("test")).otherwise(pl.lit("train"))
+    )
+    require_unseen(task, others)
+
+
+def test_checksums_are_those_of_the_files(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    assert task.files[5] == sha256_file(root / "task" / "images" / "case05.png")
+    index = pl.DataFrame({"patient_id": ["a"], "image_id": ["b"], "split": ["train"]})
+    require_unseen(task, index)  # an index without checksums
+    require_unseen(replace(task, files=()), index)
 
 
 def test_splits_of_the_source_table(config: dict[str, Any], root: Path) -> None:
@@ -166,3 +206,17 @@ def test_impossible_configurations(config: dict[str, Any], root: Path) -> None:
     config["tasks"]["squares"].update(valid=0.6, test=0.5)
     with pytest.raises(ConfigError, match="leave no patients"):
         read_task("squares", config, root)
+
+
+def test_one_file_of_two_patients_counts_once(
+    config: dict[str, Any], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = root / "task" / "images"
+    (images / "case06.png").write_bytes((images / "case02.png").read_bytes())  # of another patient
+    (images / "case11.png").write_bytes((images / "case10.png").read_bytes())  # of the same
+    task = read_task("squares", config, root)
+    assert task.image_ids == [f"case{i:02d}" for i in range(24) if i != 6]
+    assert task.patients == [f"patient{i // 2}" for i in range(24) if i != 6]
+    assert task.splits == [assign(patient, 0.2, 0.3) for patient in task.patients]
+    assert len(task.images) == len(task.masks) == len(task.files) == 23
+    assert "1 of 24 images are left out" in capsys.readouterr().err

@@ -239,3 +239,37 @@ def test_truth_of_other_images_is_refused(
     words = ["evaluate", str(release), "--truth", str(tmp_path), "--classes", "Edema"]
     assert main(words) == 1
     assert "'Edema' is not FINDING=VALUES; give e.g. Edema=1." in capsys.readouterr().err
+
+
+def refused(release: Path, path: Path, *words: str) -> None:
+    assert main(["evaluate", str(release), "--truth", str(path), "--bootstrap", "20", *words]) == 1
+
+
+def test_what_would_score_nothing_is_refused(
+    tmp_path: Path, release: Path, truth: Masks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for (image, finding), mask in truth.items():
+        path = tmp_path / "black" / safe_name(finding) / f"{image}.png"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(mask & False).save(path)
+    refused(release, tmp_path / "black")
+    assert "all masks of" in capsys.readouterr().err
+    content = {image: {"Hernia": {"size": [20, 30], "counts": [600]}} for image, _ in truth}
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    refused(release, tmp_path / "other.json")
+    assert "other.json tells of Hernia, of none of the findings" in capsys.readouterr().err
+    rows = [f"i{number},Edema,1,2,{10 + number},15" for number in range(12)]
+    header = "image,finding,x_min,y_min,x_max,y_max"
+    (tmp_path / "b.csv").write_text("\n".join([header, *rows]) + "\n")
+    refused(release, tmp_path / "b.csv")
+    assert "Correct truth.space (--space)" in capsys.readouterr().err
+    refused(release, tmp_path / "black", "--classes", "Edema=1", "Edema=2")
+    assert "--classes names 'Edema' twice" in capsys.readouterr().err
+
+
+def test_boxes_of_a_parquet_table(tmp_path: Path, release: Path) -> None:
+    table = pl.DataFrame({"image": [f"i{number}" for number in range(12)], "finding": "edema"})
+    sides = {"x_min": 2.0, "y_min": 3.0, "x_max": 9.5, "y_max": 12.0}
+    file = tmp_path / "b.parquet"
+    table.with_columns(**{name: pl.lit(side) for name, side in sides.items()}).write_parquet(file)
+    assert scores(tmp_path, release, file, "--space", "0")["train"]["Edema"] > 0

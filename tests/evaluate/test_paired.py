@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dollmaker.evaluate.paired import paired_difference
+from dollmaker.evaluate.paired import mean_score, paired_difference
+from dollmaker.evaluate.tasks import Runs, score_tasks
 
 
 def test_what_images_and_seeds_have_in_common_cancels() -> None:
@@ -47,3 +48,30 @@ def test_without_patients_to_draw_there_is_no_interval() -> None:
     assert np.isnan(paired_difference(np.zeros((0, 2, 1)), np.zeros((0, 2, 1)), [])).all()
     with pytest.raises(ValueError, match="same images"):
         paired_difference(np.zeros((3, 2, 1)), np.zeros((3, 1, 1)), ["p"] * 3)
+
+
+def test_a_starts_own_interval_holds_the_scatter_of_seeds() -> None:
+    # Patients alike, seeds far apart: an interval over patients alone would have no width.
+    people, seeds = 40, 30
+    of_seed = np.random.default_rng(2).normal(size=seeds)
+    values = np.broadcast_to(of_seed[None, :, None], (people, seeds, 1)).copy()
+    interval = mean_score(values, np.arange(people).astype(str))
+    assert_allclose(interval.point, of_seed.mean())
+    expected = 1.96 * of_seed.std() / np.sqrt(seeds)
+    assert_allclose((interval.high - interval.low) / 2, expected, rtol=0.1)
+    run = Runs(
+        task="t",
+        init="i",
+        tuning="full",
+        n="5",
+        n_images=5,
+        classes=["c"],
+        images=[f"{i}" for i in range(people)],
+        patients=np.arange(people).astype(str),
+        seeds=list(range(seeds)),
+        iou=values,
+        dice=values,
+    )
+    row = score_tasks([run], 1000, 0).row(0, named=True)
+    assert (row["miou"], row["miou_low"], row["miou_high"]) == tuple(interval)
+    assert_allclose(row["seeds"], of_seed)

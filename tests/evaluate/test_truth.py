@@ -20,7 +20,7 @@ ROW = {"image_id": "a", "width": 9, "height": 7, "mask": "a.png", "X": 1, "Y": 0
 
 def _load(tmp_path: Path, **truth: Any) -> Any:
     config = configuration.resolve({"dataset": "t", "source": {"kind": "phantoms"}, "truth": truth})
-    return load_truth(config, tmp_path, ["X", "Y", "Lung Opacity", "Fracture"])
+    return load_truth(config, tmp_path, ["X", "Y", "Lung Opacity", "Fracture", "Mass"])
 
 
 def _code(mask: Any) -> dict[str, Any]:

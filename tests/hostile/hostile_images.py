@@ -237,7 +237,7 @@ CASES = [
     image("a folder", lambda path: path.mkdir(), reason="is not a file"),
     image("a pipe", os.mkfifo, reason="is not a file"),
     image("a link out of the root", linked("secret"), reason="leaves the data root"),
-    image("a link to nothing", linked("data/images/absent.png"), reason="file is missing"),
+    image("a link to nothing", linked("data/images/absent.png"), reason="a link to a file that is"),
     image("a link in a circle", lambda path: path.symlink_to(path), reason="cannot be followed"),
     image("DICOM", write_dicom, file="x.dcm", check=is_ramp),
     image(

@@ -141,3 +141,29 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
         BoxTable(file, 1024, "truth")
     with pytest.raises(DataError, match=r"does not exist; correct truth\.file"):
         BoxTable(tmp_path / "none.csv", 1024, "truth")
+
+
+def test_findings_are_told_in_any_case(tmp_path: Path) -> None:
+    table = opened(tmp_path, "image,finding,x,y,w,h\na.png,mass,10,20,30,5\na.png,MASS,0,0,2,2\n")
+    assert np.array_equal(mask(table), area(10, 20, 40, 25) | area(0, 0, 2, 2))
+
+
+def test_shares_are_not_pixels_of_the_image(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"shares of the image's sides .* set truth\.space to 1"):
+        opened(tmp_path, "image,finding,x,y,w,h\na.png,Mass,.1,.2,.3,.05\n")
+
+
+@pytest.mark.parametrize(("last", "fault"), [(WIDTH, True), (900, False)])
+def test_boxes_of_small_images_were_not_drawn_on_a_large_square(
+    tmp_path: Path, last: int, fault: bool
+) -> None:
+    rows = [f"{number}.png,Mass,{number},3,{WIDTH},30" for number in range(7)]
+    rows.append(f"7.png,Mass,1,3,{last},30")
+    header = "image,finding,x_min,y_min,x_max,y_max"
+    table = opened(tmp_path, "\n".join([header, *rows]) + "\n", 1024)
+    for number in range(7):
+        mask(table, f"{number}.png")
+    assert not table.fault()  # too few to know
+    mask(table, "7.png")
+    assert ("in pixels of the images" in table.fault()) == fault
+    assert table.knows("7.png") and not table.knows("8.png")

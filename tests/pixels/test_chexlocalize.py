@@ -100,3 +100,17 @@ def test_other_files_are_refused(tmp_path: Path, content: str, words: str) -> No
 def test_a_missing_file_is_told_by_its_key(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not exist; correct truth\.files or data_root"):
         FindingFiles([tmp_path / "none.json"], "truth.files")
+
+
+def test_findings_by_a_name_of_another_case(tmp_path: Path) -> None:
+    files = opened(tmp_path, {"i": {"edema": code(UPPER)}})
+    assert np.array_equal(mask(files, "i.png", "Edema"), UPPER)
+    files.require(["Mass", "Edema"])
+    with pytest.raises(DataError, match=r"0\.json tells of edema, of none of the findings Mass"):
+        files.require(["Mass"])
+
+
+def test_one_image_under_two_names_is_refused(tmp_path: Path) -> None:
+    files = opened(tmp_path, {"p1_v": {"Edema": code(UPPER)}}, {"p1/v.jpg": {"Mass": code(UPPER)}})
+    with pytest.raises(DataError, match="both fit the image"):
+        files.find("a/p1/v.jpg", "p1_v")

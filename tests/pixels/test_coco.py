@@ -195,3 +195,16 @@ def test_a_name_that_is_twice_in_one_object_is_refused(tmp_path: Path) -> None:
     file.write_text('{"images": [], "categories": [], "annotations": [], "images": []}')
     with pytest.raises(DataError, match="the name 'images' twice"):
         CocoFile(file, {"ribs": ["rib"]}, "tasks.t")
+
+
+def test_a_class_without_a_category_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"classes\.a: none of \['nodule'\] is a category of .*lung"
+    ):
+        opened(tmp_path, {"a": ["nodule"]}, categories=[{"id": 5, "name": "lung"}])
+
+
+def test_corners_that_are_shares_are_refused(tmp_path: Path) -> None:
+    shares = {**instance(FIRST), "segmentation": [[0.1, 0.2, 0.5, 0.2, 0.5, 1]]}
+    with pytest.raises(DataError, match="shares of the sides"):
+        read(tmp_path, annotations=[shares])

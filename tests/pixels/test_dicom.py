@@ -45,7 +45,7 @@ def dicom(values: Values, syntax: UID = ExplicitVRLittleEndian, **elements: Any)
             content.add_new(tag_for_keyword(keyword), "US" if value > 32767 else "SS", value)
         else:
             setattr(content, keyword, value)
-    content.HighBit = content.BitsStored - 1
+    content.HighBit = elements.get("HighBit", content.BitsStored - 1)
     buffer = io.BytesIO()
     content.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
@@ -249,6 +249,16 @@ def test_tables_of_modality_come_before_windows() -> None:
     assert near(shown, linear(squares[RAMP].astype(float), 1000, 800))
 
 
+@pytest.mark.parametrize("groups", ["SharedFunctional", "PerFrameFunctional"])
+def test_an_enhanced_object_keeps_its_unit_and_window_in_groups(groups: str) -> None:
+    unit, window, group = Dataset(), Dataset(), Dataset()
+    unit.RescaleSlope, unit.RescaleIntercept = -1, 4095
+    window.WindowCenter, window.WindowWidth = 1000, 800
+    group.PixelValueTransformationSequence, group.FrameVOILUTSequence = [unit], [window]
+    shown = read(RAMP, BitsStored=12, NumberOfFrames=1, **{f"{groups}GroupsSequence": [group]})
+    assert near(shown, linear(4095 - RAMP.astype(float), 1000, 800))
+
+
 def palette(tables: list[Values], first: int, bits: int) -> dict[str, Any]:
     found: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for colour, entries in zip(("Red", "Green", "Blue"), tables, strict=True):
@@ -317,6 +327,7 @@ def test_colours_of_jpeg_are_converted_once(marker: bytes) -> None:
         ({"PhotometricInterpretation": "HSV"}, "is DICOM of kind HSV with 1 channels; save it as"),
         ({"PhotometricInterpretation": "RGB"}, "is DICOM of kind RGB with 1 channels; save it as"),
         ({"PhotometricInterpretation": "PALETTE COLOR"}, "has a palette in segments or none"),
+        ({"BitsStored": 12, "HighBit": 15}, "has values that begin at bit 4; save it with those"),
         ({"RescaleSlope": "1e300", "RescaleIntercept": "nan"}, "values that are not finite"),
     ],
 )

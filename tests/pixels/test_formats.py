@@ -1,6 +1,8 @@
 """Every format at every depth: the same ramp, whatever it is stored in."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +96,123 @@ def test_a_thumbnail_is_no_second_frame_but_a_page_is(tmp_path: Path) -> None:
         grey(tmp_path / "y.tif")
 
 
+def four(last: np.ndarray, dtype: Any = np.uint16) -> np.ndarray:
+    """The ramp as grey colours, and a fourth channel."""
+    return np.stack([TWELVE, TWELVE, TWELVE, last], -1).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("last", "kind", "dtype"),
+    [
+        (np.zeros_like(TWELVE), "unspecified", np.uint16),
+        (np.full_like(TWELVE, 4095), "unassalpha", np.uint16),
+        (np.full_like(TWELVE, 4095), "unassalpha", np.float32),
+        (np.full_like(TWELVE, 30000), "assocalpha", np.uint16),
+        (np.maximum(TWELVE, 1), "assocalpha", np.uint16),
+    ],
+    ids=[
+        "no opacity",
+        "opacity of 12 bits",
+        "of floats",
+        "half laid on black",
+        "all laid on black",
+    ],
+)
+def test_a_fourth_channel_leaves_what_is_seen(
+    tmp_path: Path, last: np.ndarray, kind: str, dtype: Any
+) -> None:
+    tiff(tmp_path / "x.tif", four(last, dtype), photometric="rgb", extrasamples=[kind])
+    assert is_ramp(grey(tmp_path / "x.tif"))
+
+
+def test_a_second_channel_that_is_no_opacity_hides_nothing(tmp_path: Path) -> None:
+    values = np.stack([TWELVE, np.zeros_like(TWELVE)], -1)
+    tiff(tmp_path / "x.tif", values, planarconfig="contig", extrasamples=["unspecified"])
+    assert is_ramp(grey(tmp_path / "x.tif"))
+
+
+def test_deep_inks_are_colours(tmp_path: Path) -> None:
+    inks = np.zeros((20, 48, 4), np.uint16)
+    inks[..., 3] = (65535 * (1 - RAMP)).round()
+    tiff(tmp_path / "x.tif", inks, photometric="separated")
+    assert is_ramp(grey(tmp_path / "x.tif"))
+    inks[..., 0] = 65535
+    tiff(tmp_path / "x.tif", inks, photometric="separated")
+    with read_picture(tmp_path / "x.tif", mode=None, max_pixels=10**6).image as cyan:
+        assert [channel.getextrema()[1] for channel in cyan.split()] == [0, 255, 255]
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "options"),
+    [
+        ("CIELAB", np.uint16, {"photometric": "cielab"}),
+        ("PALETTE", np.uint16, {"photometric": "palette", "colormap": np.zeros((3, 65536), "u2")}),
+        ("CFA", np.uint16, {"photometric": "cfa"}),
+        ("complex64", np.complex64, {}),
+    ],
+)
+def test_deep_values_that_are_no_grey_and_no_rgb_are_refused(
+    tmp_path: Path, kind: str, dtype: Any, options: dict[str, Any]
+) -> None:
+    values = np.stack([TWELVE] * 3, -1) if kind == "CIELAB" else TWELVE
+    tiff(tmp_path / "x.tif", values.astype(dtype), **options)
+    with pytest.raises(DataError, match=rf"holds deep values of the kind .*{kind}"):
+        grey(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("options", [{"imagej": True}, {}], ids=["ImageJ", "tifffile"])
+def test_a_stack_whose_frames_are_not_listed_is_refused(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    tiff(tmp_path / "x.tif", np.stack([TWELVE] * 3), truncate=True, **options)
+    with pytest.raises(DataError, match="holds several frames"):
+        grey(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", None])
+def test_lab_has_a_grey(tmp_path: Path, mode: str | None) -> None:
+    Image.new("LAB", (6, 4), (200, 128, 128)).save(tmp_path / "x.tif")
+    picture = read_picture(tmp_path / "x.tif", mode=mode, max_pixels=10**6).image
+    assert picture.mode == (mode or "RGB") and picture.size == (6, 4)
+
+
+def test_a_grey_of_deep_png_can_be_transparent(tmp_path: Path) -> None:
+    values = np.where(RAMP > 0.9, 65535, TWELVE).astype(np.uint16)
+    data = imagecodecs.png_encode(values)
+    mark = _chunk(b"tRNS", b"\xff\xff")
+    (tmp_path / "x.png").write_bytes(data[:33] + mark + data[33:])
+    pixels = grey(tmp_path / "x.png")
+    assert not pixels[RAMP > 0.9].any()
+    assert pixels[RAMP <= 0.9].max() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_thumbnail_may_come_first(tmp_path: Path, dtype: Any) -> None:
+    values = (RAMP * np.iinfo(dtype).max).round().astype(dtype)
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(values[::4, ::4], photometric="minisblack", subfiletype=1)
+        file.write(values, photometric="minisblack", extratags=[(274, 3, 1, 3, True)])
+    assert is_ramp(grey(tmp_path / "x.tif")[::-1, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n",
+            "a pointer of Git LFS; fetch",
+        ),
+        (b"/annex/objects/SHA256E-s5--00.png\n", "a pointer of git-annex; fetch"),
+        (b"\n<!DOCTYPE html><html>sign in</html>", "a web page; download"),
+        (b"no picture", "none of BMP, .*DICOM"),
+    ],
+)
+def test_what_stands_for_a_picture_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(DataError, match=rf"not a readable image \({said}"):
+        grey(tmp_path / "x.png")
+
+
 def test_channels_that_are_no_colours_are_refused_unread(tmp_path: Path) -> None:
     tiff(tmp_path / "x.tif", np.zeros((9, 9, 40), np.uint16), planarconfig="contig")
     with pytest.raises(DataError, match="40 channels"):
@@ -114,6 +233,14 @@ def test_deep_jpeg_2000(tmp_path: Path, colours: bool) -> None:
 def test_deep_pnm(tmp_path: Path, top: int, kind: bytes) -> None:
     values = TWELVE if kind == b"P5" else np.stack([TWELVE] * 3, -1)
     (tmp_path / "x.pnm").write_bytes(kind + b"\n48 20\n%d\n" % top + values.astype(">u2").tobytes())
+    assert is_ramp(grey(tmp_path / "x.pnm"))
+
+
+@pytest.mark.parametrize("kind", [b"P2", b"P3"])
+def test_deep_pnm_that_is_text(tmp_path: Path, kind: bytes) -> None:
+    values = TWELVE if kind == b"P2" else np.stack([TWELVE] * 3, -1)
+    text = " ".join(map(str, values.ravel())).encode()
+    (tmp_path / "x.pnm").write_bytes(kind + b"\n48 20\n65535\n# 9 9 9\n" + text + b"\n")
     assert is_ramp(grey(tmp_path / "x.pnm"))
 
 
@@ -145,13 +272,15 @@ def test_arrays_are_turned_as_pillow_turns_pictures(tmp_path: Path, tag: int) ->
 
 
 def _exif_chunk(tag: int) -> bytes:
-    import struct
-    import zlib
-
     exif = Image.Exif()
     exif[0x0112] = tag
-    body = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
-    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return _chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    body = kind + content
+    return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
 
 def lossy_files() -> dict[str, tuple[bytes, bool]]:

@@ -169,6 +169,12 @@ def test_places_of_a_palette_with_colours_stand_for_themselves(tmp_path: Path) -
     assert not numbers.area(read(numbers, tmp_path / "x.png"), "aeroplane").any()
 
 
+def test_bools_that_tifffile_wrote_are_not_turned_round(tmp_path: Path) -> None:
+    """It stores them as bits whose white is zero, as they are."""
+    tifffile.imwrite(tmp_path / "x.tif", DISK)
+    assert np.array_equal(objects(mask(tmp_path / "x.tif")), DISK)
+
+
 def test_a_class_that_no_mask_holds_is_a_fault(tmp_path: Path) -> None:
     Image.fromarray((DISK * 3).astype(np.uint8)).save(tmp_path / "x.png")
     numbers = Numbers({"disk": [3], "bar": [7]})
@@ -221,3 +227,143 @@ def test_what_holds_no_numbers_is_refused(tmp_path: Path) -> None:
     assert np.array_equal(objects(mask(tmp_path / "z.tif")), DISK)
     with pytest.raises(DataError, match="is 96x80, its image 9x9 pixels"):
         mask(tmp_path / "x.tif", size=(9, 9))
+
+
+@pytest.mark.parametrize("level", [1, 20])
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif"])
+def test_a_lossy_mask_without_white_is_no_empty_mask(
+    tmp_path: Path, suffix: str, level: int
+) -> None:
+    options: dict[str, Any] = {"compression": "jpeg"} if suffix == "tif" else {}
+    path = tmp_path / f"x.{suffix}"
+    Image.fromarray((DISK * level).astype(np.uint8)).save(path, quality=95, **options)
+    with pytest.raises(DataError, match="not black and white"):
+        objects(mask(path))
+    with pytest.raises(DataError, match="not black and white"):
+        read(Numbers({"a": [1]}), path)
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_enlarged_masks_are_cut_at_half_brightness(tmp_path: Path, factor: int) -> None:
+    size = (SIZE[0] * factor, SIZE[1] * factor)
+    WHITE.resize(size, Image.Resampling.BILINEAR).save(tmp_path / "x.png")
+    large = np.kron(DISK, np.ones((factor, factor))) > 0
+    picture = mask(tmp_path / "x.png", size=size)
+    assert overlap(objects(picture), large) > 0.97
+    numbers = Numbers({"lung": [255]})
+    assert overlap(numbers.area(numbers.read(picture), "lung"), large) > 0.97
+
+
+def test_many_classes_beside_white_are_no_soft_edges(tmp_path: Path) -> None:
+    classes = (Y // 16) * 5 + X // 20 + 1  # 1 to 25
+    classes[70:, 90:] = 255
+    Image.fromarray(classes.astype(np.uint8)).save(tmp_path / "x.png")
+    assert objects(mask(tmp_path / "x.png")).all()
+    numbers = Numbers({"first": [1]})
+    assert np.array_equal(numbers.area(read(numbers, tmp_path / "x.png"), "first"), classes == 1)
+
+
+def test_class_numbers_that_were_blurred_are_refused(tmp_path: Path) -> None:
+    classes = Image.fromarray((DISK * 100 + BAR * 200).astype(np.uint8))
+    classes.save(tmp_path / "x.jpg", quality=80)
+    Image.open(tmp_path / "x.jpg").save(tmp_path / "jpeg.png")
+    turned = classes.rotate(20, resample=Image.Resampling.BICUBIC)
+    turned.save(tmp_path / "turned.png")
+    for name in ("jpeg.png", "turned.png"):
+        with pytest.raises(DataError, match="most of them at edges only"):
+            read(Numbers({"a": [100], "b": [200]}), tmp_path / name)
+        with pytest.raises(DataError, match="most of them at edges only"):
+            objects(mask(tmp_path / name))
+
+
+def test_small_instances_are_not_blurred(tmp_path: Path) -> None:
+    tiles = (Y // 4) * 24 + X // 4 + 1
+    spots = np.where((Y % 4 < 2) & (X % 4 < 2), tiles, 0)
+    Image.fromarray(spots.astype(np.uint16)).save(tmp_path / "x.png")
+    assert np.array_equal(objects(mask(tmp_path / "x.png")), spots > 0)
+
+
+#: A palette with white in it, for class numbers, and the places of the two classes in it.
+WITH_WHITE: dict[str, tuple[list[int], int, int]] = {
+    "white is the second class": ([0, 0, 0, 255, 0, 0, 255, 255, 255], 1, 2),
+    "white is the ground": ([255, 255, 255, 0, 0, 0, 255, 0, 0], 1, 2),
+    "greys": ([0, 0, 0, 128, 128, 128, 255, 255, 255], 1, 2),
+}
+
+
+@pytest.mark.parametrize("name", WITH_WHITE)
+@pytest.mark.parametrize("ground", [None, 0])
+def test_every_mask_of_a_palette_has_the_same_numbers(
+    tmp_path: Path, name: str, ground: int | None
+) -> None:
+    """Whichever classes it has, and whether its ground is transparent."""
+    colours, first, second = WITH_WHITE[name]
+    options = {} if ground is None else {"transparency": ground}
+    numbers = Numbers({"disk": [first], "bar": [second]})
+    for disk, bar in ((DISK, BAR), (DISK, BAR & False), (DISK & False, BAR)):
+        palette(disk * first + bar * second, colours).save(tmp_path / "x.png", **options)
+        found = read(numbers, tmp_path / "x.png")
+        assert np.array_equal(numbers.area(found, "disk"), disk)
+        assert np.array_equal(numbers.area(found, "bar"), bar)
+    assert not numbers.fault()
+
+
+def test_white_is_the_object_of_any_palette_that_shows_no_more(tmp_path: Path) -> None:
+    colours = [5 * n % 256 for n in range(3 * 200)] + [0, 0, 0, 255, 255, 255]
+    palette(200 + DISK, colours).save(tmp_path / "x.png")
+    numbers = Numbers({"lung": [1]})
+    assert np.array_equal(numbers.area(read(numbers, tmp_path / "x.png"), "lung"), DISK)
+    Image.fromarray(DISK.astype(np.uint8)).save(tmp_path / "y.png")
+    read(numbers, tmp_path / "y.png")
+    assert "some masks write it as 201, others hold 1" in numbers.fault()
+
+
+@pytest.mark.parametrize("grey", [True, False])
+def test_palettes_that_a_program_sorted_are_a_fault(tmp_path: Path, grey: bool) -> None:
+    """GIF's writers leave out colours that are not there, so that places move."""
+    numbers = Numbers({"disk": [1], "bar": [2]})
+    for classes in (DISK * 1 + BAR * 2, BAR * 2):
+        picture = Image.fromarray(classes.astype(np.uint8))
+        if not grey:
+            picture = palette(classes, [0, 0, 0, 128, 0, 0, 0, 128, 0])
+        picture.save(tmp_path / "x.gif")
+        read(numbers, tmp_path / "x.gif")
+    assert "one colour is at two places" in numbers.fault()
+
+
+def test_colours_on_transparent_ground_are_objects_but_no_numbers(tmp_path: Path) -> None:
+    colours = np.stack([DISK, BAR, DISK & False, DISK | BAR], -1).astype(np.uint8) * 255
+    Image.fromarray(colours, mode="RGBA").save(tmp_path / "x.png")
+    assert np.array_equal(objects(mask(tmp_path / "x.png")), DISK | BAR)
+    with pytest.raises(DataError, match="has colours"):
+        read(Numbers({"a": [1]}), tmp_path / "x.png")
+
+
+def test_lossy_white_on_a_ground_that_is_partly_transparent(tmp_path: Path) -> None:
+    white = np.repeat(DISK[..., None] * 255, 3, -1)
+    pixels = np.concatenate([white, (X < 66)[..., None] * 255], -1).astype(np.uint8)
+    Image.fromarray(pixels, mode="RGBA").save(tmp_path / "x.webp", quality=40)
+    assert overlap(objects(mask(tmp_path / "x.webp"))) > 0.98
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (np.where(BAR, -1, DISK).astype(np.int16), "the number -1"),
+        (np.where(DISK, 1, np.nan).astype(np.float32), "not finite"),
+        (np.where(DISK, np.inf, 0).astype(np.float32), "not finite"),
+    ],
+)
+def test_numbers_that_no_class_has_are_refused(tmp_path: Path, values: Any, said: str) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", values)
+    with pytest.raises(DataError, match=said):
+        mask(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize("others", [2, 128])
+def test_white_beside_other_numbers_is_not_the_class_one(tmp_path: Path, others: int) -> None:
+    numbers = Numbers({"lung": [1]})
+    for picture in (DISK * 255, DISK * 255 + BAR * others):
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "x.png")
+        read(numbers, tmp_path / "x.png")
+    assert "some masks write it as 255, others hold" in numbers.fault()

@@ -60,6 +60,15 @@ def test_pictures_of_a_folder(tmp_path: Path) -> None:
     assert names.list_pictures(tmp_path) == ["1.2.840", "a.PNG", "c.pgm", "dicom", "sub/b.Jp2"]
 
 
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "mine").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "disk/a.png")
+    (tmp_path / "mine/far").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/back").symlink_to(tmp_path / "mine")
+    assert names.list_pictures(tmp_path / "mine") == ["far/a.png"]
+
+
 def test_the_longest_path_that_fits_is_taken() -> None:
     known = names.Names(["s1/view.png", "p2/s1/view.png", "lone.tif"], "masks")
     assert known.find("data/p2/s1/view.jpg") == "p2/s1/view.png"
@@ -94,3 +103,30 @@ def test_names_that_are_identifiers() -> None:
         "patient1_study1_view1"
     )
     assert names.Names(["p1_s1_view1"], "x").find("root/p1/s1/view1.jpg") == "p1_s1_view1"
+
+
+def test_letters_with_signs_have_one_form() -> None:
+    """macOS writes an umlaut as two characters."""
+    composed, apart = "r\u00f6ntgen 1", "ro\u0308ntgen 1"
+    assert names.Names([f"{apart}.png"], "masks").find(f"i/{composed}.jpg") == f"{apart}.png"
+    assert names.image_id(f"{apart}.png") == composed
+    assert names.patient(apart) == names.patient(composed)
+
+
+def test_what_servers_and_notebooks_leave_is_junk(tmp_path: Path) -> None:
+    for file in ("1.png", "@eaDir/1.png/THUMB_M.jpg", ".ipynb_checkpoints/1-checkpoint.png"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2)).save(tmp_path / file)
+    assert names.list_pictures(tmp_path) == ["1.png"]
+
+
+@pytest.mark.parametrize("text", [None, "NA", "nan", "<NA>", "None", "NULL"])
+def test_a_cell_without_a_mask(text: str | None) -> None:
+    assert names.mask_file(text) is None
+    assert names.mask_file("nana\\1.png") == "nana/1.png"
+
+
+def test_a_path_and_an_identifier_are_two_names_of_one_image() -> None:
+    both = names.Names(["p1/v.png", "p1_v.png"], "masks")
+    with pytest.raises(DataError, match=r"'p1/v\.png' and 'p1_v\.png' both fit"):
+        both.find("images/p1/v.jpg", "p1_v")

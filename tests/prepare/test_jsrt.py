@@ -103,3 +103,11 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=said):
             preflight({**resolved(**options), "data_root": str(tmp_path)})
+
+
+def test_masks_of_no_image_are_refused(tmp_path: Path) -> None:
+    tree(tmp_path)
+    for path in sorted((tmp_path / "scr").rglob("*.gif")):
+        path.rename(path.with_name(f"mask of {path.name}"))
+    with pytest.raises(DataError, match=r"none of the masks .*'?MASK OF JPCLN001'?.* is called"):
+        convert(resolved(), tmp_path, tmp_path / "out", 1)

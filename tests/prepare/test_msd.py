@@ -339,3 +339,29 @@ def test_links_out_of_the_root_are_followed_where_they_are_trusted(tmp_path: Pat
         list_items(config, tmp_path / "data")
     items = list_items({**config, "allow_links": True}, tmp_path / "data")
     assert len(items[0].make()) == 4
+
+
+def test_a_finding_in_no_volume_is_refused(tmp_path: Path) -> None:
+    tree(tmp_path)
+    with pytest.raises(DataError, match=r"none of 4 slices holds cyst; correct its values in"):
+        run(resolved(findings={"tumour": [1, 2, 3], "cyst": [7]}), tmp_path)
+
+
+def test_descriptions_of_windows(tmp_path: Path) -> None:
+    tree(tmp_path)
+    file = tmp_path / "task/dataset.json"
+    file.write_bytes(file.read_text().replace("/", "\\\\").encode("utf-8-sig"))
+    assert ".\\\\imagesTr" in file.read_text()
+    assert len(run(resolved(), tmp_path)) == 4
+
+
+@pytest.mark.parametrize("ending", ["nii.gz", ".png", ".mha"])
+def test_the_ending_of_files_is_one_of_volumes(tmp_path: Path, ending: str) -> None:
+    volume, _ = tree(tmp_path)
+    save(tmp_path / "task/imagesTr/BRATS_001_0000.nii.gz", volume[..., 0])
+    describe(tmp_path, channel_names={"0": "MR"}, labels={"tumour": 1}, file_ending=ending)
+    if ending == "nii.gz":
+        assert len(run(resolved(), tmp_path)) == 4
+        return
+    with pytest.raises(DataError, match=f"has the file_ending '{ending}'; volumes are read as"):
+        run(resolved(), tmp_path)

@@ -136,6 +136,19 @@ def test_patients_of_tables_with_gaps_are_the_same_patients(tmp_path: Path) -> N
     assert plans[1].equals(plans[0]) and plans[2].equals(plans[0])
 
 
+def test_shortened_numbers_are_no_patients(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("name,class,who\na.png,x,12\nb.png,y,1.23457E+11\n")
+    with pytest.raises(DataError, match=r"line 3: 'who' is '1.23457E\+11', a long number"):
+        make_plan(table_config(patient_column="who"), tmp_path)
+
+
+def test_a_patient_in_two_splits_of_a_table_is_refused_by_the_listing(tmp_path: Path) -> None:
+    rows = "name,class,who,part\na.png,x,7,train\nb.png,y,7.0,test\nc.png,y,8,test\n"
+    (tmp_path / "t.csv").write_text(rows)
+    with pytest.raises(DataError, match=r"patient '7' is in more than one split"):
+        make_plan(table_config(patient_column="who", split_column="part"), tmp_path)
+
+
 def label_plan(root: Path, cells: list[str]) -> list[int | None]:
     text = "".join(f'{number}.png,"{cell}"\n' for number, cell in enumerate(cells))
     (root / "t.csv").write_text("name,A\n" + text)

@@ -144,6 +144,32 @@ def test_what_yolo_does_not_read_becomes_png(release: Release, tmp_path: Path) -
         written(other, tmp_path / "no", root)
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("kind", ["deep", "transparent", "turned"])
+def test_what_yolo_would_see_otherwise_is_written_as_it_is_meant(
+    release: Release, tmp_path: Path, suffix: str, kind: str
+) -> None:
+    other = renamed(release, lambda k: f"{k}.{suffix}")
+    root = draw_sources(other, tmp_path / "root")
+    ramp = np.linspace(0, 255, 600).reshape(20, 30).round().astype(np.uint8)
+    picture = Image.fromarray(ramp)
+    exif = Image.Exif()
+    if kind == "deep":
+        picture = Image.fromarray(ramp.astype(np.uint16) * 16)
+    if kind == "transparent":
+        picture = Image.merge("LA", [Image.new("L", (30, 20), 255), picture])
+    if kind == "turned":
+        exif[0x0112] = 3
+    picture.save(root / f"0.{suffix}", exif=exif)
+    out = written(other, tmp_path / "y", root)
+    with Image.open(out / f"images/train/0.{suffix}") as copy:
+        shown = np.asarray(copy).astype(int)
+        assert copy.mode == "L" and copy.getexif().get(0x0112, 1) == 1
+    wanted = ramp[::-1, ::-1] if kind == "turned" else ramp
+    assert np.abs(shown - wanted).max() <= 3
+    assert (out / f"images/train/1.{suffix}").read_bytes() == (root / f"1.{suffix}").read_bytes()
+
+
 def test_two_images_with_one_label_are_refused(release: Release, tmp_path: Path) -> None:
     apart = renamed(release, lambda k: {0: "a/x.png", 11: "a/x.jpg"}.get(k, f"a/{k}.png"))
     assert "labels/test/x.txt" in names(written(apart, tmp_path / "y"), "labels")

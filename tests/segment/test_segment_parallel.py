@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+
+from dollmaker.segment.models import create
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,7 +22,10 @@ def test_two_processes_train_the_segmenter_that_one_trains(
 ) -> None:
     # Without batch normalisation, whose statistics are each process's own on CPUs.
     config["segment"]["arguments"]["decoder_use_norm"] = False
-    config["segment"]["freeze_batch_norm"] = True
+    model = create(config["segment"], channels=1, classes=1, size=32, seed=5)
+    encoder = model.get_submodule("encoder").state_dict()
+    save_file({name: each.contiguous() for name, each in encoder.items()}, world / "w.safetensors")
+    config["segment"].update(init="w.safetensors", freeze_batch_norm=True)
     config["segment"]["objectives"]["classification"] = 0.5
     models = []
     for processes in (1, 2):

@@ -4,8 +4,8 @@ A recipe of the configuration that is empty is the one of that name in ``catalog
 name a committee; two of them come by themselves when no member is configured for them:
 
 - ``probe``: the first member's network and weights, frozen but for its last layer (ExplainSeg's
-  linear probe; the cutters take its features). Without a weights file there is nothing to freeze:
-  the first trained member stands in.
+  linear probe with its rate, for 30 epochs: our choice; the cutters take its features). Without a
+  weights file there is nothing to freeze: the first trained member stands in.
 - ``micranet``: MICRA-Net's own network, trained from random weights.
 """
 

@@ -25,6 +25,9 @@ _MOST_VALUES = 100_000
 #: A number that YAML takes for text, unless it has a point and a sign: 1.0e-3.
 _EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
 
+#: Numbers that YAML 1.1 reads to the base 8 or 60.
+_OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?")
+
 #: What JSON calls the values of closed lists.
 _JSON_TYPES = {str: "string", int: "integer", type(None): "null"}
 
@@ -59,7 +62,8 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that occurs twice, of which YAML would silently take the last.
 
     A key that YAML takes for something else than its text, as ``on`` for true and ``010`` for 8, is
-    refused too: a member would get another name than was written.
+    refused too: a member would get another name than was written. So are numbers that YAML reads to
+    another base than ten or sixteen: 010 is 8 to it, and 1:30 is 90.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -68,6 +72,29 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 _check_key(key, self.construct_object(key), lines)
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        meant: int = super().construct_yaml_int(node)
+        _check_base(node, meant)
+        return meant
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        meant: float = super().construct_yaml_float(node)
+        _check_base(node, meant)
+        return meant
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+
+def _check_base(node: yaml.ScalarNode, meant: float) -> None:
+    """Refuse a number with a leading zero or with colons, which is not what it looks like."""
+    if _OTHER_BASE.fullmatch(node.value):
+        raise yaml.YAMLError(
+            f"line {node.start_mark.line + 1}: YAML takes {node.value} for {meant}; put it in "
+            "quotes if it is text, or write the number without leading zeros and colons"
+        )
 
 
 def _check_key(node: yaml.ScalarNode, meant: Any, lines: dict[str, int]) -> None:

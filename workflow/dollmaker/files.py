@@ -132,6 +132,7 @@ def inside(root: Path, relative: str, links: bool = False) -> Path:
     base = root.resolve()
     try:
         joined = (base / relative).resolve()
+        dangling = (base / relative).is_symlink() and not joined.exists()
     except (OSError, RuntimeError):  # links in a circle, a name that is too long
         raise DataError(f"path {relative[:200]!r} cannot be followed; correct it.") from None
     if not Path(os.path.normpath(base / relative)).is_relative_to(base):
@@ -140,6 +141,11 @@ def inside(root: Path, relative: str, links: bool = False) -> Path:
         raise DataError(
             f"path {relative!r} is or lies behind a link that leaves the data root; put the files "
             "there, or set allow_links: true if you trust them."
+        )
+    if dangling:
+        raise DataError(
+            f"path {relative!r} is a link to a file that is not there; fetch it (git annex get, "
+            "dvc pull) or correct the link."
         )
     return joined
 

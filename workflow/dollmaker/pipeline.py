@@ -3,17 +3,14 @@
 Pure look-ups, so that rules only wire files together.
 """
 
-import hashlib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dollmaker import catalogue
+from dollmaker import catalogue, contents, reads
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError
-from dollmaker.files import sha256_file
 from dollmaker.prepare.convert import CONVERTED
 from dollmaker.prepare.nih import table_file
 from dollmaker.provenance import STAGES
@@ -21,78 +18,12 @@ from dollmaker.study import plan
 
 Config = dict[str, Any]
 
-#: Cores that the embedded rules plan for; profiles set threads for larger machines.
+#: ChestX-ray14's official lists, beside its table.
+_LISTS = ("train_val_list.txt", "test_list.txt")
+
+#: Cores that are planned for where their number is not known: on a cluster, whose profile says
+#: the threads of each rule.
 _CORES = 2
-
-#: Stage -> sections its command reads. A change of any of them reruns the stage.
-_SECTIONS = {
-    "prepare": ("prepare", "truth"),
-    "classify": ("seed", "device", "prepare", "classify"),
-    "attribute": ("seed", "device", "prepare", "attribute", "recipes"),
-    "sample": ("seed", "device", "prepare", "attribute", "sample", "recipes"),
-    "binarize": ("recipes",),
-    "sanity": ("recipes",),
-    "compare": (
-        "seed",
-        "device",
-        "prepare",
-        "classify",
-        "attribute",
-        "recipes",
-        "truth",
-        "evaluate",
-        "compare",
-    ),
-    "labels": ("seed", "prepare", "classify", "attribute", "sample", "recipes"),
-    "release": (
-        "seed",
-        "prepare",
-        "classify",
-        "attribute",
-        "sample",
-        "recipes",
-        "truth",
-        "release",
-    ),
-    "segment": ("seed", "device", "prepare", "classify", "attribute", "segment"),
-    "explain": ("seed", "device", "explain"),
-    "adapt": (
-        "seed",
-        "device",
-        "prepare",
-        "truth",
-        "classify",
-        "attribute",
-        "segment",
-        "tasks",
-        "adapt",
-    ),
-    "study": (
-        "seed",
-        "prepare",
-        "classify",
-        "attribute",
-        "segment",
-        "tasks",
-        "adapt",
-        "evaluate",
-        "study",
-    ),
-    "evaluate": (
-        "seed",
-        "prepare",
-        "classify",
-        "attribute",
-        "recipes",
-        "truth",
-        "tasks",
-        "adapt",
-        "evaluate",
-    ),
-}
-
-#: What a stage reads of the section release if not all of it and more than the recipe's name.
-_OF_RELEASE = {"labels": ("recipe", "relevance", "allow_failed_sanity")}
 
 
 def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = ()) -> Config:
@@ -118,20 +49,16 @@ def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = (
 
 
 def stage_config(config: Config, stage: str) -> str:
-    """The sections that a stage reads, as inline JSON; of the release only its recipe's name."""
-    if "recipes" not in _SECTIONS[stage]:
-        return configuration.sections(config, _SECTIONS[stage])
-    if "release" not in _SECTIONS[stage]:
-        keys = _OF_RELEASE.get(stage, ("recipe",))
-        config = {**config, "release": {key: config["release"][key] for key in keys}}
-    return configuration.sections(config, (*_SECTIONS[stage], "release"))
+    """What a stage reads of the configuration (:mod:`dollmaker.reads`), as inline JSON."""
+    mine = reads.part(config, stage)
+    always = ("dataset", "source", "allow_links")
+    common = {key: config[key] for key in always if key in config}
+    return configuration.sections({**common, **mine}, mine)
 
 
 def convert_config(config: Config) -> str:
-    """What the conversion of a source reads, as inline JSON: of prepare a few keys only."""
-    keys = ("valid", "test", "max_quarantined", "max_pixels")
-    prepare = {key: config["prepare"][key] for key in keys}
-    return configuration.sections({**config, "prepare": prepare}, ("seed", "prepare"))
+    """As :func:`stage_config` for the conversion of a source."""
+    return stage_config(config, "convert")
 
 
 def member_config(config: Config, member: str) -> str:
@@ -141,6 +68,11 @@ def member_config(config: Config, member: str) -> str:
         raise ConfigError(f"no member {member!r} in classify.members.")
     mine = {**classify, "members": {member: classify["members"][member]}}
     return stage_config({**config, "classify": mine}, "classify")
+
+
+def labels_config(config: Config) -> str:
+    """As :func:`stage_config` for labels, without the recipes and members that have no part."""
+    return stage_config(reads.of_labels(config), "labels")
 
 
 def recipe_config(config: Config, stage: str, recipe: str) -> str:
@@ -154,8 +86,14 @@ def recipe_config(config: Config, stage: str, recipe: str) -> str:
 
 
 def task_config(config: Config, task: str) -> str:
-    """As :func:`stage_config` for adapt, with one task only."""
-    return stage_config({**config, "tasks": {task: config["tasks"][task]}}, "adapt")
+    """As :func:`stage_config` for adapt, with one task only; what else runs is not its matter."""
+    return _run_config(config, task)
+
+
+def _run_config(config: Config, task: str) -> str:
+    adapt = {key: value for key, value in config["adapt"].items() if key != "runs"}
+    mine = {**config, "tasks": {task: config["tasks"][task]}, "adapt": adapt}
+    return stage_config(mine, "adapt")
 
 
 def study_runs(config: Config) -> list[str]:
@@ -176,9 +114,19 @@ def study_pretraining(config: Config, architecture: str, pretraining: str) -> st
     return stage_config(plan.pretraining_config(config, architecture, pretraining), "segment")
 
 
+def study_start(config: Config, architecture: str, pretraining: str) -> list[str]:
+    """As :func:`start_members`, of a pre-training of the study."""
+    return start_members(plan.pretraining_config(config, architecture, pretraining))
+
+
+def study_weights(config: Config, architecture: str, pretraining: str) -> str:
+    """As :func:`start_weights`, of a pre-training of the study."""
+    return start_weights(plan.pretraining_config(config, architecture, pretraining))
+
+
 def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
     """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
-    return stage_config(plan.run_config(config, architecture, task, start, tuning), "adapt")
+    return _run_config(plan.run_config(config, architecture, task, start, tuning), task)
 
 
 def study_tunings(config: Config) -> list[str]:
@@ -209,6 +157,13 @@ def members(config: Config) -> list[str]:
 def committee(config: Config, recipe: str) -> list[str]:
     """Folders of the members that explain a recipe's maps."""
     names = catalogue.committee(config, recipe)
+    return [f"results/{config['dataset']}/committee/{name}" for name in names]
+
+
+def start_members(config: Config) -> list[str]:
+    """Folder of the member that the segmenter's encoder starts from, if it starts from one."""
+    init = config["segment"]["init"]
+    names = [init] if init in config["classify"]["members"] else []
     return [f"results/{config['dataset']}/committee/{name}" for name in names]
 
 
@@ -294,43 +249,103 @@ def original_files(config: Config) -> list[str]:
     return [f"{root}/{source['jsrt']['images']}"] if source["kind"] == "jsrt" else []
 
 
-def content(config: Config, files: Sequence[str]) -> str:
+def content(
+    config: Config, files: Sequence[str], listed: Sequence[str] = (), named: Sequence[str] = ()
+) -> str:
     """Checksum of files of the user's, for ``params``: their times do not matter, their bytes do.
 
-    Of a folder the names and sizes of all files in it count. What the workflow makes itself
-    (generated or converted sources) has rules of its own and is left out.
+    What the workflow makes itself (generated or converted sources) has rules of its own and is
+    left out.
 
     Args:
         config: The resolved configuration.
         files: Files or folders, as :func:`source_files` and the like give them.
+        listed: Folders of which the names and sizes of files count.
+        named: Folders of which the names of files count.
     """
     own = f"results/{config['dataset']}"
-    return _content(tuple(file for file in files if not Path(file).is_relative_to(own)))
+
+    def others(names: Sequence[str]) -> list[str]:
+        return [name for name in names if not Path(name).is_relative_to(own)]
+
+    return contents.content(others(files), others(listed), others(named))
 
 
-@lru_cache
-def _content(files: tuple[str, ...]) -> str:
-    """The same for any files; once a process, as every fine-tuning of a task asks for it."""
-    digest = hashlib.sha256()
-    for path in map(Path, files):
-        if path.is_dir():
-            for name, size in sorted(_list_sizes(path)):
-                digest.update(f"{name} {size}\n".encode())
-        elif path.is_file():
-            digest.update(sha256_file(path).encode())
-    return digest.hexdigest()[:16]
+def original_content(config: Config) -> str:
+    """Checksum of what the conversion of a source reads: of images names and sizes only."""
+    kind = config["source"]["kind"]
+    if kind not in CONVERTED:
+        return content(config, [])
+    options, root = config["source"][kind], str(config["data_root"]).rstrip("/")
+    if kind == "msd":
+        folder = f"{root}/{options['folder']}"
+        files = [f"{folder}/dataset.json", f"{folder}/labelsTr"]
+        return content(config, files, listed=[f"{folder}/imagesTr"])
+    names = [options[key] for key in ("table", "masks") if options.get(key)]
+    files = [f"{root}/{name}" for name in names]
+    return content(config, files, listed=[f"{root}/{options['images']}"])
 
 
-def _list_sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    """Files below a folder, relative to it, and their sizes; links to folders are followed once."""
-    seen = set()
-    for place, names, files in os.walk(folder, followlinks=True):
-        seen.add(Path(place).resolve())
-        names[:] = [name for name in names if Path(place, name).resolve() not in seen]
-        for name in files:
-            path = Path(place, name)
-            if path.is_file():  # no broken link
-                yield path.relative_to(folder).as_posix(), path.stat().st_size
+def source_content(config: Config) -> str:
+    """Checksum of what lists the images: tables, official lists, and names of masks."""
+    files = source_files(config)
+    if config["source"]["kind"] == "nih":
+        files = [*files, *(str(Path(files[0]).with_name(name)) for name in _LISTS)]
+    truth = config["truth"]
+    by_name = truth and truth["kind"] == "masks" and not truth["column"]
+    return content(config, files, named=truth_files(config) if by_name else [])
+
+
+def truth_content(config: Config) -> str:
+    """Checksum of the true masks."""
+    return content(config, truth_files(config))
+
+
+def task_content(config: Config, task: str) -> str:
+    """Checksum of what a task is read from; of images without a table names and sizes only."""
+    options, files = config["tasks"][task], task_files(config, task)
+    listed = [] if options["table"] else files[:1]
+    mine = content(config, files[len(listed) :], listed=listed)
+    inherits = options["valid"] is None and options["test"] is None
+    return f"{mine} {source_content(config)}" if inherits else mine
+
+
+def weights_content(config: Config, name: str | None) -> str:
+    """Checksum of a weights file; of none where a start is no file."""
+    return content(config, [f"{config['weights_root'].rstrip('/')}/{name}"] if name else [])
+
+
+def member_weights(config: Config, member: str) -> str:
+    """Checksum of the weights that a member starts from."""
+    return weights_content(config, config["classify"]["members"][member]["weights"])
+
+
+def start_weights(config: Config) -> str:
+    """Checksum of the weights file that the segmenter's encoder starts from."""
+    init = config["segment"]["init"]
+    known = init == "random" or init in config["classify"]["members"]
+    return weights_content(config, None if known else init)
+
+
+def tuning_weights(config: Config, init: str) -> str:
+    """Checksum of the weights file that a fine-tuning starts from."""
+    return weights_content(config, config["adapt"]["imagenet"] if init == "imagenet" else None)
+
+
+def sums(folders: Iterable[str]) -> list[str]:
+    """Files with the checksums of what folders below results/{dataset} hold.
+
+    A folder counts as changed when its sums do, and not when it is newer: of folders Snakemake
+    knows the time alone.
+    """
+    parts = [folder.split("/", 2) for folder in folders]
+    return [f"{results}/{name}/sums/{rest}.sha256" for results, name, rest in parts]
+
+
+def source_sums(config: Config) -> list[str]:
+    """The sums of a source that the workflow makes."""
+    own = f"results/{config['dataset']}/"
+    return sums(file for file in source_files(config) if file.startswith(own))
 
 
 def task_files(config: Config, task: str) -> list[str]:
@@ -341,15 +356,24 @@ def task_files(config: Config, task: str) -> list[str]:
 
 
 def truth_files(config: Config) -> list[str]:
-    """The files of the true masks; masks that are files are listed in the source's table."""
+    """The files of the true masks, or their folder."""
     truth = config["truth"] or {}
-    names = [*truth.get("files", ()), truth.get("file")]
+    names = [*truth.get("files", ()), truth.get("file"), truth.get("folder")]
     return [f"{data_root(config).rstrip('/')}/{name}" for name in names if name]
 
 
-def share_of_cores(jobs: int) -> int:
-    """Threads of each of so many jobs that run side by side."""
-    return max(1, _CORES // max(1, jobs))
+def cores(given: int | None) -> int:
+    """Cores to plan for.
+
+    Args:
+        given: What Snakemake was called with; ``None`` or endless where others share them out.
+    """
+    return given if given and given < sys.maxsize else _CORES
+
+
+def share_of_cores(jobs: int, cores: int = _CORES) -> int:
+    """Threads of each of so many jobs that run side by side on so many cores."""
+    return max(1, cores // max(1, jobs))
 
 
 def relevance_shard(config: Config, dataset: str, recipe: str, shard: str) -> str:

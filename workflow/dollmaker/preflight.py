@@ -9,10 +9,11 @@ import polars as pl
 
 from dollmaker import catalogue, findings, looks
 from dollmaker.adapt.tasks import look_at_task
-from dollmaker.errors import ConfigError, DataError, ModelError
-from dollmaker.evaluate.truth import MaskFiles, load_truth, require_sound
+from dollmaker.errors import ConfigError, DataError, ModelError, unknown
+from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.files import inside
 from dollmaker.findings import CHEXPERT, PRESENT
+from dollmaker.pixels.pictures import read_picture
 from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
@@ -311,14 +312,33 @@ def _check_masks(
 def _look_at_truth(
     config: Config, root: Path, listed: pl.DataFrame | None, names: Sequence[str]
 ) -> None:
-    """Open the truth, and read a handful of masks if it is pictures that the source lists."""
+    """Open the truth, find the images that have some, and read a handful of it."""
+    for name in (config["truth"] or {}).get("findings") or ():
+        if name not in names:
+            raise ConfigError(f"truth.findings: {unknown('finding', name, names)}")
     truth = load_truth(config, root, findings.localized(names, config["attribute"]["findings"]))
-    if not isinstance(truth, MaskFiles) or listed is None:
+    if truth is None or listed is None:
         return
-    rows = listed.filter(pl.col("mask").is_not_null())
-    for row in rows.gather_every(max(1, len(rows) // _HANDFUL)).head(_HANDFUL).to_dicts():
-        truth.look(row)
+    rows = [row for row in listed.iter_rows(named=True) if truth.knows(row)]
+    if not rows:
+        raise DataError(
+            f"truth is of no image of the source, e.g. {listed['path'][0]!r}; call what is in it "
+            "as the images, or remove truth."
+        )
+    for row in rows[:: max(1, len(rows) // _HANDFUL)][:_HANDFUL]:
+        if facts := _look_at_image(config, root, row["path"]):
+            truth.look(row | facts)
     require_sound(truth, "truth.targets or truth.encoding", some=True)
+
+
+def _look_at_image(config: Config, root: Path, path: str) -> dict[str, int]:
+    """Size and orientation of an image; nothing where it will be left out, with the reason."""
+    try:
+        file = inside(root, path, config.get("allow_links", False))
+        image, origin = read_picture(file, mode=None, max_pixels=config["prepare"]["max_pixels"])
+    except DataError:
+        return {}
+    return {"width": image.width, "height": image.height, "orientation": origin.orientation}
 
 
 def _list(config: Config, root: Path) -> Listing:

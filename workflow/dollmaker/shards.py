@@ -10,13 +10,15 @@ One process writes a shard, once, and it appears whole under its name or not at 
 
 import hashlib
 import json
+import operator
 import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, SupportsIndex
 
 import h5py
 import numpy as np
@@ -106,6 +108,30 @@ def _row_checks(values: Array) -> npt.NDArray[np.uint32]:
     """CRC-32 of each row of an array."""
     rows = (zlib.crc32(np.ascontiguousarray(row).tobytes()) for row in values)
     return np.fromiter(rows, np.uint32, len(values))
+
+
+def _rows(rows: Any, count: int) -> int | slice | list[int]:
+    """Rows as HDF5 wants them, of a shard of so many; refuse what no shard has."""
+    if rows is None:
+        return slice(None)
+    if isinstance(rows, slice):
+        start, stop, step = rows.indices(count)
+        if step < 1:
+            raise IndexError(f"rows are read upwards, not in steps of {step}")
+        return slice(start, max(start, stop), step)
+    if np.ndim(rows) == 0:
+        return _row(rows, count)
+    numbers = [_row(row, count) for row in rows]
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise IndexError("row numbers do not increase")
+    return numbers
+
+
+def _row(row: SupportsIndex, count: int) -> int:
+    number = operator.index(row)
+    if not 0 <= number < count:
+        raise IndexError(f"row {number} of a shard of {count} rows")
+    return number
 
 
 @contextmanager
@@ -203,15 +229,22 @@ class Shard:
         Args:
             name: Array name, e.g. ``"image"``.
             rows: One row, a slice, increasing row numbers, or ``None`` for all.
+
+        Raises:
+            DamagedError: If the file is not as it was written.
+            IndexError: If there is no such row, or numbers do not increase.
+            TypeError: If rows are no such numbers.
         """
         with self._checked():
             array, checks = self._find(f"arrays/{name}"), self._find(f"checks/{name}")
             if array is None:
                 return np.zeros((0, 0, 0), dtype=np.uint8)
-            chosen = slice(None) if rows is None else rows
+            count = int(array.shape[0])
+        chosen = _rows(rows, count)  # an error of the caller, who must not lose a file for it
+        with self._checked():
             values = np.asarray(array[chosen])
             if checks is not None:
-                found = _row_checks(values[None] if isinstance(rows, int) else values)
+                found = _row_checks(values[None] if isinstance(chosen, int) else values)
                 if not np.array_equal(found, np.atleast_1d(checks[chosen])):
                     raise ValueError(f"the checksum of {name} is wrong")
             return values

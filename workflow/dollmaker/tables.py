@@ -45,7 +45,8 @@ def read_source(path: Path) -> pl.DataFrame:
     cells are divided by commas, semicolons or tabs, whichever the header has, or by what a first
     line ``sep=;`` says; lines end as on Unix, Windows or the old Mac; the file may be packed by
     gzip. In Parquet a NaN is null and a column of whole floats, as tables with gaps have it, is
-    integers. Blanks are spaces of any kind and characters without width. Left out are empty rows
+    integers. A cell ``="007"``, by which exports keep zeros from office programs, is the text in
+    its quotes. Blanks are spaces of any kind and characters without width. Left out are empty rows
     at the end and empty columns without a name; other columns without a name are called by their
     place: ``column 3``.
 
@@ -65,7 +66,9 @@ def read_source(path: Path) -> pl.DataFrame:
         raise DataError(
             f"table {path} is not readable ({detail[:300]}); save it as CSV in UTF-8 or Parquet."
         ) from None
-    cells = cells.select(pl.all().str.strip_chars(_BLANKS).replace("", None))
+    cells = cells.select(
+        pl.all().str.strip_chars(_BLANKS).str.replace(r'^="([^"]*)"$', "$1").replace("", None)
+    )
     table = _named(names, cells, path)
     filled = [column.is_not_null().arg_true() for column in table]
     rows = max((int(places[-1]) + 1 for places in filled if len(places)), default=0)
@@ -133,6 +136,8 @@ def _content(path: Path) -> bytes:
         raise ValueError(f"it is larger than {_MOST_BYTES} bytes")
     if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise ValueError("it is a workbook or an archive")
+    if data.lstrip()[:1] in (b"<", b"{"):
+        raise ValueError("it is a web page, JSON or rich text under the name of a table")
     return data
 
 
@@ -195,6 +200,8 @@ def require_columns(table: pl.DataFrame, columns: Iterable[str], path: Path) -> 
         DataError: Naming the column and those there are.
     """
     known = " ".join(", ".join(table.columns).split())[:500]
+    if len(table.columns) == 1:
+        known += ", as one column: cells are divided by commas, semicolons or tabs"
     for column in columns:
         if column not in table.columns:
             raise DataError(

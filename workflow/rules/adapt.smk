@@ -2,6 +2,7 @@
 Adapt: fine-tuning on small true-mask sets; one job for all n and seeds of a start and a tuning.
 
 REQUIRED INPUTS
+    index     = results/{dataset}/index.parquet           (what the starts have seen)
     segmenter = results/{dataset}/segmenter/
     committee = results/{dataset}/committee/{member}/     (the first member)
     {data_root}                                           images and masks of the tasks
@@ -9,29 +10,33 @@ OUTPUTS
     task      = results/{dataset}/tasks/{task}/{init}-{tuning}/
 """
 
+FIRST_MEMBER = f"results/{{dataset}}/committee/{pipeline.members(CONFIG)[0]}"
+
 
 rule adapt_segmenter:
     """Fine-tune on a task from one start with one tuning."""
     input:
-        committee=f"results/{{dataset}}/committee/{pipeline.members(CONFIG)[0]}",
-        segmenter="results/{dataset}/segmenter",
+        index=ancient("results/{dataset}/index.parquet"),
+        committee=ancient(FIRST_MEMBER),
+        segmenter=ancient("results/{dataset}/segmenter"),
+        sums=pipeline.sums([FIRST_MEMBER, "results/{dataset}/segmenter"]),
     output:
         task=directory("results/{dataset}/tasks/{task}/{init}-{tuning}"),
+        sums="results/{dataset}/sums/tasks/{task}/{init}-{tuning}.sha256",
     log:
         "results/{dataset}/logs/adapt_segmenter-{task}-{init}-{tuning}.log",
     benchmark:
         "results/{dataset}/benchmarks/adapt_segmenter-{task}-{init}-{tuning}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(pipeline.tuned(CONFIG)))
+    threads: pipeline.share_of_cores(len(pipeline.tuned(CONFIG)), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
     params:
         version=pipeline.version("adapt"),
-        content=lambda wildcards: pipeline.content(
-            CONFIG, pipeline.task_files(CONFIG, wildcards.task)
-        ),
+        content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
+        weights=lambda wildcards: pipeline.tuning_weights(CONFIG, wildcards.init),
         config=lambda wildcards: pipeline.task_config(CONFIG, wildcards.task),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],
@@ -44,7 +49,9 @@ rule adapt_segmenter:
             --tuning {wildcards.tuning:q} \
             --data-root {params.data_root:q} \
             --weights-root {params.weights_root:q} \
+            --index {input.index:q} \
             --committee {input.committee:q} \
             --segmenter {input.segmenter:q} \
             --output {output.task:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.task:q} {output.sums:q}
         """

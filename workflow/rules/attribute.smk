@@ -16,7 +16,12 @@ rule explain_images:
     input:
         index="results/{dataset}/index.parquet",
         images="results/{dataset}/images/{shard}.h5",
-        committee=lambda wildcards: pipeline.committee(COMPARED, wildcards.recipe),
+        committee=lambda wildcards: ancient(
+            pipeline.committee(COMPARED, wildcards.recipe)
+        ),
+        sums=lambda wildcards: pipeline.sums(
+            pipeline.committee(COMPARED, wildcards.recipe)
+        ),
     output:
         relevance="results/{dataset}/relevance/{recipe}/{shard}.h5",
     log:
@@ -27,7 +32,8 @@ rule explain_images:
         "../../envs/dollmaker.yaml"
     threads:
         pipeline.share_of_cores(
-            CONFIG["prepare"]["shards"] * len(pipeline.explained_recipes(CONFIG))
+            CONFIG["prepare"]["shards"] * len(pipeline.explained_recipes(CONFIG)),
+            CORES,
         )
     resources:
         gpu=1,
@@ -58,7 +64,12 @@ rule explain_sample:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        committee=lambda wildcards: pipeline.committee(COMPARED, wildcards.recipe),
+        committee=lambda wildcards: ancient(
+            pipeline.committee(COMPARED, wildcards.recipe)
+        ),
+        sums=lambda wildcards: pipeline.sums(
+            pipeline.committee(COMPARED, wildcards.recipe)
+        ),
     output:
         sample="results/{dataset}/sample/{recipe}.h5",
     log:

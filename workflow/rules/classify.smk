@@ -18,18 +18,20 @@ rule train_member:
         ),
     output:
         member=directory("results/{dataset}/committee/{member}"),
+        sums="results/{dataset}/sums/committee/{member}.sha256",
     log:
         "results/{dataset}/logs/train_member-{member}.log",
     benchmark:
         "results/{dataset}/benchmarks/train_member-{member}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(pipeline.members(CONFIG)))
+    threads: pipeline.share_of_cores(len(pipeline.members(CONFIG)), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
     params:
         version=pipeline.version("classify"),
+        content=lambda wildcards: pipeline.member_weights(COMPARED, wildcards.member),
         config=lambda wildcards: pipeline.member_config(COMPARED, wildcards.member),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
@@ -43,4 +45,5 @@ rule train_member:
             --weights-root {params.weights_root:q} \
             --gpus {resources.gpu} \
             --output {output.member:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.member:q} {output.sums:q}
         """

@@ -20,6 +20,11 @@ rule compare:
         f"results/{DATASET}/scores/recipes.parquet",
 
 
+EXPLAINERS = expand(
+    "results/{{dataset}}/committee/{member}", member=pipeline.explainers(COMPARED)
+)
+
+
 rule compare_recipes:
     """Score every recipe under every rule for its threshold, beside the trivial baselines."""
     input:
@@ -27,10 +32,8 @@ rule compare_recipes:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        committee=expand(
-            "results/{{dataset}}/committee/{member}",
-            member=pipeline.explainers(COMPARED),
-        ),
+        committee=ancient(EXPLAINERS),
+        sums=pipeline.sums(EXPLAINERS),
         relevance=expand(
             "results/{{dataset}}/relevance/{recipe}/{shard}.h5",
             recipe=pipeline.explained_recipes(COMPARED),
@@ -59,12 +62,13 @@ rule compare_recipes:
         "results/{dataset}/benchmarks/compare_recipes.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         gpu=1,
         mem_mb=6000,
     params:
         version=pipeline.version("compare"),
+        content=lambda wildcards: pipeline.truth_content(COMPARED),
         config=lambda wildcards: pipeline.stage_config(COMPARED, "compare"),
         data_root=lambda wildcards: DATA_ROOT,
         results=lambda wildcards, input: os.path.dirname(input.index),

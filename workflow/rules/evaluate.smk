@@ -12,6 +12,11 @@ OUTPUTS
     scores    = results/{dataset}/scores/
 """
 
+COMMITTEE = expand(
+    "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+)
+TUNED = expand("results/{{dataset}}/tasks/{run}", run=pipeline.tuned(CONFIG))
+
 
 rule evaluate:
     """Score everything that there is truth for, with bootstrap intervals."""
@@ -20,9 +25,7 @@ rule evaluate:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        committee=expand(
-            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
-        ),
+        committee=ancient(COMMITTEE),
         relevance=expand(
             "results/{{dataset}}/relevance/{recipe}/{shard}.h5",
             recipe=pipeline.explained_recipes(CONFIG),
@@ -33,7 +36,8 @@ rule evaluate:
             recipe=pipeline.recipes(CONFIG),
             shard=pipeline.shards(CONFIG),
         ),
-        tasks=expand("results/{{dataset}}/tasks/{run}", run=pipeline.tuned(CONFIG)),
+        tasks=ancient(TUNED),
+        sums=pipeline.sums([*COMMITTEE, *TUNED]),
     output:
         multiext(
             "results/{dataset}/scores/",
@@ -49,12 +53,12 @@ rule evaluate:
         "results/{dataset}/benchmarks/evaluate.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         mem_mb=4000,
     params:
         version=pipeline.version("evaluate"),
-        content=pipeline.content(CONFIG, pipeline.truth_files(CONFIG)),
+        content=lambda wildcards: pipeline.truth_content(CONFIG),
         config=lambda wildcards: pipeline.stage_config(CONFIG, "evaluate"),
         data_root=lambda wildcards: DATA_ROOT,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),

@@ -29,16 +29,18 @@ rule explain_segmenter:
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
         labels="results/{dataset}/labels/SHA256SUMS",
-        segmenter="results/{dataset}/segmenter",
+        segmenter=ancient("results/{dataset}/segmenter"),
+        sums="results/{dataset}/sums/segmenter.sha256",
     output:
         explained=directory("results/{dataset}/explained"),
+        sums="results/{dataset}/sums/explained.sha256",
     log:
         "results/{dataset}/logs/explain_segmenter.log",
     benchmark:
         "results/{dataset}/benchmarks/explain_segmenter.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         gpu=1,
         mem_mb=4000,
@@ -56,4 +58,5 @@ rule explain_segmenter:
             --images {params.images:q} \
             --labels {params.labels:q} \
             --output {output.explained:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.explained:q} {output.sums:q}
         """

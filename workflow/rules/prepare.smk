@@ -15,13 +15,14 @@ rule generate_phantoms:
     """Generate radiographs in CheXpert's form (the embedded default only)."""
     output:
         phantoms=directory("results/{dataset}/phantoms"),
+        sums="results/{dataset}/sums/phantoms.sha256",
     log:
         "results/{dataset}/logs/generate_phantoms.log",
     benchmark:
         "results/{dataset}/benchmarks/generate_phantoms.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         mem_mb=2000,
     params:
@@ -39,27 +40,29 @@ rule generate_phantoms:
             --seed {params.seed} \
             --workers {threads} \
             --output {output.phantoms:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.phantoms:q} {output.sums:q}
         """
 
 
 rule convert_source:
     """Turn patches, volumes or raw files into a folder of pictures with a table."""
     input:
-        original=pipeline.original_files(CONFIG),
+        original=ancient(pipeline.original_files(CONFIG)),
     output:
         source=directory("results/{dataset}/source"),
+        sums="results/{dataset}/sums/source.sha256",
     log:
         "results/{dataset}/logs/convert_source.log",
     benchmark:
         "results/{dataset}/benchmarks/convert_source.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         mem_mb=4000,
     params:
         version=pipeline.version("convert"),
-        content=pipeline.content(CONFIG, pipeline.original_files(CONFIG)),
+        content=lambda wildcards: pipeline.original_content(CONFIG),
         config=lambda wildcards: pipeline.convert_config(CONFIG),
         data_root=CONFIG["data_root"],
     shell:
@@ -69,13 +72,15 @@ rule convert_source:
             --data-root {params.data_root:q} \
             --workers {threads} \
             --output {output.source:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.source:q} {output.sums:q}
         """
 
 
 rule list_images:
     """List the images of the source with their labels, splits and shards."""
     input:
-        source=pipeline.source_files(CONFIG),
+        source=ancient(pipeline.source_files(CONFIG)),
+        sums=pipeline.source_sums(CONFIG),
     output:
         plan="results/{dataset}/prepare/plan.parquet",
     log:
@@ -88,8 +93,8 @@ rule list_images:
         mem_mb=2000,
     params:
         version=pipeline.version("prepare"),
-        content=pipeline.content(CONFIG, pipeline.source_files(CONFIG)),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
+        content=lambda wildcards: pipeline.source_content(CONFIG),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "list"),
         data_root=lambda wildcards: DATA_ROOT,
     shell:
         """
@@ -113,12 +118,12 @@ rule decode_images:
         "results/{dataset}/benchmarks/decode_images-{shard}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(CONFIG["prepare"]["shards"])
+    threads: pipeline.share_of_cores(CONFIG["prepare"]["shards"], CORES)
     resources:
         mem_mb=2000,
     params:
         version=pipeline.version("prepare"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "decode"),
         data_root=lambda wildcards: DATA_ROOT,
     shell:
         """
@@ -154,7 +159,7 @@ rule build_index:
         mem_mb=2000,
     params:
         version=pipeline.version("prepare"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "prepare"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "index"),
     shell:
         """
         python -m dollmaker prepare-index \

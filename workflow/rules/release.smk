@@ -68,7 +68,8 @@ rule collect_labels:
             shard=pipeline.shards(CONFIG),
         ),
         relevance=pipeline.released_maps(CONFIG),
-        committee=pipeline.committee(CONFIG, CONFIG["release"]["recipe"]),
+        committee=ancient(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
+        sums=pipeline.sums(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
         sanity=expand(
             "results/{{dataset}}/sanity/{recipe}.json",
             recipe=CONFIG["release"]["recipe"],
@@ -85,7 +86,7 @@ rule collect_labels:
         mem_mb=4000,
     params:
         version=pipeline.version("labels"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "labels"),
+        config=lambda wildcards: pipeline.labels_config(CONFIG),
         labels=lambda wildcards, output: os.path.dirname(output.labels),
     shell:
         """
@@ -108,8 +109,10 @@ rule build_release:
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
         labels="results/{dataset}/labels/SHA256SUMS",
-        segmenter="results/{dataset}/segmenter",
-        committee=pipeline.committee(CONFIG, CONFIG["release"]["recipe"]),
+        segmenter=ancient("results/{dataset}/segmenter"),
+        segmenter_sums="results/{dataset}/sums/segmenter.sha256",
+        committee=ancient(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
+        sums=pipeline.sums(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
         sanity=expand(
             "results/{{dataset}}/sanity/{recipe}.json",
             recipe=CONFIG["release"]["recipe"],
@@ -166,7 +169,7 @@ rule verify_release:
         "results/{dataset}/benchmarks/verify_release.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         mem_mb=4000,
     params:

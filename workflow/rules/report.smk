@@ -17,9 +17,10 @@ rule write_report:
     """Galleries, score tables, training curves and the data audit."""
     input:
         scores="results/{dataset}/scores/pairs.parquet",
-        segmenter="results/{dataset}/segmenter",
+        segmenter=ancient("results/{dataset}/segmenter"),
         release="results/{dataset}/release/SHA256SUMS",
-        explained=lambda wildcards: pipeline.explained(CONFIG),
+        explained=ancient(pipeline.explained(CONFIG)),
+        sums=pipeline.sums(["results/{dataset}/segmenter", *pipeline.explained(CONFIG)]),
     output:
         page=report(
             "results/{dataset}/report.html",

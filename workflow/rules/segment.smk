@@ -19,18 +19,18 @@ rule pretrain_segmenter:
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
         labels="results/{dataset}/labels/SHA256SUMS",
-        committee=expand(
-            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
-        ),
+        committee=ancient(pipeline.start_members(CONFIG)),
+        sums=pipeline.sums(pipeline.start_members(CONFIG)),
     output:
         segmenter=directory("results/{dataset}/segmenter"),
+        sums="results/{dataset}/sums/segmenter.sha256",
     log:
         "results/{dataset}/logs/pretrain_segmenter.log",
     benchmark:
         "results/{dataset}/benchmarks/pretrain_segmenter.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: 2
+    threads: CORES
     resources:
         gpu=1,
         mem_mb=8000,
@@ -39,6 +39,7 @@ rule pretrain_segmenter:
         config=lambda wildcards: checked(
             preflight_segmenter, pipeline.stage_config(CONFIG, "segment")
         ),
+        content=lambda wildcards: pipeline.start_weights(CONFIG),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
@@ -53,4 +54,5 @@ rule pretrain_segmenter:
             --weights-root {params.weights_root:q} \
             --gpus {resources.gpu} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.segmenter:q} {output.sums:q}
         """

@@ -29,25 +29,32 @@ rule pretrain_variant:
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
         labels="results/{dataset}/labels/SHA256SUMS",
-        committee=expand(
-            "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+        committee=lambda wildcards: ancient(
+            pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
+        ),
+        sums=lambda wildcards: pipeline.sums(
+            pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
         ),
     output:
         segmenter=directory(
             "results/{dataset}/study/{architecture}/segmenter/{pretraining}"
         ),
+        sums="results/{dataset}/sums/study/{architecture}/segmenter/{pretraining}.sha256",
     log:
         "results/{dataset}/logs/pretrain_variant-{architecture}-{pretraining}.log",
     benchmark:
         "results/{dataset}/benchmarks/pretrain_variant-{architecture}-{pretraining}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(CONFIG["study"]["pretrainings"]))
+    threads: pipeline.share_of_cores(len(CONFIG["study"]["pretrainings"]), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
     params:
         version=pipeline.version("segment"),
+        content=lambda wildcards: pipeline.study_weights(
+            CONFIG, wildcards.architecture, wildcards.pretraining
+        ),
         config=lambda wildcards: pipeline.study_pretraining(
             CONFIG, wildcards.architecture, wildcards.pretraining
         ),
@@ -65,33 +72,43 @@ rule pretrain_variant:
             --weights-root {params.weights_root:q} \
             --gpus {resources.gpu} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.segmenter:q} {output.sums:q}
         """
 
 
 rule adapt_variant:
     """Fine-tune one architecture on a task from one start with one tuning."""
     input:
-        committee=f"results/{{dataset}}/committee/{pipeline.members(CONFIG)[0]}",
-        segmenter=lambda wildcards: pipeline.study_segmenter(
-            CONFIG, wildcards.architecture, wildcards.start
+        index=ancient("results/{dataset}/index.parquet"),
+        committee=ancient(FIRST_MEMBER),
+        segmenter=lambda wildcards: ancient(
+            pipeline.study_segmenter(CONFIG, wildcards.architecture, wildcards.start)
+        ),
+        sums=lambda wildcards: pipeline.sums(
+            [
+                FIRST_MEMBER.format(dataset=wildcards.dataset),
+                *pipeline.study_segmenter(
+                    CONFIG, wildcards.architecture, wildcards.start
+                ),
+            ]
         ),
     output:
         task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{named}"),
+        sums="results/{dataset}/sums/study/{architecture}/{task}/{start}-{named}.sha256",
     log:
         "results/{dataset}/logs/adapt_variant-{architecture}-{task}-{start}-{named}.log",
     benchmark:
         "results/{dataset}/benchmarks/adapt_variant-{architecture}-{task}-{start}-{named}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(pipeline.study_runs(CONFIG)))
+    threads: pipeline.share_of_cores(len(pipeline.study_runs(CONFIG)), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
     params:
         version=pipeline.version("adapt"),
-        content=lambda wildcards: pipeline.content(
-            CONFIG, pipeline.task_files(CONFIG, wildcards.task)
-        ),
+        content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
+        weights=lambda wildcards: pipeline.tuning_weights(CONFIG, wildcards.start),
         config=lambda wildcards: pipeline.study_run(
             CONFIG,
             wildcards.architecture,
@@ -114,16 +131,22 @@ rule adapt_variant:
             --tuning {params.tuning:q} \
             --data-root {params.data_root:q} \
             --weights-root {params.weights_root:q} \
+            --index {input.index:q} \
             --committee {input.committee:q} {params.segmenter:q} \
             --output {output.task:q} 2>&1 | tee {log:q}
+        python -m dollmaker.sums {output.task:q} {output.sums:q}
         """
+
+
+STUDY_RUNS = expand("results/{{dataset}}/study/{run}", run=pipeline.study_runs(CONFIG))
 
 
 rule gather_study:
     """Scores with intervals, paired differences, steps, costs and pictures."""
     input:
         index="results/{dataset}/index.parquet",
-        runs=expand("results/{{dataset}}/study/{run}", run=pipeline.study_runs(CONFIG)),
+        runs=ancient(STUDY_RUNS),
+        sums=pipeline.sums(STUDY_RUNS),
     output:
         scores="results/{dataset}/scores/study.parquet",
         differences="results/{dataset}/scores/study_differences.parquet",

@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument(
         "--segmenter", type=Path, help="folder of the segmenter, for doll and the like"
     )
+    parser.add_argument(
+        "--index",
+        type=Path,
+        help="the index that classifiers and segmenters were trained on: a task whose test images "
+        "they have seen is refused",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
 
 
@@ -45,4 +51,5 @@ def run(name: str, arguments: argparse.Namespace) -> None:
         committee=arguments.committee,
         segmenter=arguments.segmenter,
         output=arguments.output,
+        index=arguments.index,
     )

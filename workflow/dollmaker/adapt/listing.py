@@ -51,7 +51,9 @@ def list_images(
     columns = [options[key] for key in keys if options[key]]
     tables.require_columns(table, columns, file)
     image, mask, patient = (options[key] for key in keys)
-    table = table.drop_nulls([column for column in (image, mask) if column]).sort(image)
+    table = table.drop_nulls([image]).sort(image)
+    if mask:
+        table = table.filter([names.mask_file(text) is not None for text in table[mask]])
     if table.is_empty():
         raise DataError(f"table {file} names no mask in {mask!r}; correct tasks.{name}.")
     files = [names.posix(text) for text in table[image]]

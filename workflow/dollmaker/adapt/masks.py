@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.files import inside
-from dollmaker.pixels.annotations.chexlocalize import FindingFiles
+from dollmaker.pixels.annotations.chexlocalize import Entry, FindingFiles
 from dollmaker.pixels.annotations.coco import CocoFile
 from dollmaker.pixels.masks import (
     IGNORE,
@@ -49,6 +49,15 @@ class Reader(Protocol):
         Raises:
             FileNotFoundError: If there is no mask of that image.
             DataError: If its mask is damaged, or another image's, too.
+        """
+        ...
+
+    def require(self, image: str, mask: str | None) -> None:
+        """Refuse an image that has no mask, by the names alone.
+
+        Raises:
+            FileNotFoundError: If there is no file of it.
+            DataError: If there is no entry of it, or one that fits another image, too.
         """
         ...
 
@@ -102,6 +111,9 @@ class _Pictures:
             result[:, values == self._ignore] = IGNORE
         return result, {str(value) for value in self._numbers.seen}
 
+    def require(self, image: str, mask: str | None) -> None:
+        self._folder.find(image, mask)
+
     def fault(self, some: bool = False) -> str:
         return self._numbers.fault(some)
 
@@ -137,7 +149,20 @@ class _Files:
             raise DataError("file is missing in every class's folder")
         return result, seen
 
+    def require(self, image: str, mask: str | None) -> None:
+        missing = 0
+        for folder in self._folders.values():
+            try:
+                folder.find(image, mask)
+            except FileNotFoundError:
+                missing += 1
+        if missing == len(self._folders):
+            raise DataError("file is missing in every class's folder")
+
     def fault(self, some: bool = False) -> str:
+        for name, members in self._classes.items():
+            if not any(self._folders[str(part)].is_there() for part in members):
+                return f"{name!r} has no folder {' or '.join(map(str, members))} beside the others"
         return ""
 
 
@@ -147,6 +172,10 @@ class _Folder:
     def __init__(self, path: Path, links: bool) -> None:
         self._path, self._links = path, links
         self._names: Names | None = None
+
+    def is_there(self) -> bool:
+        """Whether there is such a folder."""
+        return self._path.is_dir()
 
     def find(self, image: str, mask: str | None) -> Path:
         """The mask that a table names, or that is called as the image."""
@@ -166,13 +195,17 @@ class _Coco:
     """COCO's JSON: polygons or run lengths of instances; a class is categories by name or id."""
 
     def __init__(self, file: Path, options: Mapping[str, Any], key: str, links: bool) -> None:
-        self._instances = CocoFile(file, options["classes"], key)
+        self._file, self._instances = file, CocoFile(file, options["classes"], key)
 
     def __call__(
         self, image: str, mask: str | None, width: int, height: int, turned: bool = False
     ) -> tuple[Pixels, set[str]]:
         require_upright(turned)
         return self._instances.read(image, width, height)
+
+    def require(self, image: str, mask: str | None) -> None:
+        if not self._instances.has(image):
+            raise DataError(f"{self._file.name} has no image of this name")
 
     def fault(self, some: bool = False) -> str:
         return ""
@@ -184,14 +217,14 @@ class _Chexlocalize:
     def __init__(self, file: Path, options: Mapping[str, Any], key: str, links: bool) -> None:
         self._file, self._classes = file, options["classes"]
         self._findings = FindingFiles([file], f"{key}.masks")
+        for members in self._classes.values():
+            self._findings.require(map(str, members))
 
     def __call__(
         self, image: str, mask: str | None, width: int, height: int, turned: bool = False
     ) -> tuple[Pixels, set[str]]:
         require_upright(turned)
-        entry = self._findings.find(image)
-        if entry is None:
-            raise DataError(f"{self._file.name} has no image of this name")
+        entry = self._entry(image)
         result = np.zeros((len(self._classes), height, width), np.uint8)
         for channel, findings in zip(result, self._classes.values(), strict=True):
             for finding in findings:
@@ -202,6 +235,15 @@ class _Chexlocalize:
                 if area is not None:
                     channel[area] = 1
         return result, set(entry)
+
+    def require(self, image: str, mask: str | None) -> None:
+        self._entry(image)
+
+    def _entry(self, image: str) -> Entry:
+        entry = self._findings.find(image)
+        if entry is None:
+            raise DataError(f"{self._file.name} has no image of this name")
+        return entry
 
     def fault(self, some: bool = False) -> str:
         return ""

@@ -15,12 +15,16 @@ from dollmaker.adapt import learning_rates
 from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, find_beginning, make_network
-from dollmaker.adapt.tasks import Task, read_task
+from dollmaker.adapt.tasks import Task, read_task, require_unseen
 from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path
+from dollmaker.prepare.stage import read_index
 from dollmaker.work import Work
+
+#: Starts that no image of the data set has taught anything.
+NEVER_SAW = ("random", "imagenet")
 
 
 def adapt(
@@ -34,6 +38,7 @@ def adapt(
     committee: Path | None,
     segmenter: Path | None,
     output: Path,
+    index: Path | None = None,
 ) -> None:
     """Fine-tune with every n and seed of the configuration and write the folder of results.
 
@@ -52,9 +57,11 @@ def adapt(
         committee: Folder of a member, for the start ``classifier``.
         segmenter: Folder of the segmenter, for the start ``doll`` and other pre-trainings.
         output: Folder to make.
+        index: The index that classifiers and segmenters were trained on, to refuse a task whose
+            test images they have seen; ``None`` if it is not at hand.
 
     Raises:
-        DataError: If the task's files are not as described.
+        DataError: If the task's files are not as described, or the start has seen its test images.
         ModelError: If network, weights or device are missing or do not fit.
     """
     options = {key: value for key, value in config["adapt"].items() if key != "runs"}
@@ -63,6 +70,8 @@ def adapt(
         init, config, committee=committee, segmenter=segmenter, weights_root=weights_root
     )
     task = read_task(task_name, config, data_root)
+    if index is not None and init not in NEVER_SAW:
+        require_unseen(task, read_index(index)[0])
     inputs = {"task": task.sha256()}
     if beginning.sha256:
         inputs["weights"] = beginning.sha256
@@ -176,4 +185,5 @@ def make_tuned(
         lora_rank=options["lora_rank"],
         seed=seed,
         base=tuple(beginning.parts),
+        measure=options["norm"] != "frozen",
     )

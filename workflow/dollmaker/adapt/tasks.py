@@ -4,7 +4,9 @@ Shapes: N images, C channels, K classes, S the side of the square (``prepare.siz
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from dollmaker import geometry, tables
 from dollmaker.adapt.listing import list_images
@@ -19,7 +22,7 @@ from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
 from dollmaker.pixels import names
-from dollmaker.prepare.images import decode
+from dollmaker.prepare.images import Decoded, decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
 
@@ -39,6 +42,7 @@ class Task:
         images: uint8 (N, C, S, S).
         masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore. The padding of
             a letterbox is background: left out of the loss, it gets painted.
+        files: SHA-256 of each image's file (N); empty if there are no files.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Task:
     splits: list[str]
     images: Pixels
     masks: Pixels
+    files: Sequence[str] = ()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Positions of a split's images, increasing."""
@@ -78,6 +83,9 @@ class Task:
 def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     """Read a task's images and masks.
 
+    Of a file that belongs to several patients the first image counts, as in the index: else it
+    could be learned from and scored at once.
+
     Args:
         name: Key of the section ``tasks``.
         config: The resolved configuration (sections source, prepare, tasks).
@@ -95,30 +103,75 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     splits = _split(name, config, data_root, listing.patients)
     reader = make_reader(options, data_root, f"tasks.{name}", links)
     root = partial(inside, data_root, links=links)
-    images, masks = [], []
+    images, masks, files, kept = [], [], [], []
     found: set[str] = set()
-    for image_file, mask_file in zip(listing.images, listing.masks, strict=True):
+    owners: dict[str, str] = {}
+    pairs = zip(listing.images, listing.masks, listing.patients, strict=True)
+    for number, (image_file, mask_file, patient) in enumerate(pairs):
         image, mask, seen = _read_pair(name, image_file, mask_file, reader, options, prepare, root)
-        images.append(image)
+        if owners.setdefault(image.sha256, patient) != patient:
+            continue
+        kept.append(number)
+        images.append(image.pixels)
         masks.append(mask)
+        files.append(image.sha256)
         found |= seen
+    if left_out := len(listing.images) - len(kept):
+        print(
+            f"task {name}: {left_out} of {len(listing.images)} images are left out: the same file "
+            "belongs to another patient before",
+            file=sys.stderr,
+        )
     if fault := reader.fault():
         raise DataError(f"task {name}: class {fault}. Correct tasks.{name}.classes or encoding.")
     task = Task(
         name=name,
         classes=list(options["classes"]),
-        image_ids=listing.image_ids,
-        patients=listing.patients,
-        splits=splits,
+        image_ids=[listing.image_ids[i] for i in kept],
+        patients=[listing.patients[i] for i in kept],
+        splits=[splits[i] for i in kept],
         images=np.stack(images),
         masks=np.stack(masks),
+        files=files,
     )
     _check(task, options, found)
     return task
 
 
+def require_unseen(task: Task, index: pl.DataFrame) -> None:
+    """Refuse a task whose test images classifiers and segmenters were trained or stopped on.
+
+    These see the splits train and valid of the index. Test images are compared by patient, by
+    name, for tasks that call patients otherwise or not at all, and by the content of their files.
+
+    Args:
+        task: The task.
+        index: The index, with ``image_id``, ``patient_id``, ``split`` and perhaps ``sha256``.
+
+    Raises:
+        DataError: With the first that was seen.
+    """
+    before = index.filter(pl.col("split") != "test")
+    test = task.rows("test")
+    compared = {
+        "patient": ("patient_id", task.patients),
+        "image": ("image_id", task.image_ids),
+        "file with SHA-256": ("sha256", task.files),
+    }
+    for what, (column, values) in compared.items():
+        seen = set(before[column].unique()) if column in before else set()
+        both = sorted({values[row] for row in test} & seen) if values else []
+        if both:
+            raise DataError(
+                f"task {task.name}: test {what} {both[0]!r} ({len(both)} in all) was in the "
+                "training or validation images of the classifiers and the segmenter; set "
+                f"tasks.{task.name}.valid and test to null, so that the task keeps the data "
+                "set's splits, and prepare.test above 0 if that has no test images."
+            )
+
+
 def look_at_task(name: str, config: Mapping[str, Any], data_root: Path, count: int) -> None:
-    """Read some images of a task with their masks, as a look before the run.
+    """Find all images of a task and their masks, and read some, as a look before the run.
 
     Args:
         name: Key of the section ``tasks``.
@@ -134,6 +187,14 @@ def look_at_task(name: str, config: Mapping[str, Any], data_root: Path, count: i
     listing = list_images(name, options, data_root, links)
     reader = make_reader(options, data_root, f"tasks.{name}", links)
     root = partial(inside, data_root, links=links)
+    for image, mask in zip(listing.images, listing.masks, strict=True):
+        if not root(f"{options['images']}/{image}").is_file():
+            raise DataError(
+                f"task {name}: image {image!r} in {options['images']!r}: file is missing; mend or "
+                "remove it."
+            )
+        with _naming(name, image, mask, options):
+            reader.require(image, mask)
     for place in np.unique(np.linspace(0, len(listing.images) - 1, count).round().astype(int)):
         image, mask = listing.images[place], listing.masks[place]
         _read_pair(name, image, mask, reader, options, config["prepare"], root)
@@ -198,7 +259,7 @@ def _read_pair(
     options: Mapping[str, Any],
     prepare: Mapping[str, Any],
     root: Callable[[str], Path],
-) -> tuple[Pixels, Pixels, set[str]]:
+) -> tuple[Decoded, Pixels, set[str]]:
     """Image (C, S, S), mask (K, S, S) and what the mask's file shows."""
     try:
         image = decode(
@@ -213,15 +274,22 @@ def _read_pair(
             f"task {name}: image {image_file!r} in {options['images']!r}: {error}; mend or "
             "remove it."
         ) from None
-    where = f"task {name}: mask {mask_file or f'of {image_file}'!r} in {options['masks']!r}"
-    try:
-        turned = image.orientation != 1
+    turned = image.orientation != 1
+    with _naming(name, image_file, mask_file, options):
         mask, seen = reader(image_file, mask_file, image.width, image.height, turned)
+    return image, fit_classes(mask, prepare["size"], prepare["fit"]), seen
+
+
+@contextmanager
+def _naming(name: str, image: str, mask: str | None, options: Mapping[str, Any]) -> Iterator[None]:
+    """Say of which mask a reason is."""
+    where = f"task {name}: mask {mask or f'of {image}'!r} in {options['masks']!r}"
+    try:
+        yield
     except FileNotFoundError:
         raise DataError(f"{where}: file is missing; mend or remove it.") from None
     except DataError as error:
         raise DataError(f"{where}: {str(error).rstrip('.')}; mend or remove it.") from None
-    return image.pixels, fit_classes(mask, prepare["size"], prepare["fit"]), seen
 
 
 def fit_classes(mask: Pixels, size: int, fit: geometry.Fit) -> Pixels:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dollmaker import scores
+from dollmaker import scores, statistics
 from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
@@ -58,7 +58,8 @@ def train_run(
     """Fine-tune a network on some images of a task and score it on the test images.
 
     AdamW with a one-cycle schedule. The test scores are those of the final weights; the validation
-    images draw the curve. Every step's images and augmentation follow from (seed, step).
+    images draw the curve. Every step's images and augmentation follow from (seed, step). Before
+    each evaluation the statistics of batch normalisation are measured anew, as ``norm`` says.
 
     Args:
         tuned: The network.
@@ -81,6 +82,7 @@ def train_run(
     curve: list[dict[str, float]] = []
     losses: list[float] = []
     in_steps = 0.0
+    measured = to_measure(task, chosen, options["norm"])
     tuned.train()
     for step in range(steps):
         step_began = time.perf_counter()
@@ -96,6 +98,8 @@ def train_run(
         losses.append(float(loss.detach()))
         in_steps += time.perf_counter() - step_began
         if step + 1 in points:
+            if measured is not None:
+                statistics.recompute(tuned, measured, lambda x: spec.prepare(x.to(device)))
             curve.append(
                 {
                     "step": step + 1,
@@ -118,6 +122,23 @@ def train_run(
         "learning_rate": options["learning_rate"],
     }
     return Run(curve=curve, predictions=predictions, iou=iou, dice=dice, cost=cost)
+
+
+def to_measure(task: Task, chosen: npt.NDArray[np.int64], norm: str) -> Tensor | None:
+    """Images, uint8 (N, C, S, S), that statistics of batch normalisation are measured on.
+
+    Args:
+        task: The task.
+        chosen: Positions of the images that are trained on.
+        norm: ``few``, these; ``pool``, all training images of the task, whose masks are not
+            looked at; ``frozen``, none (``None``). Of more than :data:`statistics.MOST`, so many
+            evenly spread.
+    """
+    if norm == "frozen":
+        return None
+    rows = chosen if norm == "few" else task.rows("train")
+    places = np.linspace(0, len(rows) - 1, min(statistics.MOST, len(rows))).round().astype(int)
+    return torch.from_numpy(task.images[rows[places]])
 
 
 def make_batch(

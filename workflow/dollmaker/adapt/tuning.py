@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from dollmaker import trial
+from dollmaker import statistics, trial
 from dollmaker.adapt.adapters import Inserted, find_inserted, insert
 from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
 from dollmaker.errors import ModelError
@@ -37,7 +37,9 @@ class Tuned(nn.Module):
       layers are trained (Ben Zaken et al., arXiv 2106.10199).
 
     A part that is not trained (or of which only biases are) is as in evaluation: neither the
-    running statistics of its batch normalisation nor its dropout do anything.
+    running statistics of its batch normalisation nor its dropout do anything. With ``measure`` a
+    part that is not in the base normalises with the batch: nothing was learned that its first
+    statistics, 0 and 1, would fit.
 
     Args:
         model: A network of segmentation-models-pytorch, changed in place.
@@ -51,6 +53,7 @@ class Tuned(nn.Module):
         base: Parts whose starting weights others have as well (a shared base). What is frozen but
             not in the base belongs to the task: see :meth:`own_state`.
         inserted: ``inserted`` of another one, to make the same adapters or LoRA.
+        measure: Statistics are measured before evaluation (:mod:`dollmaker.statistics`).
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Tuned(nn.Module):
         seed: int = 0,
         base: Sequence[str] = ("encoder", "decoder"),
         inserted: Mapping[str, Any] | None = None,
+        measure: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
@@ -72,6 +76,7 @@ class Tuned(nn.Module):
         self._freeze_norm = freeze_norm and tuning == "full"
         self._frozen = FROZEN[tuning]
         self.base = tuple(part for part in ("encoder", "decoder") if part in base)
+        self._measured = set(self._frozen) - set(base) if measure else set[str]()
         for part in self._frozen:
             own = model.get_submodule(part)
             own.requires_grad_(False)
@@ -112,7 +117,9 @@ class Tuned(nn.Module):
         """Training mode, but for what is frozen."""
         super().train(mode)
         for part in self._frozen:
-            self.model.get_submodule(part).eval()
+            own = self.model.get_submodule(part).eval()
+            if mode and part in self._measured:
+                train_batch_norm(own)
         if self._freeze_norm:
             freeze_batch_norm(self.model.get_submodule("encoder"))
         return self
@@ -192,6 +199,13 @@ def _find(
     if tuning == "lora":
         return {"lora": {"rank": rank, "layers": find_layers(encoder, x)}}
     return {"adapters": [vars(place) for place in find_inserted(encoder, x, width)]}
+
+
+def train_batch_norm(module: nn.Module) -> None:
+    """Let batch normalisation take its statistics from the batch."""
+    for layer in module.modules():
+        if isinstance(layer, statistics.Norm):
+            layer.train()
 
 
 def one_image(network: str) -> str:

@@ -119,7 +119,8 @@ def train_member(
     header = provenance.header(
         "classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs
     )
-    work = Work(output, provenance.digest([header, spec.__dict__, architecture]))
+    key = [header, vars(spec), architecture, config["prepare"]["fit"]]
+    work = Work(output, provenance.digest(key))
     if options["epochs"]:
         fit(
             module,

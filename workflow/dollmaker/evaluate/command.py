@@ -118,6 +118,10 @@ def _classes(words: list[str], findings: list[str]) -> dict[str, list[int]]:
             )
         if finding not in findings:
             raise ConfigError(unknown("finding", finding, findings))
+        if finding in classes:
+            raise ConfigError(
+                f"--classes names {finding!r} twice; give its values at once, e.g. {finding}=1,2."
+            )
         try:
             classes[finding] = [int(value) for value in values.split(",")]
         except ValueError:

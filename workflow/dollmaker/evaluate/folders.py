@@ -47,8 +47,8 @@ def open_truth(
         return FindingFolders(path)
     if path.suffix.lower() == ".json":
         return Chexlocalize([path], findings)
-    if path.suffix.lower() in (".csv", ".tsv"):
-        return Boxes(path, space)
+    if path.name.lower().endswith((".csv", ".tsv", ".csv.gz", ".parquet", ".pq")):
+        return Boxes(path, space, findings)
     raise DataError(
         f"{path} is no truth; give CheXlocalize's JSON, a CSV of boxes or a folder of pictures."
     )
@@ -66,10 +66,12 @@ class FindingFolders:
     """
 
     TARGET = "finding"
+    option = "the files"
 
     def __init__(self, folder: Path) -> None:
         self.targets = [self.TARGET]
         self._folder = folder
+        self._drawn: set[bool] = set()
         self._known: dict[tuple[str, str], list[_Folder]] = {}
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
@@ -80,11 +82,13 @@ class FindingFolders:
         path = _find(self._known[key], row)
         if path is None:
             return None
-        return read_mask_file(path, f"true mask {path} of {finding!r}", row, MAX_PIXELS)
+        area = read_mask_file(path, f"true mask {path} of {finding!r}", row, MAX_PIXELS)
+        self._drawn.add(bool(area.any()))
+        return area
 
     def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
-        return ""
+        return f"all masks of {self._folder} are black" if self._drawn == {False} else ""
 
 
 class ClassFiles:
@@ -96,6 +100,7 @@ class ClassFiles:
     """
 
     TARGET = "finding"
+    option = "--classes"
 
     def __init__(self, folder: Path, classes: Mapping[str, Sequence[int]]) -> None:
         self.targets = [self.TARGET]

@@ -1,4 +1,4 @@
-"""The difference between two starts, with an interval over what was drawn: patients and seeds.
+"""Scores of starts and their differences, with intervals over what was drawn: patients and seeds.
 
 Other patients would give other scores, and so would other training images and other random weights:
 a seed stands for both. Both are drawn with replacement, independently (a crossed bootstrap, Owen
@@ -42,7 +42,28 @@ def paired_difference(
     """
     if first.shape != second.shape or len(first) != len(patients):
         raise ValueError("both need the scores of the same images, seeds and classes")
-    means, drawn = crossed_means((first - second)[:, None], patients, replicates, seed)
+    return mean_score(first - second, patients, replicates=replicates, seed=seed)
+
+
+def mean_score(
+    values: Floats,
+    patients: Sequence[str] | npt.NDArray[np.str_],
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> scores.Interval:
+    """Mean score of a start, over images for each seed and class, then classes, then seeds.
+
+    Args:
+        values: (N, S, K) scores of N images with S seeds and K classes; NaN is passed over.
+        patients: (N,) patient of each image; a patient's images are drawn together.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
+
+    Returns:
+        The mean and its interval as in :func:`paired_difference`.
+    """
+    means, drawn = crossed_means(values[:, None], patients, replicates, seed)
     point = float(means[0])
     if np.isnan(point) or not len(drawn):
         return scores.Interval(point, float("nan"), float("nan"))

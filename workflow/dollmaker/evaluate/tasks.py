@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker import scores, tables
-from dollmaker.evaluate.paired import paired_difference
+from dollmaker.evaluate.paired import mean_score, paired_difference
 
 #: Name of the rows of the mean over classes.
 MEAN = "mean"
@@ -137,7 +137,7 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
     """Mean IoU and Dice of each set of runs.
 
     The mean over images is taken per class and seed, then the mean over those. Intervals draw
-    patients, each with all its images, seeds and classes.
+    patients and seeds, as those of differences do (:mod:`dollmaker.evaluate.paired`).
 
     Args:
         runs: Sets of runs.
@@ -152,8 +152,7 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
         for name, columns in _classes(run):
             iou, dice = run.iou[:, :, columns], run.dice[:, :, columns]
             first, second = (
-                scores.bootstrap_interval(_flat(v), run.patients, replicates=replicates, seed=seed)
-                for v in (iou, dice)
+                mean_score(v, run.patients, replicates=replicates, seed=seed) for v in (iou, dice)
             )
             each = scores.nanmean(scores.nanmean(iou, axis=0), axis=1)
             rows.append(
@@ -234,7 +233,3 @@ def _classes(run: Runs) -> list[tuple[str, list[int]]]:
     everything = list(range(len(run.classes)))
     each = [(name, [number]) for number, name in enumerate(run.classes)]
     return [(MEAN, everything), *each]
-
-
-def _flat(values: Floats) -> Floats:
-    return values.reshape(len(values), -1)

@@ -13,6 +13,7 @@ from dollmaker.files import inside
 from dollmaker.findings import PRESENT
 from dollmaker.pixels.annotations.boxes import BoxTable
 from dollmaker.pixels.annotations.chexlocalize import FindingFiles
+from dollmaker.pixels.annotations.codes import require_called
 from dollmaker.pixels.masks import (
     Ints,
     MaskPicture,
@@ -31,9 +32,11 @@ class Truth(Protocol):
 
     Attributes:
         targets: Names of the areas that masks are scored against; the first is the headline.
+        option: The option that a fault is in; empty where the caller knows it.
     """
 
     targets: list[str]
+    option: str
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """The true mask of a finding in an image.
@@ -61,7 +64,32 @@ class Truth(Protocol):
         ...
 
 
-def load_truth(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth | None:
+class SourceTruth(Truth, Protocol):
+    """Truth of the source, which is looked at before the run."""
+
+    def knows(self, row: Row) -> bool:
+        """Whether an image of the plan has truth, by its name.
+
+        Raises:
+            DataError: If its mask is missing, or it is not clear which is its own.
+        """
+        ...
+
+    def look(self, row: Row) -> None:
+        """Read the truth of an image, of whatever finding, for :meth:`Truth.fault`.
+
+        Args:
+            row: A row of the plan, with ``width``, ``height`` and ``orientation``.
+
+        Raises:
+            DataError: As :meth:`Truth.mask`.
+        """
+        ...
+
+
+def load_truth(
+    config: Mapping[str, Any], data_root: Path, findings: Iterable[str]
+) -> SourceTruth | None:
     """Open the configured truth.
 
     Args:
@@ -81,18 +109,20 @@ def load_truth(config: Mapping[str, Any], data_root: Path, findings: Iterable[st
     return _KINDS[options["kind"]](config, data_root, findings)
 
 
-def _chexlocalize(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth:
+def _chexlocalize(
+    config: Mapping[str, Any], data_root: Path, findings: Iterable[str]
+) -> SourceTruth:
     links = config.get("allow_links", False)
     files = [inside(data_root, name, links) for name in config["truth"]["files"]]
     return Chexlocalize(files, findings)
 
 
-def _boxes(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth:
+def _boxes(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> SourceTruth:
     options, links = config["truth"], config.get("allow_links", False)
-    return Boxes(inside(data_root, options["file"], links), options["space"])
+    return Boxes(inside(data_root, options["file"], links), options["space"], findings)
 
 
-def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> Truth:
+def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> SourceTruth:
     options, links = config["truth"], config.get("allow_links", False)
     return MaskFiles(
         inside(data_root, options["folder"], links),
@@ -106,7 +136,7 @@ def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) 
 
 
 #: The forms of ``truth.kind``.
-_KINDS: dict[str, Callable[[Mapping[str, Any], Path, Iterable[str]], Truth]] = {
+_KINDS: dict[str, Callable[[Mapping[str, Any], Path, Iterable[str]], SourceTruth]] = {
     "chexlocalize": _chexlocalize,
     "boxes": _boxes,
     "masks": _masks,
@@ -118,14 +148,14 @@ def require_sound(truth: Truth | None, key: str, some: bool = False) -> None:
 
     Args:
         truth: The truth, after its masks were read.
-        key: The option that says what masks hold.
+        key: The option that says what masks hold, if the truth does not know it.
         some: Whether only some of them were read.
 
     Raises:
         DataError: If no mask holds a target, or masks write it in different ways.
     """
     if truth is not None and (fault := truth.fault(some)):
-        raise DataError(f"true masks: {fault}. Correct {key}.")
+        raise DataError(f"true masks: {fault}. Correct {truth.option or key}.")
 
 
 class Chexlocalize:
@@ -136,6 +166,7 @@ class Chexlocalize:
         findings: The findings that are scored; of others nothing is known.
     """
 
+    option = ""
     #: The one area: the finding itself.
     TARGET = "finding"
 
@@ -143,6 +174,7 @@ class Chexlocalize:
         self.targets = [self.TARGET]
         self._files = FindingFiles(files, "truth.files")
         self._findings = frozenset(findings)
+        self._files.require(self._findings)
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
@@ -159,6 +191,15 @@ class Chexlocalize:
                 "one drawn on these very images (CheXlocalize needs the full-size CheXpert)."
             ) from None
 
+    def knows(self, row: Row) -> bool:
+        """See :meth:`SourceTruth.knows`."""
+        return self._files.find(row["path"], row["image_id"]) is not None
+
+    def look(self, row: Row) -> None:
+        """See :meth:`SourceTruth.look`."""
+        for finding in self._findings:
+            self.mask(row, finding, self.TARGET)
+
     def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
         return ""
@@ -171,14 +212,18 @@ class Boxes:
         file: The table.
         space: Side of the square that the boxes were drawn on; ``None`` means each image's own
             pixels.
+        findings: The findings that are scored; the table must tell of one.
     """
 
+    option = "truth.space (--space)"
     #: The one area: the rectangles.
     TARGET = "box"
 
-    def __init__(self, file: Path, space: int | None) -> None:
+    def __init__(self, file: Path, space: int | None, findings: Iterable[str] = ()) -> None:
         self.targets = [self.TARGET]
         self._table = BoxTable(file, space, "truth")
+        self._findings = frozenset(findings)
+        require_called(self._findings, self._table.findings, file.name)
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
@@ -189,9 +234,18 @@ class Boxes:
                 require_upright(_is_turned(row))
         return area
 
+    def knows(self, row: Row) -> bool:
+        """See :meth:`SourceTruth.knows`."""
+        return self._table.knows(row["path"], row["image_id"])
+
+    def look(self, row: Row) -> None:
+        """See :meth:`SourceTruth.look`."""
+        for finding in self._findings:
+            self.mask(row, finding, self.TARGET)
+
     def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
-        return ""
+        return self._table.fault()
 
 
 class MaskFiles:
@@ -209,6 +263,8 @@ class MaskFiles:
             an empty area being known as empty.
         links: Whether links may leave ``folder``.
     """
+
+    option = ""
 
     def __init__(
         self,
@@ -244,11 +300,18 @@ class MaskFiles:
             self._last = (row["image_id"], self._read(row))
         return self._numbers.area(self._last[1], target)
 
-    def look(self, row: Row) -> None:
-        """Read a mask of a plan, whose images were not opened yet, for :meth:`fault`."""
+    def knows(self, row: Row) -> bool:
+        """See :meth:`SourceTruth.knows`."""
+        if row["mask"] is None:
+            return False
         with _naming(f"true mask {row['mask']!r} of {row['image_id']!r}"):
-            path = inside(self._folder, row["mask"], self._links)
-            self._numbers.read(read_mask(path, size=None, max_pixels=self._max_pixels))
+            if not inside(self._folder, row["mask"], self._links).is_file():
+                raise DataError("file is missing")
+        return True
+
+    def look(self, row: Row) -> None:
+        """See :meth:`SourceTruth.look`."""
+        self._read(row)
 
     def _read(self, row: Row) -> Ints:
         path = inside(self._folder, row["mask"], self._links)

@@ -5,7 +5,8 @@ are looked up here, because pydicom counts their entries in the depth of their v
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,10 @@ _OPTIONAL = (
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "RescaleSlope", "RescaleIntercept"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
 )
+
+#: Where enhanced objects keep what others have at the top: groups of a frame, and of all frames.
+_GROUPS = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+_IN_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 #: Values that lie outside of every window.
 _FAR = np.array([-1e300, 1e300])
@@ -63,6 +68,7 @@ def read_dicom(data: bytes, max_pixels: int) -> Image.Image:
         raise DataError("is deflated DICOM; decompress it first")
     content: Any = pydicom.dcmread(io.BytesIO(data))
     _require_one_image(content, max_pixels)
+    _lift_groups(content)
     for keyword in _OPTIONAL:
         if keyword in content and content[keyword].is_empty:
             del content[keyword]
@@ -77,6 +83,22 @@ def _require_one_image(content: Any, max_pixels: int) -> None:
         raise DataError(f"{width}x{height} is over {max_pixels} pixels")
     if int(content.get("NumberOfFrames") or 1) > 1:
         raise DataError("holds several frames")
+    shift = int(content.get("HighBit") or 0) + 1 - int(content.get("BitsStored") or 64)
+    if shift > 0 and not content.file_meta.TransferSyntaxUID.is_compressed:
+        raise DataError(f"has values that begin at bit {shift}; save it with those from bit 0")
+
+
+def _lift_groups(content: Any) -> None:
+    """Bring the rescaling and the window of an enhanced object's one frame to where others are."""
+    for frame in _first_items(content, _GROUPS):
+        for element in chain.from_iterable(_first_items(frame, _IN_GROUPS)):
+            if element.tag not in content or content[element.tag].is_empty:
+                content.add(element)
+
+
+def _first_items(content: Any, sequences: Iterable[str]) -> list[Any]:
+    """The first item of each sequence that is there."""
+    return [content[name][0] for name in sequences if content.get(name)]
 
 
 def _decode(content: Any) -> Pixels:

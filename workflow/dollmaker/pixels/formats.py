@@ -31,8 +31,19 @@ MAX_PIXELS = 100_000_000
 #: Bytes that a pixel may take in a file, and what a file may hold besides.
 _PIXEL_BYTES, _OTHER_BYTES = 16, 1 << 20
 
-_ORIENTATION = 0x0112
+#: How files begin that stand for a picture, and what to do.
+_FOREIGN = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex; fetch the file itself with git annex get",
+    b"<!DOCTYPE html": "a web page; download the file itself",
+    b"<html": "a web page; download the file itself",
+}
+
+_ORIENTATION, _SOFTWARE = 0x0112, 0x0131
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+_CMYK = 5
+#: TIFF's kinds of deep pictures that are read: grey (white or black is zero), RGB, inks.
+_DEEP_TIFF = (0, 1, 2, _CMYK)
 #: TIFF's compressions that change values: JPEG (old, new, of DNG), JPEG 2000, WebP, JPEG XL.
 _LOSSY_TIFF = {6, 7, 34892, 33003, 33004, 33005, 34712, 34927, 50001, 50002, 52546}
 
@@ -44,7 +55,7 @@ class Frame:
     Attributes:
         image: The picture where it has at most 8 bits a channel, ``None`` where it is deeper.
         deep: The stored values of a deeper one, (H, W) or (H, W, 3).
-        alpha: Opacity of a deep one, 0..1 (H, W), or ``None``.
+        alpha: What to multiply a deep one by to lay it on black, 0..1 (H, W), or ``None``.
         white_is_zero: Whether small stored values are bright; ``image`` is turned round already.
         top: The stored value of white where ``image`` was stretched from a smaller one, or 255.
         lossy: Whether the compression changes values.
@@ -89,8 +100,7 @@ def read_frame(path: Path, max_pixels: int) -> Frame:
     except DataError:
         raise
     except UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise DataError(f"not a readable image (none of {known}, DICOM)") from None
+        raise DataError(f"not a readable image ({_foreign(data)})") from None
     except Image.DecompressionBombError:
         raise DataError(f"is over {max_pixels} pixels, or over what Pillow allows") from None
     except Exception as error:  # decoders raise anything on hostile bytes
@@ -122,6 +132,14 @@ def read_bytes(path: Path, max_pixels: int) -> bytes:
     return data
 
 
+def _foreign(data: bytes) -> str:
+    """What a file is that is no picture, as far as its beginning tells."""
+    for start, kind in _FOREIGN.items():
+        if data[:200].lstrip().startswith(start):
+            return kind
+    return f"none of {', '.join(FORMATS)}, DICOM"
+
+
 def _decode_dicom(data: bytes, max_pixels: int) -> dict[str, Any]:
     return {"image": read_dicom(data, max_pixels)}
 
@@ -136,9 +154,11 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = [page.keyframe if page is None else page for page in file.pages]
-        first: Any = pages[0]
-        if sum(not getattr(page, "is_reduced", False) for page in pages) > 1:
+        whole = [n for n, page in enumerate(pages) if not getattr(page, "is_reduced", False)]
+        if len(whole) > 1 or _goes_on(file):
             raise DataError("holds several frames")
+        place = whole[0] if whole else 0
+        first: Any = pages[place]
         width, height = int(first.imagewidth), int(first.imagelength)
         _check_size(width, height, max_pixels)
         if int(first.samplesperpixel) > 4 or first.size > 4 * max_pixels:
@@ -148,15 +168,64 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
             "lossy": int(first.compression) in _LOSSY_TIFF,
         }
         if max(np.ravel(first.bitspersample)) > 8 or set(np.ravel(first.sampleformat)) != {1}:
-            values = np.asarray(first.asarray())
-            if first.planarconfig == 2 and values.ndim == 3:
-                values = np.moveaxis(values, 0, -1)
-            return {**_deep(values, _known(first.tags.valueof(_ORIENTATION))), **facts}
-    return {**_decode_pillow(data, max_pixels, pages=True), **facts}
+            values, extra = _deep_page(first)
+            upright = _deep(values, _known(first.tags.valueof(_ORIENTATION)), extra)
+            return {**upright, **facts}
+        written = str(first.tags.valueof(_SOFTWARE) or "")
+        turned = facts["white_is_zero"] and first.bitspersample == 1 and "tifffile" in written
+    found = {**_decode_pillow(data, max_pixels, page=place), **facts}
+    if turned:  # tifffile writes arrays of bools so, without turning them round
+        found["image"] = ImageOps.invert(found["image"].convert("L")).convert("1")
+        found["white_is_zero"] = False
+    return found
 
 
-def _deep(values: npt.NDArray[Any], orientation: int) -> dict[str, Any]:
-    """Upright values and opacity of a stored array (H, W) or (H, W, C)."""
+def _goes_on(file: Any) -> bool:
+    """Whether more frames follow the first page unlisted, as ImageJ and tifffile write stacks."""
+    shaped = file.shaped_metadata or ()
+    return int((file.imagej_metadata or {}).get("images", 1)) > 1 or any(
+        entry.get("truncated") for entry in shaped
+    )
+
+
+def _deep_page(page: Any) -> tuple[npt.NDArray[Any], int]:
+    """The stored values of a page (H, W) or (H, W, C), and what its channel beyond colours is.
+
+    That is 0 for anything but opacity, 1 for the opacity of colours that lie on black already, 2
+    for the opacity of others, as TIFF's ExtraSamples has it.
+    """
+    kind = int(page.photometric)
+    values = np.asarray(page.asarray())
+    if kind not in _DEEP_TIFF or values.dtype.kind not in "iuf":
+        raise DataError(
+            f"holds deep values of the kind {getattr(page.photometric, 'name', kind)}, "
+            f"{values.dtype}; save it as grey or RGB"
+        )
+    if page.planarconfig == 2 and values.ndim == 3:
+        values = np.moveaxis(values, 0, -1)
+    if kind == _CMYK:
+        return _from_cmyk(values), 0
+    return values, int((page.extrasamples or (0,))[-1])
+
+
+def _from_cmyk(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The colours (H, W, 3) of inks (H, W, 4)."""
+    if inks.shape[2:] != (4,) or inks.dtype.kind != "u":
+        raise DataError(f"holds inks of the shape {inks.shape}, {inks.dtype}; save it as RGB")
+    light = 1 - inks / np.iinfo(inks.dtype).max
+    return np.round(light[..., :3] * light[..., 3:] * 65535).astype(np.uint16)
+
+
+def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> dict[str, Any]:
+    """Upright values and opacity of a stored array (H, W) or (H, W, C).
+
+    Opacity is relative to the most opaque pixel: in a picture of 12 bits it has 12 bits, too.
+
+    Args:
+        values: What is stored; of two or four channels the last one is ``extra``.
+        orientation: The EXIF tag, 1..8.
+        extra: As :func:`_deep_page` returns it.
+    """
     values = turn_upright(values, orientation)
     count = 1 if values.ndim == 2 else values.shape[-1]
     if values.ndim > 3 or count > 4:
@@ -164,15 +233,17 @@ def _deep(values: npt.NDArray[Any], orientation: int) -> dict[str, Any]:
     facts: dict[str, Any] = {"deep": values, "orientation": orientation}
     if values.ndim == 3:
         facts["deep"] = values[..., 0] if count < 3 else values[..., :3]
-    if count in (2, 4):
-        most = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
-        facts["alpha"] = values[..., -1] / most
+    if count in (2, 4) and extra:
+        opacity = values[..., -1].astype(np.float64)
+        if extra == 1:
+            opacity = (opacity > 0).astype(np.float64)
+        facts["alpha"] = np.clip(opacity / max(opacity.max(), 1e-9), 0, 1)
     return facts
 
 
 def _is_deep_png(data: bytes) -> bool:
-    """PNG of 16 bits with colours or opacity, of which Pillow keeps the high byte."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10" and data[25:26] in b"\2\4\6"
+    """PNG of 16 bits: of colours Pillow keeps the high byte, and no grey that is transparent."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10"
 
 
 def _decode_deep_png(data: bytes, max_pixels: int) -> dict[str, Any]:
@@ -204,17 +275,18 @@ def _decode_jpeg_2000(data: bytes, max_pixels: int) -> dict[str, Any]:
     return {**_deep(imagecodecs.jpeg2k_decode(data), 1), "lossy": lossy}
 
 
-def _decode_pillow(data: bytes, max_pixels: int, pages: bool = False) -> dict[str, Any]:
+def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> dict[str, Any]:
+    """The picture, or that page of several."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        _check_size(*image.size, max_pixels)
-        if not pages:
+        if page is None:
             _require_one_frame(image)
+        elif page:
+            image.seek(page)
+        _check_size(*image.size, max_pixels)
         orientation = _known(image.getexif().get(_ORIENTATION))
         form, top = image.format, _top(image)
         if top > 255 and image.mode == "RGB":
-            count = image.width * image.height * 3
-            values = np.frombuffer(data, ">u2", count, image.tile[0].offset)
-            return {"deep": values.reshape(image.height, image.width, 3)}
+            return {"deep": _deep_pnm(image, data)}
         image.load()
         upright = ImageOps.exif_transpose(image)
     lossy = form in ("JPEG", "MPO") or (form == "WEBP" and b"VP8 " in _chunks(data))
@@ -229,7 +301,20 @@ def _decode_pillow(data: bytes, max_pixels: int, pages: bool = False) -> dict[st
 def _top(image: Any) -> int:
     """The value of white in a PNM file, which Pillow stretches to 255 or 65535; 255 of others."""
     tile = image.tile[0] if image.format == "PPM" and image.tile else None
-    return int(tile.args[-1]) if tile and tile.codec_name == "ppm" else 255
+    if tile is None or tile.codec_name not in ("ppm", "ppm_plain"):
+        return 255
+    return int(tile.args[-1]) if isinstance(tile.args, tuple) else 255
+
+
+def _deep_pnm(image: Any, data: bytes) -> npt.NDArray[Any]:
+    """The colours (H, W, 3) of a PNM file of more than 8 bits, written as bytes or as text."""
+    count, start = image.width * image.height * 3, image.tile[0].offset
+    if image.tile[0].codec_name == "ppm":
+        values = np.frombuffer(data, ">u2", count, start)
+    else:
+        numbers = re.sub(rb"#[^\r\n]*", b" ", data[start:]).split()[:count]
+        values = np.array(numbers).astype(np.uint16)
+    return np.asarray(values.reshape(image.height, image.width, 3))
 
 
 def _chunks(data: bytes) -> set[bytes]:

@@ -7,7 +7,7 @@ is the object, whether it is written as 1, as 255 or as one bit.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ Ints = npt.NDArray[np.int64]
 
 #: Distances from black and white, of 255, inside which a pixel is neither.
 _MARGIN = 32
-#: More levels than a few classes have: edges were smoothed, or there are many instances.
-_FEW_LEVELS = 16
+#: Levels between black and white, from which on edges were smoothed if no area has one.
+_SOFT_LEVELS = 3
+#: More numbers than a few classes have: edges were smoothed, or there are many instances.
+_FEW_LEVELS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,10 @@ class MaskPicture:
         lossy: Whether the compression changed values.
         coloured: Whether numbers are places in a palette with colours.
         white_is_zero: Whether numbers were turned round.
+        palette: Place -> colour, of the places in a palette with colours that the mask has.
+        plain: Whether of such a palette it has black and white only, or one colour on transparent
+            ground.
+        painted: Whether it was drawn in several colours, which no number tells apart.
     """
 
     numbers: Ints
@@ -49,6 +55,9 @@ class MaskPicture:
     lossy: bool
     coloured: bool = False
     white_is_zero: bool = False
+    palette: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    plain: bool = False
+    painted: bool = False
 
     def is_number(self, number: int | None) -> Bools:
         """Where a pixel has a number, bool (H, W); nowhere for ``None``.
@@ -106,8 +115,12 @@ def _from_deep(frame: Frame) -> MaskPicture:
     values = np.asarray(frame.deep)
     if values.ndim == 3:
         values = _one_channel(values)
+    if not np.isfinite(values).all():
+        raise DataError("holds values that are not finite; save it with whole numbers")
     if values.dtype.kind == "f" and not np.array_equal(values, np.round(values)):
         raise DataError("holds fractions; save it with whole numbers")
+    if values.min(initial=0) < 0:
+        raise DataError(f"holds the number {values.min():g}; save it with numbers from 0 on")
     numbers = values.astype(np.int64)
     if frame.alpha is not None:
         numbers = np.where(frame.alpha > 0, numbers, 0)
@@ -150,12 +163,51 @@ def _from_image(frame: Frame, image: Image.Image) -> MaskPicture:
 
 
 def _from_palette(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
-    places = np.asarray(image).astype(np.int64)
-    shown = np.asarray(image.convert("RGB"))
-    if set(np.unique(shown.reshape(-1, 3), axis=0).ravel()) <= {0, 255} and _is_grey(shown):
+    """Levels where a palette is a grey ramp, white where it has no other colours, else places."""
+    places, colours = np.asarray(image).astype(np.int64), _colours(image)
+    ramp = (colours == np.arange(256)[:, None]).all(-1)
+    used = _used(places, colours)
+    if ramp[places].all():
+        facts = {**facts, "palette": used}
+        return MaskPicture(numbers=places, shown=places / 255, white=255, **facts)
+    shown = colours[places]
+    if _is_grey(colours) and np.isin(colours[~ramp], (0, 255)).all():
         bits = (shown[..., 0] > 0).astype(np.int64)
         return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, **facts)
-    return MaskPicture(numbers=places, shown=shown.max(-1) / 255, white=256, coloured=True, **facts)
+    plain = set(used.values()) <= {(0, 0, 0), (255, 255, 255)}
+    return _in_colours(places, shown.max(-1) / 255, used, plain, facts)
+
+
+def _from_clear_palette(
+    image: Image.Image, opacity: Ints, visible: Bools, facts: dict[str, Any]
+) -> MaskPicture:
+    """Places of a palette where they are drawn, 0 where they are transparent."""
+    drawn, places = opacity > 0, np.asarray(image).astype(np.int64)
+    used = _used(places[drawn], _colours(image))
+    plain = len(np.unique(places[visible])) == 1
+    return _in_colours(np.where(drawn, places, 0), visible.astype(float), used, plain, facts)
+
+
+def _in_colours(
+    places: Ints,
+    shown: npt.NDArray[np.float64],
+    used: Mapping[int, tuple[int, ...]],
+    plain: bool,
+    facts: dict[str, Any],
+) -> MaskPicture:
+    return MaskPicture(
+        numbers=places, shown=shown, white=256, coloured=True, palette=used, plain=plain, **facts
+    )
+
+
+def _colours(image: Image.Image) -> npt.NDArray[np.int64]:
+    """The colours of a palette's 256 places, (256, 3); a ramp of greys where it names none."""
+    known = np.array(image.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    return np.concatenate([known, np.repeat(np.arange(len(known), 256), 3).reshape(-1, 3)])
+
+
+def _used(places: Ints, colours: npt.NDArray[np.int64]) -> dict[int, tuple[int, ...]]:
+    return {int(place): tuple(colours[place].tolist()) for place in np.unique(places)}
 
 
 def _from_transparent(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
@@ -166,27 +218,32 @@ def _from_transparent(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
         if image.mode in ("P", "PA"):
             return _from_palette(image.convert("P"), facts)
         return _from_colours(colours, facts)
-    over = np.round(colours * (opacity[..., None] / 255)).astype(np.int64)
+    over: Ints = np.asarray(np.round(colours * (opacity[..., None] / 255)), np.int64)
+    if image.mode == "P":
+        visible: Bools = np.asarray(over.any(-1) if over.any() else opacity > 0)
+        return _from_clear_palette(image, opacity, visible, facts)
     if not over.any():
         return MaskPicture(numbers=opacity, shown=opacity / 255, white=255, **facts)
-    if not _is_grey(over):
-        over = over.max(-1, keepdims=True)
-        bits = (over[..., 0] > 0).astype(np.int64)
-        return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, **facts)
-    return MaskPicture(numbers=over[..., 0], shown=over[..., 0] / 255, white=255, **facts)
+    if _is_grey(over, _MARGIN if facts["lossy"] else 0):
+        grey: Ints = np.asarray(over.max(-1))
+        return MaskPicture(numbers=grey, shown=grey / 255, white=255, **facts)
+    drawn: Bools = np.asarray(over.any(-1))
+    bits = drawn.astype(np.int64)
+    painted = len(np.unique(colours[drawn], axis=0)) > 1 and not facts["lossy"]
+    return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, painted=painted, **facts)
 
 
 def _from_colours(values: npt.NDArray[Any], facts: dict[str, Any]) -> MaskPicture:
     """Grey that is written as three channels; a lossy one's may differ a little."""
-    if facts["lossy"] and (np.ptp(values.astype(np.int64), axis=-1) <= _MARGIN).all():
+    if facts["lossy"] and _is_grey(values.astype(np.int64), _MARGIN):
         numbers = values.max(-1).astype(np.int64)
     else:
         numbers = _one_channel(values).astype(np.int64)
     return MaskPicture(numbers=numbers, shown=numbers / 255, white=255, **facts)
 
 
-def _is_grey(values: npt.NDArray[Any]) -> bool:
-    return bool((values == values[..., :1]).all())
+def _is_grey(values: Ints, most: int = 0) -> bool:
+    return bool((np.ptp(values, axis=-1) <= most).all())
 
 
 def objects(mask: MaskPicture) -> Bools:
@@ -204,6 +261,7 @@ def objects(mask: MaskPicture) -> Bools:
         return np.asarray(mask.shown > 0.5)
     if mask.coloured:
         return np.asarray(mask.shown > 0)
+    _require_sharp(mask)
     return np.asarray(_told_numbers(mask) != 0)
 
 
@@ -234,6 +292,7 @@ class Numbers:
         self._found: set[int] = set()
         self._whites: set[int] = set()
         self._others: set[int] = set()
+        self._colours: set[tuple[int, tuple[int, ...]]] = set()
 
     def read(self, mask: MaskPicture) -> Ints:
         """The numbers of a mask, (H, W), in which classes are looked for.
@@ -242,7 +301,9 @@ class Numbers:
             DataError: If the mask has no numbers: it is lossy, or its white is zero.
         """
         white = self._white(mask)
-        if mask.lossy or (white is not None and _is_smoothed(mask)):
+        if mask.painted:
+            raise DataError("has colours; save it as grey or palette PNG, one value a class")
+        if mask.lossy or (white is not None and (mask.coloured or _is_smoothed(mask))):
             if white is None:
                 raise DataError("is of a lossy format, which blurs class numbers; save it as PNG")
             if mask.lossy:
@@ -250,10 +311,15 @@ class Numbers:
             numbers = np.where(mask.shown > 0.5, white, 0).astype(np.int64)
             self.seen |= {0, mask.white} if numbers.any() else {0}
             self._found |= {white} if numbers.any() else set()
+            if mask.coloured:
+                self._whites |= {int(place) for place in np.unique(mask.numbers[numbers != 0])}
             return numbers
+        _require_sharp(mask)
         stored = _told_numbers(mask)
         levels = {int(value) for value in np.unique(stored)}
         self.seen |= levels
+        self._found |= levels & {0}
+        self._colours |= set(mask.palette.items())
         drawn = levels - {0, self._ignore}
         if white is not None and len(drawn) == 1 and (mask.white == 1 or drawn <= _WHITES):
             self._whites |= drawn if mask.white > 1 else set()
@@ -268,7 +334,9 @@ class Numbers:
     def _white(self, mask: MaskPicture) -> int | None:
         """The number that white stands for; ``None`` if it stands for itself."""
         asked = self._asked & _WHITES
-        if self._bits or mask.coloured or self._ignore in (mask.white, 255) or not asked:
+        if self._bits or self._ignore in (mask.white, 255) or not asked:
+            return None
+        if mask.coloured and (not mask.plain or self._asked & mask.palette.keys()):
             return None
         if len(self._asked) == 1:
             return min(asked)
@@ -289,10 +357,16 @@ class Numbers:
         """
         written = self._whites | self._others
         mixed = self._whites - self._asked
-        if mixed and (written - mixed) & (_WHITES | self._asked):
+        others = (written - mixed) | self._others
+        if mixed and others:
             return (
                 f"{min(self._classes)!r}: some masks write it as {min(mixed)}, others hold "
-                f"{_listed(written - mixed)}; write all alike, or list each number as a class"
+                f"{_listed(others)}; write all alike, or list each number as a class"
+            )
+        if self._is_moved():
+            return (
+                f"{min(self._classes)!r}: the masks have different palettes, one colour is at two "
+                "places; save all with one palette"
             )
         absent = [
             name
@@ -305,6 +379,12 @@ class Numbers:
             values, there = self._classes[absent[0]], _listed(self.seen)
             return f"{absent[0]!r} (values {values}) is in no mask; values there: {there}"
         return ""
+
+    def _is_moved(self) -> bool:
+        """Whether programs sorted the palettes: places change their colours, colours theirs."""
+        places = {place for place, _ in self._colours}
+        colours = {colour for _, colour in self._colours}
+        return len(places) < len(self._colours) > len(colours)
 
     def _has(self, number: int, wanted: Collection[int]) -> bool:
         return any(number & bit for bit in wanted) if self._bits else number in wanted
@@ -334,7 +414,8 @@ def _require_black_and_white(mask: MaskPicture) -> None:
     flat = _flat(grey, 8)
     between = flat & (grey > _MARGIN) & (grey < 255 - _MARGIN)
     white = int((grey > 127).sum())
-    if between.sum() > 9 + 0.02 * white or (not white and grey.max(initial=0) > _MARGIN):
+    dark = grey.max(initial=0) > _MARGIN or (flat & (grey > 0)).sum() > 9
+    if between.sum() > 9 + 0.02 * white or (not white and dark):
         raise DataError("is of a lossy format and not black and white; save class numbers as PNG")
 
 
@@ -345,14 +426,43 @@ def _is_smoothed(mask: MaskPicture) -> bool:
     grey = np.round(mask.shown * 255)
     levels = np.unique(grey[(grey > 0) & (grey < grey.max())])
     between = (grey > _MARGIN) & (grey < 255 - _MARGIN)
-    if len(levels) > _FEW_LEVELS:
-        return not (_flat(grey, 1) & between).any()
+    if between.any():
+        soft = len(np.unique(grey[between])) >= _SOFT_LEVELS or len(levels) > _FEW_LEVELS
+        return soft and not (_flat(grey, 1) & between).any()
     # Once a JPEG of high quality: beside black and beside white, where no class has its number.
-    beside = (levels < 16).any() and (levels >= 240).any()
-    return bool(beside) and not between.any()
+    return bool((levels < 16).any() and (levels >= 240).any())
 
 
-def _flat(values: npt.NDArray[np.float64], most: float) -> Bools:
+def _require_sharp(mask: MaskPicture) -> None:
+    """Refuse many numbers that no area has but edges: what a class is there, nobody knows.
+
+    Small instances are no edges: what they touch is background.
+    """
+    levels = np.unique(mask.numbers[mask.numbers != 0])
+    if mask.coloured or len(levels) <= _FEW_LEVELS:
+        return
+    areas = mask.numbers[_flat(mask.numbers, 0)]
+    loose = levels[~np.isin(levels, areas)]
+    at_edges = _touches(mask.numbers)[np.isin(mask.numbers, loose)]
+    if len(loose) > 0.75 * len(levels) and at_edges.mean() > 0.5:
+        raise DataError(
+            f"holds {len(levels)} numbers, most of them at edges only: it was compressed with loss "
+            "or resized with smoothing; save class numbers as PNG, resized by nearest neighbour"
+        )
+
+
+def _touches(numbers: Ints) -> Bools:
+    """Where a pixel has a neighbour, above, below or beside, of another number but 0."""
+    found = np.zeros(numbers.shape, bool)
+    for values, into in ((numbers, found), (numbers.T, found.T)):
+        first, second = values[:-1], values[1:]
+        differ = (first != second) & (first != 0) & (second != 0)
+        into[:-1] |= differ
+        into[1:] |= differ
+    return found
+
+
+def _flat(values: npt.NDArray[Any], most: float) -> Bools:
     """Where the 3x3 pixels around a pixel differ by ``most`` at most; False at the border."""
     flat = np.zeros(values.shape, bool)
     if min(values.shape) < 3:

@@ -1,6 +1,8 @@
 """Names of files: which are pictures, what an image is called, and which files belong together."""
 
+import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -19,7 +21,11 @@ SUFFIXES = frozenset(
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
 #: What operating systems and archives leave beside pictures.
-_JUNK = {".ds_store", "thumbs.db", "desktop.ini", "__macosx"}
+_JUNK = {".ds_store", "thumbs.db", "desktop.ini"}
+_JUNK_FOLDERS = {"__macosx", ".appledouble", "@eadir", ".ipynb_checkpoints"}
+
+#: What programs write where a cell is missing, in small letters.
+_MISSING = {"na", "n/a", "nan", "<na>", "null", "none"}
 
 Parts = tuple[str, ...]
 
@@ -56,14 +62,23 @@ def posix(path: str) -> str:
 
 
 def patient(text: str) -> str:
-    """The patient of a table's cell: ``1.0``, as tables with gaps have it, is patient ``1``."""
-    return re.sub(r"^(\d+)[.,]0+$", r"\1", text)
+    """The patient of a table's cell: ``1.0``, as tables with gaps have it, is patient ``1``.
+
+    Letters with signs have one form, however a program composed them.
+    """
+    return unicodedata.normalize("NFC", re.sub(r"^(\d+)[.,]0+$", r"\1", text))
+
+
+def mask_file(text: str | None) -> str | None:
+    """The mask that a table's cell names; ``None`` if it is blank or NA, NaN, NULL, None."""
+    return None if text is None or text.lower() in _MISSING else posix(text)
 
 
 def is_junk(path: Path) -> bool:
-    """Whether a file is what systems leave behind: ``._x``, ``.DS_Store``, ``Thumbs.db``."""
+    """Whether a file is what systems leave behind: ``._x``, ``Thumbs.db``, ``@eaDir/x``."""
     name = path.name.lower()
-    return name.startswith("._") or name in _JUNK or path.parent.name.lower() in _JUNK
+    folders = {part.lower() for part in path.parts[:-1]}
+    return name.startswith("._") or name in _JUNK or not folders.isdisjoint(_JUNK_FOLDERS)
 
 
 def is_picture(path: Path) -> bool:
@@ -84,10 +99,16 @@ def is_picture(path: Path) -> bool:
 
 
 def list_pictures(folder: Path) -> list[str]:
-    """The pictures below a folder, as sorted paths relative to it."""
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_picture(path)
-    )
+    """The pictures below a folder, as sorted paths relative to it.
+
+    Folders that are links are entered once; whether they may be is asked where a file is opened.
+    """
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [name for name in folders if os.path.realpath(f"{place}/{name}") not in seen]
+        found += [path for path in (Path(place, name) for name in files) if is_picture(path)]
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 class Names:
@@ -111,7 +132,7 @@ class Names:
             parts = _parts(name)
             if parts:
                 self._known[parts[-1]].append((parts, name))
-                for whole in {"_".join(parts), name}:
+                for whole in {"_".join(parts), unicodedata.normalize("NFC", name)}:
                     self._whole[whole].append(name)
 
     def find(self, path: str, identifier: str | None = None) -> str | None:
@@ -148,15 +169,17 @@ class Names:
             shared = min(len(other), len(parts))
             if other[-shared:] == parts[-shared:]:
                 fitting[shared].append(name)
-        by_id = self._whole.get(identifier, []) if identifier else []
-        if fitting and (max(fitting) > 1 or not by_id):
-            return fitting[max(fitting)]
-        if by_id:
-            return by_id
+        called = unicodedata.normalize("NFC", identifier or "")
+        by_id = self._whole.get(called, []) if called else []
+        if fitting and max(fitting) > 1:
+            return list(dict.fromkeys([*fitting[max(fitting)], *by_id]))
+        if fitting or by_id:
+            return by_id or fitting[1]
         joined = ("_".join(parts[start:]) for start in range(len(parts) - 1))
         return next((self._whole[name] for name in joined if name in self._whole), [])
 
 
 def _parts(path: str) -> Parts:
-    plain = without_suffix(path)
+    """Folders and name without suffix, letters with signs in one form (macOS takes them apart)."""
+    plain = unicodedata.normalize("NFC", without_suffix(path))
     return tuple(part for part in plain.split("/") if part not in ("", "."))

@@ -18,10 +18,13 @@ class Origin:
     Attributes:
         sha256: Checksum of the file.
         orientation: The EXIF tag that the picture was turned by, 1..8; 1 is upright.
+        plain: Whether it has at most 8 bits a channel and no transparency: every program shows it
+            alike, its orientation apart.
     """
 
     sha256: str
     orientation: int
+    plain: bool
 
 
 class Picture(NamedTuple):
@@ -49,7 +52,8 @@ def read_picture(path: Path, *, mode: str | None, max_pixels: int) -> Picture:
     frame = read_frame(path, max_pixels)
     image = _from_deep(frame) if frame.image is None else _over_black(frame.image)
     grey = image.mode in ("1", "L")
-    origin = Origin(sha256=frame.sha256, orientation=frame.orientation)
+    plain = frame.image is not None and not _is_transparent(frame.image)
+    origin = Origin(sha256=frame.sha256, orientation=frame.orientation, plain=plain)
     return Picture(image.convert(mode or ("L" if grey else "RGB")), origin)
 
 
@@ -65,9 +69,15 @@ def _from_deep(frame: Frame) -> Image.Image:
     return Image.fromarray(eight)
 
 
+def _is_transparent(image: Image.Image) -> bool:
+    return image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+
+
 def _over_black(image: Image.Image) -> Image.Image:
-    """A picture without transparency, grey if it was."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    """A picture without transparency, grey if it was; of LAB Pillow makes nothing but RGB."""
+    if image.mode == "LAB":
+        return image.convert("RGB")
+    if _is_transparent(image):
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         flat = Image.alpha_composite(black, rgba)

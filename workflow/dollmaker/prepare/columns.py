@@ -11,6 +11,9 @@ from dollmaker.pixels import names
 #: 1, 0 or -1 as programs write numbers: 1.00, 1,0 and 1.000e+00 too.
 _NUMBER = re.compile(r"(-?[01])(?:[.,]0*)?(?:e[+-]?0+)?")
 
+#: A long number as spreadsheets show it, without its last digits.
+_SHORTENED = re.compile(r"\d[.,]\d+E\+\d+")
+
 #: Cells of other programs, in small letters. A missing value is a finding not mentioned; "None" and
 #: "yes" are no labels: a reader could mean by them that the finding was looked for.
 _WORDS = {
@@ -65,9 +68,16 @@ def patients(table: pl.DataFrame, column: str, file: Path) -> list[str]:
     """The patient of each row, see :func:`dollmaker.pixels.names.patient`; none may be blank.
 
     Raises:
-        DataError: Naming the line.
+        DataError: Naming the line; also for a number that an office program has shortened.
     """
-    return [names.patient(text) for text in filled(table, column, file)]
+    found = [names.patient(text) for text in filled(table, column, file)]
+    for row, text in enumerate(found, start=2):
+        if _SHORTENED.fullmatch(text):
+            raise DataError(
+                f"table {file} line {row}: {column!r} is {text!r}, a long number that an office "
+                "program has shortened; format the column as text and export it again."
+            )
+    return found
 
 
 def paths(table: pl.DataFrame, column: str, file: Path) -> list[str]:

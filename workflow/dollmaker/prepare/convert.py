@@ -127,6 +127,8 @@ def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: i
             raise DataError(f"masks of source.{kind}: {fault}. Correct source.{kind}.values.")
         rows = [row for result in results if not isinstance(result, str) for row in result]
         _check_names(rows)
+        if kind == "msd":
+            _check_findings(rows, findings)
         if kind == "patches":
             rows = _thin(rows, config, folder)
         schema = dict.fromkeys(("image", "mask", "patient"), pl.String)
@@ -176,6 +178,16 @@ def _check_names(rows: Sequence[Row]) -> None:
                 "name of its own."
             )
         seen.add(row["image"])
+
+
+def _check_findings(rows: Sequence[Row], findings: Sequence[str]) -> None:
+    """Refuse a finding of volumes that no slice holds: other numbers were meant."""
+    for finding in findings:
+        if not any(row[finding] for row in rows):
+            raise DataError(
+                f"none of {len(rows)} slices holds {finding}; correct its values in "
+                "source.msd.findings or lower min_share."
+            )
 
 
 def _thin(rows: list[Row], config: Mapping[str, Any], folder: Path) -> list[Row]:

@@ -54,6 +54,11 @@ def list_items(
     masks = {}
     if options["masks"]:
         masks = _find_masks(_folder(data_root, options["masks"], "masks", links))
+    if masks and not any(path.stem.upper() in masks for path in files):
+        raise DataError(
+            f"none of the masks (the first is of {min(masks)}) is called as an image (the first is "
+            f"{files[0].stem}); correct source.jsrt.masks."
+        )
     items = []
     for path in files:
         mine = masks.get(path.stem.upper(), {})

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker import texts
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
 from dollmaker.pixels.names import is_junk
-from dollmaker.pixels.volumes import read_volume, require_same_grid, whole_numbers
+from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
 from dollmaker.prepare.convert import Item, Piece
 
 #: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
@@ -70,7 +71,7 @@ def list_items(
             f"{file} does not exist; unpack the task there or correct source.msd.folder."
         )
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(texts.decode(file.read_bytes()))
         channels = content["modality"] if "modality" in content else content["channel_names"]
         channel = _channel(options["channel"], {int(n): str(name) for n, name in channels.items()})
         cases, declared = _cases(content, channel, find), _declared(content.get("labels"))
@@ -117,7 +118,12 @@ def _cases(content: Any, channel: int, find: Find) -> list[Case]:
     if isinstance(content.get("dataset"), dict):
         own = content["dataset"].items()
         return [_own_case(name, entry["images"], entry["label"], channel) for name, entry in own]
-    ending = _text(content.get("file_ending", ".nii.gz"))
+    ending = f".{_text(content.get('file_ending', '.nii.gz')).lstrip('.')}"
+    if ending not in SUFFIXES:
+        raise DataError(
+            f"dataset.json has the file_ending {ending!r}; volumes are read as NIfTI only, so save "
+            "them as .nii.gz, or describe pictures as source.kind patches or table."
+        )
     labels = sorted(
         path.name
         for path in find("labelsTr").iterdir()
@@ -128,16 +134,17 @@ def _cases(content: Any, channel: int, find: Find) -> list[Case]:
 
 def _listed_case(image: str, label: str, channel: int) -> Case:
     """A case of MSD: channels in one file; nnU-Net 1 names it so, and has a file per channel."""
-    plain = _text(image).removesuffix(".gz").removesuffix(".nii")
+    image = _path(image)
+    plain = image.removesuffix(".gz").removesuffix(".nii")
     alone = f"{plain}_{channel:04d}{image.removeprefix(plain)}"
     name = _name(PurePosixPath(plain).name)
-    return Case(name=name, images={image: channel, alone: None}, label=_text(label))
+    return Case(name=name, images={image: channel, alone: None}, label=_path(label))
 
 
 def _own_case(name: str, images: Sequence[str], label: str, channel: int) -> Case:
     """A case of nnU-Net with paths of its own: a file per channel, or one with all."""
     path, inner = (images[0], channel) if len(images) == 1 else (images[channel], None)
-    return Case(name=_name(name), images={_text(path): inner}, label=_text(label))
+    return Case(name=_name(name), images={_path(path): inner}, label=_path(label))
 
 
 def _found_case(name: str, ending: str, channel: int) -> Case:
@@ -145,6 +152,11 @@ def _found_case(name: str, ending: str, channel: int) -> Case:
     alone, together = f"imagesTr/{name}_{channel:04d}{ending}", f"imagesTr/{name}{ending}"
     label = f"labelsTr/{name}{ending}"
     return Case(name=_name(name), images={alone: None, together: channel}, label=label)
+
+
+def _path(value: Any) -> str:
+    """A path; Windows divides its parts by backslashes."""
+    return _text(value).replace("\\", "/")
 
 
 def _text(value: Any) -> str:

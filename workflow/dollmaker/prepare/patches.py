@@ -20,7 +20,7 @@ from dollmaker.files import inside
 from dollmaker.pixels import names
 from dollmaker.pixels.masks import Numbers, objects, read_mask
 from dollmaker.pixels.pictures import read_picture
-from dollmaker.prepare.columns import filled
+from dollmaker.prepare.columns import filled, patients
 from dollmaker.prepare.convert import Item, Piece
 from dollmaker.prepare.splits import assign
 
@@ -42,9 +42,8 @@ def list_items(
     file = inside(data_root, options["table"], links)
     table = tables.read_source(file)
     columns = [options["image_column"], options["mask_column"]]
-    if options["patient_column"]:
-        columns.append(options["patient_column"])
-    tables.require_columns(table, columns, file)
+    patient = options["patient_column"]
+    tables.require_columns(table, [*columns, *([patient] if patient else [])], file)
     for key in ("images", "masks"):
         if not inside(data_root, options[key], links).is_dir():
             raise DataError(
@@ -53,7 +52,7 @@ def list_items(
     values = [filled(table, column, file) for column in columns]
     images, masks = ([names.posix(text) for text in column] for column in values[:2])
     ids = names.image_ids(images)
-    patients = [names.patient(text) for text in values[2]] if options["patient_column"] else ids
+    people = patients(table, patient, file) if patient else ids
     reader = Numbers({options["finding"]: options["values"]}) if options["values"] else None
     cut = partial(
         _cut,
@@ -63,8 +62,8 @@ def list_items(
         max_pixels=max_pixels,
     )
     return [
-        Item(source=image, patient=patient, make=partial(cut, name, image, mask), reader=reader)
-        for name, image, mask, patient in zip(ids, images, masks, patients, strict=True)
+        Item(source=image, patient=who, make=partial(cut, name, image, mask), reader=reader)
+        for name, image, mask, who in zip(ids, images, masks, people, strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from dollmaker.pixels import names as pixel_names
 from dollmaker.prepare.columns import filled, labels, paths, patients
 from dollmaker.prepare.convert import CONVERTED, converted_findings
 from dollmaker.prepare.nih import read_nih
-from dollmaker.prepare.splits import assign_all
+from dollmaker.prepare.splits import assert_disjoint, assign_all
 
 Plan = tuple[pl.DataFrame, list[str]]
 
@@ -55,13 +55,22 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
     if plan.is_empty():
         raise DataError("the source lists no images; check its views and the table.")
     plan = _hold_out(_named_masks(plan, config, data_root), config)
+    if kind == "table":
+        assert_disjoint(plan)
     return plan.select(*_COLUMNS, *names), names
 
 
 def _named_masks(plan: pl.DataFrame, config: dict[str, Any], data_root: Path) -> pl.DataFrame:
     """With ``truth.column`` null a mask is called as its image, and where there is none is none."""
     truth = config.get("truth")
-    if not truth or truth["kind"] != "masks" or truth["column"]:
+    if not truth or truth["kind"] != "masks":
+        return plan
+    if truth["column"]:
+        if plan["mask"].null_count() == len(plan):
+            raise DataError(
+                f"the column {truth['column']!r} of truth.column names no mask of any of "
+                f"{len(plan)} images; fill it in, or remove truth."
+            )
         return plan
     folder = inside(data_root, truth["folder"], config.get("allow_links", False))
     if not folder.is_dir():
@@ -202,7 +211,7 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
     names, known = _table_labels(table, options, file)
     folder = options["images"].strip("/")
     written = table[mask_column] if mask_column else [None] * len(ids)
-    masks = [name and pixel_names.posix(name) for name in written]
+    masks = [pixel_names.mask_file(name) for name in written]
     plan = pl.DataFrame(
         {
             "image_id": ids,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import provenance, tables
+from dollmaker import provenance, reads, tables
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
 from dollmaker.prepare.images import Decoded, decode
@@ -31,7 +31,7 @@ def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
     shards = config["prepare"]["shards"]
     number = (np.arange(len(plan)) * shards) // len(plan)
     plan = plan.with_columns(pl.Series("shard", [f"{value:04d}" for value in number]))
-    tables.write(plan, output, {**_header(config), "findings": names})
+    tables.write(plan, output, {**_header(config, "list"), "findings": names})
 
 
 def decode_shard(
@@ -50,7 +50,7 @@ def decode_shard(
     decoded = partial(_try_decode, data_root=data_root, options=options, links=links)
     rows: list[dict[str, Any]] = []
     with (
-        create_shard(output, "images", _header(config)) as writer,
+        create_shard(output, "images", _header(config, "decode")) as writer,
         ThreadPoolExecutor(workers) as pool,
     ):
         size, channels = options["size"], options["channels"]
@@ -74,7 +74,9 @@ def decode_shard(
             for (image_id, _), result in zip(block, results, strict=True):
                 rows.append(_row(image_id, result, good_count))
                 good_count += isinstance(result, Decoded)
-    tables.write(pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, _header(config))
+    tables.write(
+        pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, _header(config, "decode")
+    )
 
 
 _ROW: dict[str, Any] = {
@@ -154,7 +156,7 @@ def build_index(
     )
     left_out = bad.select("image_id", "path", "reason").head(1000).to_dicts()
     facts = {"findings": names, "quarantine": left_out, "channel_mean": channel_mean}
-    tables.write(index, output, {**_header(config), **facts})
+    tables.write(index, output, {**_header(config, "index"), **facts})
 
 
 def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
@@ -192,5 +194,12 @@ def digest_index(index: pl.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _header(config: dict[str, Any]) -> dict[str, Any]:
-    return provenance.header("prepare", config["prepare"])
+def _header(config: dict[str, Any], stage: str) -> dict[str, Any]:
+    """Of the section ``prepare`` what a stage gets: the rest would be defaults."""
+    asked = reads.READS[stage].keys
+    chosen = {
+        key: value
+        for key, value in config["prepare"].items()
+        if "prepare" in asked or f"prepare.{key}" in asked
+    }
+    return provenance.header("prepare", chosen)

@@ -15,7 +15,7 @@ from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import atomic_path, inside, require_new, safe_name, write_json
 from dollmaker.geometry import unfit_mask
 from dollmaker.pixels.names import without_suffix
-from dollmaker.pixels.pictures import read_picture
+from dollmaker.pixels.pictures import Picture, read_picture
 from dollmaker.release.formats import source_masks
 from dollmaker.release.parts import SPLITS, find_parts
 from dollmaker.release.read import Release, read_release, source_mask
@@ -23,8 +23,10 @@ from dollmaker.shards import ShardSeries
 
 _MAX_PIXELS = 100_000_000
 
-#: Suffixes of pictures that YOLO reads as they are.
+#: Suffixes of pictures that YOLO reads, and those of which it sees each as it is meant: it takes
+#: the high byte of deeper pictures, leaves opacity out, and turns JPEG alone by its EXIF tag.
 _YOLO_READS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+_YOLO_SEES = (".jpg", ".jpeg", ".bmp")
 
 
 def export(folder: Path, form: str, output: Path, images: Path | None = None) -> None:
@@ -34,7 +36,8 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
     - ``chexlocalize``, ``coco``: {split}.json as in the release;
     - ``yolo``: labels/{split}/{path}.txt, a normalised polygon per part of a mask, and data.yaml;
       with the images images/{split}/{path} too, ready to train. ``path`` is the image's, below
-      the folder that all of them share. Pictures that YOLO does not read become PNG files;
+      the folder that all of them share. Pictures that YOLO does not read become PNG files; those
+      that it would see otherwise (deep, transparent) are written with 8 bits;
     - ``nnunet``: one nnU-Net v2 raw data set per finding: DatasetNNN_Finding with imagesTr,
       labelsTr, imagesTs, labelsTs and dataset.json. Needs the images.
 
@@ -146,21 +149,23 @@ def _place(output: Path, name: str) -> Path:
 
 
 def _copy_picture(images: Path, path: str, target: Path) -> None:
-    """The very bytes of a picture that YOLO reads; another is decoded."""
-    if PurePosixPath(path).suffix.lower() not in _YOLO_READS:
-        _read(images, path, None).save(target)
-        return
-    source = inside(images, path, links=True)
+    """The very bytes of a picture that YOLO sees as it is meant; another is decoded."""
+    source, suffix = inside(images, path, links=True), PurePosixPath(path).suffix.lower()
+    if suffix not in _YOLO_SEES:
+        picture, origin = _read(images, path, None)
+        if suffix not in _YOLO_READS or not origin.plain or origin.orientation != 1:
+            picture.save(target)
+            return
     if not source.is_file():
         raise _unread(images, path, "file is missing")
     shutil.copyfile(source, target)
 
 
-def _read(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Image.Image:
+def _read(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Picture:
     """A picture of the user's copy of the images."""
     source = inside(images, path, links=True)
     try:
-        return read_picture(source, mode=mode, max_pixels=_MAX_PIXELS)[0]
+        return read_picture(source, mode=mode, max_pixels=_MAX_PIXELS)
     except DataError as error:
         raise _unread(images, path, str(error)) from None
 
@@ -187,7 +192,7 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
-            picture = _read(images, row["path"], mode)
+            picture = _read(images, row["path"], mode).image
             if picture.size != (row["width"], row["height"]):
                 raise _unread(images, row["path"], "is not of the size that the release knows")
             stored = masks[row["split"]].read("mask", row["place"])
@@ -211,7 +216,7 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
 
 def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
     """Grey if all pictures are: nnU-Net wants as many channels in each."""
-    return "L" if all(_read(images, path, None).mode == "L" for path in paths) else "RGB"
+    return "L" if all(_read(images, path, None).image.mode == "L" for path in paths) else "RGB"
 
 
 def _label(stored: Any, row: dict[str, Any], release: Release) -> Image.Image:

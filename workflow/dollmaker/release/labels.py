@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import findings, provenance, tables
+from dollmaker import findings, provenance, reads, tables
 from dollmaker.errors import ArtifactError, DataError
 from dollmaker.files import atomic_path, read_json, write_json, write_text
 from dollmaker.prepare.stage import read_index
@@ -75,8 +75,9 @@ def collect_labels(
 
 
 def labels_header(config: dict[str, Any], committee: Sequence[Path]) -> dict[str, Any]:
-    """Provenance of the masks."""
-    settings = {key: config[key] for key in SECTIONS}
+    """Provenance of the masks; recipes and members that have no part in them are left out."""
+    made_by = reads.of_labels(config)
+    settings = {key: made_by[key] for key in SECTIONS}
     settings["prepare"] = {k: v for k, v in config["prepare"].items() if k != "shards"}
     settings["release"] = {key: config["release"][key] for key in ("recipe", "relevance")}
     members = {folder.name: read_json(folder / "model.json") for folder in committee}

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 from torch import nn
 
-from dollmaker import devices, findings, parallel, provenance
+from dollmaker import devices, findings, parallel, provenance, statistics
 from dollmaker.errors import DataError, ModelError
 from dollmaker.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.inputs import Input
@@ -128,6 +129,7 @@ def train_segmenter(
         len(loader) * options["epochs"],
         _structure(model, data["train"], start.input, clusters, seed, device),
         len(names) if objectives["classification"] else 0,
+        torch.from_numpy(_spread(data["train"], statistics.MOST)),
     ).to(device)
     work = Work(output, provenance.digest([header, vars(start.input), names, blank]))
     fit(
@@ -161,9 +163,14 @@ def _structure(
     """Clusters of a sample of the training images, evenly spread over the index."""
     if not clusters:
         return None
-    chosen = np.linspace(0, len(data) - 1, min(_SAMPLE, len(data))).round().astype(int)
-    images = np.stack([data.read(int(i))[0] for i in chosen])
+    images = _spread(data, _SAMPLE)
     return make_structure(model.get_submodule("encoder"), images, spec, clusters, seed, device)
+
+
+def _spread(data: PseudoLabelled, most: int) -> npt.NDArray[np.uint8]:
+    """So many images of a data set at most, (N, C, H, W), evenly spread, as stored."""
+    chosen = np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int)
+    return np.stack([data.read(int(i))[0] for i in chosen])
 
 
 def _export(folder: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dollmaker import parallel, scores
+from dollmaker import parallel, scores, statistics
 from dollmaker.inputs import Input
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.schedule import one_cycle
@@ -35,6 +35,8 @@ class SegmenterTraining(EpochLoss):
         steps: Steps of the whole schedule.
         structure: Gives the clusters, if they are learned.
         labels: Number of labels, if they are learned.
+        sample: Training images, uint8 (N, C, H, W), that the statistics of batch normalisation
+            are measured on at the end of each epoch; without, they stay as training left them.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class SegmenterTraining(EpochLoss):
         steps: int,
         structure: Structure | None = None,
         labels: int = 0,
+        sample: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -56,6 +59,7 @@ class SegmenterTraining(EpochLoss):
         if labels:
             encoder.register_forward_hook(self._keep)
         self.curve: list[dict[str, float | None]] = []
+        self._sample = sample
         self._spec = spec
         self._validate = validate
         self._options = options
@@ -91,12 +95,17 @@ class SegmenterTraining(EpochLoss):
         self.note(loss, len(images))
         return loss
 
+    def _prepare(self, images: Tensor) -> Tensor:
+        return self._spec.prepare(images.to(self.device))
+
     def _keep(self, _: nn.Module, __: Any, output: Any) -> None:
         maps = output[0] if isinstance(output, tuple) else output
         self._deepest = [maps[-1]]
 
     def on_train_epoch_end(self) -> None:
-        """Score the epoch."""
+        """Measure the statistics, in every process alike, and score the epoch."""
+        if self._sample is not None:
+            statistics.recompute(self.model, self._sample, self._prepare, owner=self)
         score = float("nan") if parallel.rank() else self._validate(self.model)
         score = parallel.of_the_first(score, self.device)
         self.train()

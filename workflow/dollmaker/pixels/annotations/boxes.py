@@ -46,6 +46,9 @@ _SIZES = ("w h", "width height")
 #: What stands in a cell of a row without a box.
 _BLANK = {"", "na", "nan", "null", "none"}
 
+#: So many boxes do not lie in the same quarter of their square by chance.
+_MANY = 8
+
 _WANTED = (
     "name the columns image and finding, and x, y, width, height (the box's left top corner and "
     "size) or x_min, y_min, x_max, y_max (its corners)"
@@ -92,12 +95,17 @@ class BoxTable:
     def __init__(self, file: Path, space: int | None, key: str) -> None:
         rows = list(_read(file, key))
         self._file, self._space, self._key = file, space, key
+        _require_pixels(rows, space, file, key)
         if space is not None:
             _require_space(rows, space, file, key)
         self._boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
         for row in rows:
             if row.box is not None:
-                self._boxes[row.image, row.finding].append(row.box)
+                self._boxes[row.image, row.finding.casefold()].append(row.box)
+        #: The findings that have boxes, as the table calls them.
+        self.findings = {row.finding for row in rows if row.box is not None}
+        self._boxed = {row.image for row in rows if row.box is not None}
+        self._inside: list[bool] = []
         self._names = Names([row.image for row in rows], f"entries of {file.name}")
 
     def mask(
@@ -120,9 +128,11 @@ class BoxTable:
                 the image that it should have been drawn on.
         """
         name = self._names.find(path, identifier)
-        boxes = self._boxes.get((name, finding)) if name is not None else None
+        boxes = self._boxes.get((name, finding.casefold())) if name is not None else None
         if boxes is None:
             return None
+        if self._space is not None and 2 * max(width, height) <= self._space:
+            self._inside += [not _outside(box, width, height) for box in boxes]
         across, down = self._space or width, self._space or height
         area = np.zeros((height, width), dtype=bool)
         for box in boxes:
@@ -137,6 +147,28 @@ class BoxTable:
             area[_pixels(top, bottom, height / down, height), columns] = True
         return area
 
+    def knows(self, path: str, identifier: str | None = None) -> bool:
+        """Whether an image has a box.
+
+        Raises:
+            DataError: As :meth:`mask`.
+        """
+        name = self._names.find(path, identifier)
+        return name in self._boxed
+
+    def fault(self) -> str:
+        """Why the boxes that were asked for were drawn on something else; empty if nothing says so.
+
+        Many boxes that all lie in the part of ``space`` that a smaller image would take are in
+        pixels of the images.
+        """
+        if len(self._inside) < _MANY or not all(self._inside):
+            return ""
+        return (
+            f"all boxes of {self._file} lie inside of images that are less than half as large as "
+            f"{self._space}x{self._space} pixels, so they are in pixels of the images"
+        )
+
 
 def _pixels(start: float, end: float, scale: float, side: int) -> slice:
     """A box's side in pixels of the image, at least one, inside the image."""
@@ -150,15 +182,19 @@ def _outside(box: Box, width: int, height: int) -> bool:
     return min(box) < -slack or box[2] > width + slack or box[3] > height + slack
 
 
-def _require_space(rows: Sequence[_Row], space: int, file: Path, key: str) -> None:
-    """Refuse boxes that were drawn on another square."""
+def _require_pixels(rows: Sequence[_Row], space: int | None, file: Path, key: str) -> None:
+    """Refuse shares of the sides where pixels are asked for."""
     boxes = [row.box for row in rows if row.box is not None]
     sides = [side for box in boxes for side in box]
-    if sides and space > 1 and max(sides) <= 1 and any(side % 1 for side in sides):
+    if sides and space != 1 and max(sides) <= 1 and any(side % 1 for side in sides):
         raise DataError(
             f"{file} gives boxes as shares of the image's sides (none is over 1), not in pixels; "
             f"set {key}.space to 1."
         )
+
+
+def _require_space(rows: Sequence[_Row], space: int, file: Path, key: str) -> None:
+    """Refuse boxes that were drawn on another square."""
     for row in rows:
         if row.box is not None and _outside(row.box, space, space):
             raise DataError(

@@ -1,13 +1,13 @@
 """CheXlocalize's JSON: run lengths by image and finding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dollmaker.errors import DataError
-from dollmaker.pixels.annotations.codes import Mask, paint_runs, read_object
+from dollmaker.pixels.annotations.codes import Mask, called, paint_runs, read_object, require_called
 from dollmaker.pixels.names import Names
 
 #: Finding -> run lengths, ``{"size": [h, w], "counts": text or numbers}``.
@@ -34,7 +34,8 @@ class FindingFiles:
     def __init__(self, files: Sequence[Path], key: str) -> None:
         self._entries = _join(files, key)
         self._named = {name for entry in self._entries.values() for name in entry}
-        self._names = Names(self._entries, f"entries of {', '.join(file.name for file in files)}")
+        self._what = ", ".join(file.name for file in files)
+        self._names = Names(self._entries, f"entries of {self._what}")
 
     def find(self, path: str, identifier: str | None = None) -> Entry | None:
         """The entry of an image.
@@ -68,12 +69,25 @@ class FindingFiles:
         Raises:
             DataError: The reason why the mask cannot be read.
         """
-        name = next((n for n in (finding, _ALIASES.get(finding)) if n in self._named), None)
+        name = self._called(finding)
         if name is None:
             return None
         if name not in entry:
             return np.zeros((height, width), dtype=bool)
         return paint_runs(entry[name], width, height)
+
+    def require(self, findings: Iterable[str]) -> None:
+        """Refuse files that tell of none of these findings.
+
+        Raises:
+            DataError: Naming what they tell of.
+        """
+        known = [self._called(finding) or finding for finding in findings]
+        require_called(known, self._named, self._what)
+
+    def _called(self, finding: str) -> str | None:
+        names = (called(name, self._named) for name in (finding, _ALIASES.get(finding, finding)))
+        return next((name for name in names if name), None)
 
 
 def _join(files: Sequence[Path], key: str) -> dict[str, dict[str, Any]]:

@@ -33,7 +33,7 @@ class CocoFile:
     Raises:
         DataError: If it is missing or not of the form, if a number stands for two things, or if an
             instance is of an image or a category that is not listed.
-        ConfigError: If it is not clear which category a number means.
+        ConfigError: If it is not clear which category a number means, or none is of a class.
     """
 
     def __init__(self, file: Path, classes: Mapping[str, Sequence[int | str]], key: str) -> None:
@@ -52,6 +52,12 @@ class CocoFile:
         ]
         asked = {number for numbers in self._wanted for number in numbers}
         used = {category for _, category, _ in instances}
+        for name, numbers in zip(classes, self._wanted, strict=True):
+            if not numbers & (used | set(self._categories)):
+                raise ConfigError(
+                    f"{key}.classes.{name}: none of {[*classes[name]]} is a category of {file}; "
+                    f"there are {', '.join(sorted(set(self._categories.values())))[:300]}."
+                )
         _require_whole_categories(self._categories, asked, used, file, key)
         _require_listed(instances, set(owners), asked | set(self._categories), file)
         self._instances: dict[str, list[tuple[str, Any]]] = defaultdict(list)
@@ -59,6 +65,14 @@ class CocoFile:
             self._instances[owners[image]].append((category, code))
         self._names = Names(self._sizes, f"images of {file.name}")
         self._file = file
+
+    def has(self, path: str) -> bool:
+        """Whether the file lists an image.
+
+        Raises:
+            DataError: If two of its names fit the image, or a name fits two images.
+        """
+        return self._names.find(path) is not None
 
     def read(self, path: str, width: int, height: int) -> tuple[Pixels, set[str]]:
         """The masks of an image.

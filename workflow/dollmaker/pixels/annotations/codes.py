@@ -1,6 +1,7 @@
 """What the JSON forms share: an object read from untrusted text, and one area of COCO's codes."""
 
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,33 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in found if names.count(name) > 1)
         raise DataError(f"the name {twice[:80]!r} twice in one object")
     return found
+
+
+def called(name: str, names: Collection[str]) -> str | None:
+    """A finding as a file calls it: by its name, or the only one that differs in case alone."""
+    if name in names:
+        return name
+    same = [other for other in names if other.casefold() == name.casefold()]
+    return same[0] if len(same) == 1 else None
+
+
+def require_called(wanted: Iterable[str], names: Collection[str], what: str) -> None:
+    """Refuse a file that tells of other findings only.
+
+    Args:
+        wanted: The findings that are asked for.
+        names: The findings that the file tells of; without any it tells of no image either.
+        what: The file, for messages.
+
+    Raises:
+        DataError: If none of them is wanted.
+    """
+    asked = list(wanted)
+    if names and asked and not any(called(name, names) for name in asked):
+        there, here = (", ".join(sorted(set(some))[:20])[:300] for some in (names, asked))
+        raise DataError(
+            f"{what} tells of {there}, of none of the findings {here}; call findings alike."
+        )
 
 
 def whole(value: Any) -> int | None:
@@ -120,6 +148,8 @@ def _check_polygon(points: npt.NDArray[np.float64], width: int, height: int) -> 
         raise DataError("a polygon has less than three corners")
     if not np.isfinite(points).all():
         raise DataError("a polygon has a corner that is not finite")
+    if points.min() >= 0 and points.max() <= 1 < min(width, height):
+        raise DataError("a polygon's corners are shares of the sides (none is over 1), not pixels")
     corners = points.reshape(-1, 2)
     sides = np.array([width, height])
     if (corners < -sides).any() or (corners > 2 * sides).any():

@@ -1,0 +1,468 @@
+"""What runs again: one key or one file is another, and exactly the rules that read it run.
+
+The results are made up, and Snakemake plans in this very process.
+"""
+
+import copy
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from snakemake.cli import main
+
+from dollmaker import config as configuration
+from dollmaker import contents, pipeline, provenance, reads, tables
+from dollmaker.classify import stage
+from dollmaker.shards import create_shard
+
+ROOT = Path(__file__).parents[1]
+
+#: Larger than the files that Snakemake compares by itself.
+LARGE = 3_000_000
+
+
+class Noted(Exception):
+    """Ends what need not go on: all was seen."""
+
+
+SETTINGS: dict[str, Any] = {
+    "dataset": "x",
+    "data_root": "data",
+    "weights_root": "weights",
+    "source": {
+        "kind": "table",
+        "table": {
+            "file": "t.csv",
+            "images": "images",
+            "image_column": "image",
+            "label_column": "class",
+        },
+    },
+    "prepare": {"size": 32, "shards": 2, "valid": 0.2, "test": 0.2},
+    "classify": {"members": {"a": {"weights": "a.st"}, "b": {"seed": 1}}},
+    "recipes": {
+        "doll": {"binarize": [{"label_free": {}}]},
+        "band": {"attribute": "doll", "binarize": [{"two_threshold": {}}]},
+    },
+    "segment": {"init": "a"},
+    "tasks": {"t": {"images": "ti", "masks": "tm", "classes": {"c": [1]}}},
+    "adapt": {"runs": ["random/full", "imagenet/full"], "imagenet": "i.st"},
+    "truth": {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"m": [1]}},
+}
+
+FILES = {
+    **{f"data/{name}": name for name in ("t.csv", "images/a.png", "masks/a.png", "more/a.png")},
+    **{f"data/{name}": name for name in ("ti/a.png", "tm/a.png")},
+    **{f"weights/{name}": name for name in ("a.st", "i.st")},
+}
+
+REPORT = {"write_report"}
+RELEASE = {"build_release", "verify_release", *REPORT}
+SCORES = {"evaluate", *RELEASE}
+ADAPT = {"adapt_segmenter", *SCORES}
+SEGMENT = {"pretrain_segmenter", *ADAPT}
+LABELS = {"collect_labels", *SEGMENT}
+MASKS = {"make_masks", *LABELS}
+SAMPLE = {"explain_sample", "choose_thresholds", "check_recipe", *MASKS}
+CLASSIFY = {"train_member", "explain_images", *SAMPLE}
+INDEX = {"build_index", *CLASSIFY}
+DECODE = {"decode_images", *INDEX}
+LIST = {"list_images", *DECODE}
+
+
+def run(settings: dict[str, Any], *words: str) -> str:
+    """Call Snakemake in the working directory, as a new process would."""
+    contents._content.cache_clear()
+    Path("c.json").write_text(json.dumps(settings))
+    said = io.StringIO()
+    with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as ended:
+        main(["-s", str(ROOT / "Snakefile"), "--configfile", "c.json", "--cores", "2", *words])
+    assert not ended.value.code, said.getvalue()[-3000:]
+    return said.getvalue()
+
+
+def planned(settings: dict[str, Any], *words: str) -> dict[str, int]:
+    """Rule -> its jobs that would run."""
+    said = run(settings, "-n", *words)
+    jobs = re.findall(r"^(?:local)?rule (\w+):$", said, re.MULTILINE)
+    return dict(Counter(name for name in jobs if name not in ("all", "compare", "study")))
+
+
+def make_up(settings: dict[str, Any], *words: str) -> None:
+    """Make files and folders of the names that a run would make, and have Snakemake note them."""
+    said = run(settings, "-n", *words)
+    for line in re.findall(r"^    output: (.*)$", said, re.MULTILINE):
+        for name in line.split(", "):
+            make_one(Path(name))
+    run(settings, "--touch", "--forceall", *words)
+
+
+def write(files: dict[str, str]) -> None:
+    for name, text in files.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+
+
+def make_one(path: Path) -> None:
+    if "." not in path.name and path.name != "SHA256SUMS":
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(path))
+    if path.suffix == ".h5":
+        os.truncate(path, LARGE)
+
+
+@pytest.fixture(scope="module")
+def blind() -> Iterator[None]:
+    """Without looks at data and networks before the first job: there are none."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("preflight", "preflight_segmenter", "preflight_study"):
+            patch.setattr(f"dollmaker.preflight.{name}", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, blind: None) -> Iterator[Path]:
+    """A folder with made-up data and the made-up results of a run of SETTINGS."""
+    folder = tmp_path_factory.mktemp("reruns")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write(FILES)
+        make_up(SETTINGS)
+        yield folder
+
+
+def changed(key: str, value: Any) -> dict[str, Any]:
+    """SETTINGS with another value at a key, written with slashes."""
+    settings = copy.deepcopy(SETTINGS)
+    part = settings
+    *sections, last = key.split("/")
+    for section in sections:
+        part = part.setdefault(section, {})
+    part[last] = value
+    return settings
+
+
+def test_a_second_call_has_nothing_to_do(place: Path) -> None:
+    assert planned(SETTINGS) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "rules"),
+    [
+        ("truth/targets", {"m": [1, 2]}, SCORES),
+        ("truth/folder", "more", SCORES),
+        ("truth/when_labelled", False, SCORES),
+        ("truth/column", "other", LIST),
+        ("evaluate/bootstrap", 20, SCORES),
+        ("report/gallery", 3, REPORT),
+        ("study/seeds", 9, REPORT),
+        ("explain/images", 3, REPORT),
+        ("compare/few", 3, REPORT),
+        ("release/name", "Other", RELEASE),
+        ("release/relevance", True, LABELS),
+        ("recipes/band/binarize", [{"otsu": {}}], SCORES | {"make_masks"}),
+        ("recipes/doll/binarize", [{"label_free": {}}, {"clean": {}}], MASKS | {"check_recipe"}),
+        ("recipes/doll/attribute", {"nodes": 3}, SAMPLE | {"explain_images"}),
+        ("recipes/new", {"attribute": "doll", "binarize": [{"otsu": {}}]}, SCORES | {"make_masks"}),
+        ("prepare/valid", 0.3, LIST),
+        ("prepare/hold_out_truth", True, LIST),
+        ("prepare/fit", "resize", DECODE),
+        ("prepare/max_quarantined", 0.5, INDEX),
+        ("seed", 1, CLASSIFY),
+        ("classify/epochs", 3, CLASSIFY),
+        ("classify/members/b/seed", 3, CLASSIFY),
+        ("attribute/max_images", 3, MASKS | {"explain_images"}),
+        ("attribute/findings", ["x"], SAMPLE | {"explain_images"}),
+        ("sample/positives", 3, SAMPLE),
+        ("segment/epochs", 3, SEGMENT),
+        ("tasks/t/test", 0.4, ADAPT),
+        ("adapt/steps", 3, ADAPT),
+        ("adapt/runs", ["random/full", "imagenet/full", "doll/full"], ADAPT),
+    ],
+)
+def test_a_key_reruns_the_rules_that_read_it(
+    place: Path, key: str, value: Any, rules: set[str]
+) -> None:
+    assert set(planned(changed(key, value))) == rules
+
+
+def test_of_many_jobs_of_a_rule_only_those_run_that_read_the_key(place: Path) -> None:
+    assert planned(changed("classify/members/b/seed", 3))["train_member"] == 1
+    assert planned(changed("recipes/band/binarize", [{"otsu": {}}]))["make_masks"] == 2
+    more = changed("adapt/runs", ["random/full", "imagenet/full", "doll/full"])
+    assert planned(more)["adapt_segmenter"] == 1
+    assert "train_member" not in planned(more)
+
+
+def test_a_recipe_with_a_committee_of_its_own_trains_that_alone(place: Path) -> None:
+    jobs = planned(changed("recipes/micranet", {}))
+    assert jobs["train_member"] == 1
+    assert not jobs.keys() & {"collect_labels", "pretrain_segmenter", "adapt_segmenter"}
+
+
+@pytest.mark.parametrize(
+    ("file", "rules"),
+    [
+        ("data/t.csv", LIST),
+        ("data/masks/a.png", SCORES),
+        ("data/images/a.png", set()),
+        ("data/tm/a.png", ADAPT),
+        ("weights/a.st", CLASSIFY),
+        ("weights/i.st", ADAPT),
+        ("results/x/prepare/0000.parquet", INDEX),
+        ("results/x/images/0001.h5", CLASSIFY),
+        ("results/x/relevance/doll/0000.h5", MASKS),
+        ("results/x/masks/band/0000.h5", SCORES),
+        ("results/x/sums/committee/b.sha256", CLASSIFY - {"train_member"}),
+        ("results/x/sums/segmenter.sha256", ADAPT),
+        ("results/x/labels/SHA256SUMS", SEGMENT),
+    ],
+)
+def test_other_bytes_of_equal_size_rerun_the_rules_that_read_them(
+    place: Path, file: str, rules: set[str]
+) -> None:
+    before, times = Path(file).read_bytes(), Path(file).stat()
+    Path(file).write_bytes(bytes([before[0] ^ 1]) + before[1:])
+    try:
+        assert set(planned(SETTINGS)) == rules
+    finally:
+        Path(file).write_bytes(before)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def test_only_the_fine_tunings_from_a_file_read_it(place: Path) -> None:
+    file = Path("weights/i.st")
+    file.write_text("I.st")
+    try:
+        assert planned(SETTINGS)["adapt_segmenter"] == 1
+    finally:
+        file.write_text("i.st")
+
+
+def test_newer_files_and_folders_rerun_nothing(place: Path) -> None:
+    paths = [path for top in ("data", "weights", "results") for path in Path(top).rglob("*")]
+    shard, folder = Path("results/x/images/0000.h5"), Path("results/x/committee/a")
+    assert shard in paths and shard.stat().st_size == LARGE and folder.is_dir()
+    for path in paths:
+        os.utime(path)
+    for path in (shard, folder, folder / ".snakemake_timestamp", Path("data/t.csv")):
+        os.utime(path, (2**31, 2**31))
+    assert planned(SETTINGS) == {}
+
+
+def test_a_folder_that_is_gone_is_made_anew(place: Path) -> None:
+    folder, aside = Path("results/x/segmenter"), Path("results/x/aside")
+    folder.rename(aside)
+    try:
+        assert set(planned(SETTINGS)) == SEGMENT
+    finally:
+        aside.rename(folder)
+
+
+PATCHES = {
+    **{"table": "t.csv", "images": "i", "masks": "m", "finding": "cell"},
+    **{"image_column": "image", "mask_column": "mask"},
+}
+BY_NAME = {"kind": "masks", "folder": "m", "column": None, "targets": {"m": [1]}}
+TABLE = {"kind": "table", "table": SETTINGS["source"]["table"]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "file", "rules"),
+    [
+        ({"source": {"kind": "nih", "nih": {"folder": "n"}}}, "n/test_list.txt", LIST),
+        ({"source": {"kind": "msd", "msd": {"folder": "n"}}}, "n/labelsTr/a.nii", "convert_source"),
+        ({"source": {"kind": "patches", "patches": PATCHES}}, "m/a.png", "convert_source"),
+        ({"source": TABLE, "truth": BY_NAME}, "m/a.png", SCORES),
+        ({"source": TABLE, "truth": BY_NAME}, "m/new.png", LIST),
+        ({"source": TABLE, "truth": {"kind": "boxes", "file": "b.csv"}}, "b.csv", SCORES),
+    ],
+)
+def test_every_source_and_truth_notices_its_files(
+    changes: dict[str, Any],
+    file: str,
+    rules: set[str] | str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    blind: None,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["n/Data_Entry_2017_v2020.csv", "n/train_val_list.txt", "n/test_list.txt", "t.csv"]
+    names += ["n/dataset.json", "n/labelsTr/a.nii", "n/imagesTr/a.nii", "i/a.png", "m/a.png"]
+    write({f"data/{name}": name for name in (*names, "b.csv")})
+    settings = {"dataset": "x", "data_root": "data", **changes}
+    make_up(settings)
+    assert planned(settings) == {}
+    Path("data", file).write_text("X" * len(file))
+    wanted = {"convert_source", *LIST} if isinstance(rules, str) else rules
+    assert set(planned(settings)) == wanted - {"adapt_segmenter", "choose_thresholds"}
+
+
+def test_a_comparison_is_made_anew_for_corrected_masks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write({"data/t.csv": "t", "data/m/a.png": "a"})
+    settings = {"dataset": "x", "data_root": "data", "source": TABLE, "truth": BY_NAME}
+    settings["compare"] = {"recipes": ["doll"]}
+    make_up(settings, "compare")
+    write({"data/m/a.png": "b"})
+    assert planned(settings, "compare") == {"compare_recipes": 1}
+
+
+def test_a_study_follows_what_each_of_its_jobs_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(FILES)
+    starts = {"one": {}, "two": {"segment": {"init": "b"}}, "three": {"segment": {"init": "i.st"}}}
+    study = {"pretrainings": starts, "inits": ["random", "one", "two", "three"]}
+    settings = {**SETTINGS, "study": study}
+    make_up(settings, "study")
+    write({"weights/i.st": "I.st"})
+    again = {"pretrain_variant": 1, "adapt_variant": 1, "gather_study": 1}
+    assert planned(settings, "study") == again
+    full = configuration.resolve(settings)
+    members = [pipeline.study_start(full, "default", name) for name in starts]
+    assert members == [["results/x/committee/a"], ["results/x/committee/b"], []]
+
+
+def test_a_file_is_read_again_only_when_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, memory = tmp_path / "a.png", tmp_path / "memory.json"
+    file.write_text("old")
+    os.utime(file, (1, 1))
+
+    def content() -> str:
+        contents._content.cache_clear()
+        return contents.content([str(file)], memory=memory)
+
+    first = content()
+    monkeypatch.setattr(contents, "sha256_file", lambda _: pytest.fail("it was read again"))
+    assert content() == first
+    monkeypatch.undo()
+    file.write_text("new")
+    assert content() != first
+    memory.write_text("damaged")
+    assert content() != first
+
+
+def test_a_file_that_may_still_be_written_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("young")
+    contents.content([str(tmp_path / "a")], memory=tmp_path / "memory.json")
+    assert not (tmp_path / "memory.json").exists()
+
+
+#: Rooms whose code takes its settings by name from the configuration, and their stages.
+ROOMS = {
+    "classify": ("classify",),
+    "attribute": ("attribute", "sample"),
+    "binarize": ("binarize",),
+    "sanity": ("sanity",),
+    "segment": ("segment",),
+    "evaluate": ("evaluate",),
+    "compare": ("compare",),
+    "study": ("study",),
+    "adapt": ("adapt",),
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_code_reads_no_key_that_its_stage_does_not_declare(room: str) -> None:
+    declared = {key for stage in ROOMS[room] for key in reads.READS[stage].keys}
+    whole = {key.partition(".")[0] for key in declared}
+    files = sorted((ROOT / "workflow/dollmaker" / room).glob("*.py"))
+    code = "\n".join(file.read_text() for file in files if file.name != "release.py")
+    named = re.findall(r"""config\["(\w+)"\](?:\["(\w+)"\])?""", code)
+    assert named
+    for section, key in named:
+        assert section in whole | {"dataset", "source"}, section
+        if key and section not in declared | {"source"}:
+            assert f"{section}.{key}" in declared
+
+
+def test_what_a_stage_reads_is_a_configuration() -> None:
+    full = configuration.resolve(SETTINGS)
+    for name, declared in reads.READS.items():
+        again = configuration.load(pipeline.stage_config(full, name))
+        for key in declared.keys:
+            section, _, below = key.partition(".")
+            if section != "truth":
+                pair = again[section], full[section]
+                given, wanted = (one[below] if below else one for one in pair)
+                assert given == wanted, (name, key)
+
+
+def test_labels_name_only_what_the_masks_are_made_by() -> None:
+    recipes = {"micranet": {}, "explainseg-b": {}, "band": SETTINGS["recipes"]["band"]}
+    settings = {**SETTINGS, "recipes": {**SETTINGS["recipes"], **recipes}}
+    full = configuration.resolve({**settings, "release": {"recipe": "band"}})
+    assert "micranet" in full["classify"]["members"]
+    made_by = reads.of_labels(full)
+    assert list(made_by["recipes"]) == ["doll", "band"]
+    assert list(made_by["classify"]["members"]) == ["a", "b"]
+    assert pipeline.labels_config(full) == pipeline.labels_config(
+        configuration.resolve({**SETTINGS, "release": {"recipe": "band"}})
+    )
+
+
+def test_the_contracts_hold_the_declaration() -> None:
+    assert reads.table() in (ROOT / "docs/contracts.md").read_text()
+
+
+def test_every_rule_with_settings_has_a_declaration() -> None:
+    rules = {rule for stage in reads.READS.values() for rule in stage.rules}
+    for file in (ROOT / "workflow/rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]:
+            name = rule.partition(":")[0]
+            settings = "--config {params.config:q}" in rule
+            assert settings == (name in rules) or name == "write_report", name
+
+
+def test_the_state_of_a_training_knows_how_images_were_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header, ids = provenance.header("prepare", {}), ["a", "b", "c", "d"]
+    with create_shard(tmp_path / "images/0000.h5", "images", header) as writer:
+        writer.append({"image_id": ids}, image=np.zeros((4, 1, 32, 32), np.uint8))
+    index = {"image_id": ids, "patient_id": ids, "shard": ["0000"] * 4, "row": range(4)}
+    index |= {
+        "split": ["train", "train", "valid", "test"],
+        "y": pl.Series([1, 0, 1, 0], dtype=pl.Int8),
+    }
+    facts = {"findings": ["y"], "channel_mean": [0.0]}
+    tables.write(pl.DataFrame(index), tmp_path / "index.parquet", {**header, **facts})
+
+    def note(output: Path, key: str) -> None:
+        raise Noted(key)
+
+    monkeypatch.setattr(stage, "Work", note)
+
+    def key(**prepare: Any) -> str:
+        settings = {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "prepare": {"size": 32, **prepare},
+            "classify": {"members": {"a": {"architecture": "timm:test_resnet"}}},
+        }
+        config = configuration.resolve(settings)
+        with pytest.raises(Noted) as noted:
+            stage.train_member(
+                config, tmp_path / "index.parquet", tmp_path / "images", "a", tmp_path, tmp_path
+            )
+        return str(noted.value)
+
+    assert key() == key(max_quarantined=0.5)
+    assert key() != key(fit="resize")

@@ -1,0 +1,129 @@
+"""Statistics of batch normalisation, measured anew for the weights as they are (PreciseBN).
+
+Training keeps an exponential mean over its past steps: of other weights, and after k steps with
+momentum m a share (1 - m)^k of the initial value (35 % after ten steps at 0.1). A score of such a
+network tells how old its statistics are. Here images pass once with the weights fixed, all layers
+at once (Wu and Johnson 2021, "Rethinking Batch in BatchNorm").
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+Norm = nn.modules.batchnorm._BatchNorm
+
+#: Images that statistics are measured on at most, and those of a pass.
+MOST, _BATCH = 128, 32
+
+
+class _Moments:
+    """Mean and unbiased variance of all values of each channel that a layer has seen.
+
+    Attributes:
+        count: Values of a channel.
+        mean: Their mean (C).
+        squares: Sum of their squared deviations from it (C).
+    """
+
+    def __init__(self, layer: Norm, single: bool) -> None:
+        self.layer = layer
+        self.count = 0
+        self.mean = torch.zeros(layer.num_features, dtype=torch.float64)
+        self.squares = self.mean.clone()
+        self._single = single
+        self._kept = {name: value.clone() for name, value in layer.named_buffers()}
+        self._momentum = layer.momentum
+
+    def __enter__(self) -> Self:
+        self.layer.momentum = 1.0  # the running statistics are those of the last batch
+        self._hook = self.layer.register_forward_hook(self._add)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hook.remove()
+        self.layer.momentum = self._momentum
+        for name, value in self._kept.items():
+            self.layer.get_buffer(name).copy_(value)
+
+    def _add(self, layer: nn.Module, inputs: tuple[Tensor, ...], _: object) -> None:
+        """Join a batch to those before it (Chan et al. 1979)."""
+        x = inputs[0]
+        count = x.numel() // x.shape[1]
+        if self._single and count == len(x):
+            return  # copies of one value have no variance
+        total = self.count + count
+        mean = layer.get_buffer("running_mean").double().cpu()
+        variance = layer.get_buffer("running_var").double().cpu()
+        step = mean - self.mean
+        self.squares += variance * (count - 1) + step.square() * (self.count * count / total)
+        self.mean += step * (count / total)
+        self.count = total
+
+    def write(self) -> None:
+        """Put them into the layer, which keeps its own if nothing can be said."""
+        if self.count > 1:
+            self.layer.get_buffer("running_mean").copy_(self.mean)
+            self.layer.get_buffer("running_var").copy_(self.squares / (self.count - 1))
+
+
+def moving(model: nn.Module, owner: nn.Module | None = None) -> list[Norm]:
+    """The layers of a network whose statistics move in training: not those that are frozen.
+
+    Leaves the network in training mode.
+
+    Args:
+        model: The network.
+        owner: The module that it is part of, whose ``train`` freezes; itself if ``None``.
+    """
+    (owner or model).train()
+    layers = [layer for layer in model.modules() if isinstance(layer, Norm)]
+    return [x for x in layers if x.training and x.running_mean is not None]
+
+
+def recompute(
+    model: nn.Module,
+    images: Tensor,
+    prepare: Callable[[Tensor], Tensor],
+    owner: nn.Module | None = None,
+) -> None:
+    """Measure the statistics of the layers that move in training; no weight changes.
+
+    Each is the mean and the unbiased variance of what the layer sees while every such layer
+    normalises with its batch; dropout does nothing. One image is passed twice, and a layer that
+    sees a single value of it keeps its statistics. Leaves the network in evaluation mode.
+
+    Args:
+        model: The network.
+        images: Stored images, uint8 (N, C, H, W), N at least 1; the same in all processes.
+        prepare: Maps a batch of them to the network's input.
+        owner: As for :func:`moving`.
+    """
+    layers = moving(model, owner)
+    model.eval()
+    if not layers:
+        return
+    single = len(images) == 1
+    moments = [_Moments(layer, single) for layer in layers]
+    for layer in layers:
+        layer.train()
+    with torch.no_grad(), ExitStack() as stack:
+        for each in moments:
+            stack.enter_context(each)
+        for batch in equal_batches(images.repeat(2, 1, 1, 1) if single else images):
+            model(prepare(batch))
+    for each in moments:
+        each.write()
+    model.eval()
+
+
+def equal_batches(images: Tensor, most: int = _BATCH) -> Iterator[Tensor]:
+    """As few batches of one size as there can be; images that are left over are left out.
+
+    A small last batch would count for as much as it has values, but normalise with few.
+    """
+    count = -(-len(images) // most)
+    size = len(images) // count
+    return (images[start : start + size] for start in range(0, count * size, size))
