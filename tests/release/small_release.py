@@ -99,12 +99,12 @@ SANITY = {
 }
 
 
-def sane(folder: Path, **changes: bool) -> Path:
+def sane(folder: Path, **changes: Any) -> Path:
     write_json(folder / "sanity.json", {**SANITY, **changes, "header": {}})
     return folder / "sanity.json"
 
 
-def make_labels(folder: Path, config: dict[str, Any], **checks: bool) -> Path:
+def make_labels(folder: Path, config: dict[str, Any], **checks: Any) -> Path:
     """The stage labels."""
     masks = sorted((folder / "masks").glob("*.h5"))
     maps = sorted((folder / "relevance").glob("*.h5"))

@@ -13,6 +13,7 @@ from pycocotools import mask as coco
 
 from dollmaker import provenance, rle, tables
 from dollmaker.errors import ArtifactError, DataError
+from dollmaker.files import read_json
 from dollmaker.release.checksums import checksums
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.verify import verify
@@ -241,16 +242,32 @@ def test_labels_without_masks_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("check", "words"), [("ignores_model", "weights are random"), ("ignores_finding", "the same")]
+    ("check", "words"),
+    [
+        ({"ignores_model": True}, "weights are random"),
+        ({"ignores_finding": True}, "the same"),
+        ({"randomised": None}, "could not be compared with those of random weights"),
+    ],
 )
 def test_masks_of_maps_that_ignore_the_model_are_released_only_on_demand(
-    tmp_path: Path, check: str, words: str
+    tmp_path: Path, check: dict[str, Any], words: str
 ) -> None:
     config = make_results(tmp_path, 1)
     with pytest.raises(DataError, match=words):
-        make_labels(tmp_path, config, **{check: True})
+        make_labels(tmp_path, config, **check)
     config["release"]["allow_failed_sanity"] = True
-    assert (make_labels(tmp_path, config, **{check: True}) / "SHA256SUMS").is_file()
+    assert (make_labels(tmp_path, config, **check) / "SHA256SUMS").is_file()
+
+
+def test_the_labels_of_images_that_were_turned_say_so(tmp_path: Path) -> None:
+    config = make_results(tmp_path, 1)
+    index = tables.read(tmp_path / "index.parquet")
+    header = tables.read_header(tmp_path / "index.parquet")
+    assert "orientation" not in read_json(make_labels(tmp_path, config) / "provenance.json")
+    turned = pl.when(pl.col("image_id") == "i3").then(6).otherwise(1).cast(pl.Int8)
+    tables.write(index.with_columns(orientation=turned), tmp_path / "index.parquet", header)
+    labels = make_labels(tmp_path, config)
+    assert read_json(labels / "provenance.json")["orientation"] == {"i3": 6}
 
 
 def test_a_split_without_masks_has_no_files(tmp_path: Path) -> None:

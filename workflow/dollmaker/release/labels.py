@@ -91,6 +91,8 @@ def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
         "ignores_finding": "are the same for every finding of an image",
     }
     failed = [reason for check, reason in reasons.items() if checks[check]]
+    if checks.get("randomised", 0.0) is None:
+        failed.append("could not be compared with those of random weights (see section sample)")
     if failed and not config["release"]["allow_failed_sanity"]:
         raise DataError(
             f"the maps of recipe {checks['recipe']!r} {' and '.join(failed)}: they are no evidence "
