@@ -289,7 +289,10 @@ CASES = [
     ),
     listed("absolute path", "/etc/passwd,p9,1,0", "/etc/passwd", "not relative to the data root"),
     listed(
-        "a name of 5000 letters", "x" * 5000 + ",p9,1,0", f"images/{'x' * 5000}", "not readable"
+        "a name of 5000 letters",
+        "x" * 5000 + ",p9,1,0",
+        f"images/{'x' * 5000}",
+        "cannot be followed",
     ),
     listed("listed twice", "good0.png,p0,0,1", "images/good0.png", "image_id occurs twice"),
     listed("listed under two patients", "good0.png,p9,0,1", "images/good0.png", "occurs twice"),
