@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from dollmaker.augment import IGNORE, Kind, augment, make_transform
+from dollmaker.augment import Kind, augment, make_transform
+from dollmaker.pixels.masks import IGNORE
 
 
 @pytest.mark.parametrize("kind", ["geometric", "flip"])
