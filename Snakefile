@@ -32,17 +32,6 @@ try:
 except DollmakerError as error:
     sys.exit(f"dollmaker: error: {error}")
 
-
-def checked(preflight_of, value):
-    """A parameter of jobs that not every target needs, and first a look at what they need."""
-    try:
-        if workflow.is_main_process:
-            preflight_of(CONFIG, LISTING)
-    except DollmakerError as error:
-        sys.exit(f"dollmaker: error: {error}")
-    return value
-
-
 DATASET = CONFIG["dataset"]
 DATA_ROOT = pipeline.data_root(CONFIG)
 
@@ -85,6 +74,7 @@ rule all:
         f"results/{DATASET}/summary.json",
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/attribute.smk"
