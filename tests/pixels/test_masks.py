@@ -9,7 +9,8 @@ import tifffile
 from PIL import Image
 
 from dollmaker.errors import DataError
-from dollmaker.pixels.masks import MaskPicture, Numbers, objects, read_mask
+from dollmaker.pixels.levels import Numbers, objects
+from dollmaker.pixels.masks import MaskPicture, read_mask
 
 SIZE = (96, 80)
 Y, X = np.mgrid[: SIZE[1], : SIZE[0]]

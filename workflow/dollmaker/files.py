@@ -14,6 +14,13 @@ from typing import Any
 
 from dollmaker.errors import ArtifactError, DataError
 
+#: How files begin that stand for others, and what to do.
+POINTERS = {
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex; fetch the file itself with git annex get",
+}
+WEB_PAGE = "a web page; download the file itself"
+
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from dollmaker import catalogue, findings, looks
 from dollmaker.adapt.tasks import look_at_task
 from dollmaker.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.evaluate.truth import load_truth, require_sound
-from dollmaker.files import inside
+from dollmaker.files import POINTERS, WEB_PAGE, inside
 from dollmaker.findings import CHEXPERT, PRESENT
 from dollmaker.pixels.pictures import read_picture
 from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
@@ -31,8 +31,8 @@ _HANDFUL = 4
 _FOREIGN = {
     b"PK": "a pickle of PyTorch, which is never loaded; convert it to safetensors",
     b"\x80": "a pickle, which is never loaded; convert it to safetensors",
-    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
-    b"<": "a web page; download the file itself",
+    **POINTERS,
+    b"<": WEB_PAGE,
 }
 
 

@@ -15,14 +15,8 @@ from dollmaker.errors import ConfigError, DataError
 from dollmaker.files import inside
 from dollmaker.pixels.annotations.chexlocalize import Entry, FindingFiles
 from dollmaker.pixels.annotations.coco import CocoFile
-from dollmaker.pixels.masks import (
-    IGNORE,
-    Ints,
-    Numbers,
-    objects,
-    read_mask,
-    require_upright,
-)
+from dollmaker.pixels.levels import Numbers, objects
+from dollmaker.pixels.masks import IGNORE, Ints, read_mask, require_upright
 from dollmaker.pixels.names import Names, list_pictures
 
 Pixels = npt.NDArray[np.uint8]

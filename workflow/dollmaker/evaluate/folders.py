@@ -15,7 +15,8 @@ from dollmaker.evaluate.truth import (
 )
 from dollmaker.files import safe_name
 from dollmaker.pixels.formats import MAX_PIXELS
-from dollmaker.pixels.masks import Ints, Numbers
+from dollmaker.pixels.levels import Numbers
+from dollmaker.pixels.masks import Ints
 from dollmaker.pixels.names import Names, list_pictures
 
 

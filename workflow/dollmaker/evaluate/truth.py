@@ -14,14 +14,8 @@ from dollmaker.findings import PRESENT
 from dollmaker.pixels.annotations.boxes import BoxTable
 from dollmaker.pixels.annotations.chexlocalize import FindingFiles
 from dollmaker.pixels.annotations.codes import require_called
-from dollmaker.pixels.masks import (
-    Ints,
-    MaskPicture,
-    Numbers,
-    objects,
-    read_mask,
-    require_upright,
-)
+from dollmaker.pixels.levels import Numbers, objects
+from dollmaker.pixels.masks import Ints, MaskPicture, read_mask, require_upright
 
 Mask = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]

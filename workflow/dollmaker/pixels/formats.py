@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dollmaker.errors import DataError
+from dollmaker.files import POINTERS, WEB_PAGE
 from dollmaker.pixels.dicom import is_dicom, read_dicom
 
 #: Formats that Pillow decodes. It knows more; of some (EPS) the decoder is another program.
@@ -32,12 +33,7 @@ MAX_PIXELS = 100_000_000
 _PIXEL_BYTES, _OTHER_BYTES = 16, 1 << 20
 
 #: How files begin that stand for a picture, and what to do.
-_FOREIGN = {
-    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself with git lfs pull",
-    b"/annex/objects/": "a pointer of git-annex; fetch the file itself with git annex get",
-    b"<!DOCTYPE html": "a web page; download the file itself",
-    b"<html": "a web page; download the file itself",
-}
+_FOREIGN = {**POINTERS, b"<!DOCTYPE html": WEB_PAGE, b"<html": WEB_PAGE}
 
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")

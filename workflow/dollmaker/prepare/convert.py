@@ -19,7 +19,7 @@ import polars as pl
 from dollmaker import provenance
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, write_json
-from dollmaker.pixels.masks import Numbers
+from dollmaker.pixels.levels import Numbers
 
 Pixels = npt.NDArray[np.uint8]
 Row = dict[str, Any]

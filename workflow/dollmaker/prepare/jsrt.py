@@ -16,7 +16,8 @@ from PIL import Image
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.geometry import fit_mask
-from dollmaker.pixels.masks import objects, read_mask
+from dollmaker.pixels.levels import objects
+from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.names import is_junk, is_picture
 from dollmaker.prepare.convert import Item, Piece
 

@@ -18,7 +18,8 @@ from dollmaker import tables
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.pixels import names
-from dollmaker.pixels.masks import Numbers, objects, read_mask
+from dollmaker.pixels.levels import Numbers, objects
+from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.pictures import read_picture
 from dollmaker.prepare.columns import filled, patients
 from dollmaker.prepare.convert import Item, Piece
