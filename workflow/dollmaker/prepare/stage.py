@@ -54,9 +54,8 @@ def decode_shard(
         ThreadPoolExecutor(workers) as pool,
     ):
         size, channels = options["size"], options["channels"]
-        writer.append(
-            {"image_id": np.array([], object)}, image=np.zeros((0, channels, size, size), np.uint8)
-        )
+        empty = np.zeros((0, channels, size, size), np.uint8)
+        writer.append(_identities([]), image=empty)
         good_count = 0
         items = plan.select("image_id", "path").rows()
         for block in (items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)):
@@ -68,8 +67,7 @@ def decode_shard(
             ]
             if good:
                 writer.append(
-                    {"image_id": [image_id for image_id, _ in good]},
-                    image=np.stack([result.pixels for _, result in good]),
+                    _identities(good), image=np.stack([result.pixels for _, result in good])
                 )
             for (image_id, _), result in zip(block, results, strict=True):
                 rows.append(_row(image_id, result, good_count))
@@ -77,6 +75,15 @@ def decode_shard(
     tables.write(
         pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, _header(config, "decode")
     )
+
+
+def _identities(good: Sequence[tuple[str, Decoded]]) -> dict[str, Any]:
+    """Columns of an image shard: whose pixels they are, and the shape that they had."""
+    return {
+        "image_id": np.array([image_id for image_id, _ in good], object),
+        "width": np.array([result.width for _, result in good], np.int32),
+        "height": np.array([result.height for _, result in good], np.int32),
+    }
 
 
 _ROW: dict[str, Any] = {
