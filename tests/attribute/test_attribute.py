@@ -12,6 +12,7 @@ from scipy import ndimage
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute.baselines import BASELINES, make_baseline
 from dollmaker.attribute.consensus import agree, cosine, reduce_channels, smooth
+from dollmaker.attribute.frames import WHOLE
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.errors import ConfigError
@@ -21,15 +22,15 @@ from dollmaker.shards import Shard
 def test_baselines_are_what_their_names_say() -> None:
     images = torch.randint(0, 256, (2, 3, 32, 32)).float()
     mean = torch.tensor([10.0, 20.0, 30.0])
-    made = {name: make_baseline(name, images, mean) for name in BASELINES}
+    made = {name: make_baseline(name, images, mean, WHOLE) for name in BASELINES}
     assert made["black"].abs().max() == 0
     assert (made["white"] == 255).all()
-    assert made["mean"][1, :, 5, 7].tolist() == [10, 20, 30]
+    assert made["mean"][0, :, 5, 7].tolist() == [10, 20, 30]
     assert made["median"][0, 1, 0, 0] == images[0, 1].median()
     assert made["blur"].std() < 0.2 * images.std()
     assert made["blur"].mean() == pytest.approx(float(images.mean()), rel=0.05)
     with pytest.raises(ConfigError, match="unknown baseline 'grey'; use one of: black"):
-        make_baseline("grey", images, mean)
+        make_baseline("grey", images, mean, WHOLE)
 
 
 def test_reductions() -> None:

@@ -11,6 +11,7 @@ from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import contributions, integrated_gradients
 from dollmaker.attribute.memory import Chunk, fitting_rows, row_bytes
+from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.quadrature import Level, nested
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.classify.networks import create_network
@@ -29,7 +30,7 @@ def images() -> Tensor:
     return torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(3))
 
 
-def summary(members: list[Tensor]) -> Consensus:
+def summary(members: list[Tensor], _: Pairs) -> Consensus:
     maps = [member.mean(1).abs().sum(1) for member in members]
     return consensus.agree([consensus.smooth(one, 1.0) for one in maps])
 

@@ -7,11 +7,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from classify.test_classify import make_config, make_dataset, train
+from dollmaker import tables
 from dollmaker.attribute import consensus
 from dollmaker.attribute.faithfulness import insertion_deletion
-from dollmaker.attribute.sample import draw_pairs, explain_sample
+from dollmaker.attribute.frames import Frames
+from dollmaker.attribute.sample import _correlations, _known_mean, draw_pairs, explain_sample
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.errors import DataError
 from dollmaker.shards import Shard
@@ -61,16 +64,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sample(folder: Path, name: str, members: str = "ab", **options: Any) -> dict[str, Any]:
+def sample(
+    folder: Path, name: str, members: str = "ab", index: str = "index.parquet", **options: Any
+) -> dict[str, Any]:
     config = make_config()
     config["sample"] = {**config["sample"], "positives": 6, "checks": 3}
     config["recipes"]["doll"]["attribute"].update(options)
     explain_sample(
-        config, folder / "index.parquet", folder / "images",
+        config, folder / index, folder / "images",
         [folder / m for m in members], "doll", folder / name,
     )  # fmt: skip
     with Shard(folder / name, "relevance") as shard:
-        return {**shard.table(), "map": shard.read("map"), "views": shard.read("views")}
+        arrays = {array: shard.read(array) for array in ("map", "views", "view_scale")}
+        return {**shard.table(), **arrays}
 
 
 def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
@@ -92,7 +98,7 @@ def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
     assert found["views"].shape == (18, 2, 2, 32, 32)
     assert np.isfinite(found["randomised"]).sum() == 6
     assert np.nanmedian(found["randomised"]) < 0.9
-    assert (found["views"][positive, :, 1].max((2, 3)) == 1).all()  # mirrored and turned back
+    assert (found["views"][:, :, 1].max((2, 3)) == 1).all()  # mirrored and turned back
 
 
 def test_a_mirrored_view_is_turned_back(folder: Path) -> None:
@@ -102,6 +108,45 @@ def test_a_mirrored_view_is_turned_back(folder: Path) -> None:
     as_it_is = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(plain[seen], mirrored[seen], strict=True)]  # fmt: skip # noqa: E501
     turned = [np.corrcoef(a.ravel(), b[:, ::-1].ravel())[0, 1] for a, b in zip(plain[seen], mirrored[seen], strict=True)]  # fmt: skip # noqa: E501
     assert np.mean(as_it_is) > np.mean(turned) + 0.1
+
+
+def test_views_are_of_the_picture_and_give_relevance_in_logits(folder: Path) -> None:
+    """The same squares, said to be letterboxes of wide pictures: rows 4 to 28."""
+    index = tables.read(folder / "index.parquet")
+    wide = index.with_columns(width=pl.lit(64), height=pl.lit(48))
+    tables.write(wide, folder / "wide.parquet", tables.read_header(folder / "index.parquet"))
+    found = sample(folder, "w.h5", "a", index="wide.parquet", nodes=8)
+    maps, views = found["map"].astype(np.float32), found["views"].astype(np.float32)
+    assert not maps[:, :4].any() and not maps[:, 28:].any() and (maps.max((1, 2)) == 1).all()
+    parts = torch.from_numpy(maps[:, 4:28])
+    pooled = torch.nn.functional.adaptive_avg_pool2d(parts, 32).numpy()
+    np.testing.assert_allclose(views[:, 0, 0], pooled, atol=2e-3)  # of the one member
+    np.testing.assert_allclose(found["view_scale"][:, 0, 0], found["scale"], rtol=1e-5)
+    assert (found["view_scale"] > 0).all()  # mirrored, without the finding, too
+    assert found["view_scale"].shape == (18, 1, 2) and found["view_scale"].dtype == np.float32
+    seen = views[:, 0]
+    alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in seen]
+    turned = [np.corrcoef(a.ravel(), b[:, ::-1].ravel())[0, 1] for a, b in seen]
+    assert np.mean(alike) > np.mean(turned) + 0.1
+
+
+def test_the_correlation_with_random_weights_is_the_mean_of_the_draws_that_are_known() -> None:
+    nan = np.nan
+    draws = np.array([[0.2, nan, nan], [0.4, 0.3, nan], [0.9, 0.5, nan]], np.float32)
+    np.testing.assert_allclose(_known_mean(draws), [0.5, 0.4, nan], rtol=1e-6)
+
+
+def test_correlations_are_of_the_picture() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 3, 8, 8)).astype(np.float32)
+    frames = Frames(((0, 2, 8, 6), (1, 0, 3, 8), (0, 0, 8, 8)), 8)
+    found = _correlations(torch.from_numpy(a), torch.from_numpy(b), frames)
+    wanted = [
+        spearmanr(a[0, 2:6].ravel(), b[0, 2:6].ravel()).statistic,
+        spearmanr(a[1, :, 1:3].ravel(), b[1, :, 1:3].ravel()).statistic,
+        spearmanr(a[2].ravel(), b[2].ravel()).statistic,
+    ]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
 def test_maps_that_know_no_findings_are_the_same_for_another(folder: Path) -> None:
@@ -118,11 +163,33 @@ def test_insertion_and_deletion_of_a_linear_logit() -> None:
     def logit(rows: torch.Tensor) -> torch.Tensor:
         return (rows[:, 0] * weights).sum((1, 2))
 
-    good = insertion_deletion(logit, image, baseline, weights)
+    good = insertion_deletion(logit, image, baseline, weights, (0, 0, 10, 10))
     assert good[0] == pytest.approx(0.95) and good[1] == pytest.approx(0.05)
-    bad = insertion_deletion(logit, image, baseline, -weights)
+    bad = insertion_deletion(logit, image, baseline, -weights, (0, 0, 10, 10))
     assert bad[0] < 0.2 and bad[1] > 0.8
-    assert np.isnan(insertion_deletion(lambda r: -logit(r), image, baseline, weights)).all()
+    assert np.isnan(
+        insertion_deletion(lambda r: -logit(r), image, baseline, weights, (0, 0, 10, 10))
+    ).all()
+
+
+def test_curves_change_the_picture_only() -> None:
+    """A tenth of the picture counts, and the map's largest values lie outside."""
+    image, baseline = torch.full((1, 10, 10), 100.0), torch.zeros(1, 10, 10)
+    baseline[:, :2] = image[:, :2]
+    weights = torch.zeros(10, 10)
+    weights[2, :8] = 1
+    seen: list[torch.Tensor] = []
+
+    def logit(rows: torch.Tensor) -> torch.Tensor:
+        seen.append(rows)
+        return (rows[:, 0] * weights).sum((1, 2))
+
+    relevance = weights.clone()
+    relevance[:2] = 9
+    found = insertion_deletion(logit, image, baseline, relevance, (0, 2, 10, 10))
+    # Of its 80 pixels 2 and 4 are a quarter and half of the 8 that count.
+    assert found[0] == pytest.approx(0.95125) and found[1] == pytest.approx(0.04875)
+    assert (seen[0][:, :, :2] == 100).all()
 
 
 def test_fusion_multiplies_and_scales_again() -> None:

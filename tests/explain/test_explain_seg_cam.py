@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.layers import as_maps, outputs_of
 from dollmaker.errors import ConfigError
 from dollmaker.explain.depth import find_layer
@@ -248,3 +249,49 @@ def test_pixel_sets() -> None:
 def test_no_pairs_no_maps(unet: nn.Module) -> None:
     none = torch.zeros(0, 64, 64, dtype=torch.bool)
     assert explain_pixels(unet, torch.zeros(1, 1, 64, 64), [], none).maps.shape == (0, 64, 64)
+
+
+def test_bars_are_neither_explained_nor_relevant(unet: nn.Module) -> None:
+    """Pictures in rows 16 to 48, and in a whole square, of a segmenter that sees all of it."""
+    x = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(5))
+    frames = Frames(((0, 16, 64, 48), (0, 0, 64, 64)), 64)
+    everything = torch.ones(3, 64, 64, dtype=torch.bool)
+    pairs = [(0, 0), (1, 1), (0, 1)]
+    picture = frames.of([0, 1, 0]).inside((64, 64), x.device)
+    for method in METHODS:
+        for layer in ("encoder.-1", "decoder.1"):
+            found = explain_pixels(
+                unet, x, pairs, everything, method=method, layer=layer, frames=frames
+            )
+            assert not found.maps.where(~picture, 0).any()
+            same = explain_pixels(
+                unet, x, pairs, picture, method=method, layer=layer, frames=frames
+            )
+            assert torch.equal(found.maps, same.maps)  # pixels of bars are none of the set
+            whole = explain_pixels(unet, x, pairs, picture, method=method, layer=layer)
+            assert torch.equal(found.maps[1], whole.maps[1])
+            assert torch.equal(found.scale[1], whole.scale[1])
+            assert (found.scale <= whole.scale).all()
+            assert found.maps.amax() <= 1
+
+
+def test_cells_of_bars_are_not_enlarged_into_the_picture() -> None:
+    class Bars(nn.Module):
+        """A feature map of 16 x 16 cells of which the logits see those of rows 0 to 4."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = nn.Conv2d(1, 5, 4, stride=4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            seen = self.features(x)[:, :, :4].abs().sum((1, 2, 3))
+            logits: Tensor = seen[:, None, None, None].expand(-1, 2, *x.shape[2:])
+            return logits
+
+    network, x = make(Bars), torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(5))
+    everything = torch.ones(1, 64, 64, dtype=torch.bool)
+    for boxes, seen in ((None, True), (((0, 16, 64, 48),), False)):
+        found = explain_pixels(
+            network, x, [(0, 0)], everything, layer="features", frames=Frames(boxes, 64)
+        )
+        assert bool(found.maps.any()) == bool(found.scale.any()) == seen

@@ -38,7 +38,8 @@ def world(tmp_path: Path) -> Path:
     header = provenance.header("prepare", {})
     rows = [
         {"image_id": f"i{n}", "path": f"{n}.png", "patient_id": f"p{n}", "shard": "0000", "row": n,
-         "split": "test" if n > 2 else "valid", "Bright": 1, "Dark": n % 2}
+         "split": "test" if n > 2 else "valid", "Bright": 1, "Dark": n % 2,
+         "width": SIZE, "height": SIZE}
         for n in range(5)
     ]  # fmt: skip
     index = pl.DataFrame(rows).with_columns(pl.col(FINDINGS).cast(pl.Int8))
@@ -101,6 +102,27 @@ def test_the_test_pairs_by_both_methods(world: Path, capsys: pytest.CaptureFixtu
         assert picture.size == (130 + 3 * 160, 22 + 3 * 160)
     assert "seg_hires_cam: inside_prediction" in capsys.readouterr().err
     assert not list(world.glob(".explained*"))
+
+
+def test_maps_and_measures_are_of_the_picture(world: Path) -> None:
+    """The same squares, said to be letterboxes of wide pictures: rows 16 to 48 of 64."""
+    index = tables.read(world / "index.parquet").with_columns(width=pl.lit(100), height=pl.lit(50))
+    header = tables.read_header(world / "index.parquet")
+    tables.write(index, world / "index.parquet", header)
+    assert explain(world, "--pixels", "image") == 0
+    measures = tables.read(world / "explained" / "measures.parquet")
+    np.testing.assert_allclose(measures["truth"], 24 * 30 / (32 * 64))
+    with Shard(world / "explained" / "seg_hires_cam.h5", "relevance") as shard:
+        maps = shard.read("map").astype(np.float64)
+    assert not maps[:, :16].any() and not maps[:, 48:].any() and maps.any((1, 2)).any()
+    mine = measures.filter(pl.col("method") == "seg_hires_cam")
+    inside, whole = maps[:, 16:40, 20:50].sum((1, 2)), maps.sum((1, 2))
+    expected = np.divide(inside, whole, out=np.full(3, np.nan), where=whole > 0)
+    np.testing.assert_allclose(mine["inside_truth"], expected, atol=2e-3)
+    resized = json.dumps({**json.loads(CONFIG), "prepare": {"fit": "resize"}})
+    assert explain(world, "--pixels", "image", config=resized) == 0
+    with Shard(world / "explained" / "seg_hires_cam.h5", "relevance") as shard:
+        assert shard.read("map")[:, :16].any()
 
 
 def test_the_same_bytes_again(world: Path) -> None:

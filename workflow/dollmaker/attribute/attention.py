@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs, count_prefix_tokens, enlarge, plan
 from dollmaker.attribute.rectifiers import Intercept
 from dollmaker.errors import ModelError
 
 
-def attention_rollout(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
+def attention_rollout(
+    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, frames: Frames = WHOLE
+) -> Tensor:
     """How much each patch enters the token that is classified, through all layers.
 
     The attention A of a layer, averaged over its heads, becomes (A + I) / 2 for the skip
@@ -34,6 +37,7 @@ def attention_rollout(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk
         images: float (B, C, H, W), prepared for the network.
         pairs: (image, output) numbers, any order.
         chunk: Rows of a forward pass.
+        frames: Where the pictures lie; patches outside are not enlarged into them.
 
     Returns:
         float32 (P, 1, H, W), shares of attention, not negative, in the order of ``pairs``.
@@ -44,13 +48,15 @@ def attention_rollout(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk
     maps: dict[int, Tensor] = {}
     for one in plan([(image, 0) for image in sorted({image for image, _ in pairs})], chunk):
         rollout = _rollout(network, images[one.images])
-        grids = _patches(network, rollout)
+        patches = _patches(network, rollout)
         for wanted in one.rounds:
             for row in wanted.rows:
-                maps[one.images[row]] = grids[row]
+                maps[one.images[row]] = patches[row]
     if not pairs:
         return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    return enlarge(torch.stack([maps[image] for image, _ in pairs])[:, None], images.shape[2:])
+    rows = [image for image, _ in pairs]
+    grids = frames.of(rows).repeat_edges(torch.stack([maps[image] for image in rows]))
+    return enlarge(grids[:, None], images.shape[2:])
 
 
 def _rollout(network: nn.Module, rows: Tensor) -> Tensor:

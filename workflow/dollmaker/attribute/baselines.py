@@ -1,4 +1,8 @@
-"""Baselines: the images from which Integrated Gradients starts. They decide what is found."""
+"""Baselines: the images from which Integrated Gradients starts. They decide what is found.
+
+A baseline is the image itself outside the picture, so that the bars of a letterbox have no say:
+attributions are exactly 0 there and still sum to the difference of the logits.
+"""
 
 from collections.abc import Callable
 
@@ -6,51 +10,65 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from dollmaker.attribute.frames import Frames
 from dollmaker.errors import ConfigError, unknown
+from dollmaker.geometry import inside
 
-#: Baselines that are the same for all images.
+#: Baselines that are the same for all pictures.
 SHARED = frozenset({"black", "white", "mean"})
 
 Baseline = Callable[[Tensor, Tensor], Tensor]
 
 
-def make_baseline(name: str, images: Tensor, channel_mean: Tensor) -> Tensor:
+def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frames) -> Tensor:
     """The baseline of each image, in the stored pixel range.
 
     Args:
-        name: ``black``, ``white``, ``mean`` (of the data set), ``median`` (of the image) or
-            ``blur`` (the image without its details).
-        images: float (B, C, H, W) in 0..255.
+        name: ``black``, ``white``, ``mean`` (of the data set), ``median`` (of the picture) or
+            ``blur`` (the picture without its details).
+        images: float (B, C, H, W) in 0..255, B at least 1.
         channel_mean: Mean of each channel over the training images, (C,), 0..255.
+        frames: Where the pictures lie.
 
     Returns:
-        float (B, C, H, W) in 0..255.
+        float (B, C, H, W) in 0..255, equal to the image outside the picture; (1, C, H, W) where it
+        is the same for all images, because pictures fill their squares.
     """
     if name not in BASELINES:
         raise ConfigError(unknown("baseline", name, BASELINES))
-    return BASELINES[name](images, channel_mean)
+    make = BASELINES[name]
+    if frames.boxes is None:
+        return make(images[:1] if name in SHARED else images, channel_mean)
+    whole = images.clone()
+    for row in range(len(images)):
+        where = frames.cells(row, images.shape[2:])
+        inside(whole[row], where)[...] = make(inside(images[row : row + 1], where), channel_mean)[0]
+    return whole
 
 
-def _black(images: Tensor, _: Tensor) -> Tensor:
-    return torch.zeros_like(images)
+def _black(pictures: Tensor, _: Tensor) -> Tensor:
+    return torch.zeros_like(pictures)
 
 
-def _white(images: Tensor, _: Tensor) -> Tensor:
-    return torch.full_like(images, 255)
+def _white(pictures: Tensor, _: Tensor) -> Tensor:
+    return torch.full_like(pictures, 255)
 
 
-def _mean(images: Tensor, channel_mean: Tensor) -> Tensor:
-    return channel_mean.to(images).view(1, -1, 1, 1).expand_as(images)
+def _mean(pictures: Tensor, channel_mean: Tensor) -> Tensor:
+    return channel_mean.to(pictures).view(1, -1, 1, 1).expand_as(pictures)
 
 
-def _median(images: Tensor, _: Tensor) -> Tensor:
-    return images.flatten(2).median(-1).values[..., None, None].expand_as(images)
+def _median(pictures: Tensor, _: Tensor) -> Tensor:
+    return pictures.flatten(2).median(-1).values[..., None, None].expand_as(pictures)
 
 
-def _blur(images: Tensor, _: Tensor) -> Tensor:
-    sigma = images.shape[-1] / 16
-    kernel = 2 * int(2 * sigma) + 1
-    blurred: Tensor = functional.gaussian_blur(images, [kernel, kernel], [sigma, sigma])
+def _blur(pictures: Tensor, _: Tensor) -> Tensor:
+    """Blurred by a 16th of the long side; edges are reflected, narrow sides within their length."""
+    height, width = pictures.shape[2:]
+    sigma = max(height, width) / 16
+    reach = int(2 * sigma)
+    kernel = [2 * min(reach, side - 1) + 1 for side in (width, height)]
+    blurred: Tensor = functional.gaussian_blur(pictures, kernel, [sigma, sigma])
     return blurred
 
 

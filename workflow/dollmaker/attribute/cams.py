@@ -17,9 +17,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
 from dollmaker.attribute.passes import Pairs, backward, enlarge, plan
 from dollmaker.errors import ModelError
+from dollmaker.geometry import inside
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 Upsample = Literal["nearest", "bilinear"]
@@ -28,7 +30,13 @@ _EVERY_LAYER_UP_TO = 16
 
 
 def grad_cam(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, layer: str | None = None
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    *,
+    chunk: int,
+    layer: str | None = None,
+    frames: Frames = WHOLE,
 ) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
 
@@ -39,6 +47,7 @@ def grad_cam(
         chunk: Rows of a forward pass.
         layer: Name of a module, whose own output is taken. None: the last feature map, as the
             rest of the network sees it (after a functional ReLU in place, as in DenseNet).
+        frames: Where the pictures lie; places outside are not enlarged into them.
 
     Returns:
         float32 (P, 1, H, W), not negative, in the order of ``pairs``.
@@ -47,11 +56,17 @@ def grad_cam(
         ConfigError: If there is no such layer or it has no feature map.
         ModelError: If the network has no layer with a feature map.
     """
-    return _cam(network, images, pairs, chunk, layer, _grad_cam)
+    return _cam(network, images, pairs, chunk, layer, frames, _grad_cam)
 
 
 def hires_cam(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, layer: str | None = None
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    *,
+    chunk: int,
+    layer: str | None = None,
+    frames: Frames = WHOLE,
 ) -> Tensor:
     """HiResCAM (Draelos & Carin 2020): feature maps times their gradients, place by place.
 
@@ -61,28 +76,7 @@ def hires_cam(
         pairs: (image, output) numbers, any order.
         chunk: Rows of a forward pass.
         layer: See :func:`grad_cam`.
-
-    Returns:
-        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
-
-    Raises:
-        ConfigError: If there is no such layer or it has no feature map.
-        ModelError: If the network has no layer with a feature map.
-    """
-    return _cam(network, images, pairs, chunk, layer, lambda a, g: (g * a).sum(1, keepdim=True))
-
-
-def layer_cam(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, layer: str | None = None
-) -> Tensor:
-    """LayerCAM (Jiang et al. 2021): as HiResCAM, but only gradients that speak for the finding.
-
-    Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-        layer: See :func:`grad_cam`.
+        frames: See :func:`grad_cam`.
 
     Returns:
         float32 (P, 1, H, W), not negative, in the order of ``pairs``.
@@ -92,7 +86,44 @@ def layer_cam(
         ModelError: If the network has no layer with a feature map.
     """
     return _cam(
-        network, images, pairs, chunk, layer, lambda a, g: (g.relu() * a).sum(1, keepdim=True)
+        network, images, pairs, chunk, layer, frames, lambda a, g: (g * a).sum(1, keepdim=True)
+    )
+
+
+def layer_cam(
+    network: nn.Module,
+    images: Tensor,
+    pairs: Pairs,
+    *,
+    chunk: int,
+    layer: str | None = None,
+    frames: Frames = WHOLE,
+) -> Tensor:
+    """LayerCAM (Jiang et al. 2021): as HiResCAM, but only gradients that speak for the finding.
+
+    Args:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+        layer: See :func:`grad_cam`.
+        frames: See :func:`grad_cam`.
+
+    Returns:
+        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+
+    Raises:
+        ConfigError: If there is no such layer or it has no feature map.
+        ModelError: If the network has no layer with a feature map.
+    """
+    return _cam(
+        network,
+        images,
+        pairs,
+        chunk,
+        layer,
+        frames,
+        lambda a, g: (g.relu() * a).sum(1, keepdim=True),
     )
 
 
@@ -104,13 +135,15 @@ def multi_layer_cam(
     chunk: int,
     layers: Sequence[str] | None = None,
     upsample: Upsample = "nearest",
+    frames: Frames = WHOLE,
 ) -> Tensor:
     """Grad-CAM at several layers, joined as in MICRA-Net.
 
     The maps are scaled to [0, 1] and enlarged; only the deepest is rectified. The maps of the
-    other layers are reduced to their first principal component over all pixels, whose sign is set
-    so that its mean, weighted by the deepest map, is positive. The component is shifted to begin
-    at 0, so that the map is not negative, and is 0 where the deepest map says nothing: our choice.
+    other layers are reduced to their first principal component over all pixels of the picture,
+    whose sign is set so that its mean, weighted by the deepest map, is positive. The component is
+    shifted to begin at 0, so that the map is not negative, and is 0 where the deepest map says
+    nothing: our choice.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
@@ -121,6 +154,7 @@ def multi_layer_cam(
             next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each
             size: our choice.
         upsample: How the maps are enlarged: ``nearest``, as MICRA-Net does, or ``bilinear``.
+        frames: Where the pictures lie; maps are scaled and their component is found inside.
 
     Returns:
         float32 (P, 1, H, W), not negative, in the order of ``pairs``.
@@ -137,9 +171,14 @@ def multi_layer_cam(
     maps = _layer_maps(network, images, pairs, chunk, chosen, _grad_cam, exact=layers is not None)
     maps[-1] = maps[-1].relu()
     mode = "nearest-exact" if upsample == "nearest" else "bilinear"
-    enlarged = [nn.functional.interpolate(_scale(m), size=tuple(size), mode=mode) for m in maps]
-    stack = torch.cat(enlarged, 1)
-    return torch.stack([principal_component(values) for values in stack])[:, None]
+    rows = [image for image, _ in pairs]
+    grids = [frames.of(rows).repeat_edges(grid[:, 0])[:, None] for grid in maps]
+    enlarged = [nn.functional.interpolate(_scale(g), size=tuple(size), mode=mode) for g in grids]
+    components = enlarged[0].new_zeros((len(pairs), *size))
+    for number, values in enumerate(torch.cat(enlarged, 1)):
+        where = frames.cells(rows[number], size)
+        inside(components[number], where)[...] = principal_component(inside(values, where))
+    return components[:, None]
 
 
 def principal_component(maps: Tensor) -> Tensor:
@@ -170,6 +209,7 @@ def _cam(
     pairs: Pairs,
     chunk: int,
     layer: str | None,
+    frames: Frames,
     combine: Combine,
 ) -> Tensor:
     if not pairs:
@@ -177,7 +217,8 @@ def _cam(
     calls = trace(network, images)
     chosen = [last(network, images, calls)] if layer is None else named(network, calls, [layer])
     (maps,) = _layer_maps(network, images, pairs, chunk, chosen, combine, exact=layer is not None)
-    return enlarge(maps.relu(), images.shape[2:])
+    of_pairs = frames.of([image for image, _ in pairs])
+    return enlarge(of_pairs.repeat_edges(maps[:, 0].relu())[:, None], images.shape[2:])
 
 
 def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:

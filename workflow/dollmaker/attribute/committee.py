@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dollmaker.attribute import consensus, noise, quadrature
-from dollmaker.attribute.baselines import SHARED, make_baseline
+from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import features, strength
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import forward
 from dollmaker.attribute.memory import Chunk, fitting_rows
@@ -77,26 +79,33 @@ class Committee:
             found.append(member.calibration.probabilities(logits.double()))
         return torch.stack(found).mean(0).float()
 
-    def explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+    def explain(
+        self, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames = WHOLE
+    ) -> Refined:
         """Explain pairs.
+
+        Maps are 0 outside the pictures before they are scaled and compared. Completeness is that
+        of the whole attributions.
 
         Args:
             images: uint8 (B, C, H, W) as stored.
             ids: Their image ids.
             pairs: (image, output) numbers, at least one.
+            frames: Where the pictures lie in the images.
         """
-        refined = self._explain(images, ids, pairs)
+        refined = self._explain(images, ids, pairs, frames)
         if not self.options["fuse"]:
             return refined
         weights = torch.stack(
-            [self._strength(number, images) for number in range(len(self.members))]
+            [self._strength(number, images, frames) for number in range(len(self.members))]
         )
         rows = weights.mean(0)[[image for image, _ in pairs]]
         return replace(refined, consensus=consensus.fuse(refined.consensus, rows))
 
-    def _explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+    def _explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames) -> Refined:
+        committee = self._paths(images, ids, frames)
         if self.options["method"] != "integrated_gradients":
-            return self._by_method(images, ids, pairs)
+            return self._by_method(committee, pairs, frames)
         adaptive = self.options["adaptive"]
         if adaptive:
             levels = quadrature.nested(adaptive["first"], adaptive["max_nodes"])
@@ -104,34 +113,34 @@ class Committee:
         else:
             levels = quadrature.fixed(self.options["nodes"], self.options["quadrature"])
             stop = Stop(criterion="none", target=0.0)
-        paths = [self._paths(number, images, ids) for number in range(len(self.members))]
-        return refine(paths, pairs, levels, stop, self._summarize)
+        return refine(committee, pairs, levels, stop, partial(self._summarize, frames=frames))
 
-    def _strength(self, number: int, images: Tensor) -> Tensor:
+    def _strength(self, number: int, images: Tensor, frames: Frames) -> Tensor:
         """How strong a member's features are, (B, size, size) in [0, 1]."""
         member = self.members[number]
         found = features(member.network, member.prepare(images), side=self.options["side"])
-        return consensus.resize(strength(found), self._size)
+        return consensus.resize(strength(found, frames), self._size)
 
-    def _by_method(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+    def _by_method(self, committee: Sequence[Paths], pairs: Pairs, frames: Frames) -> Refined:
         maps = []
-        for number, member in enumerate(self.members):
-            paths = self._paths(number, images, ids)
+        for member, paths in zip(self.members, committee, strict=True):
             copies = [
-                paths.chunk.run(self._work(member, x, pairs, paths.baselines)) for x in paths.images
+                paths.chunk.run(self._work(member, x, pairs, paths.baselines, frames))
+                for x in paths.images
             ]
             maps.append(torch.stack(copies, 1))
-        unknown = torch.full((len(pairs),), torch.nan, device=images.device)
+        device = committee[0].images[0].device
+        unknown = torch.full((len(pairs),), torch.nan, device=device)
         return Refined(
-            consensus=self._summarize(maps),
+            consensus=self._summarize(maps, pairs, frames),
             completeness=unknown,
             convergence=unknown,
-            nodes=torch.ones(len(pairs), dtype=torch.int32, device=images.device),
-            met=torch.ones(len(pairs), dtype=torch.bool, device=images.device),
+            nodes=torch.ones(len(pairs), dtype=torch.int32, device=device),
+            met=torch.ones(len(pairs), dtype=torch.bool, device=device),
         )
 
     def _work(
-        self, member: Member, x: Tensor, pairs: Pairs, baselines: Sequence[Tensor]
+        self, member: Member, x: Tensor, pairs: Pairs, baselines: Sequence[Tensor], frames: Frames
     ) -> Callable[[int], Tensor]:
         return lambda rows: explain(
             self.options["method"],
@@ -140,40 +149,55 @@ class Committee:
             pairs,
             chunk=rows,
             baselines=baselines,
+            frames=frames,
             options=self.options,
         )
 
-    def _paths(self, number: int, images: Tensor, ids: Sequence[str]) -> Paths:
-        member, spread = self.members[number], self.options["noise"]
-        x = member.prepare(images)
-        copies = [x]
-        if spread:
-            copies = noise.noisy_copies(
-                x, ids, seed=self._seed, samples=spread["samples"], stdev=spread["stdev"]
-            )
+    def _paths(self, images: Tensor, ids: Sequence[str], frames: Frames) -> list[Paths]:
+        """What each member integrates over."""
         stored = images.float()
-        baselines = [
-            member.prepare(
-                make_baseline(name, stored[:1] if name in SHARED else stored, self._mean)
-            )
-            for name in self.options["baselines"]
+        starts = [
+            make_baseline(name, stored, self._mean, frames) for name in self.options["baselines"]
         ]
-        return Paths(
-            network=self._networks[number],
-            chunk=self._chunks[number],
-            images=copies,
-            baselines=baselines,
+        return [
+            Paths(
+                network=network,
+                chunk=chunk,
+                images=self._copies(member.prepare(images), ids, frames),
+                baselines=[member.prepare(start) for start in starts],
+            )
+            for member, network, chunk in zip(
+                self.members, self._networks, self._chunks, strict=True
+            )
+        ]
+
+    def _copies(self, x: Tensor, ids: Sequence[str], frames: Frames) -> list[Tensor]:
+        spread = self.options["noise"]
+        if not spread:
+            return [x]
+        return noise.noisy_copies(
+            x,
+            ids,
+            seed=self._seed,
+            samples=spread["samples"],
+            stdev=spread["stdev"],
+            frames=frames,
         )
 
-    def _summarize(self, attributions: list[Tensor]) -> Consensus:
-        """Members' attributions (P, S, C, H, W) to the consensus at the stored size."""
+    def _summarize(self, attributions: list[Tensor], pairs: Pairs, frames: Frames) -> Consensus:
+        """Members' attributions (P, S, C, H, W) to the consensus at the stored size.
+
+        Smoothing repeats the picture's edges as it repeats the square's. The cut comes after the
+        resize, which may carry relevance a pixel over the edge.
+        """
+        spread = self.options["noise"]
+        mine = frames.of([image for image, _ in pairs])
         maps = []
         for member in attributions:
-            spread = self.options["noise"]
             merged = noise.combine(member, spread["kind"]) if spread else member[:, 0]
             reduced = consensus.reduce_channels(merged, self.options["reduction"])
-            sized = consensus.resize(reduced, self._size)
-            maps.append(consensus.smooth(sized, self.options["smoothing"]))
+            sized = mine.repeat_edges(consensus.resize(reduced, self._size))
+            maps.append(mine.cut(consensus.smooth(sized, self.options["smoothing"])))
         return consensus.agree(maps)
 
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.features import Features, Part, features
+from dollmaker.attribute.features import Features, Part, features, of_pictures
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs, enlarge
 from dollmaker.graphs import normalised_cut
 
@@ -44,6 +45,7 @@ def tokencut(
     centred: bool = False,
     part: Part = "key",
     block: int = -1,
+    frames: Frames = WHOLE,
 ) -> Tensor:
     """TokenCut: one normalised cut of the graph of places.
 
@@ -58,13 +60,14 @@ def tokencut(
         centred: Subtract the mean over an image's places from its features first.
         part: What of a transformer's attention is the feature.
         block: Which of its attentions, -1 the last.
+        frames: Where the pictures lie; places outside are no nodes of the graph.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1], in the order of ``pairs``.
     """
     look = partial(features, network, side=side, part=part, block=block)
     cut = partial(token_maps, tau=0.2 if tau is None else tau, centred=centred)
-    return _maps(look, cut, images, pairs)
+    return _maps(look, cut, images, pairs, frames)
 
 
 def maskcut(
@@ -79,6 +82,7 @@ def maskcut(
     centred: bool = False,
     part: Part = "key",
     block: int = -1,
+    frames: Frames = WHOLE,
 ) -> Tensor:
     """MaskCut: several cuts, each without the places that are taken; the union of the masks.
 
@@ -93,13 +97,14 @@ def maskcut(
         centred: See :func:`tokencut`.
         part: See :func:`tokencut`.
         block: See :func:`tokencut`.
+        frames: See :func:`tokencut`.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
     """
     look = partial(features, network, side=side, part=part, block=block)
     cut = partial(mask_maps, masks=masks, tau=0.15 if tau is None else tau, centred=centred)
-    return _maps(look, cut, images, pairs)
+    return _maps(look, cut, images, pairs, frames)
 
 
 def found(
@@ -113,6 +118,7 @@ def found(
     centred: bool = False,
     part: Part = "key",
     block: int = -1,
+    frames: Frames = WHOLE,
 ) -> Tensor:
     """FOUND: background is what resembles the place that is looked at least, the rest is object.
 
@@ -126,13 +132,14 @@ def found(
         centred: See :func:`tokencut`.
         part: See :func:`tokencut`.
         block: See :func:`tokencut`.
+        frames: See :func:`tokencut`.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1].
     """
     look = partial(features, network, side=side, part=part, block=block)
     cut = partial(background_maps, threshold=0.3 if tau is None else tau, centred=centred)
-    return _maps(look, cut, images, pairs)
+    return _maps(look, cut, images, pairs, frames)
 
 
 def _maps(
@@ -140,12 +147,13 @@ def _maps(
     cut: Callable[[Features], Tensor],
     images: Tensor,
     pairs: Pairs,
+    frames: Frames,
 ) -> Tensor:
     """Maps (P, 1, H, W) of pairs, and a line about images without an object."""
     wanted = sorted({image for image, _ in pairs})
     if not wanted:
         return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    grids = cut(look(images[wanted]))
+    grids = of_pictures(look(images[wanted]), frames.of(wanted), cut)
     empty = int((grids == 0).flatten(1).all(1).sum())
     if empty:
         print(
@@ -262,7 +270,8 @@ def background_maps(given: Features, threshold: float = 0.3, *, centred: bool = 
     head = torch.arange(channels, device=weight.device) // -(-channels // heads)
     directions = _directions(given.values * weight[:, None, head], centred=centred)
     seed = directions[torch.arange(len(directions)), looked.argmin(1)]
-    cosine = (directions @ seed[..., None])[..., 0].cpu().numpy()
+    # A sum, because the last bit of a product of matrices depends on how many images there are.
+    cosine = (directions * seed[:, None]).sum(-1).cpu().numpy()
     maps = [_coded(one <= threshold, threshold - one) for one in cosine.astype(np.float64)]
     return torch.from_numpy(np.stack(maps)).float().reshape(-1, *given.grid).to(attention.device)
 

@@ -5,34 +5,44 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-#: Shares of the image that are shown or hidden.
+from dollmaker.geometry import Box, inside
+
+#: Shares of the picture that are shown or hidden.
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 
 
 def insertion_deletion(
-    logit: Callable[[Tensor], Tensor], image: Tensor, baseline: Tensor, relevance: Tensor
+    logit: Callable[[Tensor], Tensor],
+    image: Tensor,
+    baseline: Tensor,
+    relevance: Tensor,
+    where: Box,
 ) -> tuple[float, float]:
     """Areas under the two curves of one pair.
 
-    Pixels are shown on the baseline (insertion) or replaced by it (deletion) in the order of the
-    map. The logit is scaled to 0 for the baseline and 1 for the image, clipped, and integrated
-    over the share of pixels. A map in no order at all gives about 0.5 for both if the logit grows
-    evenly; a good one has high insertion and low deletion.
+    Pixels of the picture are shown on the baseline (insertion) or replaced by it (deletion) in the
+    order of the map; no other pixel changes or counts. The logit is scaled to 0 for the baseline
+    and 1 for the image, clipped, and integrated over the share of pixels. A map in no order at all
+    gives about 0.5 for both if the logit grows evenly; a good one has high insertion and low
+    deletion.
 
     Args:
         logit: float (R, C, H, W) in 0..255 to logits (R,).
         image: float (C, H, W) in 0..255.
         baseline: float (C, H, W) in 0..255.
         relevance: float (H, W).
+        where: Where the picture lies; outside, image and baseline are alike.
 
     Returns:
         Insertion and deletion, 0..1; NaN where the image's logit is not above the baseline's.
     """
-    order = relevance.flatten().argsort(descending=True, stable=True)
+    part = inside(relevance, where)
+    order = part.flatten().argsort(descending=True, stable=True)
     shown = torch.zeros(len(SHARES), len(order), dtype=torch.bool, device=image.device)
     for row, share in enumerate(SHARES):
         shown[row, order[: round(share * len(order))]] = True
-    masks = shown.view(len(SHARES), 1, *relevance.shape)
+    masks = torch.zeros(len(SHARES), 1, *relevance.shape, dtype=torch.bool, device=image.device)
+    inside(masks, where)[...] = shown.view(len(SHARES), 1, *part.shape)
     rows = torch.cat([torch.where(masks, image, baseline), torch.where(masks, baseline, image)])
     values = logit(rows).double().cpu()
     low, high = values[0], values[len(SHARES) - 1]

@@ -3,7 +3,7 @@
 What the cutters group and what ExplainSeg's fusion weighs by.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,9 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import last_map
 from dollmaker.attribute.passes import count_prefix_tokens
 from dollmaker.errors import ModelError
+from dollmaker.geometry import Box, inside
 
 #: What of a transformer's attention is the feature of a place.
 Part = Literal["query", "key", "value"]
@@ -22,8 +24,9 @@ Part = Literal["query", "key", "value"]
 _ACROSS = 14
 #: Groups of channels that stand for the heads of a network without attention.
 _HEADS = 6
-#: Images a pass, and what sides of enlarged images are multiples of.
-_ROWS, _STEP = 8, 32
+#: Images of every pass (the last one is filled up, because libraries choose an algorithm by the
+#: size of a pass), and what sides of enlarged images are multiples of.
+_ROWS, _STEP = 4, 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,22 +84,66 @@ def features(
             "the network has no attention, so that there is no part or block to choose; remove "
             "part and block."
         )
+    count = len(images)
+    filled = torch.cat([images, images[-1:].expand(-count % _ROWS, -1, -1, -1)])
+    filled = filled.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         if attentions:
             chosen = attentions[block]
-            parts = [_tokens(network, chosen, rows, part) for rows in torch.split(images, _ROWS)]
+            parts = [_tokens(network, chosen, rows, part) for rows in torch.split(filled, _ROWS)]
         else:
             size = side or _enough(network, images)
-            parts = [_maps(network, _enlarge(rows, size)) for rows in torch.split(images, _ROWS)]
+            parts = [_maps(network, _enlarge(rows, size)) for rows in torch.split(filled, _ROWS)]
     return Features(
-        values=torch.cat([part.values for part in parts]),
-        attention=torch.cat([part.attention for part in parts]),
+        values=torch.cat([part.values for part in parts])[:count],
+        attention=torch.cat([part.attention for part in parts])[:count],
         grid=parts[0].grid,
     )
 
 
-def strength(found: Features) -> Tensor:
-    """One number in [0, 1] for each place, (B, h, w): the length of its feature, scaled."""
+def strength(found: Features, frames: Frames = WHOLE) -> Tensor:
+    """One number in [0, 1] for each place, (B, h, w): the length of its feature, scaled.
+
+    Args:
+        found: Features of B images.
+        frames: Where the pictures lie: the lengths are scaled over their places.
+    """
+    return of_pictures(found, frames, _strength)
+
+
+def of_pictures(given: Features, frames: Frames, rule: Callable[[Features], Tensor]) -> Tensor:
+    """Maps of a rule that knows the places of pictures only, (B, h, w).
+
+    Args:
+        given: Features of B images.
+        frames: Where the pictures lie; their places are a rectangle of the grid.
+        rule: From features of some images to maps (B, h, w).
+
+    Returns:
+        float32 (B, h, w); a place outside has the value of the nearest one inside.
+    """
+    if frames.boxes is None:
+        return rule(given)
+    maps = given.values.new_zeros((len(given.values), *given.grid))
+    for row in range(len(maps)):
+        where = frames.cells(row, given.grid)
+        inside(maps[row], where)[...] = rule(_places(given, row, where))[0]
+    return frames.repeat_edges(maps)
+
+
+def _places(given: Features, row: int, where: Box) -> Features:
+    """Features of one image's places in a rectangle."""
+    left, top, right, bottom = where
+    number = torch.arange(given.values.shape[1], device=given.values.device).view(given.grid)
+    places = inside(number, where).flatten()
+    return Features(
+        values=given.values[row : row + 1, places],
+        attention=given.attention[row : row + 1, :, places],
+        grid=(bottom - top, right - left),
+    )
+
+
+def _strength(found: Features) -> Tensor:
     lengths = found.values.norm(dim=-1)
     low, high = lengths.amin(1, keepdim=True), lengths.amax(1, keepdim=True)
     scaled = torch.where(high > low, (lengths - low) / (high - low).clamp(min=1e-30), 1.0)

@@ -16,6 +16,7 @@ from dollmaker.attribute import (
     occlusion,
     rectifiers,
 )
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs
 from dollmaker.errors import ConfigError, unknown
 
@@ -29,11 +30,13 @@ class Method:
             (P, C or 1, H, W).
         options: Options of a recipe that it takes.
         baselines: Whether it takes ``baselines``; the maps of several are averaged.
+        frames: Whether it takes ``frames``: what it does between places is of the pictures alone.
     """
 
     call: Callable[..., Tensor]
     options: tuple[str, ...] = ()
     baselines: bool = False
+    frames: bool = False
 
 
 #: Options of the cuts of a network's features.
@@ -47,14 +50,16 @@ METHODS: dict[str, Method] = {
     "deconvolution": Method(call=rectifiers.deconvolution),
     "deep_lift": Method(call=deep_lift.deep_lift, baselines=True),
     "occlusion": Method(call=occlusion.occlusion, options=("window", "stride"), baselines=True),
-    "grad_cam": Method(call=cams.grad_cam, options=("layer",)),
-    "hires_cam": Method(call=cams.hires_cam, options=("layer",)),
-    "layer_cam": Method(call=cams.layer_cam, options=("layer",)),
-    "multi_layer_cam": Method(call=cams.multi_layer_cam, options=("layers", "upsample")),
-    "attention_rollout": Method(call=attention.attention_rollout),
-    "tokencut": Method(call=cutters.tokencut, options=_CUTS),
-    "maskcut": Method(call=cutters.maskcut, options=(*_CUTS, "masks")),
-    "found": Method(call=cutters.found, options=_CUTS),
+    "grad_cam": Method(call=cams.grad_cam, options=("layer",), frames=True),
+    "hires_cam": Method(call=cams.hires_cam, options=("layer",), frames=True),
+    "layer_cam": Method(call=cams.layer_cam, options=("layer",), frames=True),
+    "multi_layer_cam": Method(
+        call=cams.multi_layer_cam, options=("layers", "upsample"), frames=True
+    ),
+    "attention_rollout": Method(call=attention.attention_rollout, frames=True),
+    "tokencut": Method(call=cutters.tokencut, options=_CUTS, frames=True),
+    "maskcut": Method(call=cutters.maskcut, options=(*_CUTS, "masks"), frames=True),
+    "found": Method(call=cutters.found, options=_CUTS, frames=True),
 }
 
 
@@ -66,6 +71,7 @@ def explain(
     *,
     chunk: int,
     baselines: Sequence[Tensor] = (),
+    frames: Frames = WHOLE,
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
     """Explain pairs by one method.
@@ -77,15 +83,19 @@ def explain(
         pairs: (image, output) numbers.
         chunk: Rows of a pass.
         baselines: float32 (B or 1, C, H, W), for methods that compare with something.
+        frames: Where the pictures lie in the images.
         options: Options of a recipe; the method takes those that it knows.
 
     Returns:
-        Signed attributions, float32 (P, C or 1, H, W).
+        Signed attributions, float32 (P, C or 1, H, W); what they say outside the pictures is to be
+        cut off.
     """
     if name not in METHODS:
         raise ConfigError(unknown("attribution method", name, METHODS))
     method = METHODS[name]
     known = {key: (options or {})[key] for key in method.options if key in (options or {})}
+    if method.frames:
+        known["frames"] = frames
     if not method.baselines:
         return method.call(network, images, pairs, chunk=chunk, **known)
     maps = [

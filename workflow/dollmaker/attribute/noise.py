@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.errors import ConfigError, unknown
 
 #: How the attributions of the copies become one: mean, mean of squares, variance.
@@ -13,9 +14,15 @@ KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
 
 
 def noisy_copies(
-    images: Tensor, ids: Sequence[str], *, seed: int, samples: int, stdev: float
+    images: Tensor,
+    ids: Sequence[str],
+    *,
+    seed: int,
+    samples: int,
+    stdev: float,
+    frames: Frames = WHOLE,
 ) -> list[Tensor]:
-    """Copies of images with Gaussian noise.
+    """Copies of images with Gaussian noise on the pictures.
 
     The noise of a copy comes from (seed, image, copy) alone: the same for all findings of an
     image, which share the forward pass, for all members, batches, shards and devices.
@@ -25,16 +32,21 @@ def noisy_copies(
         ids: Their image ids.
         seed: The configured seed.
         samples: Number of copies.
-        stdev: Standard deviation as a share of each image's range (largest - smallest value).
+        stdev: Standard deviation as a share of each picture's range (largest - smallest value).
+        frames: Where the pictures lie; the copies are the images outside.
 
     Returns:
         One tensor (B, C, H, W) per copy.
     """
-    width = images.amax((1, 2, 3), keepdim=True) - images.amin((1, 2, 3), keepdim=True)
+    picture = frames.inside(images.shape[2:], images.device)[:, None]
+    highest = images.where(picture, -torch.inf).amax((1, 2, 3), keepdim=True)
+    lowest = images.where(picture, torch.inf).amin((1, 2, 3), keepdim=True)
+    width = highest - lowest
     copies = []
     for sample in range(samples):
         rows = [_noise(images.shape[1:], f"{seed}/{name}/{sample}") for name in ids]
-        copies.append(images + stdev * width * torch.stack(rows).to(images))
+        noisy = images + stdev * width * torch.stack(rows).to(images)
+        copies.append(noisy.where(picture, images))
     return copies
 
 

@@ -23,8 +23,8 @@ from dollmaker.attribute.memory import Chunk
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.quadrature import Level
 
-#: Members' attributions (P, S, C, H, W) to their consensus.
-Summary = Callable[[list[Tensor]], Consensus]
+#: Members' attributions (P, S, C, H, W) of some pairs to their consensus.
+Summary = Callable[[list[Tensor], Pairs], Consensus]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +145,7 @@ def refine(
         for state in states:
             state.add(level, chosen, active)
         nodes[active] += len(level.places)
-        found = summary([state.maps[active] for state in states])
+        found = summary([state.maps[active] for state in states], chosen)
         completeness[active] = torch.stack([s.completeness(active) for s in states]).amax(0)
         if result is None:
             result = found
@@ -163,11 +163,18 @@ def refine(
     )
 
 
+def _once(baselines: Tensor) -> Tensor:
+    """The first of baselines that are all alike (black ones beside black bars), else all."""
+    return (
+        baselines[:1] if torch.equal(baselines, baselines[:1].expand_as(baselines)) else baselines
+    )
+
+
 def _begin(paths: Paths, pairs: Pairs) -> _State:
     def logits(x: Tensor) -> Tensor:
         return paths.chunk.run(lambda rows: forward(paths.network, x, rows))
 
-    starts = [logits(baseline) for baseline in paths.baselines]
+    starts = [logits(_once(baseline)) for baseline in paths.baselines]
     ends = [logits(images) for images in paths.images]
     wanted = [torch.stack([differences(end, start, pairs) for start in starts]) for end in ends]
     x = paths.images[0]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dollmaker import devices, findings, provenance, tables
 from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.frames import Frames, frames_of
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import load_member
@@ -114,14 +115,16 @@ def explain_shard(
         todo = [number for number in range(len(blocks)) if number not in done]
         images = _read_ahead(images_file, [blocks[number] for number in todo])
         for number, stored in zip(todo, images, strict=True):
+            block = blocks[number]
+            frames = frames_of(block, config["prepare"]["size"], config["prepare"]["fit"])
             table, maps = _explain_block(
-                experts, stored.to(device), blocks[number], names, localized, selection
+                experts, stored.to(device), block, frames, names, localized, selection
             )
             if writing:
                 spent += writing.result()
             work.require()
             writing = thread.submit(_write, _file(work, number), header, (table, maps))
-            progress.add(len(blocks[number]), len(maps), int(np.sum(table["nodes"])))
+            progress.add(len(block), len(maps), int(np.sum(table["nodes"])))
         if writing:
             spent += writing.result()
     spent += _assemble(work, len(blocks), header, output, config["prepare"]["size"])
@@ -167,6 +170,7 @@ def _explain_block(
     experts: Committee,
     images: Tensor,
     block: pl.DataFrame,
+    frames: Frames,
     names: list[str],
     localized: list[str],
     selection: dict[str, Any],
@@ -180,7 +184,7 @@ def _explain_block(
         return _empty(images.shape[-1])
     ids = block["image_id"].to_list()
     pairs = [(int(i), outputs[int(k)]) for i, k in zip(rows, columns, strict=True)]
-    result = experts.explain(images, ids, pairs)
+    result = experts.explain(images, ids, pairs, frames)
     table = {
         "image_id": [ids[i] for i in rows],
         "finding": [localized[k] for k in columns],

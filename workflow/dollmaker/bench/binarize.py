@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from dollmaker.bench.subject import clouds
-from dollmaker.binarize.label_free import Cut
+from dollmaker.binarize.cuts import FAMILY, Cut
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import STEPS
 from dollmaker.binarize.thresholds import otsu
@@ -72,7 +72,7 @@ def blobs(images: int, size: int) -> list[Pair]:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     pictures = ((clouds(images, 3, size).numpy() + 1) * 127.5).astype(np.uint8)
-    cuts = {"stability": Cut("area", 0.1)}
+    cuts = {("stability", FAMILY): Cut("area", 0.1)}
     pairs = []
     for picture in pictures:
         total = 0.02 * rng.random((size, size))

@@ -10,6 +10,7 @@ from dollmaker.attribute import consensus
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import contributions
+from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.quadrature import Level, fixed, nested, spent
 
 #: Fidelity asked of the tuning images; a little more than the 0.95 that others must reach.
@@ -35,7 +36,7 @@ class Tuned:
     target: float
     most: int = _MOST
 
-    def summary(self, members: list[Tensor]) -> Consensus:
+    def summary(self, members: list[Tensor], _: Pairs) -> Consensus:
         """The one member's attributions (P, 1, C, H, W) as blurred magnitudes."""
         return consensus.agree([summarize(members[0][:, 0])])
 

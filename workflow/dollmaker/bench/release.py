@@ -27,10 +27,12 @@ _PER_IMAGE = 3
 #: Size of the source images: CheXpert's small ones.
 _WIDTH, _HEIGHT = 390, 320
 _BLOCK = 256
+#: Where the hills are cut: at ellipses that are this far from their middle, exp(-1).
+_CUT = np.float32(np.exp(-1))
 
 
 def measure(*, size: int, pairs: int) -> dict[str, Any]:
-    """Make a release of ellipses, verify it, and load its training images without pictures.
+    """Make a release of hills, verify it, and load its training images without pictures.
 
     Args:
         size: Side of the masks in pixels.
@@ -48,8 +50,8 @@ def measure(*, size: int, pairs: int) -> dict[str, Any]:
         seconds = {
             "labels": _time(
                 lambda: collect_labels(
-                    config, folder / "index.parquet", [folder / "masks.h5"], [], [member],
-                    sanity, labels,
+                    config, folder / "index.parquet", [folder / "masks.h5"],
+                    [folder / "maps.h5"], [member], sanity, labels,
                 )
             ),
             "release": _time(
@@ -79,7 +81,7 @@ def measure(*, size: int, pairs: int) -> dict[str, Any]:
 
 
 def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
-    """What the stages before the labels leave, with ellipses for masks.
+    """What the stages before the labels leave, with hills for maps and ellipses for masks.
 
     Returns:
         The resolved configuration.
@@ -102,20 +104,28 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
     )
     tables.write(index, folder / "index.parquet", {**header, "findings": _FINDINGS})
     rng = np.random.default_rng(0)
-    with create_shard(folder / "masks.h5", "masks", header) as writer:
+    with (
+        create_shard(folder / "masks.h5", "masks", header) as writer,
+        create_shard(folder / "maps.h5", "relevance", header) as other,
+    ):
         for start in range(0, pairs, _BLOCK):
             rows = np.arange(start, min(start + _BLOCK, pairs))
-            masks = np.stack([_ellipses(rng, size) for _ in rows])
-            findings = [_FINDINGS[(r // _PER_IMAGE + 4 * (r % _PER_IMAGE)) % 13] for r in rows]
+            maps = np.stack([_hills(rng, size) for _ in rows])
+            masks = (maps > _CUT).astype(np.uint8)
+            names = {
+                "image_id": [index["image_id"][int(r) // _PER_IMAGE] for r in rows],
+                "finding": [_FINDINGS[(r // _PER_IMAGE + 4 * (r % _PER_IMAGE)) % 13] for r in rows],
+            }
             ones = np.ones(len(rows), np.float32)
+            other.append(names, map=maps)
             writer.append(
                 {
-                    "image_id": [index["image_id"][int(r) // _PER_IMAGE] for r in rows],
-                    "finding": findings,
+                    **names,
                     "label": np.ones(len(rows), np.int8),
                     "area": masks.mean((1, 2), dtype=np.float32),
                     "kept": np.ones(len(rows), bool),
-                    **dict.fromkeys(("probability", "threshold", "quality"), ones),
+                    "threshold": _CUT * ones,
+                    **dict.fromkeys(("probability", "quality"), ones),
                     **dict.fromkeys(("agreement", "completeness"), ones),
                 },
                 mask=masks,
@@ -135,18 +145,19 @@ def write_sanity(file: Path) -> None:
     """What the stage sanity writes of a recipe that passes."""
     numbers = ("positives", "negatives", "randomised", "other", "insertion", "deletion")
     checks = dict.fromkeys((*numbers, "masked_negatives"), 0)
-    flags = dict.fromkeys(("ignores_model", "ignores_finding"), False)
-    write_json(file, {"recipe": "doll", **checks, **flags})
+    flags = dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False)
+    said = {"doubts": [], "verdict": "depends on model and finding"}
+    write_json(file, {"recipe": "doll", **checks, **flags, **said})
 
 
-def _ellipses(rng: np.random.Generator, size: int) -> npt.NDArray[np.uint8]:
-    """Two ellipses."""
-    mask = np.zeros((size, size), np.uint8)
+def _hills(rng: np.random.Generator, size: int) -> npt.NDArray[np.float16]:
+    """A map of two hills."""
     y, x = np.ogrid[:size, :size]
+    hills = np.zeros((size, size))
     for _ in range(2):
         (cy, cx), (ry, rx) = rng.uniform(0.2, 0.8, 2) * size, rng.uniform(0.05, 0.2, 2) * size
-        mask[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 <= 1] = 1
-    return mask
+        hills = np.maximum(hills, np.exp(-(((y - cy) / ry) ** 2) - ((x - cx) / rx) ** 2))
+    return hills.astype(np.float16)
 
 
 def _verify(release: Path, workers: int) -> None:

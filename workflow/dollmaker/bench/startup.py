@@ -110,7 +110,8 @@ STEPS = (
     ),
     Step(
         "labels --config {config} --index {root}/index.parquet --masks {root}/masks/doll/0000.h5 "
-        f"{_MEMBER} --sanity {{root}}/sanity.json --output {{root}}/labels",
+        f"--relevance {{root}}/relevance/doll/0000.h5 {_MEMBER} --sanity {{root}}/sanity.json "
+        "--output {root}/labels",
         "dollmaker.release.labels:collect_split",
     ),
     Step(

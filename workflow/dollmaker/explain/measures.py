@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from dollmaker.pixels.masks import IGNORE
 
+Map = npt.NDArray[np.float32]
 Maps = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
@@ -52,7 +53,7 @@ def pointing_game(maps: Maps, truth: Masks) -> Values:
     return hit
 
 
-def rank_correlation(maps: Maps, others: Maps) -> Values:
+def rank_correlation(maps: Sequence[Map], others: Sequence[Map]) -> Values:
     """Spearman's rank correlation of maps, pair by pair.
 
     With the maps of untrained weights this is the randomisation test of Adebayo et al. 2018: near
@@ -60,8 +61,8 @@ def rank_correlation(maps: Maps, others: Maps) -> Values:
     alike also because both are maps of the same set of pixels.
 
     Args:
-        maps: (P, H, W).
-        others: (P, H, W).
+        maps: P maps (h, w) of pictures: bars, alike in both, would be agreement.
+        others: P maps of the same sizes.
 
     Returns:
         (P,) in -1..1; NaN where a map is constant.

@@ -7,7 +7,8 @@ a layer and G^k = d y^{c,M} / d A^k:
 - seg_hires_cam (Seg-HiRes-Grad CAM, Rheude et al. 2024): ReLU(sum_k G^k o A^k), no pooling of the
   gradient.
 
-Maps are divided by their maximum, then enlarged to the image's size.
+Maps are divided by their maximum in the picture, then enlarged to the image's size; outside the
+picture they are 0.
 
 Shapes: B images, P pairs (image, class), R rows of a pass, K classes, H x W pixels.
 """
@@ -19,6 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import as_maps, outputs_of
 from dollmaker.attribute.passes import Pairs, Pass, Round, backward, enlarge, plan
 from dollmaker.errors import ConfigError, unknown
@@ -53,6 +55,7 @@ def explain_pixels(
     method: Method = "seg_hires_cam",
     layer: str = DEEPEST,
     chunk: int = 8,
+    frames: Frames = WHOLE,
 ) -> Explained:
     """Explain why a network gives pixels their logits of a class.
 
@@ -68,6 +71,7 @@ def explain_pixels(
         layer: Name of a module, or a depth: ``encoder.-1``, ``decoder.0`` (see
             :func:`dollmaker.explain.depth.find_layer`).
         chunk: Rows of a forward pass.
+        frames: Where the pictures lie in the images: no other pixel is explained or has relevance.
 
     Returns:
         Maps and their scales, in the order of ``pairs``.
@@ -80,6 +84,8 @@ def explain_pixels(
     if not pairs:
         return Explained(maps=images.new_zeros((0, *images.shape[2:])), scale=images.new_zeros(0))
     combine = _COMBINE[method]
+    mine = frames.of([image for image, _ in pairs])
+    pixel_sets = mine.cut(pixel_sets)
     call, exact = find_layer(network, images, layer)
     found: Tensor | None = None
     for one in plan(pairs, chunk):
@@ -94,9 +100,10 @@ def explain_pixels(
                     found = values.new_zeros((len(pairs), *values.shape[1:]))
                 found[wanted.pairs] = values[wanted.rows]
     assert found is not None  # there are pairs, so there was a pass
-    scale = found.amax((1, 2, 3))
-    maps = found / torch.where(scale > 0, scale, 1)[:, None, None, None]
-    return Explained(maps=enlarge(maps, images.shape[2:])[:, 0], scale=scale)
+    grids = mine.repeat_edges(found[:, 0])
+    scale = grids.amax((1, 2))
+    maps = grids / torch.where(scale > 0, scale, 1)[:, None, None]
+    return Explained(maps=mine.cut(enlarge(maps[:, None], images.shape[2:])[:, 0]), scale=scale)
 
 
 def choose_pixels(

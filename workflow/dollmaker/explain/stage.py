@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dollmaker import devices, provenance, tables
+from dollmaker.attribute.frames import Frames, frames_of
 from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.explain.depth import DEEPEST
 from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
@@ -30,6 +31,7 @@ from dollmaker.explain.seg_cam import (
 )
 from dollmaker.files import atomic_path, sha256_file, write_text
 from dollmaker.findings import PRESENT
+from dollmaker.geometry import Fit, inside
 from dollmaker.prepare.stage import read_index
 from dollmaker.progress import Progress
 from dollmaker.release.parts import find_parts
@@ -70,7 +72,8 @@ class _Pairs:
     Attributes:
         split: test or valid.
         files: Shards of their masks.
-        table: image_id, finding, row of the mask, and the image's shard and row; sorted by image.
+        table: image_id, finding, row of the mask, and of the image shard, row, width and height;
+            sorted by image.
     """
 
     split: str
@@ -91,10 +94,10 @@ def explain_segmenter(
 
     Writes a folder: ``{method}.h5`` (relevance; maps on the network's grid), ``measures.parquet``
     (one row per pair and method; the truth is the pseudo-mask), ``README.md`` (their means) and
-    ``overlays.png``.
+    ``overlays.png``. Maps, predictions and measures are of the picture, without bars around it.
 
     Args:
-        config: The resolved configuration (seed, device).
+        config: The resolved configuration (seed, device, prepare.fit).
         segmenter: Folder of the segmenter.
         index_file: The index.
         images_folder: Folder of the image shards.
@@ -137,7 +140,7 @@ def explain_segmenter(
             )
             for method in request.methods
         }
-        for block in _blocks(pairs, images_folder, subject):
+        for block in _blocks(pairs, images_folder, subject, config["prepare"]["fit"]):
             explained, blind = _explain(subject, block, request)
             facts = block.facts()
             for method, writer in writers.items():
@@ -173,6 +176,7 @@ class _Block:
         inputs: float32 (B, C, H, W), prepared.
         logits: float32 (P, H, W).
         truth: uint8 (P, H, W).
+        frames: Where the pictures of the B images lie.
     """
 
     first: int
@@ -183,11 +187,24 @@ class _Block:
     inputs: Tensor
     logits: Tensor
     truth: npt.NDArray[np.uint8]
+    frames: Frames
 
     @property
     def predicted(self) -> Tensor:
-        """Where the sigmoid is over 0.5, bool (P, H, W)."""
-        return self.logits > 0
+        """Where the sigmoid is over 0.5 in the picture, bool (P, H, W)."""
+        return self.frames.of([image for image, _ in self.pairs]).cut(self.logits > 0)
+
+    def pictures(self, squares: Any) -> list[Any]:
+        """The pictures' parts of squares (P, H, W), NumPy or torch: of each pair (h, w)."""
+        grid = squares.shape[1:]
+        return [
+            inside(square, self.frames.cells(image, grid))
+            for square, (image, _) in zip(squares, self.pairs, strict=True)
+        ]
+
+    def share(self, areas: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+        """Share of each picture that areas (P, H, W) take, (P,)."""
+        return np.array([part.mean() for part in self.pictures(areas)], np.float32)
 
     def facts(self) -> dict[str, Any]:
         """Columns of a shard of relevance that do not depend on the method."""
@@ -195,17 +212,20 @@ class _Block:
             "image_id": self.ids,
             "finding": self.findings,
             "label": np.full(len(self.ids), PRESENT, np.int8),
-            "probability": _array(self.logits.sigmoid().amax((1, 2))),
+            "probability": np.array(
+                [float(part.sigmoid().amax()) for part in self.pictures(self.logits)], np.float32
+            ),
         }
 
     def panel(self, number: int, maps: dict[str, npt.NDArray[np.float32]]) -> Panel:
         """One pair for the picture."""
-        share = float(self.predicted[number].float().mean())
-        title = [self.findings[number][:21], self.ids[number][:21], f"predicted: {share:.1%}"]
+        predicted = self.predicted.cpu().numpy()
+        share = f"predicted: {self.share(predicted)[number]:.1%}"
+        title = [self.findings[number][:21], self.ids[number][:21], share]
         return Panel(
             title=title,
             image=self.images[self.pairs[number][0]],
-            predicted=self.predicted[number].cpu().numpy(),
+            predicted=predicted[number],
             truth=self.truth[number] == 1,
             maps=maps,
         )
@@ -227,7 +247,9 @@ def _list_pairs(
         if "kept" in columns:
             table = table.filter(pl.Series(columns["kept"].astype(bool), dtype=pl.Boolean))
         table = table.filter(pl.col("finding").is_in(list(findings))).join(
-            index.select("image_id", "shard", "row"), on="image_id", maintain_order="left"
+            index.select("image_id", "shard", "row", "width", "height"),
+            on="image_id",
+            maintain_order="left",
         )
         table = table.sort("image_id", "mask")
         if limit is not None:
@@ -241,7 +263,7 @@ def _list_pairs(
     )
 
 
-def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[_Block]:
+def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter, fit: Fit) -> Iterator[_Block]:
     """The pairs of some images at a time, with what the network predicts for them."""
     table = pairs.table
     pixels = ImageShards(images_folder)
@@ -253,8 +275,8 @@ def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[
     for start in range(0, len(ids), _BLOCK):
         block = ids[start : start + _BLOCK]
         mine = table[first:].filter(pl.col("image_id").is_in(block))
-        places = mine.unique("image_id", maintain_order=True).select("shard", "row").rows()
-        images = np.stack([pixels.read(*place) for place in places])
+        sources = mine.unique("image_id", maintain_order=True)
+        images = np.stack([pixels.read(*p) for p in sources.select("shard", "row").rows()])
         truth = np.stack([masks.read("mask", row) for row in mine["mask"].to_list()])
         if truth.shape[1:] != (size, size) or images.shape[2:] != (size, size):
             raise ArtifactError(
@@ -277,6 +299,7 @@ def _blocks(pairs: _Pairs, images_folder: Path, subject: Segmenter) -> Iterator[
             inputs=inputs,
             logits=logits[[i for i, _ in wanted], [k for _, k in wanted]],
             truth=truth,
+            frames=frames_of(sources, size, fit),
         )
         first += len(mine)
 
@@ -292,7 +315,7 @@ def _explain(
         {
             method: explain_pixels(
                 network, block.inputs, block.pairs, chosen,
-                method=method, layer=request.layer, chunk=_CHUNK,
+                method=method, layer=request.layer, chunk=_CHUNK, frames=block.frames,
             )
             for method in request.methods
         }
@@ -309,18 +332,20 @@ def _measure(
 ) -> pl.DataFrame:
     """Rows of measures.parquet."""
     predicted = block.predicted.cpu().numpy()
-    inside = share_inside(maps, predicted.astype(np.uint8))
+    pictures = block.pictures(maps)
     return pl.DataFrame(
         {
             "image_id": block.ids,
             "finding": block.findings,
             "method": [method] * len(block.ids),
-            "predicted": predicted.mean((1, 2)).astype(np.float32),
-            "truth": (block.truth == 1).mean((1, 2)).astype(np.float32),
-            "inside_prediction": inside,
+            "predicted": block.share(predicted),
+            "truth": block.share(block.truth == 1),
+            "inside_prediction": share_inside(maps, predicted.astype(np.uint8)),
             "inside_truth": share_inside(maps, block.truth),
             "pointing": pointing_game(maps, block.truth),
-            "randomised": mean_known([rank_correlation(maps, other) for other in blind]),
+            "randomised": mean_known(
+                [rank_correlation(pictures, block.pictures(other)) for other in blind]
+            ),
         }
     )
 

@@ -10,6 +10,7 @@ import torch
 
 from dollmaker import provenance
 from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.frames import frames_of
 from dollmaker.attribute.stage import BLOCK
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.data import label_matrix
@@ -21,7 +22,7 @@ from dollmaker.plan.count import midpoints
 from dollmaker.plan.material import Material, smooth_noise
 from dollmaker.release.collect import collect_split
 from dollmaker.release.parts import find_parts
-from dollmaker.shards import create_shard
+from dollmaker.shards import Shard, create_shard
 
 #: Most rows of a forward pass that the engine takes on a CPU by itself.
 _CPU_ROWS = 32
@@ -88,7 +89,9 @@ def attribution(
     experts = made[0]
     order = np.argsort(labels.sum(1), kind="stable")
     chosen = np.resize(order[midpoints(len(order), trial.images)], trial.images)
-    stored = material.pixels(material.index[chosen.tolist()]).to(device)
+    rows = material.index[chosen.tolist()]
+    stored = material.pixels(rows).to(device)
+    frames = frames_of(rows, config["prepare"]["size"], config["prepare"]["fit"])
     ids = [str(number) for number in range(trial.images)]
     outputs = [material.findings.index(finding) for finding in material.localized]
     pairs = [(int(i), outputs[int(k)]) for i, k in zip(*np.nonzero(labels[chosen]), strict=True)]
@@ -97,7 +100,7 @@ def attribution(
 
     def explain() -> None:
         experts.probabilities(stored)
-        nodes.append(float(experts.explain(stored, ids, pairs).nodes.float().mean()))
+        nodes.append(float(experts.explain(stored, ids, pairs, frames).nodes.float().mean()))
 
     seconds, repetitions = measure(explain, budget / 2 if trial.more else budget)
     if trial.more:
@@ -265,6 +268,10 @@ def _without_thresholds(config: dict[str, Any], recipe: str) -> dict[str, Any]:
     return {**config, "recipes": {recipe: {"attribute": {}, "binarize": steps}}}
 
 
+def _maps_file(material: Material, number: int) -> Path:
+    return material.folder / f"relevance-{number}.h5"
+
+
 def _random_maps(config: dict[str, Any], material: Material, number: int) -> Path:
     """A relevance shard: blurred noise for the positive findings of the images in turn."""
     size, rng = config["prepare"]["size"], np.random.default_rng(0)
@@ -275,7 +282,7 @@ def _random_maps(config: dict[str, Any], material: Material, number: int) -> Pat
         images, columns = np.arange(len(material.index)), np.zeros(len(material.index), np.int64)
     rows = np.arange(number)
     images, columns = np.resize(images, number), np.resize(columns, number)
-    path = material.folder / f"relevance-{number}.h5"
+    path = _maps_file(material, number)
     with create_shard(path, "relevance", {"format": provenance.FORMAT}) as writer:
         writer.append(
             {
@@ -302,11 +309,13 @@ def release(material: Material, masks: Path, budget: float) -> Masks:
         DataError: If none of them is kept.
     """
     folder, kept = material.folder / "release", 0
+    with Shard(masks, "masks") as shard:
+        maps = _maps_file(material, len(shard))
 
     def work() -> None:
         nonlocal kept
         header = {"format": provenance.FORMAT}
-        kept = collect_split(material.index, [(masks, None)], "train", folder, header)
+        kept = collect_split(material.index, [(masks, maps)], "train", folder, header)
 
     seconds, repetitions = measure(work, budget)
     if not kept:

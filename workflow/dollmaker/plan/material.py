@@ -143,7 +143,13 @@ def _image_bytes(index: pl.DataFrame, pixels: npt.NDArray[np.uint8], folder: Pat
     for name, copies in (("all", 1), ("twice", 2)):
         with create_shard(folder / f"{name}.h5", "images", {"format": 1}) as writer:
             for _ in range(copies):
-                writer.append({"image_id": index["image_id"].to_list()}, image=pixels)
+                writer.append(
+                    {
+                        "image_id": index["image_id"].to_list(),
+                        **{side: index[side].to_numpy() for side in ("width", "height")},
+                    },
+                    image=pixels,
+                )
         sizes.append((folder / f"{name}.h5").stat().st_size)
     return (sizes[1] - sizes[0]) / len(index)
 

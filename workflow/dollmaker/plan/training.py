@@ -14,13 +14,15 @@ from torch import nn
 from dollmaker.adapt.stage import make_tuned
 from dollmaker.adapt.starts import find_beginning
 from dollmaker.adapt.tasks import Task
-from dollmaker.adapt.train import overlap, train_run
+from dollmaker.adapt.train import on_sources, train_run
+from dollmaker.adapt.truth import pack
 from dollmaker.adapt.tuning import Tuning
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.networks import head_name
 from dollmaker.classify.stage import member_options, predict
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import DataError
+from dollmaker.geometry import box, unfit_mask
 from dollmaker.inputs import Input
 from dollmaker.plan.clock import measure_each, seconds_of
 from dollmaker.plan.committee import untrained_member
@@ -192,6 +194,7 @@ def segmenter(
             _tiled(known, number),
             material.unopened(),
             ReleasedMasks([masks]),
+            fit=prepare["fit"],
             kind=options["augment"],
             quality_weight=options["quality_weight"],
             seed=0,
@@ -234,7 +237,7 @@ def tuning(
     tuned = make_tuned(beginning, network, task, "random", how, options, 0).to(device)
     train = task.rows("train")
     image, _, _ = measure_each(
-        lambda number: overlap(tuned, spec, task, np.resize(train, number), device),
+        lambda number: on_sources(tuned, spec, task, np.resize(train, number), device),
         budget / 4,
         most=32,
     )
@@ -315,6 +318,9 @@ def _task(config: dict[str, Any], material: Material, classes: int) -> Task:
     rows = material.tiled(max(3, len(material.index)))
     rng, size = np.random.default_rng(0), config["prepare"]["size"]
     blobs = [smooth_noise(rng, (size, size), size / 10) > 0.6 for _ in range(classes)]
+    masks = np.stack(blobs).astype(np.uint8)
+    shapes = [(int(w), int(h)) for w, h in rows.select("width", "height").iter_rows()]
+    fit = config["prepare"]["fit"]
     return Task(
         name="plan",
         classes=[str(number) for number in range(classes)],
@@ -322,5 +328,8 @@ def _task(config: dict[str, Any], material: Material, classes: int) -> Task:
         patients=rows["image_id"].to_list(),
         splits=["valid", "test", *["train"] * (len(rows) - 2)],
         images=material.pixels(rows).numpy(),
-        masks=np.repeat(np.stack(blobs)[None].astype(np.uint8), len(rows), axis=0),
+        masks=np.repeat(masks[None], len(rows), axis=0),
+        fit=fit,
+        truth=[pack(np.stack([unfit_mask(m, *shape, fit) for m in masks])) for shape in shapes],
+        boxes=[box(*shape, size, fit) for shape in shapes],
     )
