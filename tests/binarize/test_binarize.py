@@ -6,7 +6,7 @@ from skimage import filters, morphology
 
 from dollmaker.binarize.clean import clean
 from dollmaker.binarize.crf import dense_crf
-from dollmaker.binarize.label_free import Cut
+from dollmaker.binarize.cuts import FAMILIES, FAMILY, Cut, level
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import STEPS, make_chain
@@ -58,9 +58,9 @@ def test_at_cuts_at_a_value_whatever_the_maximum() -> None:
     assert done.threshold == 0.5
     low = at(pair(values), level=0.0).mask
     assert low is not None and low.all()
-    for level in (-0.1, 1.0):
-        with pytest.raises(ConfigError, match=f"level = {level}; give a number from 0"):
-            at(pair(values), level=level)
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(ConfigError, match=f"level = {wrong}; give a number from 0"):
+            at(pair(values), level=wrong)
 
 
 def test_the_gate_goes_by_the_label_or_by_what_is_predicted() -> None:
@@ -73,18 +73,25 @@ def test_the_gate_goes_by_the_label_or_by_what_is_predicted() -> None:
 
 
 def test_label_free_takes_the_cut_of_its_finding() -> None:
-    cuts = {"stability": Cut("area", 0.25), "agreement": Cut("otsu")}
+    cuts = {("stability", family): Cut(family, 0.25) for family in FAMILIES}
+    cuts |= {("agreement", FAMILY): Cut("otsu", 1.0)}
     values = np.random.default_rng(0).random((64, 64)).astype(np.float32)
-    kept = label_free(pair(values, cuts=cuts))
-    assert kept.mask is not None and kept.mask.mean() == pytest.approx(0.25, abs=0.001)
-    by_otsu = label_free(pair(values, cuts=cuts), criterion="agreement").mask
+    given = pair(values, cuts=cuts, scale=0.4)
+    for family in FAMILIES:
+        done = label_free(given, family=family)
+        assert done.threshold == level(values, Cut(family, 0.25), 0.4)
+        np.testing.assert_array_equal(done.mask, values > done.threshold)
+    assert label_free(given).threshold == label_free(given, family="root").threshold
+    by_otsu = label_free(given, criterion="agreement").mask
     assert by_otsu is not None and (by_otsu == otsu(pair(values)).mask).all()
     empty = label_free(pair(np.zeros((8, 8), np.float32), cuts=cuts)).mask
     assert empty is not None and not empty.any()
     with pytest.raises(ConfigError, match="no threshold for this finding"):
         label_free(pair(values))
     with pytest.raises(ConfigError, match="unknown criterion"):
-        label_free(pair(values, cuts=cuts), criterion="magic")
+        label_free(given, criterion="magic")
+    with pytest.raises(ConfigError, match="family of label_free 'size'; use one of: root"):
+        label_free(given, family="size")
 
 
 def test_the_band_is_what_a_small_change_of_the_threshold_moves() -> None:
@@ -186,6 +193,7 @@ def test_dense_crf_is_a_mean_field_written_out() -> None:
         ([{"quantile": {"p": 0.2}}], "unknown argument of step quantile 'p'; use one of: q"),
         ([{"gate": {}}], "no threshold"),
         ([{"clean": {}}], "before any threshold"),
+        ([{"dense_crf": {}}], "before any threshold"),
         ([{"quantile": {"q": 2}}], "q = 2"),
         ([{"two_threshold": {"foreground": 0.1, "background": 0.5}}], "two_threshold needs"),
     ],
@@ -196,7 +204,7 @@ def test_wrong_chains_are_refused(steps: list[dict], words: str) -> None:
 
 
 def test_every_step_returns_a_pair_of_the_same_size() -> None:
-    thresholded = otsu(pair(cuts={"stability": Cut("area", 0.1)}))
+    thresholded = otsu(pair(cuts={("stability", FAMILY): Cut("area", 0.1)}))
     for name, step in STEPS.items():
         done = step(thresholded)
         assert done.mask is not None and done.mask.shape == (64, 64), name
@@ -220,3 +228,18 @@ def test_stability_is_the_overlap_of_nearby_thresholds() -> None:
     assert stability(values, 0.5) == pytest.approx(450 / 550, abs=0.01)
     assert np.isnan(stability(values, float("inf")))
     assert stability(values, 2.0) == 0
+
+
+def test_clean_keeps_parts_that_reach_the_peak() -> None:
+    """Against scikit-image's thresholding with hysteresis, on smooth noise."""
+    noise = np.random.default_rng(5).normal(size=(48, 64))
+    values = filters.gaussian(noise, 2).astype(np.float32)
+    values /= values.max()
+    cut = at(pair(values, image=np.arange(48 * 64, dtype=np.uint8).reshape(1, 48, 64)), level=0.2)
+    done = clean(cut, opening=0, holes=0, components=0, peak=0.8).mask
+    below = np.nextafter(np.float32(0.8), np.float32(0))  # theirs is above, ours at least
+    assert done is not None and cut.mask is not None
+    np.testing.assert_array_equal(done, filters.apply_hysteresis_threshold(values, 0.2, below))
+    assert 0 < done.sum() < cut.mask.sum()
+    with pytest.raises(ConfigError, match=r"peak = 1\.5"):
+        clean(cut, peak=1.5)

@@ -5,9 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
-from dollmaker.binarize.crf import Kernels, dense_crf, lattice_field, mean_field
+from dollmaker.binarize.crf import OF_MAP, dense_crf, of_map
+from dollmaker.binarize.fields import Kernels, lattice_field, mean_field
 from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.thresholds import otsu
 from dollmaker.errors import ConfigError
 
 #: Of the lattice, in probability.
@@ -119,26 +122,85 @@ def pair(mask: np.ndarray, image: np.ndarray, **changes: object) -> Pair:
     return Pair(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def test_where_a_pixel_starts() -> None:
-    """Without pairwise energy the decision is the unary's own."""
-    still = {"gaussian_compat": 0.0, "bilateral_compat": 0.0, "iterations": 1}
-    rng = np.random.default_rng(0)
-    values = rng.random((6, 5)).astype(np.float32)
+STILL = {"gaussian_compat": 0.0, "bilateral_compat": 0.0, "iterations": 1}
+
+
+def test_a_mask_without_pairwise_energy_stays() -> None:
+    values = np.random.default_rng(0).random((6, 5)).astype(np.float32)
     mask = (values > 0.8).astype(np.uint8)
-    image = tiny()[1]
-    given = pair(mask, image, map=values, threshold=0.6)
-    assert (dense_crf(given, **still).mask == mask).all()
-    np.testing.assert_array_equal(dense_crf(given, unary="map", **still).mask, values > 0.6)
-    given = pair(mask, image, map=values)  # no threshold, as after ncut
-    middle = (values[mask == 1].mean() + values[mask == 0].mean()) / 2
-    np.testing.assert_array_equal(dense_crf(given, unary="map", **still).mask, values > middle)
+    assert (dense_crf(pair(mask, tiny()[1], map=values), **STILL).mask == mask).all()
+
+
+def test_where_a_pixel_starts_from_the_map() -> None:
+    """The rule, written out: p = sigmoid(2 log(a / t)) within 0.02 and 0.95."""
+    values = np.array([[-0.5, 0.0, 0.01, 0.1], [0.2, 0.3, 0.9, 1.0]], np.float32)
+    t = 0.2
+    for value, found in zip(values.ravel(), of_map(values, t).ravel(), strict=True):
+        p = 0.0 if value <= 0 else 1 / (1 + math.exp(-2 * math.log(value / t)))
+        assert found == pytest.approx(min(max(p, 0.02), 0.95), rel=1e-5)
+    np.testing.assert_allclose(of_map(values, 0.0), np.where(values > 0, 0.95, 0.02))
+
+
+def test_the_map_needs_no_mask_and_starts_half_at_its_top_share() -> None:
+    values = np.random.default_rng(0).permutation(900).reshape(30, 30).astype(np.float32) / 900
+    image = np.random.default_rng(1).integers(0, 255, (1, 30, 30), dtype=np.uint8)
+    given = Pair(map=values, image=image, label=1, probability=0.9)
+    for q in (0.1, 0.2, 0.5):
+        done = dense_crf(given, unary="map", q=q, **STILL)
+        assert done.mask is not None and done.mask.mean() == pytest.approx(q, abs=1e-3)
+        assert done.threshold == pytest.approx(1 - q, abs=2e-3)
+        np.testing.assert_array_equal(done.mask == 1, values > done.threshold)
+
+
+def test_the_share_may_be_of_the_lit_pixels() -> None:
+    values = np.random.default_rng(0).random((40, 40)).astype(np.float32)
+    image = np.zeros((3, 40, 40), np.uint8)
+    image[1, 10:30, 10:30] = 90  # a brain on black
+    values *= image[1] > 0
+    given = Pair(map=values, image=image, label=1, probability=0.9)
+    mask = dense_crf(given, unary="map", within="lit", **STILL).mask
+    assert mask is not None and mask[10:30, 10:30].mean() == pytest.approx(0.2, abs=0.01)
+
+
+def test_one_channel_may_be_all_that_is_looked_at() -> None:
+    start, image = scene()
+    noise = np.random.default_rng(1).integers(0, 255, image.shape, dtype=np.uint8)
+    mixed = np.concatenate([noise[:1], image[:1], noise[1:2]])
+    given = pair(start > 0.5, mixed, map=(start - 0.3).astype(np.float32))
+    alone = pair(start > 0.5, image[:1], map=given.map)
+    for unary in ("mask", "map"):
+        one = dense_crf(given, unary=unary, channel=1).mask
+        np.testing.assert_array_equal(one, dense_crf(alone, unary=unary).mask)
+
+
+def test_the_kernels_of_a_map_grow_with_the_picture() -> None:
+    start, image = scene(size=64)
+    given = pair(start > 0.5, image, map=(start - 0.3).astype(np.float32))
+    found = dense_crf(given, unary="map").mask
+    half = Kernels(**{**vars(OF_MAP), "gaussian_sxy": 1.0, "bilateral_sxy": 10.0})
+    t = float(np.quantile(given.map, 0.8))
+    np.testing.assert_array_equal(found, lattice_field(of_map(given.map, t), image, half, 5) > 0.5)
+    assert half == OF_MAP.enlarged(0.5)
+
+
+def test_a_map_of_which_nothing_is_left_gets_otsus_mask() -> None:
+    values = np.zeros((48, 48), np.float32)
+    values[::12, ::12] = 1.0  # single pixels on an even ground
+    image = np.full((1, 48, 48), 80, np.uint8)
+    given = Pair(map=values, image=image, label=1, probability=0.9)
+    strong = dense_crf(given, unary="map", q=0.001, gaussian_compat=50.0)
+    by_otsu = otsu(given)
+    np.testing.assert_array_equal(strong.mask, by_otsu.mask)
+    assert strong.threshold == by_otsu.threshold
 
 
 @pytest.mark.parametrize("unary", ["mask", "map"])
 @pytest.mark.parametrize("solver", ["lattice", "sampled"])
 def test_every_way_finds_the_disk(unary: str, solver: str) -> None:
     start, image = scene()
-    done = dense_crf(pair(start > 0.5, image), unary=unary, solver=solver, bilateral_srgb=10.0)
+    blurred = gaussian_filter((start > 0.5).astype(np.float32), 3)
+    given = pair(start > 0.5, image, map=blurred)
+    done = dense_crf(given, unary=unary, solver=solver, bilateral_srgb=10.0)
     truth = image.mean(0) > 125
     found = np.asarray(done.mask) == 1
     assert (found & truth).sum() / (found | truth).sum() > 0.9
@@ -159,7 +221,11 @@ def test_ignored_pixels_are_decided_by_the_image() -> None:
         ({"certainty": 1.0}, "certainty = 1.0; give"),
         ({"iterations": 0}, "iterations = 0; give"),
         ({"unary": "both"}, "unary of step dense_crf 'both'; use one of: mask, map"),
-        ({"levels": True, "unary": "map"}, "levels with unary = map; use"),
+        ({"levels": True, "unary": "map"}, "levels or keep with unary = map; use"),
+        ({"keep": 0.5, "unary": "map"}, "levels or keep with unary = map; use"),
+        ({"q": 0.0, "unary": "map"}, "q = 0.0; give"),
+        ({"within": "brain"}, "within of step dense_crf 'brain'; use one of: picture, lit"),
+        ({"channel": 3}, "channel = 3, but images have 3; count from 0"),
         ({"solver": "exact"}, "solver of step dense_crf 'exact'; use one of: lattice, sampled"),
     ],
 )

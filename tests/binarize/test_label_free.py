@@ -8,9 +8,24 @@ from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
 from dollmaker import provenance
-from dollmaker.binarize.choice import FALLBACK, choose_thresholds, cuts_of, read_thresholds
-from dollmaker.binarize.label_free import AREAS, CANDIDATES, CRITERIA, Cut, choose, curves, level
+from dollmaker.binarize.choice import choose_thresholds, chosen_of, cuts_of, read_thresholds
+from dollmaker.binarize.cuts import AREAS, COUNT, FAMILIES, Cut, candidates, level
+from dollmaker.binarize.label_free import CRITERIA, Views, choose, curves
 from dollmaker.shards import create_shard
+
+NUMBERS = {"area": AREAS, "otsu": np.array([1.0])}
+
+
+def seen(maps: np.ndarray, scale: float = 1.0) -> Views:
+    """Views of (P, M, 2, H, W), all on one scale."""
+    flat = maps.reshape(*maps.shape[:3], maps.shape[3] * maps.shape[4]).astype(np.float32)
+    return Views(flat, np.full(flat.shape[:3], scale, np.float32))
+
+
+def curve(maps: np.ndarray, criterion: str, null: np.ndarray | None = None) -> np.ndarray:
+    """A criterion of all areas."""
+    absent = maps[:0] if null is None else null
+    return curves(seen(maps), seen(absent), NUMBERS)[criterion]["area"]
 
 
 def blobs(areas: list[float], *, noise: float, seed: int, members: int = 1) -> np.ndarray:
@@ -35,73 +50,146 @@ def kappa(a: np.ndarray, b: np.ndarray) -> float:
     return float((np.trace(table) - np.trace(expected)) / (1 - np.trace(expected)))
 
 
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / max((a | b).sum(), 1))
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize("absent", [0, 3])
+def test_stability_written_out(members: int, absent: int) -> None:
+    views = blobs([0.1] * 4, noise=0.3, seed=1, members=members)
+    null = blobs([0.02] * 3, noise=0.6, seed=2, members=members)[:absent]
+    number = 14
+    masks, empty = (
+        [[[v > level(v, Cut("area", AREAS[number])) for v in m] for m in image] for image in maps]
+        for maps in (views, null)
+    )
+    pairs = [
+        ((a, i), (b, j)) for a in range(members) for b in range(a) for i in (0, 1) for j in (0, 1)
+    ]
+    pairs = pairs or [((0, 0), (0, 1))]
+    same, other, without = [], [], []
+    for (a, i), (b, j) in pairs:
+        for p, image in enumerate(masks):
+            same.append(overlap(image[a][i], image[b][j]))
+            other += [overlap(image[a][i], r[b][j]) for q, r in enumerate(masks) if q != p]
+            without += [overlap(image[a][i], r[b][j]) for r in empty]
+            without += [overlap(image[b][j], r[a][i]) for r in empty]
+    expected = np.mean(same) - max(np.mean(other), np.mean(without) if without else 0)
+    assert curve(views, "stability", null)[number] == pytest.approx(expected, abs=1e-5)
+
+
 @pytest.mark.parametrize("area", [0.02, 0.06, 0.2])
 def test_stability_finds_the_area_that_is_not_noise(area: float) -> None:
     views = blobs([area] * 16, noise=0.35, seed=int(1000 * area))
-    found = curves(views)["stability"]
-    best = CANDIDATES[int(found[:-1].argmax())]
-    assert best.area == pytest.approx(area, rel=0.6)
+    assert AREAS[curve(views, "stability").argmax()] == pytest.approx(area, rel=0.6)
 
 
 def test_noise_that_a_member_repeats_in_the_mirror_does_not_count() -> None:
     views = blobs([0.06] * 16, noise=0.0, seed=4, members=2)
     own = np.random.default_rng(5).standard_normal((16, 2, 1, 48, 48))
     views += 0.35 * gaussian_filter(own, (0, 0, 0, 2, 2)) / 0.14  # the same in both views
-    best = CANDIDATES[int(curves(views)["stability"][:-1].argmax())]
-    assert best.area == pytest.approx(0.06, rel=0.6)
-    alone = CANDIDATES[int(curves(views[:, :1])["stability"][:-1].argmax())]
-    assert alone.area > 3 * best.area or alone.area < best.area / 3
+    best = AREAS[curve(views, "stability").argmax()]
+    assert best == pytest.approx(0.06, rel=0.6)
+    alone = AREAS[curve(views[:, :1], "stability").argmax()]
+    assert alone > 3 * best or alone < best / 3
 
 
 def test_what_lies_at_the_same_place_in_every_image_is_not_worth_much() -> None:
     views = blobs([0.05] * 12, noise=0.05, seed=1)
     views[..., 30:, :] += 0.6  # the lower part is relevant in every image
-    found = curves(views)["stability"][:-1]
+    found = curve(views, "stability")
     common = np.abs(AREAS - 0.4).argmin()
     assert AREAS[found.argmax()] < 0.15
     assert found[common] < found.max() / 2
 
 
+def test_what_is_drawn_without_the_finding_is_not_worth_much() -> None:
+    """Images of one kind each with its own finding: what they share, images without it have too."""
+    views = blobs([0.05] * 12, noise=0.05, seed=1)
+    null = blobs([0.05] * 6, noise=0.05, seed=2)
+    views[:6, ..., 30:, :] += 0.6  # in half of the images
+    null[..., 30:, :] += 0.6
+    common = np.abs(AREAS - 0.4).argmin()
+    alone, with_null = curve(views, "stability"), curve(views, "stability", null)
+    assert with_null[common] <= alone[common]
+    assert with_null.max() == pytest.approx(alone.max(), abs=0.15)
+
+
 def test_agreement_is_cohens_kappa_between_members() -> None:
     views = blobs([0.1] * 3, noise=0.3, seed=3, members=2)
-    found = curves(views)["agreement"]
-    for number in (5, 20, len(CANDIDATES) - 1):
-        masks = [
-            [view > level(view, CANDIDATES[number]) for view in image[:, 0]] for image in views
-        ]
+    for number in (5, 12, COUNT - 1):
+        cut = Cut("area", AREAS[number])
+        masks = [[view > level(view, cut) for view in image[:, 0]] for image in views]
         expected = np.mean([kappa(a, b) for a, b in masks])
-        assert found[number] == pytest.approx(expected, abs=1e-6)
+        assert curve(views, "agreement")[number] == pytest.approx(expected, abs=1e-6)
 
 
 def test_separability_is_largest_at_otsus_threshold() -> None:
     views = blobs([0.1] * 4, noise=0.2, seed=4)
-    found = curves(views)["separability"]
-    assert found[-1] >= found[:-1].max() - 1e-3
-    assert level(views[0, 0, 0], Cut("otsu")) == pytest.approx(threshold_otsu(views[0, 0, 0]))
+    found = curves(seen(views), seen(views[:0]), NUMBERS)["separability"]
+    assert found["otsu"][0] >= found["area"].max() - 1e-3
+    expected = threshold_otsu(views[0, 0, 0])
+    assert level(views[0, 0, 0], Cut("otsu", 1.0)) == pytest.approx(expected)
 
 
 def test_a_finding_with_few_pairs_follows_the_others() -> None:
-    peak = {name: np.eye(len(CANDIDATES))[10] for name in CRITERIA}
-    other = {name: np.eye(len(CANDIDATES))[30] for name in CRITERIA}
-    chosen = choose({"a": peak, "rare": other}, {"a": 50, "rare": 1})["stability"]
-    assert chosen["a"] == chosen["rare"] == CANDIDATES[10]
-    chosen = choose({"a": peak, "common": other}, {"a": 50, "common": 50})["stability"]
-    assert chosen["common"] == CANDIDATES[30]
+    peak, other = ({n: {"area": np.eye(COUNT)[k]} for n in CRITERIA} for k in (6, 17))
+    chosen = choose({"a": peak, "rare": other}, {"a": 50, "rare": 1})
+    assert chosen["a"] == chosen["rare"] == chosen[""] == {n: {"area": 6} for n in CRITERIA}
+    chosen = choose({"a": peak, "common": other}, {"a": 50, "common": 50})
+    assert chosen["common"]["stability"]["area"] == 17
+
+
+def written(folder: Path, views: np.ndarray, table: dict, scale: np.ndarray) -> Path:
+    with create_shard(folder / "s.h5", "relevance", provenance.header("sample", {})) as writer:
+        writer.append(table, views=views.astype(np.float16), view_scale=scale.astype(np.float32))
+    choose_thresholds(folder / "s.h5", folder / "t.parquet")
+    return folder / "t.parquet"
 
 
 def test_the_table_is_written_and_read(tmp_path: Path) -> None:
+    views = blobs([0.05] * 6 + [0.2] * 6 + [0.02] * 2, noise=0.3, seed=5)
+    findings = ["small"] * 6 + ["large"] * 6 + ["small", "absent"]
+    labels = np.array([1] * 12 + [0, 0], np.int8)
+    table = {"image_id": [f"i{k}" for k in range(14)], "finding": findings, "label": labels}
+    scale = np.repeat(np.linspace(0.01, 0.1, 14), 2).reshape(14, 1, 2)
+    cuts = read_thresholds(written(tmp_path, views, table, scale))
+    assert set(cuts) == {"small", "large", ""}
+    assert cuts_of(cuts, "absent") == cuts_of(cuts, "")
+    assert cuts_of({}, "small") == {}
+    given = views.astype(np.float16).astype(np.float32).reshape(14, 1, 2, -1)
+    scales = scale.astype(np.float32)
+    rows = [np.arange(6), np.arange(12, 13)]
+    numbers = candidates(*(x[r] for r in rows for x in (given, scales[..., None])))
+    found = curves(*(Views(given[r], scales[r]) for r in rows), numbers)
+    for criterion in CRITERIA:
+        for family in FAMILIES:
+            cut = cuts_of(cuts, "small")[criterion, family]
+            assert cut.family == family and cut.value in numbers[family]
+    names = chosen_of(cuts, "small").candidates
+    assert [cut.family for cut in names] == [f for f in FAMILIES for _ in range(COUNT)]
+    assert [cut.value for cut in names] == pytest.approx(np.concatenate(list(numbers.values())))
+    assert len(found["stability"]["root"]) == COUNT
+    small, large = (cuts_of(cuts, name)["stability", "area"].value for name in ("small", "large"))
+    assert small < large
+
+
+def test_the_order_of_the_pairs_does_not_matter(tmp_path: Path) -> None:
     views = blobs([0.05] * 6 + [0.2] * 6, noise=0.3, seed=5)
     table = {
-        "image_id": [f"i{k}" for k in range(13)],
-        "finding": ["small"] * 6 + ["large"] * 6 + ["absent"],
-        "label": np.array([1] * 12 + [0], np.int8),
+        "image_id": [f"i{k}" for k in range(12)],
+        "finding": ["small"] * 6 + ["large"] * 6,
+        "label": np.array([1, 1, 1, 1, 0, 0] * 2, np.int8),
     }
-    views = np.concatenate([views, np.zeros_like(views[:1])])
-    with create_shard(tmp_path / "s.h5", "relevance", provenance.header("sample", {})) as writer:
-        writer.append(table, views=views.astype(np.float16))
-    choose_thresholds(tmp_path / "s.h5", tmp_path / "t.parquet")
-    cuts = read_thresholds(tmp_path / "t.parquet")
-    assert set(cuts) == set(CRITERIA) and set(cuts["stability"]) == {"small", "large"}
-    assert cuts_of(cuts, "absent") == dict.fromkeys(CRITERIA, FALLBACK)
-    small, large = (cuts_of(cuts, name)["stability"] for name in ("small", "large"))
-    assert small.family == "otsu" or small.area <= (large.area or 1)
+    scale = np.repeat(np.linspace(0.01, 0.1, 12), 2).reshape(12, 1, 2)
+    first = read_thresholds(written(tmp_path, views, table, scale))
+    turned = {name: list(column)[::-1] for name, column in table.items()}
+    turned["label"] = table["label"][::-1]
+    (tmp_path / "b").mkdir()
+    second = read_thresholds(written(tmp_path / "b", views[::-1], turned, scale[::-1]))
+    for finding in ("small", "large", ""):
+        one, other = (cuts_of(cuts, finding) for cuts in (first, second))
+        assert {k: c.value for k, c in one.items()} == pytest.approx(
+            {k: c.value for k, c in other.items()}
+        )

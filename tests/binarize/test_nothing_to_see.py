@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from dollmaker import provenance
-from dollmaker.binarize.label_free import CRITERIA, Cut
+from dollmaker.binarize.cuts import FAMILY, Cut
+from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.binarize.steps import STEPS, make_chain, nothing_to_see
@@ -24,14 +25,8 @@ def plain(*colour: int) -> np.ndarray:
     return np.tile(np.array(colour, np.uint8)[:, None, None], (1, SIDE, SIDE))
 
 
-def with_bars(picture: np.ndarray, axis: int) -> np.ndarray:
-    barred = picture.copy()
-    np.moveaxis(barred, axis, 0)[[*range(9), *range(SIDE - 8, SIDE)]] = 0
-    return barred
-
-
 def pair(values: np.ndarray = MAP, image: np.ndarray = PICTURE, label: int = 1) -> Pair:
-    cuts = dict.fromkeys(CRITERIA, Cut("area", 0.2))
+    cuts = {(name, FAMILY): Cut("area", 0.2) for name in CRITERIA}
     return Pair(map=values, image=image, label=label, probability=0.8, cuts=cuts)
 
 
@@ -39,8 +34,6 @@ BLANK = {
     "black": pair(image=plain(0)),
     "grey": pair(image=plain(140)),
     "a colour": pair(image=plain(200, 0, 30)),
-    "bars above and below": pair(image=with_bars(plain(90), 1)),
-    "bars at the sides": pair(image=with_bars(plain(10, 255, 0), 2)),
     "no relevance": pair(np.zeros_like(MAP)),
     "relevance everywhere": pair(np.ones_like(MAP)),
     "rounding of a stored map": pair(np.where(MAP > 0.5, 1, 0.9995).astype(np.float32)),
@@ -50,11 +43,10 @@ BLANK = {
 
 ORDINARY = {
     "a picture": pair(),
-    "with bars": pair(image=with_bars(PICTURE, 1)),
     "colours of one brightness": pair(image=np.concatenate([PICTURE, 255 - PICTURE, PICTURE])),
     "one other pixel": pair(image=plain(140) + (np.arange(SIDE**2) == 777).reshape(1, SIDE, SIDE)),
     "white on black": pair(image=(255 * (MAP > 0.3)).astype(np.uint8)[None]),
-    "a box on black": pair(image=with_bars(with_bars(plain(255), 1), 2)),
+    "bars that are picture": pair(image=np.pad(plain(90)[:, 9:-9], ((0, 0), (9, 9), (0, 0)))),
     "weak relevance": pair(MAP * np.float32(0.001)),
     "a signed map": pair(MAP - np.float32(0.3)),
 }
@@ -96,21 +88,26 @@ def test_what_is_there_is_drawn_by_the_steps_alone(step: str) -> None:
         assert by_hand.threshold == pytest.approx(done.threshold, rel=0, abs=0, nan_ok=True)
 
 
-def test_a_shard_says_that_a_blank_pair_is_worth_nothing(tmp_path: Path) -> None:
-    """Also if its map were 1 everywhere."""
+@pytest.mark.parametrize("fit", ["letterbox", "resize"])
+def test_a_shard_says_that_a_blank_pair_is_worth_nothing(tmp_path: Path, fit: str) -> None:
+    """Also if its map were 1 everywhere, and if it has bars."""
     disk = MAP > 0.4
     picture = np.where(disk, 200, PICTURE // 8).astype(np.uint8)
+    blank = plain(77)
+    if fit == "letterbox":
+        blank[:, :10] = blank[:, 30:] = 0
     header = provenance.header("attribute", {})
     with create_shard(tmp_path / "i.h5", "images", header) as writer:
-        writer.append({"image_id": ["blank", "picture"]}, image=np.stack([plain(77), picture]))
+        sides = {"width": np.array([80, 40]), "height": np.array([40, 40])}
+        writer.append({"image_id": ["blank", "picture"], **sides}, image=np.stack([blank, picture]))
     with create_shard(tmp_path / "r.h5", "relevance", header) as writer:
-        columns = ("label", "probability", "agreement", "completeness")
+        columns = ("label", "probability", "scale", "agreement", "completeness")
         facts = {name: np.ones(2, np.int8 if name == "label" else np.float32) for name in columns}
         writer.append(
             {"image_id": ["blank", "picture"], "finding": ["f", "f"], **facts},
             map=np.stack([np.ones_like(disk), disk]).astype(np.float16),
         )
-    config = {"recipes": {"maskcut": catalogue()["maskcut"]}}
+    config = {"recipes": {"maskcut": catalogue()["maskcut"]}, "prepare": {"fit": fit}}
     binarize_shard(config, tmp_path / "i.h5", tmp_path / "r.h5", "maskcut", tmp_path / "m.h5")
     with Shard(tmp_path / "m.h5", "masks") as shard:
         table, masks = shard.table(), shard.read("mask", slice(0, 2))

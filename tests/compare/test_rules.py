@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from dollmaker import scores
-from dollmaker.binarize.label_free import CANDIDATES, CRITERIA
+from dollmaker.binarize.choice import Chosen
+from dollmaker.binarize.cuts import FAMILY, Cut
+from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.compare.pairs import PAIRS, at_levels
 from dollmaker.compare.rules import (
     FEW_SHOT,
@@ -21,7 +23,8 @@ from dollmaker.compare.rules import (
     summarize_rules,
 )  # fmt: skip
 
-COUNT = len(CANDIDATES)
+COUNT = 40
+CANDIDATES = tuple(Cut(FAMILY, k / COUNT) for k in range(COUNT))
 
 
 def test_scores_at_many_levels_are_those_of_each_mask() -> None:
@@ -29,11 +32,15 @@ def test_scores_at_many_levels_are_those_of_each_mask() -> None:
     values = rng.integers(0, 12, (17, 13)).astype(np.float32)  # many ties
     area = rng.random((17, 13)) < 0.3
     levels = np.array([3.0, 11.0, 0.5, 7.0, np.inf, 3.0, -1.0])
-    iou, dice = at_levels(values, levels, area)
+    iou, dice, share = at_levels(values, levels, area)
     for k, level in enumerate(levels):
         mask = values > level
         assert iou[k] == pytest.approx(scores.iou(mask, area) if mask.any() else 0)
         assert dice[k] == pytest.approx(scores.dice(mask, area) if mask.any() else 0)
+        assert share[k] == mask.mean()
+
+
+SHARES = np.linspace(0, 0.5, COUNT)
 
 
 def pairs(count: int = 60) -> pl.DataFrame:
@@ -49,12 +56,17 @@ def pairs(count: int = 60) -> pl.DataFrame:
             row
             | {"recipe": "r", "iou": 0.25, "dice": 0.4}
             | {"iou_at": curve.tolist(), "dice_at": curve.tolist()}
+            | {"area_at": SHARES.tolist()}
         )
         rows.append(row | {"recipe": "whole", "iou": 0.1, "dice": 0.2, "quality": None})
     return pl.DataFrame(rows, schema=PAIRS, orient="row")
 
 
-CUTS = {"r": {name: {"a": CANDIDATES[5], "b": CANDIDATES[14]} for name in CRITERIA}}
+def chosen(place: int) -> Chosen:
+    return Chosen(CANDIDATES, {(name, FAMILY): place for name in CRITERIA})
+
+
+CUTS = {"r": {"a": chosen(5), "": chosen(14)}}  # "b" is not in the sample
 
 
 def test_rules_choose_and_score_other_patients() -> None:
@@ -66,6 +78,11 @@ def test_rules_choose_and_score_other_patients() -> None:
     assert means[TUNED] == means[FEW_SHOT] == pytest.approx(1)
     assert means["stability"] == pytest.approx((1 + np.exp(-1)) / 2, abs=0.15)
     assert set(ruled.filter(recipe="whole")["rule"]) == {PUBLISHED}
+    areas = ruled.filter(recipe="r").group_by("rule", "finding").agg(pl.col("mask_area").unique())
+    found = {(rule, finding): area for rule, finding, area in areas.iter_rows()}
+    assert found[TUNED, "b"] == pytest.approx([SHARES[20]])
+    assert found["stability", "b"] == pytest.approx([SHARES[14]])
+    assert found[PUBLISHED, "b"] == [0.1]
 
 
 def test_a_finding_without_tuning_pairs_gets_the_best_over_all() -> None:
@@ -82,7 +99,9 @@ def test_the_few_are_the_same_for_every_recipe() -> None:
 
 
 def test_the_summary_has_a_row_per_rule_and_finding() -> None:
-    table = summarize_rules(apply_rules(pairs(), CUTS, tuning=0.3, few=5), ["a", "b"], 50, 0)
+    table = summarize_rules(
+        apply_rules(pairs(), CUTS, tuning=0.3, few=5), ["a", "b"], 50, 0, min_pairs=1
+    )
     assert set(table.columns) == set(RECIPES) - {"seconds"}
     row = table.filter(
         recipe="r", rule=TUNED, split=HELD_OUT, slice="full", finding="mean", target="t"

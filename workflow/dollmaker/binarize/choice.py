@@ -1,5 +1,7 @@
 """The stage thresholds: one table of chosen cuts per sample."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,72 +9,110 @@ import numpy as np
 import polars as pl
 
 from dollmaker import provenance, tables
-from dollmaker.binarize.label_free import AREAS, CANDIDATES, CRITERIA, Cut, choose, curves
+from dollmaker.binarize.cuts import COUNT, FAMILIES, Cut, candidates
+from dollmaker.binarize.label_free import CRITERIA, Views, choose, curves
 from dollmaker.files import sha256_file
 from dollmaker.findings import PRESENT
 from dollmaker.shards import Shard
 
-#: One row per finding and candidate.
+#: One row per finding and candidate; the finding "" stands for all that have no pair.
 COLUMNS: dict[str, Any] = {
     "finding": pl.String,
     "pairs": pl.Int64,
     "family": pl.String,
-    "area": pl.Float64,
+    "value": pl.Float64,
     **dict.fromkeys(CRITERIA, pl.Float64),
     **{f"chosen_by_{name}": pl.Boolean for name in CRITERIA},
 }
 
-#: What a finding without any positive pair in the sample gets.
-FALLBACK = Cut("otsu")
 
-Cuts = dict[str, dict[str, Cut]]
+@dataclass(frozen=True)
+class Chosen:
+    """The candidates of a finding, and which of them was chosen.
+
+    Attributes:
+        candidates: In the order of the table, which is that of every finding.
+        places: Criterion and family -> place of the chosen candidate.
+    """
+
+    candidates: tuple[Cut, ...]
+    places: Mapping[tuple[str, str], int]
+
+
+Cuts = Mapping[str, Chosen]
 
 
 def choose_thresholds(sample: Path, output: Path) -> None:
     """Write the thresholds of a sample.
 
     Args:
-        sample: The sample (see :mod:`dollmaker.attribute.sample`).
+        sample: The sample (see :mod:`dollmaker.attribute.sample`), at least one pair of it with
+            its finding.
         output: Parquet file with the columns :data:`COLUMNS`.
     """
     with Shard(sample, "relevance") as shard:
-        table, views = shard.table(), shard.read("views").astype(np.float32)
+        table, maps = shard.table(), shard.read("views").astype(np.float32)
+        views = Views(maps.reshape(*maps.shape[:3], -1), shard.read("view_scale"))
     positive = table["label"] == PRESENT
     findings = list(dict.fromkeys(table["finding"][positive]))
-    rows_of = {f: np.nonzero(positive & (table["finding"] == f))[0] for f in findings}
-    given = {finding: curves(views[rows]) for finding, rows in rows_of.items()}
-    counts = {finding: len(rows) for finding, rows in rows_of.items()}
-    chosen = choose(given, counts) if given else {}
+    with_it, without = {}, {}
+    for finding in findings:
+        with_it[finding] = views.of(np.nonzero(positive & (table["finding"] == finding))[0])
+        without[finding] = views.of(np.nonzero(~positive & (table["finding"] == finding))[0])
+    numbers = {f: _candidates(with_it[f], without[f]) for f in findings}
+    numbers[""] = _candidates(*(views.of(np.nonzero(rows)[0]) for rows in (positive, ~positive)))
+    given = {f: curves(with_it[f], without[f], numbers[f]) for f in findings}
+    counts = {f: len(with_it[f].maps) for f in findings}
+    chosen = choose(given, counts)
     rows = [
         {
             "finding": finding,
-            "pairs": counts[finding],
-            "family": cut.family,
-            "area": cut.area if cut.family == "area" else None,
-            **{name: given[finding][name][number] for name in CRITERIA},
-            **{f"chosen_by_{name}": chosen[name][finding] == cut for name in CRITERIA},
+            "pairs": counts.get(finding, 0),
+            "family": family,
+            "value": float(value),
+            **{name: given[finding][name][family][place] if finding else None for name in CRITERIA},
+            **{f"chosen_by_{name}": chosen[finding][name][family] == place for name in CRITERIA},
         }
-        for finding in findings
-        for number, cut in enumerate(CANDIDATES)
+        for finding in (*findings, "")
+        for family in FAMILIES
+        for place, value in enumerate(numbers[finding][family])
     ]
     header = provenance.header(
-        "thresholds", {"areas": AREAS.tolist()}, inputs={"sample": sha256_file(sample)}
+        "thresholds", {"candidates": COUNT}, inputs={"sample": sha256_file(sample)}
     )
     tables.write(pl.DataFrame(rows, schema=COLUMNS, orient="row"), output, header)
 
 
-def cuts_of(cuts: Cuts, finding: str) -> dict[str, Cut]:
-    """Criterion -> cut of one finding; Otsu's where the sample has no pair of it."""
-    return {criterion: by_finding.get(finding, FALLBACK) for criterion, by_finding in cuts.items()}
+def _candidates(views: Views, null: Views) -> Mapping[str, Any]:
+    return candidates(views.maps, views.scales[..., None], null.maps, null.scales[..., None])
 
 
 def read_thresholds(file: Path) -> Cuts:
-    """Criterion -> finding -> cut, from a table of :func:`choose_thresholds`."""
+    """Finding -> what was chosen for it, from a table of :func:`choose_thresholds`."""
+    found: dict[str, Chosen] = {}
     table = tables.read(file)
-    found: Cuts = {name: {} for name in CRITERIA}
-    for row in table.iter_rows(named=True):
-        for name in CRITERIA:
-            if row[f"chosen_by_{name}"]:
-                area = row["area"] or 0.0
-                found[name][row["finding"]] = Cut(row["family"], area)
+    for (finding,), rows in table.group_by(["finding"], maintain_order=True):
+        places = {
+            (name, str(family)): place
+            for name in CRITERIA
+            for place, (family, chosen) in enumerate(
+                rows.select("family", f"chosen_by_{name}").iter_rows()
+            )
+            if chosen
+        }
+        cuts = (Cut(*row) for row in rows.select("family", "value").iter_rows())
+        found[str(finding)] = Chosen(tuple(cuts), places)
     return found
+
+
+def chosen_of(cuts: Cuts, finding: str) -> Chosen:
+    """What was chosen for a finding; for one that the sample has no pair of, what all share."""
+    return cuts[finding] if finding in cuts else cuts[""]
+
+
+def cuts_of(cuts: Cuts, finding: str) -> dict[tuple[str, str], Cut]:
+    """Criterion and family -> cut of one finding; none where there are no thresholds at all."""
+    if not cuts:
+        return {}
+    chosen = chosen_of(cuts, finding)
+    return {key: chosen.candidates[place] for key, place in chosen.places.items()}

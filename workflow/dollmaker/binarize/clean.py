@@ -11,9 +11,14 @@ from dollmaker.errors import ConfigError
 
 
 def clean(
-    pair: Pair, *, opening: float = 1.0, holes: float = 0.002, components: float = 0.001
+    pair: Pair,
+    *,
+    opening: float = 1.0,
+    holes: float = 0.002,
+    components: float = 0.001,
+    peak: float = 0.0,
 ) -> Pair:
-    """Remove specks, fill small holes, drop small components.
+    """Remove specks, fill small holes, drop small components and weak ones.
 
     A mask that would vanish keeps its largest component: a small finding is still a finding.
     Ignored pixels stay ignored unless a hole that held them is filled.
@@ -23,8 +28,16 @@ def clean(
         opening: Radius of the opening in pixels; 0 skips it.
         holes: Holes up to this share of the image are filled.
         components: Components under this share of the image are removed.
+        peak: Components in which the map stays under this share of its maximum are removed
+            (thresholding with hysteresis): for findings that are one place or a few, as lesions
+            are; not where every object counts, as nuclei do. 0 keeps all.
+
+    Raises:
+        ConfigError: If there is no mask yet, or ``peak`` is out of range.
     """
     mask = decided(pair, "clean")
+    if not 0 <= peak <= 1:
+        raise ConfigError(f"step clean has peak = {peak}; give a number from 0 to 1.")
     before = mask == FOREGROUND
     if not before.any():
         return pair
@@ -32,6 +45,8 @@ def clean(
     if opening > 0:
         after = ndimage.binary_opening(after, disk(opening))
     after = without_small(after, components * mask.size)
+    if peak > 0:
+        after = reaching(after, pair.map >= peak * float(pair.map.max()))
     if not after.any():
         after = largest(before)
     cleaned = np.where(after, FOREGROUND, np.where(mask == IGNORE, IGNORE, 0)).astype(np.uint8)
@@ -61,6 +76,14 @@ def without_small(mask: npt.NDArray[np.bool_], least: float) -> npt.NDArray[np.b
     labels, count = ndimage.label(mask)
     keep = np.bincount(labels.ravel(), minlength=count + 1) >= max(least, 1)
     keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def reaching(mask: npt.NDArray[np.bool_], sure: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The 4-connected components of a mask (H, W) that hold a sure pixel."""
+    labels, count = ndimage.label(mask)
+    keep = np.zeros(count + 1, bool)
+    keep[labels[sure & mask]] = True
     return np.asarray(keep[labels])
 
 

@@ -3,153 +3,177 @@
 Three criteria, each a number for every candidate threshold; the best candidate wins:
 
 - ``stability``: how much more the mask that one member draws of an image, or of its mirror image,
-  resembles (IoU) those that the other members draw of it than those of other images with the
-  finding. What noise draws does not come again; what merely lies where such findings lie comes
-  again in every image. A single member is compared with itself in the mirror, which repeats some
-  of its noise. Our own, and the default: see docs/comparison.md for what it loses to thresholds
-  chosen with truth.
+  resembles (IoU) those that the other members draw of it than those of other images: of others
+  with the finding, or of images without it, whichever resemble it more. What noise draws does not
+  come again; what merely lies where such findings lie comes again in every image, and what the
+  finding has no part in comes again without it. A single member is compared with itself in the
+  mirror, which repeats some of its noise. Our own, and the default: see docs/comparison.md for
+  what it loses to thresholds chosen with truth.
 - ``agreement``: Cohen's kappa between members' masks (of a single member, between an image and its
   mirror): overlap beyond what areas alone would give.
 - ``separability``: Otsu's share of the map's variance that lies between inside and outside.
 
-Candidates are areas (keep the most relevant share of the pixels) and Otsu's own threshold. Curves
-of a finding are drawn towards the mean over findings, the more the fewer its pairs, and smoothed
-over neighbouring areas: thresholds next to each other should be good together.
+Candidates are those of :mod:`dollmaker.binarize.cuts`. Curves of a finding are drawn towards the
+mean over findings, the more the fewer its pairs, and smoothed over neighbours of a family:
+thresholds next to each other should be good together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-CRITERIA = ("stability", "agreement", "separability")
+from dollmaker.binarize.cuts import levels
 
-#: Shares of the image that a mask may keep.
-AREAS = np.geomspace(0.005, 0.7, 40)
+CRITERIA = ("stability", "agreement", "separability")
 
 #: Pairs that the mean over findings is worth when a finding's curve is drawn towards it.
 PRIOR = 10
 
-#: Weights of neighbouring areas when a curve is smoothed.
+#: Weights of neighbouring candidates when a curve is smoothed.
 _NEIGHBOURS = np.array([0.25, 0.75, 1.0, 0.75, 0.25]) / 3
 _REACH = len(_NEIGHBOURS) // 2
 
-Curves = npt.NDArray[np.float64]
+Curve = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
-Masks = npt.NDArray[np.bool_]
+Masks = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where the maps of a finding are cut.
+class Views:
+    """Maps of P images by M members, as they are and mirrored (turned back), of the picture alone.
 
     Attributes:
-        family: ``area`` (keep the most relevant share) or ``otsu``.
-        area: The share, for ``area``.
+        maps: float32 (P, M, 2, N).
+        scales: float32 (P, M, 2), logits per pixel that a value of 1 stands for.
     """
 
-    family: str
-    area: float = 0.0
+    maps: Floats
+    scales: Floats
+
+    def of(self, rows: npt.NDArray[np.int64]) -> "Views":
+        """Some of the images."""
+        return Views(self.maps[rows], self.scales[rows])
 
 
-#: What the candidates mean, in the order of a curve.
-CANDIDATES = (*(Cut("area", float(area)) for area in AREAS), Cut("otsu"))
-
-
-def curves(views: Floats) -> dict[str, Curves]:
+def curves(
+    views: Views, null: Views, numbers: Mapping[str, npt.NDArray[np.float64]]
+) -> dict[str, dict[str, Curve]]:
     """Every criterion for every candidate, from the views of one finding's pairs.
 
     Args:
-        views: Maps of P images by M members, plain and mirrored (turned back): (P, M, 2, v, v).
+        views: Of at least one image with the finding.
+        null: Of images without it; may be of none.
+        numbers: Family -> its candidates (G,).
 
     Returns:
-        Criterion -> (41,) in the order of :data:`CANDIDATES`.
+        Criterion -> family -> (G,).
     """
-    maps = views.reshape(*views.shape[:3], -1).astype(np.float32)
-    names = {name: np.zeros(len(CANDIDATES)) for name in CRITERIA}
-    for number, cut in enumerate(CANDIDATES):
-        masks = maps > _levels(maps, cut)
-        members = masks.shape[1]
-        pairs = [(masks[:, a, 0], masks[:, b, 0]) for a in range(members) for b in range(a)]
-        names["stability"][number] = np.mean([_specific(a, b) for a, b in _views(masks)])
-        names["agreement"][number] = np.mean(
-            [_kappa(a, b) for a, b in pairs or [(masks[:, 0, 0], masks[:, 0, 1])]]
-        )
-        names["separability"][number] = _separability(maps[:, :, 0], masks[:, :, 0])
-    return names
+    found: dict[str, dict[str, Curve]] = {name: {} for name in CRITERIA}
+    for family, values in numbers.items():
+        drawn = (_masks(family, values, some) for some in (views, null))
+        rows = []
+        for masks, absent in zip(*drawn, strict=True):
+            separable = _separability(views.maps[:, :, 0], masks[:, :, 0])
+            rows.append((_stability(masks, absent), _agreement(masks), separable))
+        for name, curve in zip(CRITERIA, np.array(rows).T, strict=True):
+            found[name][family] = curve
+    return found
+
+
+def _masks(family: str, numbers: npt.NDArray[np.float64], views: Views) -> Iterator[Masks]:
+    """The masks (P, M, 2, N) of each of the numbers."""
+    if not len(views.maps):
+        yield from (views.maps for _ in numbers)
+        return
+    for level in levels(family, numbers, views.maps, views.scales):
+        yield (views.maps > level[..., None]).astype(np.float32)
 
 
 def choose(
-    given: Mapping[str, Mapping[str, Curves]], counts: Mapping[str, int]
-) -> dict[str, dict[str, Cut]]:
-    """The best candidate of each finding by each criterion.
+    given: Mapping[str, Mapping[str, Mapping[str, Curve]]], counts: Mapping[str, int]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """The best candidate of each finding by each criterion, in each family.
 
     Args:
         given: Finding -> its curves.
         counts: Finding -> number of its pairs.
 
     Returns:
-        Criterion -> finding -> its cut.
+        Finding -> criterion -> family -> place of the candidate. The finding "" is for those
+        without a pair: what is best on the mean over all.
     """
-    chosen: dict[str, dict[str, Cut]] = {}
+    chosen: dict[str, dict[str, dict[str, int]]] = {
+        finding: {name: {} for name in CRITERIA} for finding in (*given, "")
+    }
     for criterion in CRITERIA:
-        mean = _mean([given[f][criterion] for f in given], [counts[f] for f in given])
-        chosen[criterion] = {}
-        for finding, all_curves in given.items():
-            curve = _mean([all_curves[criterion], mean], [counts[finding], PRIOR])
-            curve[:-1] = np.convolve(np.pad(curve[:-1], _REACH, mode="edge"), _NEIGHBOURS, "valid")
-            chosen[criterion][finding] = CANDIDATES[int(np.argmax(curve))]
+        for family in next(iter(given.values()))[criterion]:
+            own = {finding: all_curves[criterion][family] for finding, all_curves in given.items()}
+            mean = _mean(list(own.values()), [counts[finding] for finding in own])
+            chosen[""][criterion][family] = _best(mean)
+            for finding, curve in own.items():
+                drawn = _mean([curve, mean], [counts[finding], PRIOR])
+                chosen[finding][criterion][family] = _best(drawn)
     return chosen
 
 
-def level(values: npt.NDArray[Any], cut: Cut) -> float:
-    """The threshold of one map (H, W); the mask is what is above it."""
-    return float(_levels(np.asarray(values, np.float32).reshape(1, -1), cut)[0, 0])
+def _best(curve: Curve) -> int:
+    smooth = np.convolve(np.pad(curve, _REACH, mode="edge"), _NEIGHBOURS, "valid")
+    return int(np.argmax(smooth))
 
 
-def _levels(maps: Floats, cut: Cut) -> Floats:
-    """Thresholds of maps (..., N), as (..., 1)."""
-    if cut.family == "area":
-        return np.asarray(np.quantile(maps, 1 - cut.area, axis=-1, keepdims=True), np.float32)
-    from skimage.filters import threshold_otsu
-
-    flat = maps.reshape(-1, maps.shape[-1])
-    found = [threshold_otsu(row) if row.max() > row.min() else np.inf for row in flat]
-    return np.array(found, np.float32).reshape(*maps.shape[:-1], 1)
+def _mean(values: Sequence[Curve], weights: Sequence[float]) -> Curve:
+    scale = np.asarray(weights, np.float64)[:, None]
+    return np.asarray((np.stack(values) * scale).sum(0) / scale.sum())
 
 
-def _views(masks: Masks) -> list[tuple[Masks, Masks]]:
-    """Pairs of independent views (P, N) of masks (P, M, 2, N)."""
-    members = masks.shape[1]
+def _stability(masks: Masks, absent: Masks) -> float:
+    """Mean IoU of independent views of an image, less that with other images.
+
+    Args:
+        masks: 0 or 1, (P, M, 2, N), of images with the finding.
+        absent: The same of images without it, (Q, M, 2, N).
+    """
+    same, others, without = [], [], []
+    for a, b in _independent(masks.shape[1]):
+        table = _overlaps(masks[:, a[0], a[1]], masks[:, b[0], b[1]])
+        count = len(table)
+        same.append(float(np.trace(table)) / count)
+        others.append((float(table.sum()) - float(np.trace(table))) / max(1, count * (count - 1)))
+        for one, other in ((a, b), (b, a)) if len(absent) else ():
+            tables = _overlaps(masks[:, one[0], one[1]], absent[:, other[0], other[1]])
+            without.append(float(tables.mean()))
+    return float(np.mean(same) - max(np.mean(others), np.mean(without) if without else 0.0))
+
+
+def _independent(members: int) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Pairs of independent views, each a member and whether it is the mirrored one."""
     if members == 1:
-        return [(masks[:, 0, 0], masks[:, 0, 1])]
-    return [
-        (masks[:, a, i], masks[:, b, j])
-        for a in range(members)
-        for b in range(a)
-        for i in (0, 1)
-        for j in (0, 1)
-    ]
+        yield (0, 0), (0, 1)
+    for a in range(members):
+        for b in range(a):
+            yield from (((a, i), (b, j)) for i in (0, 1) for j in (0, 1))
 
 
-def _specific(a: Masks, b: Masks) -> float:
-    """Mean IoU of masks (P, N) of the same image, less that of different images."""
-    x, y = a.astype(np.float32), b.astype(np.float32)
-    inside = x @ y.T
-    union = x.sum(1)[:, None] + y.sum(1)[None] - inside
-    table = inside / np.maximum(union, 1)
-    same = float(np.trace(table)) / len(table)
-    if len(table) == 1:
-        return same
-    return same - (float(table.sum()) - float(np.trace(table))) / (len(table) * (len(table) - 1))
+def _overlaps(a: Masks, b: Masks) -> Masks:
+    """IoU of each mask (P, N) with each of (Q, N); 0 for two empty ones."""
+    both = a @ b.T
+    either = a.sum(1)[:, None] + b.sum(1)[None] - both
+    return np.asarray(both / np.maximum(either, 1))
+
+
+def _agreement(masks: Masks) -> float:
+    """Mean of Cohen's kappa over members' masks as they are, or of one and its mirror."""
+    members = masks.shape[1]
+    pairs = [(masks[:, a, 0], masks[:, b, 0]) for a in range(members) for b in range(a)]
+    return float(np.mean([_kappa(a, b) for a, b in pairs or [(masks[:, 0, 0], masks[:, 0, 1])]]))
 
 
 def _kappa(a: Masks, b: Masks) -> float:
     """Mean of Cohen's kappa over masks (P, N)."""
-    p, q = a.mean(1), b.mean(1)
-    both = (a & b).mean(1)
+    p, q = a.mean(1, dtype=np.float64), b.mean(1, dtype=np.float64)
+    both = np.einsum("pn,pn->p", a, b) / a.shape[1]
     observed = 1 - p - q + 2 * both
     chance = p * q + (1 - p) * (1 - q)
     known = chance < 1
@@ -160,13 +184,7 @@ def _separability(maps: Floats, masks: Masks) -> float:
     """Share of the variance between inside and outside, averaged over maps (..., N)."""
     share = masks.mean(-1)
     total = maps.mean(-1)
-    inside = (maps * masks).mean(-1)
+    inside = np.einsum("...n,...n->...", maps, masks) / maps.shape[-1]
     gap = inside - total * share
     below = share * (1 - share) * maps.var(-1)
     return float(np.mean(np.where(below > 0, gap**2 / np.where(below > 0, below, 1), 0)))
-
-
-def _mean(values: Sequence[Curves], weights: Sequence[float]) -> Curves:
-    stack = np.stack(values)
-    scale = np.asarray(weights, np.float64)[:, None]
-    return np.asarray((stack * scale).sum(0) / scale.sum())

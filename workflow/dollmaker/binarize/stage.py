@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dollmaker import provenance
+from dollmaker import geometry, provenance
 from dollmaker.binarize.choice import cuts_of, read_thresholds
 from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.quality import quality, stability
@@ -27,6 +27,8 @@ def binarize_shard(
 ) -> None:
     """Write the mask shard of one relevance shard.
 
+    Steps see the picture alone: nothing is foreground around it, and areas are shares of it.
+
     Args:
         config: The resolved configuration.
         images_file: The image shard that the pairs belong to.
@@ -40,12 +42,14 @@ def binarize_shard(
     steps = config["recipes"][recipe]["binarize"]
     chain = make_chain(steps)
     cuts = read_thresholds(thresholds) if thresholds else {}
+    fit = config["prepare"]["fit"]
     with Shard(relevance_file, "relevance") as source, Shard(images_file, "images") as images:
-        rows = {image_id: row for row, image_id in enumerate(images.table()["image_id"])}
+        stored = images.table()
+        rows = {image_id: row for row, image_id in enumerate(stored["image_id"])}
         table = source.table()
         header = provenance.header(
             "binarize",
-            {"recipe": recipe, "steps": steps},
+            {"recipe": recipe, "steps": steps, "fit": fit},
             inputs={
                 "relevance": sha256_file(relevance_file),
                 **({"thresholds": sha256_file(thresholds)} if thresholds else {}),
@@ -55,27 +59,31 @@ def binarize_shard(
             for start in range(0, max(len(source), 1), _BLOCK):
                 stop = min(start + _BLOCK, len(source))
                 maps = source.read("map", slice(start, stop)).astype(np.float32)
-                pairs = []
+                pairs, masks = [], np.zeros(maps.shape, np.uint8)
                 for i in range(start, stop):
                     if table["image_id"][i] not in rows:
                         raise ArtifactError(
                             f"{relevance_file} explains images that {images_file} does not hold; "
                             "delete it and run the workflow again."
                         )
-                    pair = Pair(
-                        map=maps[i - start],
-                        image=images.read("image", rows[table["image_id"][i]]),
-                        label=int(table["label"][i]),
-                        probability=float(table["probability"][i]),
-                        cuts=cuts_of(cuts, table["finding"][i]),
+                    row = rows[table["image_id"][i]]
+                    where = geometry.box(
+                        int(stored["width"][row]), int(stored["height"][row]), maps.shape[-1], fit
                     )
-                    pairs.append(chain(pair))
+                    done = chain(
+                        Pair(
+                            map=geometry.inside(maps[i - start], where),
+                            image=geometry.inside(images.read("image", row), where),
+                            label=int(table["label"][i]),
+                            probability=float(table["probability"][i]),
+                            scale=float(table["scale"][i]),
+                            cuts=cuts_of(cuts, table["finding"][i]),
+                        )
+                    )
+                    geometry.inside(masks[i - start], where)[...] = np.asarray(done.mask)
+                    pairs.append(done)
                 part = {name: column[start:stop] for name, column in table.items()}
-                masks = [pair.mask for pair in pairs if pair.mask is not None]
-                writer.append(
-                    _rows(part, pairs),
-                    mask=np.stack(masks) if masks else maps.astype(np.uint8),
-                )
+                writer.append(_rows(part, pairs), mask=masks)
 
 
 def _rows(table: dict[str, Any], pairs: list[Pair]) -> dict[str, Any]:

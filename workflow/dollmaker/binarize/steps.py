@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
-import numpy.typing as npt
 
 from dollmaker.binarize.clean import clean
 from dollmaker.binarize.crf import dense_crf
@@ -48,19 +47,25 @@ _NEEDS_MASK = ("ignore_band", "clean", "dense_crf")
 _NO_MASK = ("gate",)
 
 
-def check_order(names: Sequence[str]) -> None:
+def check_order(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> None:
     """Refuse a chain in which nothing makes the mask, before any map is computed for it.
+
+    Args:
+        steps: Each a mapping of one name to its arguments.
 
     Raises:
         ConfigError: If there is no threshold, or one comes too late.
     """
     found = False
-    for name in names:
-        if name in _NEEDS_MASK and not found:
+    for name, options in (
+        (name, options or {}) for step in steps for name, options in step.items()
+    ):
+        needs = name in _NEEDS_MASK and options.get("unary") != "map"
+        if needs and not found:
             raise ConfigError(
                 f"step {name} comes before any threshold; put otsu or another one first."
             )
-        found = found or name not in (*_NEEDS_MASK, *_NO_MASK)
+        found = found or not (needs or name in _NO_MASK)
     if not found:
         raise ConfigError("the chain of binarize has no threshold; add otsu or another one.")
 
@@ -102,26 +107,14 @@ def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Calla
 def nothing_to_see(pair: Pair) -> bool:
     """Whether a pair has nothing that a mask could be of.
 
-    That is an image of one value, the black bars of a letterbox apart, or a map without contrast
-    or without any positive value, up to the rounding of stored maps (float16). Methods that
-    compare places of an image find something even there: noise, or all of it.
+    That is a picture of one value, or a map without contrast or without any positive value, up to
+    the rounding of stored maps (float16). Methods that compare places of an image find something
+    even there: noise, or all of it.
     """
     low, peak = float(pair.map.min()), float(pair.map.max())
     rounding = np.finfo(np.float16).eps * max(abs(low), abs(peak))
     drawn = peak > rounding and peak - low > rounding
-    return not drawn or _of_one_value(pair.image)
-
-
-def _of_one_value(image: npt.NDArray[np.uint8]) -> bool:
-    """Whether all pixels of an image (C, H, W) are equal; bars lie on two opposite sides."""
-    lit: npt.NDArray[np.bool_] = np.any(image, axis=0)
-    if not lit.any():
-        return True
-    rows, columns = np.flatnonzero(lit.any(axis=1)), np.flatnonzero(lit.any(axis=0))
-    inner = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    if inner.shape[1] < image.shape[1] and inner.shape[2] < image.shape[2]:
-        inner = image  # black on all sides is a part of the picture
-    return bool((inner == inner[:, :1, :1]).all())
+    return not drawn or bool((pair.image == pair.image[:, :1, :1]).all())
 
 
 def _empty(pair: Pair) -> Pair:

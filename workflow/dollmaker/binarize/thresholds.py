@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from dollmaker.binarize.label_free import CRITERIA, level
+from dollmaker.binarize.cuts import FAMILIES, FAMILY, level
+from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair
 from dollmaker.binarize.quality import CHANGE
 from dollmaker.errors import ConfigError, unknown
@@ -77,16 +78,19 @@ def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.
     return replace(pair, mask=mask, threshold=high)
 
 
-def label_free(pair: Pair, *, criterion: str = "stability") -> Pair:
+def label_free(pair: Pair, *, criterion: str = "stability", family: str = FAMILY) -> Pair:
     """The threshold that was chosen for the finding without truth.
 
     Args:
         pair: A pair whose maps have a sample (see :mod:`dollmaker.binarize.label_free`).
         criterion: ``stability``, ``agreement`` or ``separability``.
+        family: What the threshold is a number of, see :mod:`dollmaker.binarize.cuts`.
     """
     if criterion not in CRITERIA:
         raise ConfigError(unknown("criterion of label_free", criterion, CRITERIA))
-    cut = pair.cuts.get(criterion)
+    if family not in FAMILIES:
+        raise ConfigError(unknown("family of label_free", family, FAMILIES))
+    cut = pair.cuts.get((criterion, family))
     if cut is None:
         raise ConfigError(
             "step label_free has no threshold for this finding; give binarize the table of "
@@ -94,7 +98,7 @@ def label_free(pair: Pair, *, criterion: str = "stability") -> Pair:
         )
     if pair.map.max() <= pair.map.min():
         return _cut(pair, float("inf"))
-    return _cut(pair, level(pair.map, cut))
+    return _cut(pair, level(pair.map, cut, pair.scale))
 
 
 def ignore_band(pair: Pair, *, change: float = CHANGE) -> Pair:

@@ -8,17 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.binarize.label_free import CANDIDATES, level
+from dollmaker.binarize.choice import Cuts, chosen_of
+from dollmaker.binarize.cuts import level_of_each
 from dollmaker.evaluate.baselines import BASELINES, guess
-from dollmaker.evaluate.masks import RecipeShards, open_recipes
+from dollmaker.evaluate.masks import RecipeShards, open_recipes, read_pair
 from dollmaker.evaluate.means import compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.findings import BLANK, PRESENT
-from dollmaker.geometry import Fit, unfit_map, unfit_mask
+from dollmaker.geometry import Fit, box, inside
 from dollmaker.shards import ImageShards
 
-#: Columns of the table of pairs. ``iou_at`` and ``dice_at`` are of the thresholds
-#: :data:`CANDIDATES`, in their order; trivial baselines have none.
+#: Columns of the table of pairs. ``iou_at``, ``dice_at`` and ``area_at`` (share of the source) are
+#: of the candidates of the recipe's table of thresholds, in its order; trivial baselines have none.
 PAIRS: dict[str, Any] = {
     "recipe": pl.String,
     "target": pl.String,
@@ -35,6 +36,7 @@ PAIRS: dict[str, Any] = {
     "quality": pl.Float64,
     "iou_at": pl.List(pl.Float32),
     "dice_at": pl.List(pl.Float32),
+    "area_at": pl.List(pl.Float32),
 }
 
 Mask = npt.NDArray[np.bool_]
@@ -48,6 +50,7 @@ def score_pairs(
     relevance: Path,
     masks: Path,
     truth: Truth,
+    cuts: Mapping[str, Cuts],
 ) -> pl.DataFrame:
     """Score every positive pair with truth that all recipes explained.
 
@@ -59,6 +62,7 @@ def score_pairs(
         relevance: Folder with one folder of relevance shards per recipe.
         masks: Folder with one folder of mask shards per recipe.
         truth: The truth.
+        cuts: Recipe -> thresholds chosen without truth.
 
     Returns:
         A table with the columns :data:`PAIRS`; trivial baselines are recipes too.
@@ -71,8 +75,9 @@ def score_pairs(
     explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
     for shard in sorted(explained["shard"].unique()):
         with open_recipes(config, masks, relevance, shard) as recipes:
+            scales = {name: recipe.maps.table()["scale"] for name, recipe in recipes.items()}
             for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
-                rows += _score_image(config, row, findings, pixels, recipes, truth)
+                rows += _score_image(config, row, findings, pixels, recipes, scales, truth, cuts)
     return pl.DataFrame(rows, schema=PAIRS, orient="row")
 
 
@@ -82,7 +87,9 @@ def _score_image(
     findings: Sequence[str],
     pixels: ImageShards,
     recipes: Mapping[str, RecipeShards],
+    scales: Mapping[str, npt.NDArray[np.float32]],
     truth: Truth,
+    cuts: Mapping[str, Cuts],
 ) -> Iterator[dict[str, Any]]:
     size: tuple[int, int, Fit] = (row["width"], row["height"], config["prepare"]["fit"])
     for finding in findings:
@@ -101,17 +108,19 @@ def _score_image(
         for name, recipe in recipes.items():
             place = recipe.place[pair]
             stored = recipe.maps.read("map", place).astype(np.float32)
-            mask = unfit_mask(recipe.masks.read("mask", place), *size) == 1
-            levels = np.array([level(stored, cut) for cut in CANDIDATES])
-            values = unfit_map(stored, *size)
+            inner = inside(stored, box(size[0], size[1], len(stored), size[2]))
+            candidates = chosen_of(cuts[name], finding).candidates
+            levels = level_of_each(candidates, inner, float(scales[name][place]))
+            proposal = read_pair(recipe, place, *size)
             quality = float(recipe.table["quality"][place])
             for target, area in known.items():
-                iou, dice = at_levels(values, levels, area)
+                iou, dice, share = at_levels(proposal.values, levels, area)
                 yield (
                     {"recipe": name, "target": target, "quality": quality}
                     | facts
-                    | compare_mask(mask, values, area)
+                    | compare_mask(proposal.mask, proposal.values, area)
                     | {"iou_at": iou.tolist(), "dice_at": dice.tolist()}
+                    | {"area_at": share.tolist()}
                 )
         image = pixels.read(row["shard"], row["row"])
         for name in BASELINES:
@@ -123,8 +132,8 @@ def _score_image(
 
 def at_levels(
     values: npt.NDArray[np.float32], levels: npt.NDArray[np.float64], area: Mask
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """IoU and Dice of ``values > level`` for many levels (L,), by one pass over the pixels.
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """IoU, Dice and area of ``values > level`` for many levels (L,), by one pass over the pixels.
 
     Args:
         values: The map (H, W).
@@ -139,4 +148,5 @@ def at_levels(
     size[order] = count[::-1].cumsum()[::-1][1:]
     both[order] = inside[::-1].cumsum()[::-1][1:]
     true = float(area.sum())
-    return both / np.maximum(size + true - both, 1), 2 * both / np.maximum(size + true, 1)
+    iou, dice = both / np.maximum(size + true - both, 1), 2 * both / np.maximum(size + true, 1)
+    return iou, dice, size / values.size

@@ -15,10 +15,11 @@ from skimage.segmentation import find_boundaries
 
 from dollmaker.compare.rules import HELD_OUT, PUBLISHED, TUNED
 from dollmaker.evaluate.baselines import BASELINES
+from dollmaker.evaluate.masks import open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.truth import Truth
-from dollmaker.geometry import unfit_map, unfit_mask
-from dollmaker.shards import ImageShards, Shard
+from dollmaker.geometry import Fit, unfit_map
+from dollmaker.shards import ImageShards
 
 #: Rules shown, with their colours (Okabe and Ito 2008).
 _SHOWN = {PUBLISHED: "#3f7fd6", "stability": "#009e73", TUNED: "#8c8f99"}
@@ -92,7 +93,7 @@ def mask_sheet(
         image = np.stack([unfit_map(channel, *size) for channel in colour], -1)
         area = truth.mask(row, pair["finding"], target)
         pen.text((4, 26 + line * _TILE), f"{pair['finding'][:17]}", fill="black")
-        masks = [None, *(_mask(results, name, row, pair["finding"], size) for name in names)]
+        masks = [None, *_masks(config, results, row, pair["finding"])]
         for column, mask in enumerate(masks):
             tile = Image.fromarray(_outlined(image.clip(0, 255).astype(np.uint8), area, mask))
             sheet.paste(tile, (_LABEL + column * _TILE, 22 + line * _TILE))
@@ -101,13 +102,14 @@ def mask_sheet(
     return stream.getvalue()
 
 
-def _mask(
-    results: Path, recipe: str, row: dict[str, Any], finding: str, size: Any
-) -> npt.NDArray[np.bool_]:
-    with Shard(results / "masks" / recipe / f"{row['shard']}.h5", "masks") as shard:
-        table = shard.table()
-        place = np.nonzero((table["image_id"] == row["image_id"]) & (table["finding"] == finding))
-        return np.asarray(unfit_mask(shard.read("mask", int(place[0][0])), *size) == 1)
+def _masks(
+    config: dict[str, Any], results: Path, row: dict[str, Any], finding: str
+) -> list[npt.NDArray[np.bool_]]:
+    """The masks of all recipes at the size of the source."""
+    size: tuple[int, int, Fit] = row["width"], row["height"], config["prepare"]["fit"]
+    with open_recipes(config, results / "masks", results / "relevance", row["shard"]) as recipes:
+        pair = row["image_id"], finding
+        return [read_pair(recipe, recipe.place[pair], *size).mask for recipe in recipes.values()]
 
 
 def _outlined(image: Pixels, truth: Any, mask: Any) -> Pixels:

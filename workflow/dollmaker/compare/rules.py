@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker.binarize.choice import FALLBACK, Cuts
-from dollmaker.binarize.label_free import CANDIDATES, CRITERIA
+from dollmaker.binarize.choice import Cuts, chosen_of
+from dollmaker.binarize.cuts import FAMILY
+from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.evaluate.means import MASKS, summarize
 
 PUBLISHED, TUNED, FEW_SHOT = "as published", "tuned", "few-shot"
@@ -45,8 +46,9 @@ def apply_rules(
         few: True masks of each finding that the few-shot rule sees.
 
     Returns:
-        The pairs of the other patients with a column ``rule``; ``iou``, ``dice`` and
-        ``split`` (held-out or training) are the rule's.
+        The pairs of the other patients with a column ``rule``; ``iou``, ``dice``, ``mask_area``
+        and ``split`` (held-out or training) are the rule's. Thresholds chosen without truth are
+        those of the family that is the default; the others choose among all families.
     """
     chosen = pl.Series([is_tuning(p, tuning) for p in pairs["patient_id"]], dtype=pl.Boolean)
     parts = []
@@ -59,10 +61,9 @@ def apply_rules(
             continue
         tune = group.filter(pl.col("tuning"))
         rules = {TUNED: best(tune), FEW_SHOT: best(first(tune, few))}
+        chosen_for = {f: chosen_of(cuts[str(recipe)], f) for f in scored["finding"].unique()}
         for criterion in CRITERIA:
-            by_finding = cuts[str(recipe)][criterion]
-            findings = scored["finding"].unique()
-            rules[criterion] = {f: CANDIDATES.index(by_finding.get(f, FALLBACK)) for f in findings}
+            rules[criterion] = {f: c.places[criterion, FAMILY] for f, c in chosen_for.items()}
         parts += [at(scored, rule, where) for rule, where in rules.items() if where]
     if not parts:
         return pairs.clear().with_columns(rule=pl.lit(PUBLISHED))
@@ -101,18 +102,24 @@ def at(scored: pl.DataFrame, rule: str, where: Mapping[str, int]) -> pl.DataFram
             rule=pl.lit(rule),
             iou=pl.col("iou_at").list.get(pl.col("place")).cast(pl.Float64),
             dice=pl.col("dice_at").list.get(pl.col("place")).cast(pl.Float64),
-            mask_area=pl.lit(1.0),  # never empty
+            mask_area=pl.col("area_at").list.get(pl.col("place")).cast(pl.Float64),
         )
         .drop("place")
     )
 
 
 def summarize_rules(
-    ruled: pl.DataFrame, findings: Sequence[str], replicates: int, seed: int
+    ruled: pl.DataFrame, findings: Sequence[str], replicates: int, seed: int, *, min_pairs: int
 ) -> pl.DataFrame:
-    """Means with bootstrap intervals, a table with the columns :data:`RECIPES` but seconds."""
+    """Means with bootstrap intervals, a table with the columns :data:`RECIPES` but seconds.
+
+    Every scored pair is a positive one, which all recipes were asked for.
+    """
+    gates = dict.fromkeys(ruled["recipe"].unique(), "label")
     parts = [
-        summarize(group, findings, replicates, seed).with_columns(rule=pl.lit(rule))
+        summarize(
+            group, findings, replicates, seed, min_pairs=min_pairs, gated_by=gates
+        ).with_columns(rule=pl.lit(rule))
         for (rule,), group in ruled.group_by(("rule",), maintain_order=True)
     ]
     return pl.concat(parts) if parts else pl.DataFrame(schema={**MASKS, "rule": pl.String})

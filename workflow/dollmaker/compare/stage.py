@@ -42,7 +42,7 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
         raise DataError("there is no truth to compare recipes by; describe it in section truth.")
     cuts = _cuts(config, results)
     images, relevance, masks = (results / name for name in ("images", "relevance", "masks"))
-    pairs = score_pairs(config, index, localized, images, relevance, masks, truth)
+    pairs = score_pairs(config, index, localized, images, relevance, masks, truth, cuts)
     if pairs.is_empty():
         raise DataError(
             "no explained pair has a true mask; check section truth and attribute.max_images."
@@ -50,7 +50,10 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
     require_sound(truth, "truth.targets")
     options, seed = config["compare"], config["seed"]
     ruled = apply_rules(pairs, cuts, tuning=options["tuning"], few=options["few"])
-    summary = summarize_rules(ruled, localized, config["evaluate"]["bootstrap"], seed)
+    scoring = config["evaluate"]
+    summary = summarize_rules(
+        ruled, localized, scoring["bootstrap"], seed, min_pairs=scoring["min_pairs"]
+    )
     timed = _timed(index.filter(pl.col("image_id").is_in(pairs["image_id"].unique())), localized)
     seconds = time_recipes(
         config, index_file, timed[: 1 + options["timed"]], names, results / "images",

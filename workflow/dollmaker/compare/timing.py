@@ -11,12 +11,14 @@ import torch
 from dollmaker import catalogue, devices, tables
 from dollmaker import config as configuration
 from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.frames import frames_of
 from dollmaker.binarize.choice import Cuts, cuts_of
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import load_member
 from dollmaker.findings import PRESENT
+from dollmaker.geometry import inside
 from dollmaker.shards import ImageShards
 
 
@@ -48,6 +50,8 @@ def time_recipes(
     stored = [torch.from_numpy(pixels.read(*p)) for p in rows.select("shard", "row").rows()]
     labels = label_matrix(rows, names)
     ids = rows["image_id"].to_list()
+    size, fit = config["prepare"]["size"], config["prepare"]["fit"]
+    frames = [frames_of(rows[number : number + 1], size, fit) for number in range(len(rows))]
     seconds: dict[str, float] = {}
     for recipe in config["recipes"]:
         donor = configuration.relevance_recipe(config, recipe)
@@ -56,7 +60,7 @@ def time_recipes(
             members,
             config["recipes"][donor]["attribute"],
             channel_mean=mean,
-            size=config["prepare"]["size"],
+            size=size,
             seed=config["seed"],
             chunk=config["attribute"]["chunk"] or 8,
         )
@@ -66,15 +70,18 @@ def time_recipes(
             started = time.perf_counter()
             outputs = [k for k in range(len(names)) if labels[number, k] == PRESENT]
             wanted = [(0, k) for k in outputs]
-            found = experts.explain(image[None].to(device), [ids[number]], wanted)
-            maps = found.consensus.maps.cpu().numpy()
-            for k, values in zip(outputs, maps, strict=True):
+            frame = frames[number]
+            found = experts.explain(image[None].to(device), [ids[number]], wanted, frame).consensus
+            where = frame.cells(0, (size, size))
+            maps, scales = inside(found.maps, where).cpu().numpy(), found.scale.tolist()
+            for k, values, scale in zip(outputs, maps, scales, strict=True):
                 chain(
                     Pair(
                         map=values,
-                        image=image.numpy(),
+                        image=inside(image, where).numpy(),
                         label=PRESENT,
                         probability=1.0,
+                        scale=scale,
                         cuts=cuts_of(cuts.get(recipe, {}), names[k]),
                     )
                 )

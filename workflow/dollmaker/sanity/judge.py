@@ -1,0 +1,149 @@
+"""Numbers, intervals and a verdict from what the sample says about a recipe."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dollmaker import scores
+from dollmaker.findings import PRESENT
+
+#: A median rank correlation with the maps of random weights over this: the map ignores the model.
+IGNORES_MODEL = 0.9
+
+#: A median rank correlation with the maps of another finding over this: it ignores the finding.
+IGNORES_FINDING = 0.99
+
+#: Pairs of a kind under which nothing is said about it (our choice).
+MIN_PAIRS = 8
+
+Table = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float64]
+
+
+def judge(
+    table: Table, areas: Floats, patients: Sequence[str], *, several: bool = True
+) -> dict[str, Any]:
+    """Numbers and verdicts; intervals are 95 % bootstrap intervals over patients.
+
+    The maps ignore the model (or the finding) where the whole interval of the median correlation
+    is over the limit, or where it reaches over the limit and the recipe is uninformative: either
+    alone may be chance or a hard case, and a verdict should be the same for the next committee.
+
+    Args:
+        table: Columns of the sample.
+        areas: Share of foreground of each pair's mask.
+        patients: The patient of each pair.
+        several: Whether there is another finding to explain.
+
+    Returns:
+        ``positives``, ``negatives`` and ``checked`` (numbers of pairs); medians of ``randomised``
+        and ``other`` with ``_low`` and ``_high``, of ``insertion`` and ``deletion`` (null if
+        unknown); shares of pairs with a mask and their mean areas, on positives and negatives,
+        and the difference of the two with ``_low`` and ``_high``; ``ignores_model``,
+        ``ignores_finding`` and ``uninformative`` (masks of positives and negatives do not differ
+        in these two), true, false, or null where there are under :data:`MIN_PAIRS` pairs;
+        ``doubts``, which of the first two are not sure to be false; ``verdict``, in words.
+    """
+    positive = table["label"] == PRESENT
+    facts: dict[str, Any] = {
+        "positives": int(positive.sum()),
+        "negatives": int((~positive).sum()),
+        "checked": int(np.isfinite(table["randomised"]).sum()),
+    }
+    for name in ("randomised", "other", "insertion", "deletion"):
+        found = _median(table[name].astype(np.float64), patients)
+        ends = ("", "_low", "_high") if name in ("randomised", "other") else ("",)
+        facts |= {name + end: _number(value) for end, value in zip(ends, found, strict=False)}
+    for name, values in (("masked", (areas > 0).astype(np.float64)), ("area", areas)):
+        facts[f"{name}_positives"] = _number(_mean(values[positive]))
+        facts[f"{name}_negatives"] = _number(_mean(values[~positive]))
+        gap = _difference(values, positive, patients)
+        ends = ("", "_low", "_high")
+        facts |= {f"{name}_difference{e}": _number(v) for e, v in zip(ends, gap, strict=True)}
+    facts["uninformative"] = _uninformative(facts)
+    known = {"model": "randomised", "finding": "other"}
+    limits = {"model": IGNORES_MODEL, "finding": IGNORES_FINDING}
+    facts["doubts"] = []
+    for what, name in known.items():
+        low, high = facts[f"{name}_low"], facts[f"{name}_high"]
+        count = int(np.isfinite(table[name]).sum())
+        if what == "finding" and not several:
+            facts["ignores_finding"] = False
+        elif count < MIN_PAIRS or low is None:
+            facts[f"ignores_{what}"] = None
+        else:
+            over, reaches = low > limits[what], high > limits[what]
+            ignores = over or (reaches and facts["uninformative"] is True)
+            facts[f"ignores_{what}"] = bool(ignores)
+            facts["doubts"] += [f"ignores_{what}"] if reaches and not ignores else []
+    facts["verdict"] = verdict(facts)
+    return facts
+
+
+def verdict(facts: dict[str, Any]) -> str:
+    """What the numbers of :func:`judge` say, in a few words."""
+    said = []
+    for what in ("model", "finding"):
+        ignores = facts[f"ignores_{what}"]
+        if ignores is None:
+            said.append(f"not known whether it ignores the {what}")
+        elif ignores:
+            said.append(f"ignores the {what}")
+        elif f"ignores_{what}" in facts["doubts"]:
+            said.append(f"may ignore the {what}")
+    if facts["uninformative"]:
+        said.append("uninformative: masks look the same where the finding is absent")
+    return "; ".join(said) or "depends on model and finding"
+
+
+def _uninformative(facts: dict[str, Any]) -> bool | None:
+    if min(facts["positives"], facts["negatives"]) < MIN_PAIRS:
+        return None
+    ends = [
+        (facts[f"{n}_difference_low"], facts[f"{n}_difference_high"]) for n in ("masked", "area")
+    ]
+    if any(low is None for low, _ in ends):
+        return None
+    return all(low <= 0 <= high for low, high in ends)
+
+
+def _median(values: Floats, patients: Sequence[str]) -> scores.Interval:
+    known = np.isfinite(values)
+    ordered = np.argsort(values[known], kind="stable")
+    ascending = values[known][ordered]
+    groups = np.asarray(patients, dtype=str)[known][ordered]
+
+    def middle(weights: Floats) -> Floats:
+        """The median of rows that are drawn so many times."""
+        below = weights.cumsum(1)
+        half = below[:, -1:] / 2
+        lower, upper = (below < half).sum(1), (below <= half).sum(1)
+        return np.asarray((ascending[lower] + ascending[np.minimum(upper, len(ascending) - 1)]) / 2)
+
+    return scores.bootstrap(middle, len(ascending), groups, 1000, 0)
+
+
+def _difference(
+    values: Floats, positive: npt.NDArray[np.bool_], patients: Sequence[str]
+) -> scores.Interval:
+    """Mean over positives less mean over negatives; NaN where one of the two is not there."""
+
+    def gap(weights: Floats) -> Floats:
+        means = []
+        for rows in (positive, ~positive):
+            count = weights[:, rows].sum(1)
+            some = np.where(count > 0, count, np.nan)
+            means.append(weights[:, rows] @ values[rows] / some)
+        return np.asarray(means[0] - means[1])
+
+    return scores.bootstrap(gap, len(values), list(patients), 1000, 0)
+
+
+def _mean(values: Floats) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
