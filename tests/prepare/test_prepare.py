@@ -12,6 +12,7 @@ from dollmaker import config as configuration
 from dollmaker import tables
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.findings import CHEXPERT
+from dollmaker.geometry import Fit, window
 from dollmaker.prepare import stage
 from dollmaker.prepare.images import decode
 from dollmaker.prepare.sources import make_plan
@@ -94,6 +95,39 @@ def test_an_image_listed_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name,class\na.png,x\nb.png,y\n.\\a.png,y\n")
     assert run(table_config(), tmp_path, tmp_path / "out")["image_id"].to_list() == ["a", "b"]
     assert pl.read_csv(tmp_path / "out/q.csv")["reason"].to_list() == ["image_id occurs twice"]
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "resize", "crop"])
+@pytest.mark.parametrize("shape", [(20, 30), (31, 20), (20, 20)])
+def test_means_are_of_what_the_square_shows(
+    shape: tuple[int, int], fit: Fit, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    found = decode(tmp_path / "a.png", size=16, channels=3, fit=fit, max_pixels=1000)
+    assert (found.height, found.width) == shape and found.pixels.shape == (3, 16, 16)
+    left, top, right, bottom = window(found.width, found.height, fit)
+    assert found.mean == pytest.approx(pixels[top:bottom, left:right].mean(axis=(0, 1)))
+    bars = (found.pixels == 0).all(axis=(0, 2)).any() or (found.pixels == 0).all(axis=(0, 1)).any()
+    assert bars == (fit == "letterbox" and shape[0] != shape[1])
+
+
+def test_a_set_is_prepared_with_every_fit(tmp_path: Path) -> None:
+    write_images(tmp_path, ["a.png", "b.png"])
+    (tmp_path / "t.csv").write_text("name,class\na.png,x\nb.png,y\n")
+    shown = {}
+    for fit in ("letterbox", "resize", "crop"):
+        folder = tmp_path / fit
+        index = run(table_config(prepare={"fit": fit}), tmp_path, folder)
+        assert index["width"].to_list() == [30, 30] and index["height"].to_list() == [20, 20]
+        with Shard(folder / "images/0000.h5", "images") as shard:
+            assert shard.table()["width"].tolist() == [30, 30]
+            shown[fit] = shard.read("image")
+            assert shard.header["config"]["fit"] == fit
+    source = Image.open(tmp_path / "images/a.png").crop((5, 0, 25, 20))
+    wanted = np.asarray(source.resize((16, 16), Image.Resampling.BILINEAR))
+    assert np.array_equal(shown["crop"][0, 0], wanted)
+    assert not np.array_equal(shown["crop"], shown["resize"])
 
 
 def test_images_whose_names_become_one_stay_apart(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ OUTPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
     quarantine = results/{dataset}/quarantine.csv   (kept when the run stops because of it)
+    audit     = results/{dataset}/audit.parquet     (warns of labels that border or shape give away)
 """
 
 
@@ -168,4 +169,38 @@ rule build_index:
             --rows {input.rows:q} \
             --quarantine {log.quarantine:q} \
             --output {output.index:q} 2>&1 | tee {log.text:q}
+        """
+
+
+rule audit_images:
+    """Tell how well the border of images and the shape of files predict each label."""
+    input:
+        index="results/{dataset}/index.parquet",
+        images=expand(
+            "results/{{dataset}}/images/{shard}.h5",
+            shard=pipeline.shards(CONFIG),
+        ),
+    output:
+        audit="results/{dataset}/audit.parquet",
+    log:
+        "results/{dataset}/logs/audit_images.log",
+    benchmark:
+        "results/{dataset}/benchmarks/audit_images.tsv"
+    # Its warnings are for before the training, which it is no input of.
+    priority: 1
+    conda:
+        "../../envs/dollmaker.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        version=pipeline.version("audit"),
+        config=lambda wildcards: pipeline.stage_config(CONFIG, "audit"),
+        images=lambda wildcards, input: os.path.dirname(input.images[0]),
+    shell:
+        """
+        python -m dollmaker prepare-audit \
+            --config {params.config:q} \
+            --index {input.index:q} \
+            --images {params.images:q} \
+            --output {output.audit:q} 2>&1 | tee {log:q}
         """

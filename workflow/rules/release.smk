@@ -5,7 +5,7 @@ REQUIRED INPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
     masks     = results/{dataset}/masks/{recipe}/{shard}.h5    (of the released recipe)
-    relevance = results/{dataset}/relevance/{recipe}/{shard}.h5    (if maps are released)
+    relevance = results/{dataset}/relevance/{recipe}/{shard}.h5    (of the same)
     committee = results/{dataset}/committee/{member}/
     sample    = results/{dataset}/sample/{recipe}.h5
     segmenter = results/{dataset}/segmenter/

@@ -5,6 +5,7 @@ REQUIRED INPUTS
     scores    = results/{dataset}/scores/        and all that it was made from
     segmenter = results/{dataset}/segmenter/
     release   = results/{dataset}/release/
+    audit     = results/{dataset}/audit.parquet
     explained = results/{dataset}/explained/     if report.explained is set
 OUTPUTS
     page      = results/{dataset}/report.html
@@ -19,6 +20,7 @@ rule write_report:
         scores="results/{dataset}/scores/pairs.parquet",
         segmenter=ancient("results/{dataset}/segmenter"),
         release="results/{dataset}/release/SHA256SUMS",
+        audit="results/{dataset}/audit.parquet",
         explained=ancient(pipeline.explained(CONFIG)),
         sums=pipeline.sums(["results/{dataset}/segmenter", *pipeline.explained(CONFIG)]),
     output:

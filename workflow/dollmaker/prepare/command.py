@@ -1,14 +1,17 @@
-"""``dollmaker prepare-convert``, ``prepare-list``, ``prepare-decode`` and ``prepare-index``."""
+"""``dollmaker prepare-convert``, ``-list``, ``-decode``, ``-index`` and ``-audit``."""
 
 import argparse
 from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    """Declare the options of one of the four commands."""
+    """Declare the options of one of the five commands."""
     parser.add_argument("--config", required=True, help="configuration file or inline JSON")
     parser.add_argument("--output", type=Path, required=True, help="file or folder to write")
-    if name != "prepare-index":
+    if name == "prepare-audit":
+        parser.add_argument("--index", type=Path, required=True, help="index of the data set")
+        parser.add_argument("--images", type=Path, required=True, help="folder of image shards")
+    if name in ("prepare-convert", "prepare-list", "prepare-decode"):
         parser.add_argument("--data-root", type=Path, required=True, help="folder of the source")
     if name in ("prepare-decode", "prepare-index"):
         parser.add_argument("--plan", type=Path, required=True, help="plan made by prepare-list")
@@ -25,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def run(name: str, arguments: argparse.Namespace) -> None:
-    """Run one of the four commands."""
+    """Run one of the five commands."""
     from dollmaker import config
-    from dollmaker.prepare import convert, stage
+    from dollmaker.prepare import audit, convert, stage
 
     settings = config.load(arguments.config)
     if name == "prepare-convert":
@@ -44,6 +47,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
             arguments.rows,
             arguments.workers,
         )
+    elif name == "prepare-audit":
+        audit.audit_images(settings, arguments.index, arguments.images, arguments.output)
     else:
         stage.build_index(
             settings, arguments.plan, arguments.rows, arguments.output, arguments.quarantine

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageStat
 
-from dollmaker.geometry import Fit, fit_image
+from dollmaker.alike import perceptual_hash
+from dollmaker.geometry import Fit, box, fit_image, inside, window
 from dollmaker.pixels.pictures import read_picture
 
 
@@ -21,7 +22,9 @@ class Decoded:
         height: Height of the source in pixels.
         sha256: Checksum of the file.
         orientation: The EXIF tag that it was turned by, 1..8; 1 is upright.
-        mean: Mean of each channel of the source, letterbox bars apart, 0..255.
+        mean: Mean of each channel of what the square shows of the source, 0..255: without the bars
+            of a letterbox, and without what a crop cuts off.
+        hash: What it looks like in the square (:mod:`dollmaker.alike`).
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -30,6 +33,7 @@ class Decoded:
     sha256: str
     orientation: int
     mean: list[float]
+    hash: str
 
 
 def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -> Decoded:
@@ -40,12 +44,16 @@ def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -
     """
     plain, origin = read_picture(path, mode="L" if channels == 1 else "RGB", max_pixels=max_pixels)
     pixels = np.asarray(fit_image(plain, size, fit), dtype=np.uint8)
+    shown = window(plain.width, plain.height, fit)
+    part = plain if shown == (0, 0, *plain.size) else plain.crop(shown)
     pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
+    where = box(plain.width, plain.height, size, fit)
     return Decoded(
         pixels=np.ascontiguousarray(pixels),
         width=plain.width,
         height=plain.height,
         sha256=origin.sha256,
         orientation=origin.orientation,
-        mean=ImageStat.Stat(plain).mean,
+        mean=ImageStat.Stat(part).mean,
+        hash=perceptual_hash(inside(pixels, where)),
     )

@@ -31,6 +31,9 @@ _MOST_CLASSES = 1000
 
 _COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
 
+#: Columns that the index has besides.
+_OF_DECODING = ("width", "height", "sha256", "orientation", "hash", "shard", "row")
+
 
 def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
     """List the images of the configured source.
@@ -250,7 +253,7 @@ def _table_labels(
             for name in names
         }
     for name in names:
-        if name in _COLUMNS or name in ("width", "height", "sha256", "shard", "row"):
+        if name in _COLUMNS or name in _OF_DECODING:
             raise DataError(
                 f"finding {name!r} in {file} has the name of an index column; rename it."
             )

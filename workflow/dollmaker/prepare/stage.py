@@ -94,6 +94,7 @@ _ROW: dict[str, Any] = {
     "sha256": pl.String,
     "orientation": pl.Int8,
     "mean": pl.List(pl.Float64),
+    "hash": pl.String,
     "reason": pl.String,
 }
 
@@ -122,6 +123,7 @@ def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
         "sha256": result.sha256,
         "orientation": result.orientation,
         "mean": result.mean,
+        "hash": result.hash,
         "reason": None,
     }
 
@@ -152,7 +154,7 @@ def build_index(
         )
     index = joined.filter(pl.col("reason").is_null()).select(
         "image_id", "path", "patient_id", "split", "view", "mask",
-        "width", "height", "sha256", "orientation", "shard", "row", *names,
+        "width", "height", "sha256", "orientation", "hash", "shard", "row", *names,
     )  # fmt: skip
     assert_disjoint(index)
     means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))[
@@ -195,9 +197,10 @@ def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
 def digest_index(index: pl.DataFrame) -> str:
     """SHA-256 of an index, whatever the number of its shards.
 
-    How files were turned is left out: their pixels are told by their checksums.
+    How files were turned and what they look like is left out: their pixels are told by their
+    checksums.
     """
-    text = index.drop("shard", "row", "orientation", strict=False).write_csv()
+    text = index.drop("shard", "row", "orientation", "hash", strict=False).write_csv()
     return hashlib.sha256(text.encode()).hexdigest()
 
 

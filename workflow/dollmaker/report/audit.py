@@ -15,7 +15,8 @@ def audit(results: Results) -> dict[str, Any]:
 
     Returns:
         ``splits`` (one row a split), ``findings`` (one row a finding), ``views``, ``shared``
-        (patients in more than one split), ``quarantine`` and ``sizes``.
+        (patients in more than one split), ``quarantine``, ``sizes`` and ``confounding`` (one row a
+        finding, part -> its row; empty if it was not measured).
     """
     index = results.index
     patients = index.group_by("patient_id").agg(pl.col("split").n_unique().alias("splits"))
@@ -30,7 +31,16 @@ def audit(results: Results) -> dict[str, Any]:
         "shared": patients.filter(pl.col("splits") > 1).height,
         "quarantine": results.header.get("quarantine", []),
         "sizes": [_range(index[side].to_list()) for side in ("width", "height")],
+        "confounding": _confounding(results.confounding),
     }
+
+
+def _confounding(table: pl.DataFrame) -> dict[str, dict[str, dict[str, Any]]]:
+    """Finding -> part (border, shape, both) -> its row of the audit."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in table.iter_rows(named=True):
+        found.setdefault(row["finding"], {})[row["part"]] = row
+    return found
 
 
 def _range(values: list[int]) -> str:
