@@ -31,7 +31,7 @@ def truth(release: Path) -> Masks:
     whole = read_release(release)
     masks = {(f"i{i}", f): np.zeros((20, 30), bool) for i in range(12) for f in FINDINGS}
     for row in whole.table.iter_rows(named=True):
-        mask = source_mask(row, whole.fit)
+        mask = source_mask(whole, row)
         rows = np.flatnonzero(mask.any(1))
         mask = mask.copy()
         mask[rows[len(rows) // 2] :] = False
@@ -43,9 +43,7 @@ def truth(release: Path) -> Masks:
 def expected(release: Path, truth: Masks, split: str) -> dict[str, float]:
     """Mean IoU of each finding over pairs where either has pixels, by numpy alone."""
     whole = read_release(release)
-    mine = {
-        (r["image_id"], r["finding"]): source_mask(r, whole.fit) for r in whole.table.to_dicts()
-    }
+    mine = {(r["image_id"], r["finding"]): source_mask(whole, r) for r in whole.table.to_dicts()}
     images = pl.read_parquet(release / "images.parquet").filter(split=split)["image_id"]
     means = {}
     for finding in FINDINGS:
@@ -63,7 +61,7 @@ def scores(tmp_path: Path, release: Path, path: Path, *words: str) -> dict[str, 
     """Split -> finding -> mean IoU, from the command."""
     output = tmp_path / "out.json"
     command = ["evaluate", str(release), "--truth", str(path), "--json", str(output)]
-    assert main([*command, "--bootstrap", "20", *words]) == 0
+    assert main([*command, "--bootstrap", "20", "--min-pairs", "1", *words]) == 0
     found: dict[str, dict[str, float]] = {split: {} for split in SPLITS}
     for row in json.loads(output.read_text())["scores"]:
         if row["slice"] == "full":
@@ -195,7 +193,7 @@ def test_a_pair_without_a_mask_has_hit_nothing(tmp_path: Path, release: Path, tr
     assert main(["evaluate", str(release), "--truth", str(path), "--json", str(output)]) == 0
     whole, finding = read_release(release), FINDINGS[1]
     rows = whole.table.filter(finding=finding).to_dicts()
-    masks = {row["image_id"]: source_mask(row, whole.fit) for row in rows}
+    masks = {row["image_id"]: source_mask(whole, row) for row in rows}
     images = pl.read_parquet(release / "images.parquet")
     split = images.filter(image_id="i1")["split"][0]
     inside = []
@@ -273,3 +271,39 @@ def test_boxes_of_a_parquet_table(tmp_path: Path, release: Path) -> None:
     file = tmp_path / "b.parquet"
     table.with_columns(**{name: pl.lit(side) for name, side in sides.items()}).write_parquet(file)
     assert scores(tmp_path, release, file, "--space", "0")["train"]["Edema"] > 0
+
+
+def test_missing_images_count_as_empty_if_that_is_what_they_are(
+    tmp_path: Path, release: Path, truth: Masks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = {key: mask for key, mask in truth.items() if key[0] != "i0"}
+    path = write_chexlocalize(tmp_path / "truth.json", some)
+    empty = some | {("i0", finding): np.zeros((20, 30), bool) for finding in FINDINGS}
+    check(release, empty, scores(tmp_path, release, path, "--missing", "empty"))
+    folders = tmp_path / "folders"
+    for (image, finding), mask in some.items():
+        file = folders / safe_name(finding) / f"{image}.png"
+        file.parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(file)
+    check(release, empty, scores(tmp_path, release, folders, "--missing", "empty"))
+    only = write_chexlocalize(tmp_path / "other.json", {("other", "Edema"): truth["i1", "Edema"]})
+    assert main(["evaluate", str(release), "--truth", str(only), "--missing", "empty"]) == 1
+    assert "of no image that" in capsys.readouterr().err
+
+
+def test_a_mean_of_few_pairs_is_over_pairs_and_says_so(
+    tmp_path: Path, release: Path, truth: Masks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_chexlocalize(tmp_path / "truth.json", truth)
+    output = tmp_path / "out.json"
+    assert main(["evaluate", str(release), "--truth", str(path), "--json", str(output)]) == 0
+    text = capsys.readouterr().out
+    assert "over all pairs, as a finding has fewer than 10 with truth" in text
+    assert "goes by: label." in text
+    result = json.loads(output.read_text())
+    rows = [row for row in result["scores"] if (row["split"], row["slice"]) == ("train", "full")]
+    mean = next(row for row in rows if row["finding"] == "mean")
+    each = [row for row in rows if row["finding"] != "mean"]
+    assert (mean["mean_over"], mean["gated_by"], result["min_pairs"]) == ("pairs", "label", 10)
+    total = sum(row["n"] * row["miou"] for row in each) / sum(row["n"] for row in each)
+    assert mean["miou"] == pytest.approx(total)

@@ -151,6 +151,19 @@ def test_tasks_by_hand(scores: dict[str, pl.DataFrame]) -> None:
     assert_allclose(row["miou"], np.mean(row["seeds"]))
     assert row["miou_low"] < row["miou"] < row["miou_high"]
     assert (row["images"], row["n_images"]) == (6, 40)
+    assert row["images_present"] == 6  # the lungs are in all of them
+    assert_allclose(row["miou_present"], row["miou"])  # of the last heart nothing is known
+
+
+def test_trivial_masks_stand_beside_the_starts(scores: dict[str, pl.DataFrame]) -> None:
+    table = scores["tasks"].filter(pl.col("tuning") == "-")
+    assert table["init"].unique(maintain_order=True).to_list() == ["empty", "centre", "whole"]
+    assert set(table["n"]) == {"-"} and set(table["n_images"]) == {0}
+    assert set(table["class"]) == {"mean", *fake.CLASSES}
+    empty = table.filter(pl.col("init") == "empty", pl.col("class") == "heart").row(0, named=True)
+    assert_allclose((empty["miou"], empty["miou_present"]), (1 / 6, 0))
+    assert (empty["images"], empty["images_present"], len(empty["seeds"])) == (6, 5, 1)
+    assert "-" not in set(scores["differences"]["tuning"])
 
 
 def test_starts_are_compared_on_the_same_images(scores: dict[str, pl.DataFrame]) -> None:

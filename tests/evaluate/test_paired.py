@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from dollmaker import scores
 from dollmaker.evaluate.paired import mean_score, paired_difference
 from dollmaker.evaluate.tasks import Runs, score_tasks
 
@@ -71,7 +72,61 @@ def test_a_starts_own_interval_holds_the_scatter_of_seeds() -> None:
         seeds=list(range(seeds)),
         iou=values,
         dice=values,
+        present=np.ones((people, 1), bool),
     )
     row = score_tasks([run], 1000, 0).row(0, named=True)
     assert (row["miou"], row["miou_low"], row["miou_high"]) == tuple(interval)
     assert_allclose(row["seeds"], of_seed)
+
+
+def test_beside_the_mean_stands_that_of_the_images_that_hold_the_class() -> None:
+    rng = np.random.default_rng(5)
+    people, seeds = 60, 4
+    present = np.column_stack([rng.random(people) < 0.4, rng.random(people) < 0.7])
+    # Seeds differ much where the class is there; elsewhere nothing is drawn, which is right.
+    drawn = rng.random((people, seeds, 2)) * np.linspace(0.2, 1, seeds)[None, :, None]
+    iou = np.where(present[:, None], drawn, 1.0)
+    run = Runs(
+        task="t",
+        init="i",
+        tuning="full",
+        n="5",
+        n_images=5,
+        classes=["a", "b"],
+        images=[f"{i:02d}" for i in range(people)],
+        patients=np.array([f"p{i // 3}" for i in range(people)]),
+        seeds=list(range(seeds)),
+        iou=iou,
+        dice=iou,
+        present=present,
+    )
+    table = score_tasks([run], 2000, 0)
+    rows = {row["class"]: row for row in table.iter_rows(named=True)}
+    means = []
+    for k, name in enumerate("ab"):
+        held = [drawn[i, :, k].mean() for i in range(people) if present[i, k]]
+        assert rows[name]["images_present"] == len(held) and rows[name]["images"] == people
+        assert_allclose(rows[name]["miou_present"], np.mean(held))
+        assert rows[name]["miou"] > rows[name]["miou_present"] + 0.1
+        means.append(np.mean(held))
+    assert_allclose(rows["mean"]["miou_present"], np.mean(means))
+    assert rows["mean"]["images_present"] == int(present.any(1).sum())
+    # Of patients alone it would be a third as wide: the standard error over seeds is 0.07.
+    width = rows["a"]["miou_present_high"] - rows["a"]["miou_present_low"]
+    alone = scores.bootstrap_interval(
+        np.where(present[:, 0], drawn[:, :, 0].mean(1), np.nan), run.patients, replicates=2000
+    )
+    assert width > 1.5 * (alone.high - alone.low)
+    low = rows["a"]["miou_present_low"]
+    assert low < rows["a"]["miou_present"] < rows["a"]["miou_present_high"]
+
+
+def test_a_class_that_no_test_image_holds_has_no_mean_where_present() -> None:
+    ones = np.ones((4, 2, 1))
+    people = np.array(list("abcd"))
+    run = Runs(
+        task="t", init="i", tuning="full", n="5", n_images=5, classes=["c"], images=list("abcd"),
+        patients=people, seeds=[0, 1], iou=ones, dice=ones, present=np.zeros((4, 1), bool),
+    )  # fmt: skip
+    row = score_tasks([run], 50, 0).row(0, named=True)
+    assert row["miou"] == 1 and row["images_present"] == 0 and np.isnan(row["miou_present"])

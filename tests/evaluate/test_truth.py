@@ -256,3 +256,37 @@ def test_damaged_boxes_are_refused(tmp_path: Path, row: str) -> None:
 def test_no_truth_is_none() -> None:
     config = configuration.resolve({"dataset": "t", "source": {"kind": "phantoms"}})
     assert load_truth(config, Path(), []) is None
+
+
+def test_what_is_missing_may_be_absent(tmp_path: Path) -> None:
+    """CheXlocalize's reading: an image without an entry has none of the findings of the file."""
+    mask = np.ones((7, 9), dtype=bool)
+    (tmp_path / "t.json").write_text(json.dumps({"b": {"X": _code(mask)}}))
+    truth = _load(tmp_path, kind="chexlocalize", files=["t.json"], missing="empty")
+    found = truth.mask(ROW, "X", "finding")
+    assert found.shape == (7, 9) and not found.any()
+    assert truth.mask(ROW | {"image_id": "b"}, "X", "finding").all()
+    assert truth.mask(ROW, "Fracture", "finding") is None  # of which the file tells nothing
+    assert not truth.knows(ROW | {"path": "a.png"})  # for held-out images it is still missing
+
+
+def test_a_finding_without_a_box_may_be_absent(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("image,finding,x,y,w,h\na.png,X,1,1,2,2\nb.png,Y,1,1,2,2\n")
+    options = {"kind": "boxes", "file": "b.csv", "space": None}
+    for missing in ("unknown", "empty"):
+        truth = _load(tmp_path, **options, missing=missing)
+        for name, finding in (("a", "Y"), ("c", "X")):
+            found = truth.mask(ROW | {"path": f"{name}.png", "image_id": name}, finding, "box")
+            assert (found is None) if missing == "unknown" else not found.any()
+        assert truth.mask(ROW | {"path": "a.png"}, "X", "box").sum() == 4
+        assert truth.mask(ROW | {"path": "a.png"}, "Fracture", "box") is None
+
+
+def test_an_image_without_a_mask_may_have_nothing(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    options = {"kind": "masks", "folder": "m", "column": "mask"}
+    options |= {"targets": {"t": [1]}, "findings": ["X"]}
+    truth = _load(tmp_path, **options, missing="empty")
+    assert not truth.mask(ROW | {"mask": None}, "X", "t").any()
+    assert truth.mask(ROW | {"mask": None}, "Y", "t") is None
+    assert _load(tmp_path, **options).mask(ROW | {"mask": None}, "X", "t") is None

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from scipy import ndimage
 
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
@@ -17,8 +18,12 @@ from dollmaker.shards import create_shard
 FINDINGS = ["Edema", "<b>Odd|name</b>"]
 
 
-def make_results(folder: Path, shards: int) -> dict[str, Any]:
-    """12 images, two findings each, in so many shards."""
+def make_results(folder: Path, shards: int, *, drawn: bool = False) -> dict[str, Any]:
+    """12 images, two findings each, in so many shards.
+
+    Maps are the same everywhere and have nothing to do with the masks; with ``drawn`` they are
+    hills over the masks, which are cut from them.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (12, 1, 24, 24), dtype=np.uint8)
     masks = np.zeros((24, 24, 24), np.uint8)
@@ -28,6 +33,12 @@ def make_results(folder: Path, shards: int) -> dict[str, Any]:
     masks[3] = 0  # an empty mask
     masks[5, :3] = 255
     maps = np.linspace(-1, 1, 24, dtype=np.float16)[:, None, None] * np.ones((24, 24), np.float16)
+    if drawn:
+        maps = ndimage.gaussian_filter((masks == 1).astype(np.float32), (0, 2, 2)).astype(
+            np.float16
+        )
+        masks[5, 4:7] = 255  # inside the picture
+        masks[masks != 255] = (maps > np.float32(0.3))[masks != 255]
     header = provenance.header("binarize", {})
     per = 12 // shards
     for number in range(shards):
@@ -95,7 +106,9 @@ SANITY = {
     "recipe": "doll",
     **dict.fromkeys(("positives", "negatives"), 8),
     **dict.fromkeys(("randomised", "other", "insertion", "deletion", "masked_negatives"), 0.5),
-    **dict.fromkeys(("ignores_model", "ignores_finding"), False),
+    **dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False),
+    "doubts": [],
+    "verdict": "depends on model and finding",
 }
 
 
@@ -129,24 +142,28 @@ def score_rows(recipe: str, level: float) -> list[dict[str, Any]]:
     """Rows of masks.parquet: the same score everywhere."""
     names = ("miou", "dice", "hit_rate", "auprc")
     values = {f"{name}{end}": level for name in names for end in ("", "_low", "_high")}
-    keys = {"recipe": recipe, "target": "finding", "split": "test", "n": 2}
+    keys = {"recipe": recipe, "target": "finding", "split": "test", "n": 2, "n_truth": 2}
+    keys |= {"gated_by": "label", "mean_over": "findings", "area_correlation": 0.5}
     slices = ("full", "positive")
     return [
         {**keys, "slice": s, "finding": f, **values} for s in slices for f in ("mean", *FINDINGS)
     ]
 
 
-def build(folder: Path, shards: int = 1, *, truth: bool = False, **options: Any) -> Path:
+def build(
+    folder: Path, shards: int = 1, *, truth: bool = False, drawn: bool = False, **options: Any
+) -> Path:
     """All stages from the masks on.
 
     Args:
         folder: Folder to make.
         shards: Number of shards.
         truth: With scores.
+        drawn: As for :func:`make_results`.
         options: More of the section release.
     """
     folder.mkdir()
-    config = make_results(folder, shards)
+    config = make_results(folder, shards, drawn=drawn)
     config["release"] |= options
     if truth:
         config["truth"] = {"kind": "chexlocalize", "files": []}

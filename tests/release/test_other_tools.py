@@ -82,7 +82,7 @@ def test_coco_reads_every_split(release: Path) -> None:
         assert [c["name"] for c in coco.loadCats(coco.getCatIds())] == FINDINGS
         seen = 0
         for row in rows:
-            mask = source_mask(row, whole.fit)
+            mask = source_mask(whole, row)
             (image,) = (i for i in coco.imgs.values() if i["file_name"] == row["path"])
             number = coco.getCatIds(catNms=[row["finding"]])
             entries = coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]], catIds=number))
@@ -99,7 +99,7 @@ def test_coco_reads_every_split(release: Path) -> None:
 def test_chexlocalizes_json_has_every_image_and_finding(release: Path) -> None:
     whole = read_release(release)
     rows = whole.table.to_dicts()
-    masks = {(row["image_id"], row["finding"]): source_mask(row, whole.fit) for row in rows}
+    masks = {(row["image_id"], row["finding"]): source_mask(whole, row) for row in rows}
     images = pl.read_parquet(release / "images.parquet")
     empty = 0
     for split in SPLITS:
@@ -157,7 +157,7 @@ def test_nnunets_rules_hold(release: Path, tmp_path: Path, colours: str) -> None
     whole = read_release(release)
     row = whole.table.row(0, named=True)
     label = Image.open(folders[0] / "labelsTr" / f"{row['image_id']}.png")
-    assert (np.asarray(label) == 1).sum() == source_mask(row, whole.fit).sum() > 0
+    assert (np.asarray(label) == 1).sum() == source_mask(whole, row).sum() > 0
 
 
 def front_matter(release: Path) -> dict[str, Any]:
@@ -173,7 +173,10 @@ def test_the_card_says_how_good_the_masks_are(release: Path, tmp_path: Path) -> 
     card = (release / "README.md").read_text()
     assert "mean IoU over findings is 0.25 [0.25, 0.25]" in card
     assert "best trivial baseline is 0.12" in card
-    assert "| Edema | 2 | 0.25 [0.25, 0.25] |" in card
+    assert "| Edema | 2 | 0.25 [0.25, 0.25] |" in card and "[0.25, 0.25] | 0.50 |" in card
+    assert "Which pairs have a mask goes by: label. The row `mean` is over findings." in " ".join(
+        card.split()
+    )
     assert "still draws a mask in 50 % of the pairs" in card
     assert "| Edema | 8 | 2 | 2 |" in card
     assert "<script>" not in card.split("---\n", 2)[2]

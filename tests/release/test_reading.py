@@ -91,7 +91,7 @@ def test_exports_hold_the_same_masks(release: Path, images: Path, tmp_path: Path
     truth = json.loads((tmp_path / "chexlocalize/train.json").read_text())
     coco = COCO(str(tmp_path / "coco/train.json"))
     for row in whole.table.filter(split="train").iter_rows(named=True):
-        mask = source_mask(row, whole.fit)
+        mask = source_mask(whole, row)
         assert mask.shape == (20, 30)
         code = truth[row["image_id"]][row["finding"]]
         assert (decode(code["counts"], *code["size"]) == mask).all()

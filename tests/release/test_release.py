@@ -246,7 +246,8 @@ def test_labels_without_masks_are_refused(tmp_path: Path) -> None:
     [
         ({"ignores_model": True}, "weights are random"),
         ({"ignores_finding": True}, "the same"),
-        ({"randomised": None}, "could not be compared with those of random weights"),
+        ({"ignores_model": None}, "could not be compared with those of random weights"),
+        ({"ignores_finding": None}, "could not be compared with those of another finding"),
     ],
 )
 def test_masks_of_maps_that_ignore_the_model_are_released_only_on_demand(

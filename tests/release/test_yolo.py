@@ -118,7 +118,7 @@ def inside(label: Path, release: Release, image_id: str) -> bool:
         ImageDraw.Draw(drawn[int(number)]).polygon(points, fill=1)
     for row in release.table.filter(image_id=image_id).iter_rows(named=True):
         middle = np.asarray(drawn[release.findings.index(row["finding"])])[5::10, 5::10]
-        if (middle.astype(bool) != source_mask(row, release.fit)).any():
+        if (middle.astype(bool) != source_mask(release, row)).any():
             return False
     return True
 

@@ -69,3 +69,22 @@ def test_strips_are_small_pngs() -> None:
     assert picture.shape == (10, 3 * 12 + 2 * 3, 3)
     with Image.open(io.BytesIO(gallery.to_png(picture))) as image:
         assert image.size == (42, 10)
+
+
+def test_a_crop_is_shown_where_it_lies() -> None:
+    """A source of 60 x 20 in a panel of 30 x 10: the window is the middle 20 columns."""
+    shown = gallery._scaled_box((20, 0, 40, 20), (10, 30), 20, 60)
+    assert shown == (10, 0, 20, 10)
+    panel = gallery._placed(np.full((10, 10, 3), 9, np.uint8), shown, (10, 30))
+    assert panel.shape == (10, 30, 3) and (panel[:, 10:20] == 9).all() and panel.sum() == 2700
+
+
+def test_masks_are_shown_as_they_are_scored() -> None:
+    """An edge at 0.4 between two pixels lies at the same place of the large picture."""
+    values = np.tile(np.array([0.0, 0.0, 1.0, 1.0], np.float32), (4, 1))
+    mask = (values > 0.4).astype(np.uint8)
+    mask[0, 0] = 255
+    codes = gallery._codes(mask, values, 0.4, (40, 40, "resize"))
+    # Pixels' centres are 10 apart: the map crosses 0.4 at 15 + 0.4 * 10 = 19.
+    assert (codes[20] == (np.arange(40) >= 19)).all()
+    assert (codes[:10, :10] == 255).all() and set(np.unique(codes)) == {0, 1, 255}

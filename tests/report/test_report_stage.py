@@ -174,7 +174,8 @@ def test_summary_by_hand(made: Report) -> None:
     assert doll["low"] < doll["miou"] < doll["high"]
     best = summary["tasks"]["organs"]["doll"]["full"]["all"]
     assert_allclose(best["miou"], np.mean(best["seeds"]))
-    assert set(summary["tasks"]["organs"]) == {"random", "doll"}
+    assert set(summary["tasks"]["organs"]) == {"random", "doll", "empty", "centre", "whole"}
+    assert_allclose(summary["tasks"]["organs"]["empty"]["-"]["-"]["miou"], 1 / 12)
     assert set(summary["classifier"]["members"]) == {"first", "second"}
     assert summary["classifier"]["split"] == "test" and 0 <= summary["classifier"]["ece"] <= 1
     seconds = summary["seconds"]
@@ -298,3 +299,11 @@ def test_differences_reach_the_task_table(made: Report, scored: Any) -> None:
     table = pl.read_parquet(scored.results / "scores" / "differences.parquet")
     assert not table.is_empty()
     assert "+0.200" in " ".join(_parse(made.page).text)
+
+
+def test_trivial_masks_and_means_where_present_reach_the_task_table(made: Report) -> None:
+    text = " ".join(" ".join(_parse(made.page).text).split())
+    assert "where present" in text and "empty, -" not in text
+    # Lungs 0.125 in six images, the heart 0.125 in five and 0 where it is not: 0.115.
+    row = text[text.index("where present") :].rsplit(" whole ", 2)[1]
+    assert row.index("0.115 [") < row.index("0.125 [") < row.index("(6)")

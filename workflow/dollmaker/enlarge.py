@@ -5,11 +5,11 @@ the square's. The map knows where between two pixels its outline runs. :func:`le
 knowledge beside a mask: its sign is the mask, its zero is the outline.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from dollmaker.geometry import Fit, unfit_map
 
@@ -49,10 +49,18 @@ def level_set(
 
 def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Pixels of a mask (S, S) that touch one outside it, and those that touch one inside."""
-    near = np.ones((3, 3), bool)
-    wide = ndimage.binary_dilation(mask, near)
-    narrow = ndimage.binary_erosion(mask, near, border_value=1)
-    return np.asarray(wide & ~narrow)
+    wide = _nearby(mask, np.logical_or, outside=False)
+    narrow = _nearby(mask, np.logical_and, outside=True)
+    return wide & ~narrow
+
+
+def _nearby(
+    mask: npt.NDArray[np.bool_], join: Callable[..., Any], *, outside: bool
+) -> npt.NDArray[np.bool_]:
+    """Each pixel joined with its eight neighbours, those beyond the square being ``outside``."""
+    padded = np.pad(mask, 1, constant_values=outside)
+    down = join(join(padded[:-2], padded[1:-1]), padded[2:])
+    return np.asarray(join(join(down[:, :-2], down[:, 1:-1]), down[:, 2:]))
 
 
 def pack(levels: Levels) -> npt.NDArray[np.int8]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.geometry import Fit, box, unfit_map, unfit_mask
+from dollmaker.geometry import Fit, box, inside, unfit_map
 
 #: Names in the order of the tables.
 BASELINES = ("centre", "intensity", "whole")
@@ -54,18 +54,20 @@ def _centre(width: int, height: int) -> Guess:
 
 
 def _intensity(image: npt.NDArray[np.uint8], width: int, height: int, fit: Fit) -> Guess:
-    """Otsu's threshold on the grey image; the side that touches the border less is foreground."""
+    """Otsu's threshold on the grey image; the side that touches the border less is foreground.
+
+    The black of a letterbox is not part of the image; what a crop does not show is background.
+    """
     from skimage.filters import threshold_otsu
 
     grey = image.astype(np.float32).mean(axis=0)
-    left, top, right, bottom = box(width, height, grey.shape[0], fit)
-    inner = grey[top:bottom, left:right]  # the black of a letterbox is not part of the image
+    inner = inside(grey, box(width, height, grey.shape[0], fit))
     plain = inner.min() == inner.max()
     threshold = float(inner.min() if plain else threshold_otsu(inner))
     border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]]) > threshold
     bright = bool(border.mean() <= 0.5)
-    mask = (grey > threshold) if bright else (grey <= threshold)
-    values = unfit_map(grey, width, height, fit)
-    return Guess(
-        unfit_mask(mask, width, height, fit).astype(bool), values if bright else 255 - values
-    )
+    if bright:
+        values = unfit_map(grey, width, height, fit)
+        return Guess(values > threshold, values)
+    values = unfit_map(255 - grey, width, height, fit)
+    return Guess(values >= 255 - threshold, values)

@@ -10,6 +10,7 @@ import polars as pl
 
 from dollmaker import scores, tables
 from dollmaker.errors import ArtifactError
+from dollmaker.evaluate.calibration import reliability
 from dollmaker.findings import ABSENT, PRESENT
 
 #: Name of the rows of the mean over members.
@@ -61,7 +62,7 @@ def score_classifiers(
 
     Returns:
         A table with the columns :data:`CLASSIFIERS`. What needs a class that is missing is NaN.
-        The calibration (:func:`dollmaker.scores.reliability`) of the rows of the mean is that of
+        The calibration (:mod:`dollmaker.evaluate.calibration`) of the rows of the mean is that of
         the labels of all findings together.
 
     Raises:
@@ -147,7 +148,7 @@ def _rows(
             for measure in (scores.auroc_interval, scores.average_precision_interval)
         )
         every = slice(None) if finding == MACRO else columns
-        curve = scores.reliability(known[:, every], values[:, every])
+        curve = reliability(known[:, every], values[:, every])
         return {
             "member": member,
             "split": split,

@@ -45,7 +45,21 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         default=1024,
         help="side of the pictures that boxes were drawn on (1024); 0: the images themselves",
     )
+    group.add_argument(
+        "--missing",
+        choices=("unknown", "empty"),
+        default="unknown",
+        help="what an image is that the truth has no entry of: left out (unknown), or without "
+        "the finding (empty), so that a mask there is a false alarm",
+    )
     group.add_argument("--bootstrap", type=int, default=1000, help="replicates (1000)")
+    group.add_argument(
+        "--min-pairs",
+        type=int,
+        default=10,
+        help="pairs with truth that each finding needs for a mean over findings (10); else the "
+        "mean is over all pairs",
+    )
     group.add_argument("--json", type=Path, help="write the numbers to this file")
     stage = parser.add_argument_group("all of a run (called by the workflow)")
     for key, options in _STAGE.items():
@@ -98,8 +112,15 @@ def _score_release(arguments: argparse.Namespace) -> None:
 
     findings = read_release(arguments.release).findings
     classes = _classes(arguments.classes, findings)
-    truth = open_truth(arguments.truth, findings, classes, arguments.space or None)
-    result = score_release(arguments.release, truth, replicates=arguments.bootstrap, seed=0)
+    space = arguments.space or None
+    truth = open_truth(arguments.truth, findings, classes, space, arguments.missing)
+    result = score_release(
+        arguments.release,
+        truth,
+        replicates=arguments.bootstrap,
+        min_pairs=arguments.min_pairs,
+        seed=0,
+    )
     print(describe(result))
     if arguments.json:
         write_json(arguments.json, result)

@@ -5,11 +5,15 @@ from pathlib import Path
 
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.evaluate.truth import (
+    EMPTY,
+    UNKNOWN,
     Boxes,
     Chexlocalize,
     Mask,
+    Missing,
     Row,
     Truth,
+    nothing,
     read_mask_file,
     read_number_file,
 )
@@ -21,7 +25,11 @@ from dollmaker.pixels.names import Names, list_pictures
 
 
 def open_truth(
-    path: Path, findings: Sequence[str], classes: Mapping[str, Sequence[int]], space: int | None
+    path: Path,
+    findings: Sequence[str],
+    classes: Mapping[str, Sequence[int]],
+    space: int | None,
+    missing: Missing = UNKNOWN,
 ) -> Truth:
     """The truth in a file or folder; its form shows in its name and content.
 
@@ -31,6 +39,7 @@ def open_truth(
         findings: The findings that are scored.
         classes: Finding -> its pixel values, for files with classes.
         space: Side of the square that boxes were drawn on; ``None``: each image's own pixels.
+        missing: What an image is that the truth has no entry or file of.
 
     Raises:
         DataError: If there is nothing, or it is not as described.
@@ -38,18 +47,18 @@ def open_truth(
     """
     if path.is_dir():
         if classes:
-            return ClassFiles(path, classes)
+            return ClassFiles(path, classes, missing)
         places = ("", *_SPLITS)
         if not any(_folders(path, finding, split) for finding in findings for split in places):
             raise ConfigError(
                 f"{path} has no folder named as a finding; give the pixel values of the classes "
                 f"of its files, e.g. --classes {safe_name(findings[0])}=1."
             )
-        return FindingFolders(path)
+        return FindingFolders(path, missing)
     if path.suffix.lower() == ".json":
-        return Chexlocalize([path], findings)
+        return Chexlocalize([path], findings, missing)
     if path.name.lower().endswith((".csv", ".tsv", ".csv.gz", ".parquet", ".pq")):
-        return Boxes(path, space, findings)
+        return Boxes(path, space, findings, missing)
     raise DataError(
         f"{path} is no truth; give CheXlocalize's JSON, a CSV of boxes or a folder of pictures."
     )
@@ -63,14 +72,16 @@ class FindingFolders:
 
     Folders may lie in one of the split's name, and be written in another case; a mask is called
     by the image_id, by that as a harmless file name, or as its image in the source, with any
-    suffix of pictures. Where there is no file, nothing is known.
+    suffix of pictures. Where there is no file, nothing is known, unless ``missing`` says that the
+    finding is absent there.
     """
 
     TARGET = "finding"
     option = "the files"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, missing: Missing = UNKNOWN) -> None:
         self.targets = [self.TARGET]
+        self._missing = missing
         self._folder = folder
         self._drawn: set[bool] = set()
         self._known: dict[tuple[str, str], list[_Folder]] = {}
@@ -82,7 +93,8 @@ class FindingFolders:
             self._known[key] = [_Folder(path) for path in _folders(self._folder, *key)]
         path = _find(self._known[key], row)
         if path is None:
-            return None
+            absent = self._missing == EMPTY and self._known[key]
+            return nothing(row) if absent else None
         area = read_mask_file(path, f"true mask {path} of {finding!r}", row, MAX_PIXELS)
         self._drawn.add(bool(area.any()))
         return area
@@ -98,13 +110,17 @@ class ClassFiles:
     Args:
         folder: Folder of the files.
         classes: Finding -> its pixel values.
+        missing: What an image without a file is.
     """
 
     TARGET = "finding"
     option = "--classes"
 
-    def __init__(self, folder: Path, classes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(
+        self, folder: Path, classes: Mapping[str, Sequence[int]], missing: Missing = UNKNOWN
+    ) -> None:
         self.targets = [self.TARGET]
+        self._missing = missing
         self._classes = classes
         self._numbers = Numbers(classes)
         places = [folder / split for split in _SPLITS]
@@ -119,7 +135,9 @@ class ClassFiles:
         if self._last is None or self._last[0] != row["image_id"]:
             self._last = row["image_id"], self._read(row)
         values = self._last[1]
-        return None if values is None else self._numbers.area(values, finding)
+        if values is None:
+            return nothing(row) if self._missing == EMPTY else None
+        return self._numbers.area(values, finding)
 
     def _read(self, row: Row) -> Ints | None:
         path = _find([self._known[k] for k in (row["split"], "") if k in self._known], row)

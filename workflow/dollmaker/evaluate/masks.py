@@ -11,12 +11,13 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker import config as configuration
+from dollmaker.enlarge import level_set, pack, source_mask
 from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.baselines import BASELINES, Guess, guess
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.findings import BLANK
-from dollmaker.geometry import Fit, unfit_map, unfit_mask
+from dollmaker.geometry import Fit, inside, unfit_map, window
 from dollmaker.shards import ImageShards, Shard
 
 
@@ -146,7 +147,7 @@ def _score_image(
                 continue
             kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
             if name in recipes:
-                proposal = _read(recipe, place, width, height, fit)
+                proposal = read_pair(recipe, place, width, height, fit)
             else:
                 proposal = guesses[name]
                 facts["quality"] = None
@@ -173,10 +174,30 @@ def _facts(
     }
 
 
-def _read(recipe: RecipeShards, place: int, width: int, height: int, fit: Fit) -> Guess:
-    """The pair's mask and map at the size of the source; pixels to ignore are background."""
-    mask = unfit_mask(recipe.masks.read("mask", place), width, height, fit) == 1
-    return Guess(mask, unfit_map(recipe.maps.read("map", place), width, height, fit))
+def read_pair(recipe: RecipeShards, place: int, width: int, height: int, fit: Fit) -> Guess:
+    """The pair's mask and map at the size of the source, just as a release holds the mask.
+
+    Pixels to ignore are background.
+    """
+    values = recipe.maps.read("map", place)
+    threshold = float(recipe.table["threshold"][place])
+    levels = pack(level_set(recipe.masks.read("mask", place), values, threshold))
+    mask = source_mask(levels, width, height, fit)
+    return Guess(mask, source_map(values, width, height, fit))
+
+
+def source_map(
+    values: npt.NDArray[Any], width: int, height: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """As :func:`dollmaker.geometry.unfit_map`, but what a crop does not show ranks last."""
+    large = unfit_map(values, width, height, fit)
+    shown = window(width, height, fit)
+    if shown == (0, 0, width, height):
+        return large
+    part = inside(large, shown)
+    whole = np.full_like(large, part.min())
+    inside(whole, shown)[...] = part
+    return whole
 
 
 def _unexplained(area: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 Scores are at the size of the source image, on two slices: ``positive`` holds the pairs where mask
 and truth both have pixels; ``full`` holds every pair where either has, so that false positives and
-negatives count 0.
+negatives count 0. Hit rates do not know the mask: on both slices they are over every pair with
+truth, as CheXlocalize's are.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker import scores
+from dollmaker.evaluate.ranks import rank_correlation
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.
 PAIRS = {
@@ -49,9 +51,16 @@ MASKS = {
     "split": pl.String,
     "slice": pl.String,
     "finding": pl.String,
+    "gated_by": pl.String,
+    "mean_over": pl.String,
     "n": pl.Int64,
+    "n_truth": pl.Int64,
     **{f"{name}{end}": pl.Float64 for name in METRICS.values() for end in ("", "_low", "_high")},
+    "area_correlation": pl.Float64,
 }
+
+#: What the row ``mean`` is the mean over: each finding counts once, or each pair.
+FINDINGS, POOLED = "findings", "pairs"
 
 
 def compare_mask(
@@ -69,65 +78,124 @@ def compare_mask(
 
 
 def summarize(
-    pairs: pl.DataFrame, findings: Sequence[str], replicates: int, seed: int
+    pairs: pl.DataFrame,
+    findings: Sequence[str],
+    replicates: int,
+    seed: int,
+    *,
+    min_pairs: int,
+    gated_by: Mapping[str, str],
 ) -> pl.DataFrame:
     """Means over pairs with bootstrap intervals over patients.
+
+    The row ``mean`` is the mean over findings where each has at least ``min_pairs`` pairs with
+    truth, else the mean over all pairs: a finding of three pairs would count as much as one of
+    three hundred. It is the same for all recipes of a target and split, so that they compare.
 
     Args:
         pairs: Rows with the columns :data:`PAIRS`.
         findings: Findings in the order of the table.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
+        min_pairs: Least number of pairs with truth of a finding.
+        gated_by: Recipe -> who says that a finding is there (:mod:`dollmaker.evaluate.gates`).
 
     Returns:
-        A table with the columns :data:`MASKS`; finding ``mean`` is the mean over findings, whose
-        interval draws each patient with all images and findings.
+        A table with the columns :data:`MASKS`. ``mean_over`` of the row ``mean`` says which mean
+        it is; its interval draws each patient with all images and findings. ``n_truth`` counts
+        pairs with truth. ``area_correlation`` is Spearman's, of the areas of mask and truth over
+        the slice's pairs with truth; of the row ``mean`` the mean over the findings with
+        ``min_pairs`` of them (pooled, large and small findings would correlate by themselves).
     """
     rows: list[dict[str, Any]] = []
     keys = ("recipe", "target", "split")
+    over = _mean_over(pairs, min_pairs)
     for (recipe, target, split), group in pairs.group_by(keys, maintain_order=True):
         for name in SLICES:
             where = {"recipe": recipe, "target": target, "split": split, "slice": name}
-            rows += _summarize_slice(where, group, findings, replicates, seed)
+            where["gated_by"] = gated_by.get(str(recipe))
+            mean = over.get((str(target), str(split)), FINDINGS)
+            scored = _Slice(group, name, findings, min_pairs)
+            rows += [where | row for row in scored.rows(mean, replicates, seed)]
     return pl.DataFrame(rows, schema=MASKS, orient="row")
 
 
-def _summarize_slice(
-    where: Mapping[str, Any],
-    group: pl.DataFrame,
-    findings: Sequence[str],
-    replicates: int,
-    seed: int,
-) -> Iterable[dict[str, Any]]:
-    images = sorted(group["image_id"].unique())
-    patient_of = dict(group.select("image_id", "patient_id").iter_rows())
-    patients = [patient_of[image] for image in images]
-    row = {image: number for number, image in enumerate(images)}
-    column = {finding: number for number, finding in enumerate(findings)}
-    at = ([row[i] for i in group["image_id"]], [column[f] for f in group["finding"]])
-    true, predicted = group["truth_area"].to_numpy() > 0, group["mask_area"].to_numpy() > 0
-    inside = (true & predicted) if where["slice"] == "positive" else (true | predicted)
-    tables: dict[str, npt.NDArray[np.float64]] = {}
-    for metric in METRICS:
-        values = np.full((len(images), len(findings)), np.nan)
-        values[at] = np.where(inside, group[metric].cast(pl.Float64).to_numpy(), np.nan)
-        tables[metric] = values
-    counts = (~np.isnan(tables["iou"])).sum(axis=0)
-    result = [
-        dict(where) | {"finding": finding, "n": int(count)}
-        for finding, count in zip((MEAN, *findings), (counts.sum(), *counts), strict=True)
-        if count
-    ]
-    for metric, mean in METRICS.items():
-        intervals = scores.column_intervals(
-            tables[metric], patients, replicates=replicates, seed=seed
-        )
-        by_finding = dict(zip((MEAN, *findings), intervals, strict=True))
-        for line in result:
-            interval = by_finding[line["finding"]]
-            line |= {
-                mean: interval.point,
-                f"{mean}_low": interval.low,
-                f"{mean}_high": interval.high,
-            }
-    return result
+def _mean_over(pairs: pl.DataFrame, min_pairs: int) -> dict[tuple[str, str], str]:
+    """Target and split -> what the row ``mean`` is the mean over."""
+    true = pl.col("truth_area") > 0
+    counts = (
+        pairs.filter(true | (pl.col("mask_area") > 0))
+        .group_by("target", "split", "finding")
+        .agg(pl.col("image_id").filter(true).n_unique().alias("n"))
+        .group_by("target", "split")
+        .agg(pl.col("n").min())
+    )
+    return {
+        (target, split): FINDINGS if n >= min_pairs else POOLED
+        for target, split, n in counts.iter_rows()
+    }
+
+
+class _Slice:
+    """The pairs of one recipe, target and split, and which of them a slice holds."""
+
+    def __init__(
+        self, group: pl.DataFrame, name: str, findings: Sequence[str], min_pairs: int
+    ) -> None:
+        self._group, self._findings, self._min_pairs = group, findings, min_pairs
+        true, drawn = (group[key].to_numpy() > 0 for key in ("truth_area", "mask_area"))
+        inside = (true & drawn) if name == "positive" else (true | drawn)
+        #: Metric -> the pairs that count.
+        self._counted = {**dict.fromkeys(METRICS, inside), "hit": true, "area": inside & true}
+
+    def rows(self, mean: str, replicates: int, seed: int) -> Iterable[dict[str, Any]]:
+        names = (MEAN, *self._findings)
+        counts, true = (self._counts(metric) for metric in ("iou", "hit"))
+        shares = self._correlations()
+        result = {
+            name: {"finding": name, "n": counts[name], "n_truth": true[name]}
+            | {"mean_over": mean if name == MEAN else None, "area_correlation": shares[name]}
+            for name in names
+            if counts[name]
+        }
+        for metric, title in METRICS.items():
+            intervals = self._intervals(metric, mean, replicates, seed)
+            for name, interval in zip(names, intervals, strict=True):
+                if name in result:
+                    ends = zip(("", "_low", "_high"), interval, strict=True)
+                    result[name] |= {f"{title}{end}": value for end, value in ends}
+        return result.values()
+
+    def _counts(self, metric: str) -> dict[str, int]:
+        named = self._group["finding"].to_numpy()[self._counted[metric]].tolist()
+        return {MEAN: len(named)} | {finding: named.count(finding) for finding in self._findings}
+
+    def _correlations(self) -> dict[str, float]:
+        """Finding -> rank correlation of the areas of masks and truth; and their mean."""
+        areas = self._group.filter(pl.Series(self._counted["area"]))
+        found: dict[str, float] = {}
+        enough = []
+        for finding in self._findings:
+            mine = areas.filter(finding=finding)
+            found[finding] = rank_correlation(mine["mask_area"], mine["truth_area"])
+            enough += [found[finding]] * (len(mine) >= self._min_pairs)
+        return {MEAN: float(scores.nanmean(np.array(enough), axis=0)), **found}
+
+    def _intervals(
+        self, metric: str, mean: str, replicates: int, seed: int
+    ) -> list[scores.Interval]:
+        """Of the row ``mean``, then of each finding."""
+        group = self._group
+        values = np.where(self._counted[metric], group[metric].cast(pl.Float64).to_numpy(), np.nan)
+        drawn: dict[str, Any] = {"replicates": replicates, "seed": seed}
+        images = sorted(group["image_id"].unique())
+        row = {image: number for number, image in enumerate(images)}
+        column = {finding: number for number, finding in enumerate(self._findings)}
+        patient_of = dict(group.select("image_id", "patient_id").iter_rows())
+        table = np.full((len(images), len(self._findings)), np.nan)
+        table[[row[i] for i in group["image_id"]], [column[f] for f in group["finding"]]] = values
+        patients = [patient_of[image] for image in images]
+        intervals = scores.column_intervals(table, patients, **drawn)
+        if mean == POOLED:
+            intervals[0] = scores.bootstrap_interval(values, group["patient_id"], **drawn)
+        return intervals

@@ -9,18 +9,19 @@ import polars as pl
 
 from dollmaker import scores, tables
 from dollmaker.errors import DataError
-from dollmaker.evaluate.means import MEAN, PAIRS, summarize
+from dollmaker.evaluate.gates import gated_by
+from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, summarize
 from dollmaker.evaluate.truth import Truth, require_sound
 from dollmaker.files import read_json
-from dollmaker.geometry import Fit, unfit_map
-from dollmaker.release.parts import SPLITS, find_parts
+from dollmaker.geometry import unfit_map
 from dollmaker.release.read import Release, read_release, source_mask
-from dollmaker.shards import ShardSeries
 
 _METRICS = {"miou": "mean IoU", "dice": "Dice", "hit_rate": "hit rate"}
 
 
-def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> dict[str, Any]:
+def score_release(
+    folder: Path, truth: Truth, *, replicates: int, min_pairs: int, seed: int
+) -> dict[str, Any]:
     """Score every pair with truth; a pair without a mask counts as an empty one.
 
     Where not all images were looked at, the others are left out. The hit rate asks whether the
@@ -31,12 +32,13 @@ def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> 
         folder: The release.
         truth: The truth.
         replicates: Bootstrap replicates over patients.
+        min_pairs: Pairs with truth that each finding needs for a mean over findings.
         seed: Seed of the bootstrap.
 
     Returns:
-        ``name``, ``version``, ``maps`` (whether the release has them), ``images`` (with truth),
-        ``left_out`` (images with truth that were not looked at), ``scores``: rows as in
-        scores/masks.parquet.
+        ``name``, ``version``, ``maps`` (whether the release has them), ``min_pairs``, ``images``
+        (with truth), ``left_out`` (images with truth that were not looked at), ``scores``: rows as
+        in scores/masks.parquet.
 
     Raises:
         ArtifactError: If the folder is no release.
@@ -53,31 +55,36 @@ def score_release(folder: Path, truth: Truth, *, replicates: int, seed: int) -> 
         asked, others = images.filter("explained"), images.filter(~pl.col("explained"))
     else:
         asked, others = images, images.clear()
-    maps = {s: ShardSeries(find_parts(folder, "masks", s)) for s in SPLITS}
-    placed = release.table.with_columns(pl.int_range(pl.len()).over("split").alias("place"))
-    rows = {(row["image_id"], row["finding"]): row for row in placed.iter_rows(named=True)}
+    rows = {(row["image_id"], row["finding"]): row for row in release.table.iter_rows(named=True)}
     pairs = [
         pair
         for image in asked.iter_rows(named=True)
-        for pair in _score_image(image, release, rows, maps, truth)
+        for pair in _score_image(image, release, rows, truth)
     ]
+    stranger = f"the truth is of no image that {folder} has; compare the names of images."
     if not pairs:
-        raise DataError(f"the truth is of no image that {folder} has; compare the names of images.")
+        raise DataError(stranger)
     require_sound(truth, "--classes")
+    if not any(pair["truth_area"] for pair in pairs):
+        raise DataError(stranger)
     table = pl.DataFrame(pairs, schema=PAIRS, orient="row")
-    summary = summarize(table, release.findings, replicates, seed)
+    gates = {"release": gated_by(config, config["release"]["recipe"])}
+    summary = summarize(
+        table, release.findings, replicates, seed, min_pairs=min_pairs, gated_by=gates
+    )
     return {
         "name": release.name,
         "version": release.version,
-        "maps": _has_maps(maps),
+        "maps": _has_maps(release),
+        "min_pairs": min_pairs,
         "images": table["image_id"].n_unique(),
         "left_out": sum(_known(image, release, truth) for image in others.iter_rows(named=True)),
         "scores": [_finite(row) for row in summary.drop("^auprc.*$").to_dicts()],
     }
 
 
-def _has_maps(series: dict[str, ShardSeries]) -> bool:
-    return any(len(s.read("relevance", 0)) for s in series.values() if s.paths)
+def _has_maps(release: Release) -> bool:
+    return any(len(s.read("relevance", 0)) for s in release.masks.values() if s.paths)
 
 
 def _known(image: dict[str, Any], release: Release, truth: Truth) -> bool:
@@ -88,7 +95,6 @@ def _score_image(
     image: dict[str, Any],
     release: Release,
     rows: dict[tuple[str, str], dict[str, Any]],
-    maps: dict[str, ShardSeries],
     truth: Truth,
 ) -> Iterator[dict[str, Any]]:
     for finding in release.findings:
@@ -96,10 +102,10 @@ def _score_image(
         if area is None:
             continue
         row = rows.get((image["image_id"], finding))
-        mask = np.zeros_like(area) if row is None else source_mask(row, release.fit)
+        mask = np.zeros_like(area) if row is None else source_mask(release, row)
         if not mask.any() and not area.any():
             continue
-        values = mask if row is None else _map(row, mask, maps[image["split"]], release.fit)
+        values = mask if row is None else _map(release, row, mask)
         yield {
             "recipe": "release",
             "target": truth.targets[0],
@@ -118,9 +124,9 @@ def _score_image(
         }
 
 
-def _map(row: dict[str, Any], mask: Any, maps: ShardSeries, fit: Fit) -> Any:
-    stored = maps.read("relevance", row["place"])
-    return unfit_map(stored, row["width"], row["height"], fit) if len(stored) else mask
+def _map(release: Release, row: dict[str, Any], mask: Any) -> Any:
+    stored = release.masks[row["split"]].read("relevance", row["place"])
+    return unfit_map(stored, row["width"], row["height"], release.fit) if len(stored) else mask
 
 
 def _finite(row: dict[str, Any]) -> dict[str, Any]:
@@ -137,10 +143,18 @@ def describe(result: dict[str, Any]) -> str:
     for row in rows:
         if row["finding"] == MEAN:
             title = "".join(f"  {text:<19}" for text in _METRICS.values())
-            lines += ["", f"{row['split']:<{width}}  pairs{title}".rstrip()]
+            lines += ["", f"{row['split']:<{width}}  pairs{title}  area correlation"]
         cells = "".join(f"  {_cell(row, name):<19}" for name in _METRICS)
+        cells += f"  {_number(row['area_correlation'])}"
         lines.append(f"{row['finding']:<{width}}  {row['n']:>5}{cells}".rstrip())
     lines += ["", "Means over pairs where mask or truth has pixels; 95 % intervals over patients."]
+    pooled = [row["split"] for row in rows if row["mean_over"] == POOLED]
+    if pooled:
+        lines.append(
+            f"Row mean of {', '.join(pooled)}: over all pairs, as a finding has fewer than "
+            f"{result['min_pairs']} with truth; else over findings."
+        )
+    lines.append(f"Which pairs have a mask goes by: {rows[0]['gated_by']}.")
     if not result["maps"]:
         lines.append("The release has no maps: the hit rate is the share of a mask in the truth.")
     return "\n".join(lines)
@@ -148,5 +162,9 @@ def describe(result: dict[str, Any]) -> str:
 
 def _cell(row: dict[str, Any], name: str) -> str:
     values = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
-    point, low, high = ("-" if v is None else f"{v:.3f}" for v in values)
+    point, low, high = map(_number, values)
     return f"{point} [{low}, {high}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

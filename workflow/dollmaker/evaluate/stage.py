@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dollmaker import provenance, tables
+from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import score_classifiers
+from dollmaker.evaluate.gates import gated_by
 from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.means import summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
@@ -53,7 +55,14 @@ def evaluate(
     results = {
         "classifiers": score_classifiers(config, index, names, committee),
         "pairs": pairs,
-        "masks": summarize(pairs, findings, replicates, seed),
+        "masks": summarize(
+            pairs,
+            findings,
+            replicates,
+            seed,
+            min_pairs=config["evaluate"]["min_pairs"],
+            gated_by=_gates(config),
+        ),
         "tasks": score_tasks(runs, replicates, seed),
         "differences": compare_starts(runs, replicates, seed),
     }
@@ -61,3 +70,10 @@ def evaluate(
     header["targets"] = truth.targets if truth is not None else []
     for name, table in results.items():
         tables.write(table, output / f"{name}.parquet", header)
+
+
+def _gates(config: Mapping[str, Any]) -> dict[str, str]:
+    """Recipe -> who says that a finding is there; baselines are gated as the released recipe."""
+    least = config["evaluate"]["min_probability"]
+    found = {name: gated_by(config, name, least) for name in config["recipes"]}
+    return {**dict.fromkeys(BASELINES, found[config["release"]["recipe"]]), **found}

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker import scores, tables
+from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.paired import mean_score, paired_difference
 
 #: Name of the rows of the mean over classes.
@@ -18,7 +19,11 @@ MEAN = "mean"
 #: Starts that the others are compared with.
 REFERENCES = ("random", "imagenet")
 
-#: Columns of tasks.parquet: one row per task, init, tuning, n and class.
+#: Tuning and n of the trivial baselines, whose names stand where starts do.
+NOTHING = "-"
+
+#: Columns of tasks.parquet: one row per task, init, tuning, n and class. ``miou_present`` is of the
+#: images that hold the class, ``images_present`` in number (of the mean: that hold any).
 TASKS: dict[str, pl.DataType | type[pl.DataType]] = {
     "task": pl.String,
     "init": pl.String,
@@ -30,6 +35,10 @@ TASKS: dict[str, pl.DataType | type[pl.DataType]] = {
     "miou": pl.Float64,
     "miou_low": pl.Float64,
     "miou_high": pl.Float64,
+    "images_present": pl.Int64,
+    "miou_present": pl.Float64,
+    "miou_present_low": pl.Float64,
+    "miou_present_high": pl.Float64,
     "dice": pl.Float64,
     "dice_low": pl.Float64,
     "dice_high": pl.Float64,
@@ -68,6 +77,7 @@ class Runs:
         seeds: Seeds (S), sorted.
         iou: float64 (N, S, K).
         dice: float64 (N, S, K).
+        present: Whether an image holds a class, bool (N, K).
     """
 
     task: str
@@ -81,27 +91,41 @@ class Runs:
     seeds: list[int]
     iou: Floats
     dice: Floats
+    present: npt.NDArray[np.bool_]
 
 
 def read_runs(folders: Sequence[Path]) -> list[Runs]:
     """Read the scores of ``tasks/{task}/{init}-{tuning}`` folders.
 
+    Returns:
+        Those of the starts, in the order of the folders, then of each task its trivial baselines,
+        once, with the tuning and n :data:`NOTHING`.
+
     Raises:
-        ArtifactError: If a folder holds no scores.
+        ArtifactError: If a folder holds no scores, or those of an earlier version.
     """
     result: list[Runs] = []
     for folder in folders:
         init, _, tuning = folder.name.rpartition("-")
-        table = tables.read(folder / "scores.parquet").with_columns(pl.col("n").cast(pl.String))
+        file = folder / "scores.parquet"
+        table = tables.read(file).with_columns(pl.col("n").cast(pl.String))
+        if "present" not in table:
+            raise ArtifactError(
+                f"{file} lacks 'present': an earlier version wrote it; run it again."
+            )
         for (n,), group in table.group_by("n", maintain_order=True):
-            classes = group["class"].unique(maintain_order=True).to_list()
-            result.append(_runs(folder.parent.name, init, tuning, str(n), classes, group))
+            result.append(_runs(folder.parent.name, init, tuning, str(n), group))
+    for task, folder in {folder.parent.name: folder for folder in reversed(folders)}.items():
+        table = tables.read(folder / "baselines.parquet").with_columns(
+            pl.lit(0, pl.Int64).alias("seed"), pl.lit(0, pl.Int64).alias("n_images")
+        )
+        for (name,), group in table.group_by("baseline", maintain_order=True):
+            result.append(_runs(task, str(name), NOTHING, NOTHING, group))
     return result
 
 
-def _runs(
-    task: str, init: str, tuning: str, n: str, classes: list[str], group: pl.DataFrame
-) -> Runs:
+def _runs(task: str, init: str, tuning: str, n: str, group: pl.DataFrame) -> Runs:
+    classes = group["class"].unique(maintain_order=True).to_list()
     people = dict(group.select("image_id", "patient_id").sort("image_id").iter_rows())
     images, seeds = list(people), sorted(group["seed"].unique())
     at = (
@@ -113,6 +137,8 @@ def _runs(
     dice = iou.copy()
     iou[at] = group["iou"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     dice[at] = group["dice"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    present = np.zeros((len(images), len(classes)), bool)
+    present[at[0], at[2]] = group["present"].to_numpy()
     return Runs(
         task=task,
         init=init,
@@ -125,6 +151,7 @@ def _runs(
         seeds=seeds,
         iou=iou,
         dice=dice,
+        present=present,
     )
 
 
@@ -136,8 +163,10 @@ def _positions(values: pl.Series, known: Sequence[Any]) -> list[int]:
 def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFrame:
     """Mean IoU and Dice of each set of runs.
 
-    The mean over images is taken per class and seed, then the mean over those. Intervals draw
-    patients and seeds, as those of differences do (:mod:`dollmaker.evaluate.paired`).
+    The mean over images is taken per class and seed, then the mean over those. Where most images
+    lack the class, a right "nothing" makes most of it, and drawing nothing at all scores well: so
+    beside it stands the mean over the images that hold the class. Intervals of both draw patients
+    and seeds, as those of differences do (:mod:`dollmaker.evaluate.paired`).
 
     Args:
         runs: Sets of runs.
@@ -151,8 +180,11 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
     for run in runs:
         for name, columns in _classes(run):
             iou, dice = run.iou[:, :, columns], run.dice[:, :, columns]
-            first, second = (
-                mean_score(v, run.patients, replicates=replicates, seed=seed) for v in (iou, dice)
+            present = run.present[:, columns]
+            held = np.where(present[:, None], iou, np.nan)
+            first, second, third = (
+                mean_score(values, run.patients, replicates=replicates, seed=seed)
+                for values in (iou, dice, held)
             )
             each = scores.nanmean(scores.nanmean(iou, axis=0), axis=1)
             rows.append(
@@ -167,6 +199,10 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
                     "miou": first.point,
                     "miou_low": first.low,
                     "miou_high": first.high,
+                    "images_present": int(present.any(axis=1).sum()),
+                    "miou_present": third.point,
+                    "miou_present_low": third.low,
+                    "miou_present_high": third.high,
                     "dice": second.point,
                     "dice_low": second.low,
                     "dice_high": second.high,

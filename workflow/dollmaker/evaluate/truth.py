@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,12 @@ from dollmaker.pixels.masks import Ints, MaskPicture, read_mask, require_upright
 
 Mask = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]
+
+#: What it means that the truth has no entry of an image: nothing is known of it (our reading), or
+#: its findings are absent (CheXlocalize's), so that a mask there is a false alarm.
+Missing = Literal["unknown", "empty"]
+UNKNOWN: Missing = "unknown"
+EMPTY: Missing = "empty"
 
 
 class Truth(Protocol):
@@ -108,12 +114,13 @@ def _chexlocalize(
 ) -> SourceTruth:
     links = config.get("allow_links", False)
     files = [inside(data_root, name, links) for name in config["truth"]["files"]]
-    return Chexlocalize(files, findings)
+    return Chexlocalize(files, findings, missing=config["truth"]["missing"])
 
 
 def _boxes(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> SourceTruth:
     options, links = config["truth"], config.get("allow_links", False)
-    return Boxes(inside(data_root, options["file"], links), options["space"], findings)
+    file = inside(data_root, options["file"], links)
+    return Boxes(file, options["space"], findings, missing=options["missing"])
 
 
 def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> SourceTruth:
@@ -126,6 +133,7 @@ def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) 
         findings=options["findings"],
         when_labelled=options["when_labelled"],
         links=links,
+        missing=options["missing"],
     )
 
 
@@ -158,14 +166,18 @@ class Chexlocalize:
     Args:
         files: JSON files.
         findings: The findings that are scored; of others nothing is known.
+        missing: What an image without an entry is, see :data:`Missing`.
     """
 
     option = ""
     #: The one area: the finding itself.
     TARGET = "finding"
 
-    def __init__(self, files: Sequence[Path], findings: Iterable[str]) -> None:
+    def __init__(
+        self, files: Sequence[Path], findings: Iterable[str], missing: Missing = UNKNOWN
+    ) -> None:
         self.targets = [self.TARGET]
+        self._missing = missing
         self._files = FindingFiles(files, "truth.files")
         self._findings = frozenset(findings)
         self._files.require(self._findings)
@@ -174,6 +186,8 @@ class Chexlocalize:
         """See :meth:`Truth.mask`."""
         image = row["image_id"]
         entry = self._files.find(row.get("path", image), image)
+        if entry is None and self._missing == EMPTY:
+            entry = {}
         if entry is None or finding not in self._findings:
             return None
         try:
@@ -207,17 +221,27 @@ class Boxes:
         space: Side of the square that the boxes were drawn on; ``None`` means each image's own
             pixels.
         findings: The findings that are scored; the table must tell of one.
+        missing: What a finding without a box is in an image, if the table boxes it elsewhere, see
+            :data:`Missing`.
     """
 
     option = "truth.space (--space)"
     #: The one area: the rectangles.
     TARGET = "box"
 
-    def __init__(self, file: Path, space: int | None, findings: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        file: Path,
+        space: int | None,
+        findings: Iterable[str] = (),
+        missing: Missing = UNKNOWN,
+    ) -> None:
         self.targets = [self.TARGET]
+        self._missing = missing
         self._table = BoxTable(file, space, "truth")
         self._findings = frozenset(findings)
         require_called(self._findings, self._table.findings, file.name)
+        self._boxed = {finding.casefold() for finding in self._table.findings}
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
@@ -226,6 +250,8 @@ class Boxes:
         if area is not None:
             with _naming(f"box of {finding!r} in {row['image_id']!r}"):
                 require_upright(_is_turned(row))
+        elif self._missing == EMPTY and finding.casefold() in self._boxed:
+            return nothing(row)
         return area
 
     def knows(self, row: Row) -> bool:
@@ -256,6 +282,7 @@ class MaskFiles:
         when_labelled: Only where the finding's label is 1; else in every image that has a mask,
             an empty area being known as empty.
         links: Whether links may leave ``folder``.
+        missing: What an image without a mask is, see :data:`Missing`.
     """
 
     option = ""
@@ -270,6 +297,7 @@ class MaskFiles:
         findings: Sequence[str] | None = None,
         when_labelled: bool = True,
         links: bool = False,
+        missing: Missing = UNKNOWN,
     ) -> None:
         if not folder.is_dir():
             raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
@@ -280,14 +308,15 @@ class MaskFiles:
         self._findings = findings
         self._when_labelled = when_labelled
         self._links = links
+        self._missing = missing
         self._last: tuple[str, Ints] | None = None
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
-        if row.get("mask") is None:
-            return None
         if self._findings is not None and finding not in self._findings:
             return None
+        if row.get("mask") is None:
+            return nothing(row) if self._missing == EMPTY else None
         if self._when_labelled and row.get(finding) != PRESENT:
             return None
         if self._last is None or self._last[0] != row["image_id"]:
@@ -315,6 +344,11 @@ class MaskFiles:
     def fault(self, some: bool = False) -> str:
         """See :meth:`Truth.fault`."""
         return self._numbers.fault(some)
+
+
+def nothing(row: Row) -> Mask:
+    """The mask of a finding that is absent, bool (height, width)."""
+    return np.zeros((row["height"], row["width"]), dtype=bool)
 
 
 def read_mask_file(path: Path, where: str, row: Row, max_pixels: int) -> Mask:

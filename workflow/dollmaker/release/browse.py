@@ -70,7 +70,7 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
     pixels = np.asarray(picture).copy()
     for number, row in enumerate(rows):
         colour = Image.new("RGB", (1, 1), _COLOURS[number % len(_COLOURS)]).getpixel((0, 0))
-        pixels[_outline(source_mask(row, release.fit))] = colour
+        pixels[_outline(source_mask(release, row))] = colour
     drawn = Image.fromarray(pixels)
     pen = ImageDraw.Draw(drawn)
     for number, row in enumerate(rows):

@@ -132,7 +132,7 @@ def _composition(facts: Facts) -> str:
         if len(rows := facts.images.filter(split=split))
     ]
     maps = (
-        " and the relevance maps in 255 steps (`relevance`)"
+        "; and the relevance maps in 255 steps (`relevance`)"
         if facts.config["release"]["relevance"]
         else ""
     )
@@ -150,8 +150,9 @@ Images: {", ".join(counts)}; no patient is in two splits. Masks by finding:
 - `data/{{split}}-*.parquet`: one row per pair: image_id, path and sha256 of the source image, its
   width and height, finding, label, probability, the mask as COCO RLE (`size`, `counts`), area
   (pixels), box (x, y, width, height), components, threshold, quality and its parts.
-- `masks/{{split}}-*.h5`: the same rows as arrays: 0 background, 1 finding, 255 ignore{maps}
-  (plain gzip).
+- `masks/{{split}}-*.h5`: the same rows as arrays (plain gzip): `mask` with 0 background, 1 finding,
+  255 ignore; `level`, positive in the mask, whose zero between pixels is the outline: enlarged
+  bilinearly and cut at 0 it is the mask at the size of the source{maps}.
 - `images.parquet`: all images of the source, and whether they were looked at (`explained`).
 - `chexlocalize/{{split}}.json`: CheXlocalize's form, at the size of the source images: every image
   with every finding; an empty code means that there is no mask, not that the finding is absent.
@@ -205,7 +206,7 @@ would outline. Take them for worse than you hope.
     lines = [
         f"| {_text(row['finding'])} | {row['n']} | "
         + " | ".join(interval(row, name) for name in ("miou", "dice", "hit_rate"))
-        + " |"
+        + f" | {number(row['area_correlation'])} |"
         for row in rows
     ]
     baselines = ", ".join(f"{name} {number(row['miou'])}" for name, row in found.items())
@@ -217,14 +218,16 @@ would outline. Take them for worse than you hope.
     return f"""## Scores against truth
 
 Of {mine["split"]} images, at the size of the source, with 95 % bootstrap intervals. Every pair
-counts where mask or truth has pixels; missed findings and false alarms count zero.{where}
+counts where mask or truth has pixels; missed findings and false alarms count zero.{where} Which
+pairs have a mask goes by: {mine["gated_by"]}. The row `mean` is over {mine["mean_over"]}.
 
-| finding | pairs | mean IoU | Dice | hit rate |
-|---|---|---|---|---|
+| finding | pairs | mean IoU | Dice | hit rate | area correlation |
+|---|---|---|---|---|---|
 {chr(10).join(lines)}
 
 Mean IoU of trivial masks on the same pairs: {baselines}. Truth: {facts.config["truth"]["kind"]},
-area `{_text(mine["target"])}`. The hit rate is the share of maps whose highest pixel is inside.
+area `{_text(mine["target"])}`. The hit rate is the share of maps whose highest pixel is inside, of
+all pairs with truth; the area correlation is Spearman's, of the areas of masks and truth.
 """
 
 
@@ -237,6 +240,7 @@ On {checks["positives"]} pairs with the finding and {checks["negatives"]} withou
 - Rank correlation (median) of the maps with those of a network with random weights:
   {number(checks["randomised"])}; with those of another finding of the image:
   {number(checks["other"])}. A map that ignores the model or the finding has 1.
+- Verdict: {checks["verdict"]}.
 - Insertion {number(checks["insertion"])}, deletion {number(checks["deletion"])} (areas under the
   logit's curve; maps in random order have about the same of both).
 """

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,14 @@ import polars as pl
 from scipy import ndimage
 
 from dollmaker import tables
+from dollmaker.enlarge import level_set, pack
 from dollmaker.errors import ArtifactError
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, part_name
 from dollmaker.rle import encode
 from dollmaker.shards import Shard, create_shard
 
-#: A shard of masks, and that of the maps they were cut from if these are released, too.
-Source = tuple[Path, Path | None]
+#: A shard of masks, and that of the maps they were cut from.
+Source = tuple[Path, Path]
 
 #: Told with four digits: the last bits of a forward pass depend on what else was in its batch.
 _NUMBERS = ("probability", "threshold", "quality", "agreement", "completeness")
@@ -35,6 +35,8 @@ def collect_split(
     folder: Path,
     header: dict[str, Any],
     rows_per_file: int = ROWS_PER_FILE,
+    *,
+    relevance: bool = False,
 ) -> int:
     """Write the files of ``data/`` and ``masks/`` of a split, same rows in the same order.
 
@@ -43,11 +45,12 @@ def collect_split(
 
     Args:
         index: The index.
-        shards: Shards of masks, in the order of the index.
+        shards: Shards of masks and of their maps, in the order of the index.
         split: The split.
         folder: The folder to write to.
         header: Provenance.
         rows_per_file: Rows of each file but the last.
+        relevance: Write the maps, too.
 
     Returns:
         The number of masks.
@@ -58,7 +61,7 @@ def collect_split(
     images = {row["image_id"]: row for row in index.filter(split=split).iter_rows(named=True)}
     total = sum(len(_chosen(path, images)) for path, _ in shards)
     count = -(-total // rows_per_file)
-    rows = _rows(shards, images)
+    rows = _rows(shards, images, relevance)
     for number in range(count):
         parts = []
         masks = folder / part_name("masks", split, number, count)
@@ -94,11 +97,18 @@ def list_images(index: pl.DataFrame, shards: Sequence[Source]) -> pl.DataFrame:
 def read_pairs(index: pl.DataFrame, shards: Sequence[Path]) -> pl.DataFrame:
     """Rows of a recipe's masks of some images, with the columns of a release."""
     images = {row["image_id"]: row for row in index.iter_rows(named=True)}
-    rows = [row for row, _ in _rows([(path, None) for path in shards], images)]
+    rows = []
+    for path in shards:
+        chosen = _chosen(path, images)
+        with Shard(path, "masks") as shard:
+            table = shard.table()
+            for i in chosen:
+                row = _row(table, i, images[table["image_id"][i]], shard.read("mask", i))
+                rows.append(row)
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-_Row = tuple[dict[str, Any], dict[str, npt.NDArray[np.uint8]]]
+_Row = tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 
 
 def _blocks(rows: Iterator[_Row]) -> Iterator[list[_Row]]:
@@ -120,25 +130,24 @@ def _chosen(path: Path, images: Mapping[str, Any]) -> list[int]:
     ]
 
 
-def _rows(shards: Sequence[Source], images: Mapping[str, dict[str, Any]]) -> Iterator[_Row]:
+def _rows(
+    shards: Sequence[Source], images: Mapping[str, dict[str, Any]], relevance: bool
+) -> Iterator[_Row]:
     for path, maps_path in shards:
         chosen = _chosen(path, images)
-        with ExitStack() as stack:
-            shard = stack.enter_context(Shard(path, "masks"))
+        with Shard(path, "masks") as shard, Shard(maps_path, "relevance") as maps:
             table = shard.table()
-            maps = None
-            if maps_path is not None:
-                maps = stack.enter_context(Shard(maps_path, "relevance"))
-                _require_same_pairs(shard, table, maps)
+            _require_same_pairs(shard, table, maps)
             for start in range(0, len(table.get("image_id", ())), _BLOCK):
                 rows = slice(start, start + _BLOCK)  # h5py is slow with lists of rows
-                arrays = {"mask": shard.read("mask", rows)}
-                if maps is not None:
-                    arrays["relevance"] = _to_bytes(maps.read("map", rows))
+                masks, values = shard.read("mask", rows), maps.read("map", rows)
                 for i in chosen[bisect_left(chosen, start) : bisect_left(chosen, rows.stop)]:
-                    mask = arrays["mask"][i - start]
-                    row = _row(table, i, images[table["image_id"][i]], mask)
-                    yield row, {name: values[i - start] for name, values in arrays.items()}
+                    mask, value = masks[i - start], values[i - start]
+                    levels = level_set(mask, value, float(table["threshold"][i]))
+                    arrays = {"mask": mask, "level": pack(levels)}
+                    if relevance:
+                        arrays["relevance"] = _to_bytes(value)
+                    yield _row(table, i, images[table["image_id"][i]], mask), arrays
 
 
 def _require_same_pairs(masks: Shard, table: Mapping[str, Any], maps: Shard) -> None:

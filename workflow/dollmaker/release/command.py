@@ -35,7 +35,7 @@ def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
             "--masks", type=Path, nargs="+", required=True, help="mask shards, in order"
         )
         parser.add_argument(
-            "--relevance", type=Path, nargs="*", default=[], help="shards of their maps, in order"
+            "--relevance", type=Path, nargs="+", required=True, help="their maps, in order"
         )
     else:
         parser.add_argument("--images", type=Path, required=True, help="folder of the image shards")

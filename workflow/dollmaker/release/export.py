@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import numpy as np
-import polars as pl
 from PIL import Image
 
 from dollmaker.errors import ConfigError, DataError, unknown
@@ -16,12 +15,13 @@ from dollmaker.files import atomic_path, inside, require_new, safe_name, write_j
 from dollmaker.geometry import unfit_mask
 from dollmaker.pixels.names import without_suffix
 from dollmaker.pixels.pictures import Picture, read_picture
-from dollmaker.release.formats import source_masks
-from dollmaker.release.parts import SPLITS, find_parts
-from dollmaker.release.read import Release, read_release, source_mask
-from dollmaker.shards import ShardSeries
+from dollmaker.release.read import Release, read_release, source_mask, square
+from dollmaker.release.source import to_source
 
 _MAX_PIXELS = 100_000_000
+
+#: Pixels of a mask that a loss leaves out.
+IGNORE = 255
 
 #: Suffixes of pictures that YOLO reads, and those of which it sees each as it is meant: it takes
 #: the high byte of deeper pictures, leaves opacity out, and turns JPEG alone by its EXIF tag.
@@ -71,7 +71,7 @@ def _png(release: Release, output: Path, _: Path | None) -> None:
                 / f"{safe_name(row['image_id'])}.png"
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(source_mask(row, release.fit).astype(np.uint8) * 255).save(path)
+            Image.fromarray(source_mask(release, row).astype(np.uint8) * 255).save(path)
 
 
 def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
@@ -88,13 +88,16 @@ def _yolo(release: Release, output: Path, images: Path | None) -> None:
     pictures = _yolo_pictures([facts for facts, _ in groups], output)
     for (facts, rows), picture in zip(groups, pictures, strict=True):
         lines = []
-        size = np.array([facts["width"], facts["height"]])
-        for row, mask in zip(rows, source_masks(rows, release.fit), strict=True):
+        label = _place(output, yolo_label(picture))
+        size = facts["width"], facts["height"]
+        squares = [square(release, row) for row in rows]
+        masks = to_source(squares, [size] * len(rows), release.fit, polygons=True)
+        for row, mask in zip(rows, masks, strict=True):
             for polygon in mask.polygons or ():
-                points = np.array(polygon).reshape(-1, 2) / size
+                points = np.array(polygon).reshape(-1, 2) / np.array(size)
                 numbers = " ".join(f"{value:.6f}" for value in points.ravel())
                 lines.append(f"{release.findings.index(row['finding'])} {numbers}\n")
-        _place(output, yolo_label(picture)).write_text("".join(lines), encoding="utf-8")
+        label.write_text("".join(lines), encoding="utf-8")
         if images is not None:
             _copy_picture(images, facts["path"], _place(output, picture))
     names = dict(enumerate(release.findings))
@@ -180,10 +183,8 @@ def _unread(images: Path, path: str, why: str) -> DataError:
 def _nnunet(release: Release, output: Path, images: Path | None) -> None:
     if images is None:
         raise ConfigError("nnU-Net's layout holds the images; give --images, their root.")
-    masks = {s: ShardSeries(find_parts(release.folder, "masks", s)) for s in SPLITS}
-    table = release.table.with_columns(pl.int_range(pl.len()).over("split").alias("place"))
     for number, finding in enumerate(release.findings, start=1):
-        rows = table.filter(finding=finding).to_dicts()
+        rows = release.table.filter(finding=finding).to_dicts()
         training = sum(row["split"] != "test" for row in rows)
         if not training:
             continue
@@ -195,10 +196,9 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
             picture = _read(images, row["path"], mode).image
             if picture.size != (row["width"], row["height"]):
                 raise _unread(images, row["path"], "is not of the size that the release knows")
-            stored = masks[row["split"]].read("mask", row["place"])
             for name, content in (
                 (f"images{kind}/{case}_0000.png", picture),
-                (f"labels{kind}/{case}.png", _label(stored, row, release)),
+                (f"labels{kind}/{case}.png", _label(release, row)),
             ):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 content.save(folder / name)
@@ -219,10 +219,12 @@ def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
     return "L" if all(_read(images, path, None).image.mode == "L" for path in paths) else "RGB"
 
 
-def _label(stored: Any, row: dict[str, Any], release: Release) -> Image.Image:
-    """0, 1 and 2 for pixels to ignore."""
-    values = np.where(stored == 255, 2, stored)
-    return Image.fromarray(unfit_mask(values, row["width"], row["height"], release.fit))
+def _label(release: Release, row: dict[str, Any]) -> Image.Image:
+    """0, 1 where the finding is, and 2 where it is not known to be, pixels to ignore."""
+    ignored = release.masks[row["split"]].read("mask", row["place"]) == IGNORE
+    values = 2 * unfit_mask(ignored, row["width"], row["height"], release.fit)
+    values[source_mask(release, row)] = 1
+    return Image.fromarray(values)
 
 
 FORMS: dict[str, Callable[[Release, Path, Path | None], None]] = {

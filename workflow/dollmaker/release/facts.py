@@ -80,7 +80,7 @@ def summary(facts: Facts) -> str:
         default=0.0,
     )
     return (
-        f"Against true masks of {found['split']} images the mean IoU over findings is "
+        f"Against true masks of {found['split']} images the mean IoU over {found['mean_over']} is "
         f"{interval(found, 'miou')}; that of the best trivial baseline is {number(best)}."
     )
 

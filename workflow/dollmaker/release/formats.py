@@ -6,25 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dollmaker import rle
 from dollmaker.files import atomic_path
 from dollmaker.geometry import Fit
+from dollmaker.release.parts import find_parts
 from dollmaker.release.source import SourceMask, to_source
+from dollmaker.shards import Shard
 
 _BLOCK = 512
-
-
-def source_masks(rows: Sequence[dict[str, Any]], fit: Fit) -> list[SourceMask]:
-    """The masks of rows of the tables at the size of their source images, with polygons."""
-    masks: list[SourceMask] = []
-    for start in range(0, len(rows), _BLOCK):
-        block = rows[start : start + _BLOCK]
-        squares = [rle.decode(row["counts"], *row["size"]) for row in block]
-        sizes = [(row["width"], row["height"]) for row in block]
-        masks += to_source(squares, sizes, fit, polygons=True)
-    return masks
 
 
 def write_formats(
@@ -46,7 +38,11 @@ def write_formats(
         fit: How source images lie in the square.
     """
     rows = table.to_dicts()
-    masks = source_masks(rows, fit)
+    masks: list[SourceMask] = []
+    for levels in _levels(folder, split):
+        part = rows[len(masks) : len(masks) + len(levels)]
+        sizes = [(row["width"], row["height"]) for row in part]
+        masks += to_source(list(levels), sizes, fit, polygons=True)
     entries = chexlocalize(images, rows, masks, findings)
     _write_lines(
         folder / "chexlocalize" / f"{split}.json",
@@ -58,6 +54,14 @@ def write_formats(
         for key, values in content.items()
     )
     _write_lines(folder / "coco" / f"{split}.json", lists)
+
+
+def _levels(folder: Path, split: str) -> Iterator[npt.NDArray[np.int8]]:
+    """The level sets of a split in blocks, in the order of its rows."""
+    for path in find_parts(folder, "masks", split):
+        with Shard(path, "masks") as shard:
+            for start in range(0, len(shard), _BLOCK):
+                yield shard.read("level", slice(start, start + _BLOCK))
 
 
 def chexlocalize(

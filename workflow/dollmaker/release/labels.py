@@ -3,6 +3,7 @@
 ``labels/`` is the part of a release that does not need the segmenter, which learns from it.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def collect_labels(
         config: The resolved configuration.
         index_file: The index.
         mask_shards: Shards of masks, in the order of the index.
-        relevance_shards: Shards of the maps they were cut from, for ``release.relevance``.
+        relevance_shards: Shards of the maps they were cut from.
         committee: Folders of the members that explained.
         sanity: What the stage sanity says about the recipe.
         output: Folder to make.
@@ -55,15 +56,19 @@ def collect_labels(
     header["findings"] = findings.localized(names, config["attribute"]["findings"])
     if turned := dict(index.select("image_id", "orientation").filter(_TURNED).iter_rows()):
         header["orientation"] = turned  # images' EXIF tags: true masks must be turned, too
-    maps = relevance_shards if config["release"]["relevance"] else [None] * len(mask_shards)
-    if len(maps) != len(mask_shards):
+    if len(relevance_shards) != len(mask_shards):
         raise ArtifactError(
-            f"{len(mask_shards)} shards of masks but {len(maps)} of maps; give those of one recipe."
+            f"{len(mask_shards)} shards of masks but {len(relevance_shards)} of maps; give those "
+            "of one recipe."
         )
-    shards = list(zip(mask_shards, maps, strict=True))
+    shards = list(zip(mask_shards, relevance_shards, strict=True))
+    released = config["release"]["relevance"]
     with atomic_path(output) as folder:
         folder.mkdir()
-        counts = [collect_split(index, shards, split, folder, header) for split in SPLITS]
+        counts = [
+            collect_split(index, shards, split, folder, header, relevance=released)
+            for split in SPLITS
+        ]
         if not any(counts):
             raise DataError("no mask is left to release; loosen the gates of the released recipe.")
         tables.write(list_images(index, shards), folder / "images.parquet", header)
@@ -86,15 +91,22 @@ def labels_header(config: dict[str, Any], committee: Sequence[Path]) -> dict[str
 
 
 def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
+    """Refuse maps that fail a check or that could not be checked; warn of those in doubt."""
     reasons = {
         "ignores_model": "hardly change when the network's weights are random",
         "ignores_finding": "are the same for every finding of an image",
     }
+    unknown = {
+        "ignores_model": "could not be compared with those of random weights (see section sample)",
+        "ignores_finding": "could not be compared with those of another finding (see sample)",
+    }
     failed = [reason for check, reason in reasons.items() if checks[check]]
-    if checks.get("randomised", 0.0) is None:
-        failed.append("could not be compared with those of random weights (see section sample)")
+    failed += [reason for check, reason in unknown.items() if checks[check] is None]
+    recipe = checks["recipe"]
     if failed and not config["release"]["allow_failed_sanity"]:
         raise DataError(
-            f"the maps of recipe {checks['recipe']!r} {' and '.join(failed)}: they are no evidence "
-            "for a finding; release another recipe, or set release.allow_failed_sanity."
+            f"the maps of recipe {recipe!r} {' and '.join(failed)}: they are no evidence for a "
+            "finding; release another recipe, or set release.allow_failed_sanity."
         )
+    if checks["doubts"] or checks["uninformative"]:
+        print(f"sanity of recipe {recipe}: {checks['verdict']}", file=sys.stderr)

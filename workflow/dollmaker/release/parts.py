@@ -90,5 +90,7 @@ def read_rows(folder: Path, split: str) -> pl.DataFrame:
         table = tables.read(path)
         if dict(table.schema) != dict(parts[0].schema):
             raise ArtifactError(f"{path}: columns or types are not a release's; get it anew.")
+        if table.filter(pl.col("split") != split).height:
+            raise ArtifactError(f"{path} holds rows of another split; get it anew.")
         parts.append(table)
     return pl.concat(parts)

@@ -8,20 +8,23 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dollmaker import enlarge
 from dollmaker.errors import ArtifactError, DataError
 from dollmaker.files import read_json
 from dollmaker.geometry import Fit, unfit_mask
-from dollmaker.release.parts import SPLITS, read_rows
+from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.rle import decode
+from dollmaker.shards import ShardSeries
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A release in memory, without its mask files.
+    """A release: its tables in memory, its mask files at hand.
 
     Attributes:
         folder: Where it is.
-        table: All rows of all splits.
+        table: All rows of all splits; ``place`` is that of a row in the mask files of its split.
+        masks: Split -> its mask files.
         findings: Names, in order.
         fit: How source images lie in the square.
         name: Its name.
@@ -30,6 +33,7 @@ class Release:
 
     folder: Path
     table: pl.DataFrame
+    masks: dict[str, ShardSeries]
     findings: list[str]
     fit: Fit
     name: str
@@ -61,7 +65,8 @@ def read_release(folder: Path) -> Release:
         ) from None
     return Release(
         folder=folder,
-        table=pl.concat([read_rows(folder, split) for split in SPLITS]),
+        table=pl.concat([read_rows(folder, split).with_row_index("place") for split in SPLITS]),
+        masks={split: ShardSeries(find_parts(folder, "masks", split)) for split in SPLITS},
         findings=findings,
         fit=fit,
         name=name,
@@ -74,10 +79,31 @@ def square_mask(row: dict[str, Any]) -> npt.NDArray[np.bool_]:
     return decode(row["counts"], *row["size"])
 
 
-def source_mask(row: dict[str, Any], fit: Fit) -> npt.NDArray[np.bool_]:
-    """The mask of a row at the size of the source image, bool (height, width)."""
-    mask = unfit_mask(square_mask(row), row["width"], row["height"], fit)
-    return np.asarray(mask == 1)
+def square(release: Release, row: dict[str, Any]) -> npt.NDArray[Any]:
+    """What the mask of a row is enlarged from.
+
+    Returns:
+        Its level set, int8 (size, size), which knows the outline between pixels; of a release of
+        an earlier version, which has none, the mask itself, bool.
+
+    Raises:
+        ArtifactError: If a mask file is missing or damaged.
+    """
+    levels = release.masks[row["split"]].read("level", row["place"])
+    return levels if levels.size else square_mask(row)
+
+
+def source_mask(release: Release, row: dict[str, Any]) -> npt.NDArray[np.bool_]:
+    """The mask of a row at the size of the source image, bool (height, width).
+
+    Raises:
+        ArtifactError: As :func:`square`.
+    """
+    size: tuple[int, int, Fit] = row["width"], row["height"], release.fit
+    small = square(release, row)
+    if small.dtype == np.bool_:
+        return np.asarray(unfit_mask(small, *size) == 1)
+    return enlarge.source_mask(small, *size)
 
 
 def find_image(release: Release, image_id: str) -> list[dict[str, Any]]:

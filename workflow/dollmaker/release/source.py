@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from dollmaker import rle
-from dollmaker.geometry import Fit, box
+from dollmaker.geometry import Fit, box, inside, taps, window
 from dollmaker.release.polygons import outline
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,64 +34,121 @@ class SourceMask:
 
 
 def to_source(
-    masks: Sequence[npt.NDArray[np.bool_]],
+    squares: Sequence[npt.NDArray[Any]],
     sizes: Sequence[tuple[int, int]],
     fit: Fit,
     *,
     polygons: bool = False,
 ) -> list[SourceMask]:
-    """The codes of :func:`dollmaker.geometry.unfit_mask`'s results, computed from the squares.
+    """The codes of masks at the size of the source, computed from the squares.
 
-    A full-size radiograph has a hundred times the pixels of the square, but its mask is made of
-    the square's rows and columns, each repeated.
+    A full-size radiograph has a hundred times the pixels of the square. Of a level set only the
+    pixels between places of different sign are interpolated; a mask is made of the square's rows
+    and columns, each repeated.
 
     Args:
-        masks: bool (size, size) each; fastest in column-major order, as codes are decoded.
+        squares: Level sets, int8 (size, size) each, which give what
+            :func:`dollmaker.enlarge.source_mask` paints; or masks, bool, which give what
+            :func:`dollmaker.geometry.unfit_mask` paints.
         sizes: Width and height of each source image in pixels.
         fit: How the sources lie in the square.
         polygons: Also trace the outlines.
     """
-    found = [_measure(m.T, *size, fit, polygons) for m, size in zip(masks, sizes, strict=True)]
-    codes = rle.write_runs([runs for runs, _, _ in found])
-    return [
-        SourceMask(counts=counts, area=int(runs[1::2].sum()), box=sides, polygons=outlines)
-        for counts, (runs, sides, outlines) in zip(codes, found, strict=True)
-    ]
+    runs = [_runs(square, *size, fit) for square, size in zip(squares, sizes, strict=True)]
+    found = []
+    for code, lengths, (_, height) in zip(rle.write_runs(runs), runs, sizes, strict=True):
+        sides = _box(lengths, height)
+        outlines = _outlines(lengths, sides, height) if polygons else None
+        area = int(lengths[1::2].sum())
+        found.append(SourceMask(counts=code, area=area, box=sides, polygons=outlines))
+    return found
 
 
-def _measure(
-    mask: npt.NDArray[np.bool_], width: int, height: int, fit: Fit, polygons: bool
-) -> tuple[rle.Runs, list[int], list[list[int]] | None]:
-    """Runs, box and polygons at the size of the source of a mask given by columns."""
-    left, top, right, bottom = box(width, height, len(mask), fit)
-    across, down = _scale(right - left, width), _scale(bottom - top, height)
-    used = mask[left:right, top:bottom]
-    if len(across.used) < right - left or len(down.used) < bottom - top:  # a smaller source
-        used = used[np.ix_(across.used, down.used)]
-    used = np.ascontiguousarray(used)
-    # Where the value changes inside a column, in each source column that repeats it ...
-    inside = max(1, used.shape[1] - 1)
-    column, row = np.divmod(np.flatnonzero(used[:, 1:] != used[:, :-1]), inside)
+def _runs(square: npt.NDArray[Any], width: int, height: int, fit: Fit) -> rle.Runs:
+    """Lengths of runs down the columns of the source."""
+    left, top, right, bottom = window(width, height, fit)
+    part = inside(square, box(width, height, len(square), fit))
+    change = _steps if part.dtype == np.bool_ else _crossings
+    column, row = change(part, right - left, bottom - top)
+    place = (column + left) * height + row + top
+    place.sort()
+    # The foot of a column is followed by the head of the next: inside both, nothing changes.
+    twice = place[1:] == place[:-1]
+    once = np.ones(len(place), bool)
+    once[1:] &= ~twice
+    once[:-1] &= ~twice
+    place = place[once & (place < width * height)]
+    return np.diff(place, prepend=0, append=width * height)
+
+
+def _crossings(levels: npt.NDArray[np.int8], width: int, height: int) -> tuple[Ints, Ints]:
+    """Where the sign of a level set changes down the columns of a picture of so many pixels.
+
+    Returns:
+        Column and row of each change: the pixel is of another sign than the one above it. What is
+        above and below the picture is negative: a column that begins inside the mask has a change
+        at row 0, one that ends there a change at row ``height``.
+    """
+    values = levels.astype(np.float32)
+    down, across = taps(values.shape[0], height), taps(values.shape[1], width)
+
+    def positive(y: Ints, x: Ints) -> npt.NDArray[np.bool_]:
+        """The very arithmetic of :func:`dollmaker.geometry.unfit_map`."""
+        (up, low, deep), (left, right, far) = _at(down, y), _at(across, x)
+        near = values[up, left] + (values[low, left] - values[up, left]) * deep
+        other = values[up, right] + (values[low, right] - values[up, right]) * deep
+        return np.asarray(near + (other - near) * far > 0)
+
+    # Pixels between the same places of the square are a cell, of one sign if its corners are.
+    tops, lefts = _starts(down[0]), _starts(across[0])
+    sign = levels > 0
+    corner, *others = (
+        sign.take(y[tops], axis=0).take(x[lefts], axis=1) for y in down[:2] for x in across[:2]
+    )
+    mixed = (corner ^ others[0]) | (corner ^ others[1]) | (corner ^ others[2])
+    border = np.zeros_like(mixed)
+    border[1:] = mixed[:-1] | (corner[1:] ^ corner[:-1])
+    cell_y, cell_x = np.divmod(np.flatnonzero(mixed | border), len(lefts))
+    # Each pixel of a mixed cell, of another its first row; and the row above, to compare with.
+    tall = np.where(mixed, np.diff(tops, append=height)[:, None], 1)[cell_y, cell_x] + 1
+    size = tall * np.diff(lefts, append=width)[cell_x]
+    number = np.arange(size.sum()) - np.repeat(size.cumsum() - size, size)
+    column, row = np.divmod(number, np.repeat(tall, size))
+    x = np.repeat(lefts[cell_x], size) + column
+    y = np.repeat(tops[cell_y] - 1, size) + row
+    there = positive(y.clip(0), x)
+    change = np.flatnonzero((there[1:] != there[:-1]) & (row[1:] > 0)) + 1
+    every = np.arange(width)
+    head = every[positive(np.zeros_like(every), every)]
+    foot = every[positive(np.full_like(every, height - 1), every)]
+    ends = np.repeat([0, height], [len(head), len(foot)])
+    return np.concatenate([x[change], head, foot]), np.concatenate([y[change], ends])
+
+
+def _at(where: Sequence[npt.NDArray[Any]], place: Ints) -> list[npt.NDArray[Any]]:
+    return [part[place] for part in where]
+
+
+def _starts(first: Ints) -> Ints:
+    """Where a new number begins."""
+    return np.flatnonzero(np.diff(first, prepend=-1))
+
+
+def _steps(mask: npt.NDArray[np.bool_], width: int, height: int) -> tuple[Ints, Ints]:
+    """As :func:`_crossings`, of a mask (rows, columns) that nearest neighbour enlarges."""
+    across, down = _scale(mask.shape[1], width), _scale(mask.shape[0], height)
+    used = np.ascontiguousarray(mask.T[np.ix_(across.used, down.used)])
+    # Where the value changes inside a column, in each source column that repeats it.
+    between = max(1, used.shape[1] - 1)
+    column, row = np.divmod(np.flatnonzero(used[:, 1:] != used[:, :-1]), between)
     count = np.bincount(column, minlength=len(used))
     changes = count[across.number]
     first = (count.cumsum() - count)[across.number] - (changes.cumsum() - changes)
     place = down.bounds[row + 1][np.arange(changes.sum()) + first.repeat(changes)]
-    tops = np.arange(0, width * height, height)
-    place = place + tops.repeat(changes)
-    # ... and from the foot of a column to the head of the next.
-    head, foot = used[across.number, 0], used[across.number, -1]
-    turns = head.copy()
-    turns[1:] ^= foot[:-1]
-    bounds = np.concatenate([[0], place, tops[turns], [width * height]])
-    bounds.sort()
-    columns, rows = np.flatnonzero(used.any(1)), np.flatnonzero(used.any(0))
-    sides = [0, 0, 0, 0]
-    if len(columns):
-        x, y = across.bounds[columns[0]], down.bounds[rows[0]]
-        right, bottom = across.bounds[columns[-1] + 1], down.bounds[rows[-1] + 1]
-        sides = [int(x), int(y), int(right - x), int(bottom - y)]
-    outlines = outline(used, across.bounds, down.bounds) if polygons else None
-    return bounds[1:] - bounds[:-1], sides, outlines
+    every = np.arange(width)
+    head, foot = every[used[across.number, 0]], every[used[across.number, -1]]
+    ends = np.repeat([0, height], [len(head), len(foot)])
+    return np.concatenate([every.repeat(changes), head, foot]), np.concatenate([place, ends])
 
 
 class _Scale(NamedTuple):
@@ -101,9 +160,9 @@ class _Scale(NamedTuple):
         number: Which of them each pixel of the source is.
     """
 
-    used: npt.NDArray[np.int64]
-    bounds: npt.NDArray[np.int64]
-    number: npt.NDArray[np.int64]
+    used: Ints
+    bounds: Ints
+    number: Ints
 
 
 @lru_cache(maxsize=4096)
@@ -112,3 +171,25 @@ def _scale(inner: int, outer: int) -> _Scale:
     place = np.asarray(ramp.resize((outer, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
     used, starts, number = np.unique(place, return_index=True, return_inverse=True)
     return _Scale(used, np.append(starts, outer), number)
+
+
+def _box(runs: rle.Runs, height: int) -> list[int]:
+    """left, top, width and height of the mask of runs down columns of this height."""
+    if len(runs) < 2:
+        return [0, 0, 0, 0]
+    bounds = runs.cumsum()
+    (first, top), (last, bottom) = (np.divmod(b, height) for b in (bounds[:-1:2], bounds[1::2] - 1))
+    over = (first < last).any()  # from the foot of a column to the head of the next
+    y, down = (0, height) if over else (int(top.min()), int(bottom.max()) + 1)
+    return [int(first[0]), y, int(last[-1] - first[0]) + 1, down - y]
+
+
+def _outlines(runs: rle.Runs, sides: list[int], height: int) -> list[list[int]]:
+    """Polygons of the mask of runs, traced inside its box."""
+    left, top, wide, tall = sides
+    bounds = runs.cumsum().clip(left * height, (left + wide) * height)
+    lengths = np.diff(bounds, prepend=left * height)
+    values = np.arange(len(lengths)) % 2 == 1
+    columns = np.repeat(values, lengths).reshape(wide, height)
+    used = columns[:, top : top + tall]
+    return outline(used, np.arange(left, left + wide + 1), np.arange(top, top + tall + 1))

@@ -242,10 +242,11 @@ def _compare_block(
 
     try:
         with Shard(path, "masks") as shard:
-            masks = shard.read("mask", slice(start, start + len(rows))) == 1
+            block = slice(start, start + len(rows))
+            masks, levels = shard.read("mask", block) == 1, shard.read("level", block)
     except DollmakerError as error:
         return [str(error)], []
-    if len(masks) != len(rows):
+    if len(masks) != len(rows) or len(levels) not in (0, len(rows)):
         return [f"{path.name} has fewer masks than rows"], []
     columns: Any = np.ascontiguousarray(masks.transpose(0, 2, 1))
     codes = coco.encode(columns.view(np.uint8).transpose(2, 1, 0))
@@ -259,10 +260,13 @@ def _compare_block(
             faults.append(f"{where}: {_judge(row)}")
         elif [row["area"], row["box"]] != _measure(masks[k], across[k], down[k]):
             faults.append(f"{where}: area or box is not that of the mask")
+        elif len(levels) and not np.array_equal(levels[k] > 0, masks[k]):
+            faults.append(f"{where}: level set and mask differ")
     if fit is None:
         return faults, []
     sizes = [(row["width"], row["height"]) for row in rows]
-    return faults, to_source([mask.T for mask in columns], sizes, fit)
+    # Releases of earlier versions have no level sets: they know the outline by pixels only.
+    return faults, to_source(list(levels) or list(masks), sizes, fit)
 
 
 def _judge(row: dict[str, Any]) -> str:

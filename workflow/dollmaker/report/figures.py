@@ -171,6 +171,7 @@ def recipe_chart(masks: pl.DataFrame) -> Chart:
         masks: Rows of masks.parquet of one target and split, finding ``mean``.
     """
     names = masks["recipe"].unique(maintain_order=True).to_list()
+    over = masks["mean_over"][0]
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
@@ -185,7 +186,7 @@ def recipe_chart(masks: pl.DataFrame) -> Chart:
                     )
                     axis.plot(row["miou"], y, "o", color=colour, markerfacecolor=fill, markersize=7)
         axis.set_yticks(range(len(names)), names)
-        axis.set(xlabel="mean IoU over findings", ylim=(len(names) - 0.4, -0.6))
+        axis.set(xlabel=f"mean IoU over {over}", ylim=(len(names) - 0.4, -0.6))
         axis.set_xlim(left=0)
         axis.plot([], [], "o", color=_SERIES[0], label="all pairs (full)")
         axis.plot(

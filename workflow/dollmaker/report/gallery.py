@@ -14,7 +14,8 @@ import polars as pl
 from PIL import Image, ImageDraw, ImageFont
 
 from dollmaker import config as configuration
-from dollmaker.geometry import box
+from dollmaker.enlarge import level_set, pack, source_mask
+from dollmaker.geometry import Box, Fit, box, inside, unfit_mask, window
 from dollmaker.report.gather import Results, headline_split
 from dollmaker.shards import ImageShards, Shard
 
@@ -167,7 +168,6 @@ def make_galleries(results: Results) -> dict[str, Gallery]:
 
 def _card(results: Results, recipe: str, row: Mapping[str, Any], side: int) -> Card:
     index = results.index.row(by_predicate=pl.col("image_id") == row["image_id"], named=True)
-    fit = results.config["prepare"]["fit"]
     file = f"{index['shard']}.h5"
     donor = configuration.relevance_recipe(results.config, recipe)
     with Shard(results.folder / "masks" / recipe / file, "masks") as shard:
@@ -175,19 +175,23 @@ def _card(results: Results, recipe: str, row: Mapping[str, Any], side: int) -> C
         same = (table["image_id"] == row["image_id"]) & (table["finding"] == row["finding"])
         place = int(np.flatnonzero(same)[0])
         mask = shard.read("mask", place)
-        quality = float(table["quality"][place])
+        quality, threshold = (float(table[name][place]) for name in ("quality", "threshold"))
     with Shard(results.folder / "relevance" / donor / file, "relevance") as shard:
         values = shard.read("map", place).astype(np.float32)
     image = ImageShards(results.folder / "images", max_open=1).read(index["shard"], index["row"])
-    left, top, right, bottom = box(index["width"], index["height"], image.shape[-1], fit)
-    view = (slice(top, bottom), slice(left, right))
+    size: tuple[int, int, Fit] = index["width"], index["height"], results.config["prepare"]["fit"]
     shape = panel_shape(index["width"], index["height"], side)
-    ground = to_rgb(image[(slice(None), *view)], shape)
-    panels = [ground, heat(ground, values[view]), tint(ground, {MASK_COLOUR: mask[view]})]
+    where = box(index["width"], index["height"], image.shape[-1], size[2])
+    shown = _scaled_box(window(*size), shape, size[1], size[0])
+    part = to_rgb(inside(image, where), _shape(shown))
+    ground = _placed(part, shown, shape)
+    codes = _codes(mask, values, threshold, size)
+    warm = _placed(heat(part, inside(values, where)), shown, shape)
+    panels = [ground, warm, tint(ground, {MASK_COLOUR: codes})]
     if results.truth is not None:
         area = results.truth.mask(index, row["finding"], results.truth.targets[0])
         known = {} if area is None else {TRUTH_COLOUR: area.astype(np.uint8)}
-        panels.append(outline(tint(ground, known), mask[view] == 1, MASK_COLOUR))
+        panels.append(outline(tint(ground, known), codes == 1, MASK_COLOUR))
     return Card(
         image_id=row["image_id"],
         finding=row["finding"],
@@ -196,6 +200,40 @@ def _card(results: Results, recipe: str, row: Mapping[str, Any], side: int) -> C
         split=row["split"],
         png=to_png(strip(panels)),
     )
+
+
+def _codes(
+    mask: npt.NDArray[np.uint8],
+    values: npt.NDArray[np.float32],
+    threshold: float,
+    size: tuple[int, int, Fit],
+) -> npt.NDArray[np.uint8]:
+    """A mask at the size of the source, as it is scored: 0, 1, and 255 to ignore."""
+    ignored = unfit_mask(mask == _IGNORE, *size) * np.uint8(_IGNORE)
+    drawn = source_mask(pack(level_set(mask, values, threshold)), *size)
+    return np.where(drawn, np.uint8(1), ignored)
+
+
+def _scaled_box(shown: Box, shape: tuple[int, int], height: int, width: int) -> Box:
+    """Where a part of the source lies in a panel."""
+    across, down = shape[1] / width, shape[0] / height
+    left, top, right, bottom = shown
+    return round(left * across), round(top * down), round(right * across), round(bottom * down)
+
+
+def _shape(where: Box) -> tuple[int, int]:
+    """Height and width, at least a pixel each."""
+    left, top, right, bottom = where
+    return max(1, bottom - top), max(1, right - left)
+
+
+def _placed(part: Rgb, where: Box, shape: tuple[int, int]) -> Rgb:
+    """A picture of a part in a panel; what a crop does not show is black."""
+    if part.shape[:2] == shape:
+        return part
+    whole = np.zeros((*shape, 3), np.uint8)
+    whole[where[1] : where[1] + part.shape[0], where[0] : where[0] + part.shape[1]] = part
+    return whole
 
 
 # --- pictures -----------------------------------------------------------------------------------
@@ -231,8 +269,8 @@ def tint(ground: Rgb, masks: Mapping[tuple[int, int, int], npt.NDArray[Any]]) ->
     picture = ground.astype(np.float32)
     for colour, mask in masks.items():
         codes = _scaled(mask, ground)
-        for inside, ink in ((codes == 1, colour), (codes == _IGNORE, (150, 150, 150))):
-            picture[inside] = picture[inside] * 0.55 + np.array(ink) * 0.45
+        for found, ink in ((codes == 1, colour), (codes == _IGNORE, (150, 150, 150))):
+            picture[found] = picture[found] * 0.55 + np.array(ink) * 0.45
         picture = outline(picture.astype(np.uint8), codes == 1, colour).astype(np.float32)
     return picture.astype(np.uint8)
 

@@ -26,6 +26,7 @@ STAGE_OF_RULE = {
     "convert_source": "prepare",
     "decode_images": "prepare",
     "build_index": "prepare",
+    "audit_images": "prepare",
     "train_member": "classify",
     "explain_images": "attribute",
     "explain_sample": "sample",
@@ -72,6 +73,7 @@ class Results:
         names: All findings.
         findings: The findings that are localized.
         header: Provenance of the index, with the quarantine.
+        confounding: How well border and shape predict the labels; empty if not measured.
         members: Member name -> its model.json.
         scores: Table name -> table of the evaluation; missing ones are absent.
         sanity: Recipe -> its sanity checks, where they were made.
@@ -89,6 +91,7 @@ class Results:
     names: list[str]
     findings: list[str]
     header: dict[str, Any]
+    confounding: pl.DataFrame
     members: dict[str, dict[str, Any]]
     scores: dict[str, pl.DataFrame]
     sanity: dict[str, Any]
@@ -122,6 +125,9 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         names=names,
         findings=localized,
         header=tables.read_header(folder / "index.parquet"),
+        confounding=tables.read(file)
+        if (file := folder / "audit.parquet").exists()
+        else pl.DataFrame(),
         members={
             file.parent.name: read_json(file)
             for file in sorted((folder / "committee").glob("*/model.json"))

@@ -12,6 +12,7 @@ from dollmaker import __version__
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
+from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.explain.page import MEASURES
 from dollmaker.report import gallery
 from dollmaker.report.audit import audit
@@ -138,7 +139,8 @@ def _tiles(results: Results, summary: dict[str, Any]) -> list[tuple[str, str, st
             (
                 _score(masks[released]["miou"]),
                 f"mIoU of {released} masks",
-                f"{masks[released]['split']}, all pairs{against}",
+                f"{masks[released]['split']}, all pairs, mean over "
+                f"{masks[released]['mean_over']}{against}",
             )
         )
     if results.release:
@@ -150,14 +152,14 @@ def _tiles(results: Results, summary: dict[str, Any]) -> list[tuple[str, str, st
         mine = gains.filter(
             pl.col("class") == MEAN, pl.col("init") == "doll", pl.col("reference") == "random"
         )
-        full = mine.filter(pl.col("tuning") == "full")["difference"].to_list()
-        if full:
-            settings = f"{len(full)} settings from {_signed(min(full))} to {_signed(max(full))}"
+        full = mine.filter(pl.col("tuning") == "full")
+        if len(full):
+            better, worse = (full["low"] > 0).sum(), (full["high"] < 0).sum()
             tiles.append(
                 (
-                    _signed(sum(full) / len(full)),
-                    "mIoU of the doll start over random",
-                    f"full tuning, {settings}",
+                    f"{better} of {len(full)}",
+                    "settings where the doll start beats random",
+                    f"full tuning, 95 % interval of the difference above 0; under 0 in {worse}",
                 )
             )
     return tiles
@@ -209,6 +211,7 @@ def _masks(results: Results) -> dict[str, Any] | None:
                     name: [row for recipe in order if (row := means.get((recipe, name)))]
                     for name in ("full", "positive")
                 },
+                "over": next(iter(means.values()))["mean_over"],
                 "findings": findings,
                 "recipes": [recipe for recipe in order if (recipe, "full") in means],
                 "each": each,
@@ -217,6 +220,7 @@ def _masks(results: Results) -> dict[str, Any] | None:
     return {
         "split": split,
         "sections": sections,
+        "gates": _gates(table),
         "others": [
             s for s in ("test", "valid", "train") if s != split and s in set(table["split"])
         ],
@@ -230,6 +234,27 @@ def _masks(results: Results) -> dict[str, Any] | None:
         },
         "order": order,
     }
+
+
+#: Who says that a finding is there -> what that means for a score.
+_GATES = {
+    "label": "the label says that the finding is there: scores say where, not whether",
+    "model": "the model finds it likely, whatever the label, as on CheXlocalize's own set: what "
+    "the model misses and its false alarms count",
+    "label and model": "label and model both say so: what the model misses counts, false alarms "
+    "are not drawn",
+    "label or model": "label or model says so: the model's false alarms count",
+    "nothing": "it is explained at all: every pair has one",
+}
+
+
+def _gates(table: pl.DataFrame) -> dict[str, list[str]]:
+    """What decides which pairs have a mask -> recipes."""
+    found: dict[str, list[str]] = {}
+    for recipe, gate in table.select("recipe", "gated_by").unique(maintain_order=True).iter_rows():
+        if gate is not None:
+            found.setdefault(_GATES[gate], []).append(recipe)
+    return found
 
 
 def _task(results: Results, task: str) -> dict[str, Any]:
@@ -254,6 +279,9 @@ def _task(results: Results, task: str) -> dict[str, Any]:
         if f"{row['init']}-{row['tuning']}" in order
     ]
     rows.sort(key=lambda row: (row["n_images"], order.index(f"{row['init']}-{row['tuning']}")))
+    trivial = pl.col("class") == MEAN, pl.col("tuning") == NOTHING
+    none = {"random": None, "imagenet": None}
+    rows += [row | none for row in mine.filter(*trivial).iter_rows(named=True)]
     classes = [name for name in mine["class"].unique(maintain_order=True) if name != MEAN]
     each = {
         (row["init"], row["tuning"], row["n"], row["class"]): row

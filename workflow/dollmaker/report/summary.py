@@ -70,6 +70,8 @@ def _masks(results: Results) -> dict[str, Any]:
             "split": split,
             "target": headline,
             "slice": SLICE,
+            "mean_over": means[headline]["mean_over"],
+            "gated_by": means[headline]["gated_by"],
             "pairs": means[headline]["n"],
             "findings": {row["finding"]: finite(row["miou"]) for row in _rows(each)},
             "targets": {name: _numbers(row) for name, row in means.items()},
@@ -78,7 +80,8 @@ def _masks(results: Results) -> dict[str, Any]:
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, Any]:
-    numbers = {name: finite(row[name]) for name in ("miou", "dice", "hit_rate", "auprc")}
+    names = ("miou", "dice", "hit_rate", "auprc", "area_correlation")
+    numbers = {name: finite(row[name]) for name in names}
     return numbers | {"low": finite(row["miou_low"]), "high": finite(row["miou_high"])}
 
 
