@@ -55,7 +55,7 @@ def make_config(**changes: Any) -> dict[str, Any]:
                 }
             },
             "truth": {"kind": "chexlocalize", "files": ["truth.json"]},
-            "evaluate": {"bootstrap": 50},
+            "evaluate": {"bootstrap": 50, "min_pairs": 1},
             "report": {"gallery": 8, "explained": True},
             **changes,
         }
@@ -238,7 +238,7 @@ def _write_shard(results: Path, config: dict[str, Any], shard: str) -> None:
         codes = masks.astype(np.uint8)
         codes[:, 5, :] = 255  # a line to ignore, which counts as background
         extra = {
-            "threshold": np.full(len(pairs), 0.5, dtype=np.float32),
+            "threshold": np.full(len(pairs), np.nan, dtype=np.float32),  # drawn by hand
             "area": masks.mean(axis=(1, 2)).astype(np.float32),
             "quality": np.array([0.2 + 0.04 * n for n, _ in pairs], dtype=np.float32),
             "kept": kept,
@@ -335,6 +335,7 @@ def _write_task(folder: Path, level: float) -> None:
                             "image_id": f"organs{number}",
                             "patient_id": f"organs{number // 2}",
                             "class": name,
+                            "present": not empty,
                             "iou": value,
                             "dice": 2 * value / (1 + value),
                         }
@@ -365,6 +366,21 @@ def _write_task(folder: Path, level: float) -> None:
                 }
             )
     header = provenance.header("adapt", {}, seed=0)
+    baselines = [
+        {
+            "baseline": name,
+            "image_id": f"organs{number}",
+            "patient_id": f"organs{number // 2}",
+            "class": cls,
+            "present": number < 5 or cls != "heart",
+            "iou": value if number < 5 or cls != "heart" else float(name == "empty"),
+            "dice": value,
+        }
+        for name, value in (("empty", 0.0), ("centre", 0.25), ("whole", 0.125))
+        for number in range(6)
+        for cls in CLASSES
+    ]
+    tables.write(pl.DataFrame(baselines), folder / "baselines.parquet", header)
     tables.write(pl.DataFrame(scores), folder / "scores.parquet", header)
     tables.write(pl.DataFrame(curve), folder / "curve.parquet", header)
     write_json(folder / "runs.json", {"header": header, "runs": runs})

@@ -1,4 +1,4 @@
-"""Augmentation: image and masks move alike, and what comes from outside is background."""
+"""Augmentation: image and masks move alike, and what comes from beyond the square is background."""
 
 import pytest
 import torch

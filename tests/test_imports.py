@@ -24,13 +24,14 @@ TRAINING = NETWORKS | {"lightning", "torchmetrics", "transformers", "matplotlib"
 #: Command -> what it may load, and its required options beside --config and --output.
 STAGES = {
     "prepare-decode": (TABLES, "--data-root x --plan x --shard 0 --rows x"),
+    "prepare-audit": (TABLES, "--index x --images x"),
     "classify": (TRAINING, "--index x --images x --member a --weights-root x"),
     "attribute": (
         NETWORKS - {"timm", "segmentation_models_pytorch"},
         "--index x --images x --shard 0 --committee x --recipe r",
     ),
     "binarize": (TABLES | {"scipy"}, "--images x --relevance x --recipe r"),
-    "labels": (TABLES | {"scipy"}, "--index x --masks x --committee x --sanity x"),
+    "labels": (TABLES | {"scipy"}, "--index x --masks x --relevance x --committee x --sanity x"),
     "segment": (TRAINING, "--index x --images x --labels x --weights-root x"),
     "adapt": (NETWORKS, "--task t --init random --tuning full --data-root x --weights-root x"),
     "explain": (

@@ -74,7 +74,8 @@ LABELS = {"collect_labels", *SEGMENT}
 MASKS = {"make_masks", *LABELS}
 SAMPLE = {"explain_sample", "choose_thresholds", "check_recipe", *MASKS}
 CLASSIFY = {"train_member", "explain_images", *SAMPLE}
-INDEX = {"build_index", *CLASSIFY}
+AUDIT = {"audit_images", *REPORT}
+INDEX = {"build_index", *AUDIT, *CLASSIFY}
 DECODE = {"decode_images", *INDEX}
 LIST = {"list_images", *DECODE}
 
@@ -178,9 +179,11 @@ def test_a_second_call_has_nothing_to_do(place: Path) -> None:
         ("prepare/valid", 0.3, LIST),
         ("prepare/hold_out_truth", True, LIST),
         ("prepare/fit", "resize", DECODE),
+        ("prepare/fit", "crop", DECODE),
         ("prepare/max_quarantined", 0.5, INDEX),
-        ("seed", 1, CLASSIFY),
+        ("seed", 1, AUDIT | CLASSIFY),
         ("classify/epochs", 3, CLASSIFY),
+        ("classify/blank", "ignore", AUDIT | CLASSIFY),
         ("classify/members/b/seed", 3, CLASSIFY),
         ("attribute/max_images", 3, MASKS | {"explain_images"}),
         ("attribute/findings", ["x"], SAMPLE | {"explain_images"}),
@@ -221,7 +224,8 @@ def test_a_recipe_with_a_committee_of_its_own_trains_that_alone(place: Path) -> 
         ("weights/a.st", CLASSIFY),
         ("weights/i.st", ADAPT),
         ("results/x/prepare/0000.parquet", INDEX),
-        ("results/x/images/0001.h5", CLASSIFY),
+        ("results/x/images/0001.h5", AUDIT | CLASSIFY),
+        ("results/x/audit.parquet", REPORT),
         ("results/x/relevance/doll/0000.h5", MASKS),
         ("results/x/masks/band/0000.h5", SCORES),
         ("results/x/sums/committee/b.sha256", CLASSIFY - {"train_member"}),

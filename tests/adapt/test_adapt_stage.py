@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
-from dollmaker import provenance, scores, statistics, tables
+from dollmaker import provenance, statistics, tables
 from dollmaker.adapt import stage, train
 from dollmaker.adapt.starts import find_beginning, make_network
 from dollmaker.adapt.tasks import read_task
@@ -216,6 +217,28 @@ def test_a_start_that_saw_the_test_images_is_refused(config: dict[str, Any], sta
     with pytest.raises(DataError, match=r"set tasks\.squares\.valid and test to null"):
         run(config, starts, "doll", "doll", index=starts / "index.parquet")
     assert run(config, starts, "out", "random", index=starts / "index.parquet").is_dir()
+    alike = index.with_columns(patient_id="image_id", hash=pl.Series(task.hashes))
+    tables.write(
+        alike, starts / "index.parquet", {**provenance.header("prepare", {}), "findings": []}
+    )
+    with pytest.raises(DataError, match=r"looks like 'x\d+' .* adapt\.allow_alike to true"):
+        run(config, starts, "doll", "doll", index=starts / "index.parquet")
+    config["adapt"]["allow_alike"] = True
+    assert run(config, starts, "doll", "doll", index=starts / "index.parquet").is_dir()
+
+
+def test_look_alikes_of_training_and_test_images_are_told(
+    config: dict[str, Any], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config["adapt"].update(n=[3], seeds=1)
+    task = read_task("squares", config, root)
+    train_row, test_row = (int(task.rows(split)[0]) for split in ("train", "test"))
+    images = root / "task" / "images"
+    with Image.open(images / f"case{train_row:02d}.png") as picture:
+        picture.resize((96, 80)).resize((48, 40)).save(images / f"case{test_row:02d}.png")
+    run(config, root, "out")
+    told = f"test image 'case{test_row:02d}' looks like the training image 'case{train_row:02d}'"
+    assert told in capsys.readouterr().err
 
 
 def run(
@@ -246,6 +269,7 @@ def test_files(config: dict[str, Any], root: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "curve.parquet",
         "scores.parquet",
+        "baselines.parquet",
         "runs.json",
         "examples.npz",
         "adapter",
@@ -269,14 +293,23 @@ def test_files(config: dict[str, Any], root: Path) -> None:
         assert entry["test_miou"] == pytest.approx(per_class.mean())
         assert entry["optimizer_mb"] > 2 * 4 * entry["trainable"] / 1e6
     with np.load(folder / "examples.npz", allow_pickle=False) as examples:
-        first = examples["image_id"][0]
-        truth, predicted = examples["truth"][0], examples["prediction_3"][0]
+        truth, predicted = examples["truth"], examples["prediction_3"]
+        bars = [*range(2), *range(29, 32)]  # of 48 x 40 in 32 x 32
+        assert not truth[:, :, bars].any() and not predicted[:, :, bars].any()
+        first = list(task.image_ids).index(str(examples["image_id"][0]))
+        shown = task.masks[first][:, 2:29]
+        np.testing.assert_array_equal(truth[0][:, 2:29], shown)
         assert list(examples["classes"]) == ["bright", "dark"]
         assert examples["image"].shape[1:] == (1, 32, 32)
         assert "prediction_1000" in examples
-    mine = table.filter(pl.col("n") == "3", pl.col("seed") == 0, pl.col("image_id") == str(first))
-    expected = scores.iou(predicted == 1, truth == 1, truth == 255)
-    np.testing.assert_allclose(mine["iou"].to_numpy(), expected)
+    assert table["present"].all()
+    baselines = pl.read_parquet(folder / "baselines.parquet")
+    assert baselines["baseline"].unique(maintain_order=True).to_list() == [
+        "empty", "centre", "intensity", "whole",
+    ]  # fmt: skip
+    assert (baselines.filter(baseline="empty")["iou"] == 0).all()
+    whole = baselines.filter(pl.col("baseline") == "whole", pl.col("class") == "bright")
+    assert whole["iou"].to_list() == pytest.approx([14 * 14 / (48 * 40 - 5)] * len(whole))
 
 
 def test_killed_job_goes_on_with_its_run(
@@ -328,7 +361,7 @@ def test_of_several_rates_validation_chooses_for_each_n(
         stage, "train_run", lambda *a, **m: (trained.append(0), original(*a, **m))[1]
     )
     folder = run(config, root, "chosen")
-    seen = capsys.readouterr().err.splitlines()
+    seen = [line for line in capsys.readouterr().err.splitlines() if line.startswith("adapt ")]
     assert ["valid_miou" in line for line in seen] == [True] * 12
     assert len(trained) == 2 * 3 * 2
     results = json.loads((folder / "runs.json").read_text())
@@ -382,22 +415,20 @@ def test_nothing_to_choose_by_is_an_error() -> None:
         stage.choose([np.nan, np.nan], "squares")
 
 
-def test_scores_leave_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:
+def test_the_curve_leaves_out_what_is_ignored(config: dict[str, Any], root: Path) -> None:
     class Everything(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.ones(len(x), 2, 32, 32)
 
     task = read_task("squares", config, root)
-    spec, rows = Input(channels=1, size=32), task.rows("test")
+    spec, rows = Input(channels=1, size=32), task.rows("valid")
     task.masks[rows[0], 1] = np.where(task.masks[rows[0], 1] == 1, 0, task.masks[rows[0], 1])
-    _, iou, dice = train.overlap(Everything(), spec, task, rows, torch.device("cpu"))  # type: ignore[arg-type]
+    iou = train.on_squares(Everything(), spec, task, rows, torch.device("cpu"))  # type: ignore[arg-type]
     for i, row in enumerate(rows):
         for k in (0, 1):
-            known = task.masks[row, k][task.masks[row, k] != 255]
+            known = task.masks[row, k][task.masks[row, k] != IGNORE]
+            assert len(known) < 32 * 28  # 48 x 40 as 32 x 27, less what is ignored
             assert iou[i, k] == pytest.approx((known == 1).mean())
-            assert dice[i, k] == pytest.approx(
-                2 * (known == 1).sum() / (known.size + (known == 1).sum())
-            )
 
 
 def test_learns(config: dict[str, Any], root: Path) -> None:
@@ -415,22 +446,3 @@ def test_command(config: dict[str, Any], starts: Path, capsys: pytest.CaptureFix
     assert "give --segmenter." in capsys.readouterr().err
     assert main([*words, "--init", "doll", "--segmenter", str(starts / "segmenter")]) == 0
     assert (starts / "tasks" / "squares" / "doll-adapter" / "runs.json").exists()
-
-
-def test_a_right_nothing_scores_one_and_a_false_alarm_zero(
-    config: dict[str, Any], root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = read_task("squares", config, root)
-    rows = task.rows("test")[:3]
-    task.masks[rows] = 0
-    task.masks[rows[0], 0, :4, :4] = 1
-    task.masks[rows[2], 1] = IGNORE  # nothing is known of it
-    drawn = torch.zeros(3, 2, 32, 32, dtype=torch.bool)
-    drawn[0, 0, :4, :2] = True
-    drawn[1, 1, 0, 0] = True
-    monkeypatch.setattr(train, "predict", lambda *_: drawn)
-    network: Any = torch.nn.Identity()
-    spec = Input(channels=1, size=32)
-    _, iou, dice = train.overlap(network, spec, task, rows, torch.device("cpu"))
-    np.testing.assert_allclose(iou, [[0.5, 1], [1, 0], [1, np.nan]])
-    np.testing.assert_allclose(dice, [[2 / 3, 1], [1, 0], [1, np.nan]])

@@ -351,6 +351,8 @@ def test_the_stage_writes_the_adapter_of_the_last_run(
     assert len(image) == min(6, len(task.rows("test")))
     with torch.no_grad():
         logits = loaded(Input(**description["input"]).prepare(image))
+    picture = (slice(None), slice(None), slice(2, 29))  # 48 x 40 in 32 x 32: nothing around it
+    logits, predicted = logits[picture], predicted[picture]
     clear = (logits.abs() > 1e-4).numpy()
     assert clear.mean() > 0.9
     assert np.array_equal((logits > 0).numpy()[clear], predicted[clear] == 1)

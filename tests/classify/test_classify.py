@@ -91,7 +91,8 @@ def make_dataset(folder: Path) -> None:
         labels[i, kind] = 1
     header = provenance.header("prepare", {})
     with create_shard(folder / "images/0000.h5", "images", header) as writer:
-        writer.append({"image_id": [f"i{i}" for i in range(48)]}, image=images)
+        sides = {side: np.full(48, 32, np.int32) for side in ("width", "height")}
+        writer.append({"image_id": [f"i{i}" for i in range(48)], **sides}, image=images)
     index = pl.DataFrame(
         {
             "image_id": [f"i{i}" for i in range(48)],
@@ -99,6 +100,7 @@ def make_dataset(folder: Path) -> None:
             "split": (["train"] * 24 + ["valid"] * 12 + ["test"] * 12),
             "shard": ["0000"] * 48,
             "row": range(48),
+            **{side: [32] * 48 for side in ("width", "height")},
             **{f: pl.Series(labels[:, k], dtype=pl.Int8) for k, f in enumerate(FINDINGS)},
         }
     )

@@ -56,6 +56,8 @@ def world(tmp_path: Path) -> Path:
                 "path": f"{image_id}.png",
                 "patient_id": image_id,
                 "split": split,
+                "width": 2 * SIZE,
+                "height": 2 * SIZE,
                 "shard": f"{i // 10:04d}",
                 "row": i % 10,
                 "No Finding": int(not bright),

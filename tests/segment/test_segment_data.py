@@ -1,6 +1,7 @@
-"""What is known of each pixel, from labels and released masks."""
+"""What is known of each pixel, from labels and released masks, inside the picture."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -27,7 +28,7 @@ CASES = [
 def release(tmp_path: Path) -> tuple[pl.DataFrame, Path]:
     index = pl.DataFrame(
         [
-            {"image_id": name, "shard": "0000", "row": i, "A": a, "B": b}
+            {"image_id": name, "shard": "0000", "row": i, "width": 60, "height": 60, "A": a, "B": b}
             for i, (name, a, b, _, _) in enumerate(CASES)
         ],
         schema_overrides={"A": pl.Int8, "B": pl.Int8},
@@ -58,6 +59,7 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
         targets,
         ImageShards(path.parent),
         ReleasedMasks([path]),
+        fit="letterbox",
         kind="none",
         quality_weight=True,
         seed=0,
@@ -65,7 +67,8 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
     used = [case for case in CASES if case[4] is not None]
     assert targets.index["image_id"].to_list() == [case[0] for case in used]
     for i, (name, _, _, _, expected) in enumerate(used):
-        image, masks, weights, labels = data[(0, i)]
+        image, masks, weights, labels, picture = data[(0, i)]
+        assert picture.all()
         assert int(image[0, 0, 0]) == [case[0] for case in CASES].index(name)
         assert expected is not None
         for k, want in enumerate(expected):
@@ -108,3 +111,41 @@ def test_missing_quality_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
     del table["quality"]
     with pytest.raises(ArtifactError, match="no column 'quality'"):
         list_targets(index, ["A"], table, blank="zeros", source="s")
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "resize", "crop"])
+@pytest.mark.parametrize("kind", ["none", "flip"])
+def test_outside_the_picture_nothing_is_taught(
+    release: tuple[pl.DataFrame, Path], fit: Any, kind: Any
+) -> None:
+    index, path = release
+    wide = index.with_columns(width=pl.lit(80), height=pl.lit(40))  # rows 2 to 5 of 8
+    table = ReleasedMasks([path]).table()
+    targets = list_targets(wide, ["A", "B"], table, blank="zeros", source="s")
+    data = PseudoLabelled(
+        targets, ImageShards(path.parent), ReleasedMasks([path]),
+        fit=fit, kind=kind, quality_weight=False, seed=0,
+    )  # fmt: skip
+    bars = [0, 1, 6, 7] if fit == "letterbox" else []
+    rows = [row for row in range(8) if row not in bars]
+    before = list_targets(index, ["A", "B"], table, blank="zeros", source="s")
+    square = PseudoLabelled(
+        before, ImageShards(path.parent), ReleasedMasks([path]),
+        fit="resize", kind=kind, quality_weight=False, seed=0,
+    )  # fmt: skip
+    places = set()
+    for i in range(len(data)):
+        stored, whole = data.read(i)[1], square.read(i)[1]
+        assert (stored[:, bars] == 255).all()
+        np.testing.assert_array_equal(stored[:, rows], whole[:, rows])
+        for epoch in range(5):
+            _, masks, _, _, picture = data[(epoch, i)]
+            moved = square[(epoch, i)][1]
+            np.testing.assert_array_equal(masks[:, picture], moved[:, picture])
+            # Bars are unknown, what augmentation moved in is background.
+            assert ((masks[:, ~picture] == 255) | (masks[:, ~picture] == 0)).all()
+            assert kind == "flip" or (masks[:, ~picture] == 255).all()
+            places.add(tuple(picture.flatten().tolist()))
+    plain = np.zeros((8, 8), bool)
+    plain[rows] = True
+    assert kind == "flip" or places == {tuple(plain.ravel().tolist())}

@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
-from dollmaker.segment.losses import label_loss, pixel_loss
+from dollmaker.segment.losses import cluster_loss, label_loss, pixel_loss
 
 
 def sample(seed: int = 0, ignore: bool = True) -> tuple[Tensor, Tensor, Tensor]:
@@ -115,3 +115,22 @@ def test_labels_that_are_unknown_do_not_count() -> None:
     assert float(label_loss(logits, labels)) == pytest.approx(expected)
     nothing = torch.full((2, 2), float("nan"))
     assert float(label_loss(logits, nothing)) == 0
+
+
+def test_clusters_outside_the_picture_do_not_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 5, 6, 7, generator=generator, requires_grad=True)
+    clusters = torch.randint(0, 5, (2, 6, 7), generator=generator)
+    picture = torch.ones(2, 6, 7, dtype=torch.bool)
+    picture[0, :2] = picture[1, :, 5:] = False
+    loss = cluster_loss(logits, clusters, picture)
+    places = [(b, r, c) for b, r, c in np.ndindex(2, 6, 7) if picture[b, r, c]]
+    each = [-torch.log_softmax(logits[b, :, r, c], 0)[clusters[b, r, c]] for b, r, c in places]
+    assert float(loss) == pytest.approx(float(torch.stack(each).mean()), rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert ((logits.grad != 0).all(1) == picture).all()
+    whole = cluster_loss(logits, clusters, torch.ones_like(picture))
+    expected = torch.nn.functional.cross_entropy(logits, clusters)
+    assert float(whole) == pytest.approx(float(expected), rel=1e-6)
+    assert float(cluster_loss(logits, clusters, torch.zeros_like(picture))) == 0

@@ -106,14 +106,14 @@ def test_saved_statistics_are_measured_on_training_images(
     own = model.train
     monkeypatch.setattr(model, "train", lambda *mode: (own(*mode), fixed.eval())[0])
     spec = Input(channels=1, size=32)
-    statistics.recompute(model, torch.from_numpy(measured[0]), spec.prepare)
+    statistics.recompute(model, torch.from_numpy(measured[0][0]), spec.prepare)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, saved[name], rtol=1e-4, atol=1e-4)
     still = [n for n in state if "running_" in n and torch.equal(saved[f"encoder.{n}"], state[n])]
     assert bool(still) == frozen
     shards = ImageShards(world / "images")
     train_images = [shards.read(f"{i // 10:04d}", i % 10) for i in range(16)]
-    np.testing.assert_array_equal(measured[0], np.stack(train_images))
+    np.testing.assert_array_equal(measured[0][0], np.stack(train_images))
 
 
 def test_killed_run_resumes_to_the_same_weights(

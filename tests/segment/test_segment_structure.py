@@ -16,10 +16,11 @@ from dollmaker.errors import ModelError
 from dollmaker.inputs import Input
 from dollmaker.segment import stage
 from dollmaker.segment.models import create, narrow
-from dollmaker.segment.structure import Structure, make_structure
+from dollmaker.segment.structure import Structure, _centres_inside, make_structure
 from dollmaker.segment.train import SegmenterTraining
 
 SPEC = Input(channels=1, size=64)
+WHOLE = [(0, 0, 64, 64)]
 
 
 class Pyramid(nn.Module):
@@ -49,7 +50,7 @@ def scenes(count: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 def test_clusters_are_the_regions_of_the_images() -> None:
     images, regions = scenes()
-    structure = make_structure(Pyramid(), images, SPEC, 3, 0, torch.device("cpu"))
+    structure = make_structure(Pyramid(), images, WHOLE * 12, SPEC, 3, 0, torch.device("cpu"))
     found = structure(SPEC.prepare(torch.from_numpy(images))).numpy()
     assert found.shape == (12, 64, 64)
     pure = sum(max((found[regions == r] == k).sum() for k in range(3)) for r in range(3))
@@ -58,10 +59,43 @@ def test_clusters_are_the_regions_of_the_images() -> None:
     assert sorted(best) == [0, 1, 2]
 
 
+def test_clusters_are_found_from_what_is_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    def places(_: Structure, x: Tensor) -> Tensor:
+        """Row and column of each of 16 x 16 cells."""
+        return torch.stack(torch.meshgrid([torch.arange(16.0)] * 2, indexing="ij"))[None].expand(
+            len(x), -1, -1, -1
+        )
+
+    monkeypatch.setattr(Structure, "features", places)
+    images = np.zeros((40, 1, 64, 64), np.uint8)
+    boxes = [(0, 20, 64, 44)] * 33 + [(8, 0, 24, 64)] * 7  # over two batches
+    structure = make_structure(Pyramid(), images, boxes, SPEC, 2, 0, torch.device("cpu"))
+    wide = [(row, column) for row in range(5, 11) for column in range(16)]
+    high = [(row, column) for row in range(16) for column in range(2, 6)]
+    expected = np.mean(wide * 33 + high * 7, axis=0)
+    np.testing.assert_allclose(structure.mean.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("where", "rows", "columns"),
+    [
+        ((0, 0, 64, 64), range(16), range(16)),
+        ((0, 20, 64, 44), range(5, 11), range(16)),  # centres at 22, 26 ... 42
+        ((3, 0, 61, 64), range(16), range(1, 15)),  # centres at 6 ... 58
+        ((2, 0, 63, 64), range(16), range(16)),  # the centre at 2 is inside
+    ],
+)
+def test_cells_count_by_their_centres(where: Any, rows: Any, columns: Any) -> None:
+    expected = np.zeros((16, 16), bool)
+    expected[np.ix_(list(rows), list(columns))] = True
+    np.testing.assert_array_equal(_centres_inside(where, 64, 16), expected)
+
+
 def test_the_same_seed_gives_the_same_clusters() -> None:
     images, _ = scenes(6)
     make = [
-        make_structure(Pyramid(), images, SPEC, 4, seed, torch.device("cpu")) for seed in (1, 1, 2)
+        make_structure(Pyramid(), images, WHOLE * 6, SPEC, 4, seed, torch.device("cpu"))
+        for seed in (1, 1, 2)
     ]
     first, same, other = (structure.centres for structure in make)
     assert torch.equal(first, same) and not torch.equal(first, other)

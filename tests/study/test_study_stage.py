@@ -71,9 +71,15 @@ def write_runs(folder: Path, level: float, valid: float) -> None:
     keys = [{"n": "5", "n_images": 5, "seed": seed} for seed in (0, 1)]
     scores = [
         {**key, "image_id": f"t{i}", "patient_id": f"q{i}", "class": "lungs",
-         "iou": level + 0.01 * i, "dice": level + 0.01 * i}
+         "present": i < 2, "iou": level + 0.01 * i, "dice": level + 0.01 * i}
         for key in keys for i in range(4)
     ]  # fmt: skip
+    baselines = [
+        {"baseline": name, "image_id": f"t{i}", "patient_id": f"q{i}", "class": "lungs",
+         "present": i < 2, "iou": float(i >= 2 and name == "empty"), "dice": 0.0}
+        for name in ("empty", "whole") for i in range(4)
+    ]  # fmt: skip
+    tables.write(pl.DataFrame(baselines), folder / "baselines.parquet", header)
     curve = [
         {**key, "step": step, "epoch": step / 5, "loss": 1.0,
          "valid_miou": valid * (1 - 2.0 ** (-step / 10 * valid * 10))}
@@ -118,7 +124,11 @@ def test_command_writes_tables_and_pictures(config: dict[str, Any], world: Path)
     assert main(words(config, world)) == 0
     table = tables.read(world / "scores/study.parquet").filter(pl.col("class") == "mean")
     found = dict(table.select("init", "miou").iter_rows())
-    assert found == pytest.approx({init: level + 0.015 for init, level in INITS.items()})
+    of_starts = {init: level + 0.015 for init, level in INITS.items()}
+    assert found == pytest.approx({**of_starts, "empty": 0.5, "whole": 0})
+    present = dict(table.select("init", "miou_present").iter_rows())
+    of_starts = {init: level + 0.005 for init, level in INITS.items()}
+    assert present == pytest.approx({**of_starts, "empty": 0, "whole": 0})
     assert table["architecture"].unique().to_list() == ["default"]
     assert table.filter(init="doll")["optimizer_mb"][0] == 2.0
     assert table.filter(init="random")["reached_95"][0] == 0
@@ -135,6 +145,8 @@ def test_command_writes_tables_and_pictures(config: dict[str, Any], world: Path)
     assert against_random["steps_ratio"].is_null().all()  # random never arrived
     page = (world / "study/report/README.md").read_text()
     assert "| full | 5 | doll | 0.004 | 0.715" in page
+    assert "| - | - | empty | - | 0.500 [" in page and "| - | - | whole | - | 0.000 [" in page
+    assert "| full | 100 |" in page and "| - | 100" not in page
     assert table["chosen"].is_null().all() and "best (" not in page and "**+0.020" in page
     assert "none in common (checked)" in page
     for name in ("amounts", "full-epochs", "full-examples"):
@@ -233,8 +245,15 @@ def test_best_is_chosen_for_each_n_and_task_whatever_the_steps(
         for init in ("imagenet", "doll")
         for n in ("5", "20")
     }
-    assert len(best) == 8 and len(table) == 3 * 8 * 2  # the mean and the one class
+    assert len(best) == 8 and len(table) == 3 * 8 * 2 + 2 * 2 * 2  # the mean and the one class
     assert len(differences.filter(pl.col("tuning") == "best")) == 4 * 2
+
+
+def test_scores_of_an_earlier_version_are_named(world: Path) -> None:
+    file = world / "study/default/organs/doll-full/scores.parquet"
+    tables.write(tables.read(file).drop("present"), file, provenance.header("adapt", {}))
+    with pytest.raises(ArtifactError, match="lacks 'present': an earlier version wrote it"):
+        gather(world / "study", ["default/organs/doll-full"], {}, 10, 0)
 
 
 def test_runs_of_an_earlier_version_are_named(config: dict[str, Any], world: Path) -> None:

@@ -15,8 +15,9 @@ def make_transform(kind: Kind) -> v2.Transform:
 
     ``geometric`` shifts, scales and rotates a little and varies brightness and contrast, as
     positioning and exposure do; ``flip`` also mirrors left to right, which chest films do not.
-    Pixels that come from outside are 0 in images and in masks: nothing is to be seen there. Were
-    they ignored, nothing would be taught of the rim of the image, and networks draw there.
+    Pixels that come from beyond the square are 0 in images and in masks: nothing is to be seen
+    there. Were they ignored, little would be taught of the rim of the image, and networks draw
+    there. The bars of a letterbox, which are ignored (:mod:`dollmaker.outside`), move with it.
     """
     if kind == "none":
         return v2.Identity()

@@ -25,6 +25,7 @@ COMMANDS = {
     "prepare-list": ("prepare", "List the images of the source: the plan."),
     "prepare-decode": ("prepare", "Decode the images of one shard."),
     "prepare-index": ("prepare", "Gather the decoded shards into the index."),
+    "prepare-audit": ("prepare", "Tell how well border and shape predict each label."),
     "classify": ("classify", "Train one member of the committee."),
     "attribute": ("attribute", "Explain one shard of images with the committee."),
     "sample": ("attribute", "Explain a sample in more ways, for thresholds and sanity checks."),

@@ -383,9 +383,7 @@ def relevance_shard(config: Config, dataset: str, recipe: str, shard: str) -> st
 
 
 def released_maps(config: Config) -> list[str]:
-    """The relevance shards of the released recipe, if maps are released."""
-    if not config["release"]["relevance"]:
-        return []
+    """The relevance shards of the released recipe, which know the outlines of its masks."""
     dataset, recipe = config["dataset"], config["release"]["recipe"]
     return [relevance_shard(config, dataset, recipe, shard) for shard in shards(config)]
 

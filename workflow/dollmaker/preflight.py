@@ -69,7 +69,7 @@ def preflight(config: Config) -> Listing:
     for name, recipe in config["recipes"].items():
         catalogue.committee(config, name)
         make_chain(recipe["binarize"])
-        check_order([step for entry in recipe["binarize"] for step in entry])
+        check_order(recipe["binarize"])
     if config["device"] == "cuda":
         from dollmaker import devices
 

@@ -67,6 +67,7 @@ READS: dict[str, Reads] = {
     ),
     # Its header says how the images were made.
     "index": Reads(rules=("build_index",), keys=("prepare",)),
+    "audit": Reads(rules=("audit_images",), keys=("seed", "prepare.fit", "classify.blank")),
     "classify": Reads(
         rules=("train_member",),
         keys=("seed", "device", "prepare.size", "prepare.channels", "prepare.fit", "classify"),
@@ -74,17 +75,21 @@ READS: dict[str, Reads] = {
     ),
     "attribute": Reads(
         rules=("explain_images",),
-        keys=("seed", "device", "prepare.size", "attribute", "recipes", "release.recipe"),
+        keys=(
+            *("seed", "device", "prepare.size", "prepare.fit"),
+            *("attribute", "recipes", "release.recipe"),
+        ),
     ),
     "sample": Reads(
         rules=("explain_sample",),
         keys=(
-            *("seed", "device", "prepare.size", "sample", "recipes", "release.recipe"),
+            *("seed", "device", "prepare.size", "prepare.fit"),
+            *("sample", "recipes", "release.recipe"),
             *(f"attribute.{key}" for key in ("findings", "precision", "chunk")),
         ),
     ),
-    "binarize": Reads(rules=("make_masks",), keys=("recipes", "release.recipe")),
-    "sanity": Reads(rules=("check_recipe",), keys=("recipes", "release.recipe")),
+    "binarize": Reads(rules=("make_masks",), keys=("prepare.fit", "recipes", "release.recipe")),
+    "sanity": Reads(rules=("check_recipe",), keys=("prepare.fit", "recipes", "release.recipe")),
     "labels": Reads(
         rules=("collect_labels",),
         keys=(
@@ -95,12 +100,14 @@ READS: dict[str, Reads] = {
     "segment": Reads(
         rules=("pretrain_segmenter", "pretrain_variant"),
         keys=(
-            *("seed", "device", "prepare.size", "prepare.channels"),
+            *("seed", "device", "prepare.size", "prepare.channels", "prepare.fit"),
             *("classify.blank", "attribute.findings", "segment"),
         ),
         files=("weights",),
     ),
-    "explain": Reads(rules=("explain_segmenter",), keys=("seed", "device", "explain")),
+    "explain": Reads(
+        rules=("explain_segmenter",), keys=("seed", "device", "prepare.fit", "explain")
+    ),
     "adapt": Reads(
         rules=("adapt_segmenter", "adapt_variant"),
         keys=(

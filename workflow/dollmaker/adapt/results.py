@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import tables
+from dollmaker import geometry, tables
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.train import Run, mean_iou
+from dollmaker.adapt.trivial import score_baselines
 from dollmaker.errors import ArtifactError
 from dollmaker.files import atomic_path, write_json
 
@@ -28,12 +29,14 @@ CURVE = {
     "valid_miou": pl.Float64,
 }
 
-#: Columns of scores.parquet: one row per run, test image and class.
+#: Columns of scores.parquet: one row per run, test image and class; ``present``: whether the image
+#: holds the class.
 SCORES = {
     **_KEYS,
     "image_id": pl.String,
     "patient_id": pl.String,
     "class": pl.String,
+    "present": pl.Boolean,
     "iou": pl.Float64,
     "dice": pl.Float64,
 }
@@ -91,7 +94,9 @@ def write_results(
     tried: Sequence[dict[str, Any]],
     header: dict[str, Any],
 ) -> None:
-    """Write curve.parquet, scores.parquet, runs.json and examples.npz into an existing folder.
+    """Write the tables, runs.json and examples.npz into an existing folder.
+
+    The tables are curve, scores and baselines (Parquet).
 
     Args:
         folder: Where to write.
@@ -101,6 +106,10 @@ def write_results(
         header: Provenance.
     """
     test = task.rows("test")
+    baselines = score_baselines(task)
+    present = {
+        row[:2]: row[2] for row in baselines.select("image_id", "class", "present").iter_rows()
+    }
     curve = [{**keys, **point} for keys, run in runs for point in run.curve]
     scores = [
         {
@@ -108,6 +117,7 @@ def write_results(
             "image_id": task.image_ids[row],
             "patient_id": task.patients[row],
             "class": name,
+            "present": present[task.image_ids[row], name],
             "iou": float(run.iou[i, k]),
             "dice": float(run.dice[i, k]),
         }
@@ -117,6 +127,7 @@ def write_results(
     ]
     tables.write(pl.DataFrame(curve, schema=CURVE), folder / "curve.parquet", header)
     tables.write(pl.DataFrame(scores, schema=SCORES), folder / "scores.parquet", header)
+    tables.write(baselines, folder / "baselines.parquet", header)
     described = [
         {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou))} for keys, run in runs
     ]
@@ -124,12 +135,16 @@ def write_results(
     write_json(folder / "runs.json", {"header": header, "runs": described, "tried": attempts})
     chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
     rows = test[chosen]
+    masks = [
+        geometry.framed(geometry.inside(mask, where), where, mask.shape[-1])
+        for mask, where in ((task.masks[row], task.boxes[row]) for row in rows)
+    ]
     with (folder / "examples.npz").open("wb") as handle:
         np.savez_compressed(
             handle,
             allow_pickle=False,
             image=task.images[rows],
-            truth=task.masks[rows],
+            truth=np.stack(masks),
             image_id=np.array([task.image_ids[row] for row in rows], dtype=np.str_),
             classes=np.array(task.classes, dtype=np.str_),
             **{

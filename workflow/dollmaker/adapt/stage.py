@@ -15,9 +15,10 @@ from dollmaker.adapt import learning_rates
 from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
 from dollmaker.adapt.starts import Beginning, find_beginning, make_network
-from dollmaker.adapt.tasks import Task, read_task, require_unseen
+from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
+from dollmaker.adapt.unseen import alike_within, require_unseen
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path
 from dollmaker.prepare.stage import read_index
@@ -71,7 +72,14 @@ def adapt(
     )
     task = read_task(task_name, config, data_root)
     if index is not None and init not in NEVER_SAW:
-        require_unseen(task, read_index(index)[0])
+        require_unseen(task, read_index(index)[0], allow_alike=options["allow_alike"])
+    if pairs := alike_within(task):
+        print(
+            f"task {task_name}: test image {pairs[0][1]!r} looks like the training image "
+            f"{pairs[0][0]!r} of another patient ({len(pairs)} such pairs): if they are the same "
+            "picture, scores are too good; give both the same patient",
+            file=sys.stderr,
+        )
     inputs = {"task": task.sha256()}
     if beginning.sha256:
         inputs["weights"] = beginning.sha256

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
 from dollmaker import geometry, tables
 from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import Reader, make_reader
+from dollmaker.adapt.truth import SourceMasks, pack
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
+from dollmaker.outside import surround
 from dollmaker.pixels import names
 from dollmaker.prepare.images import Decoded, decode
 from dollmaker.prepare.sources import make_plan
@@ -40,9 +41,13 @@ class Task:
         patients: Patient of each image (N).
         splits: train, valid or test (N).
         images: uint8 (N, C, S, S).
-        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore. The padding of
-            a letterbox is background: left out of the loss, it gets painted.
+        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore; outside the picture
+            :data:`dollmaker.outside.OUTSIDE`.
+        fit: How the pictures lie in their squares.
+        truth: The masks at the size of the source (N); of images that are not tested ``None``.
+        boxes: Where each picture lies in its square (N).
         files: SHA-256 of each image's file (N); empty if there are no files.
+        hashes: What each image looks like (N), :mod:`dollmaker.alike`; empty if unknown.
     """
 
     name: str
@@ -52,7 +57,11 @@ class Task:
     splits: list[str]
     images: Pixels
     masks: Pixels
+    fit: geometry.Fit
+    truth: Sequence[SourceMasks | None]
+    boxes: Sequence[geometry.Box]
     files: Sequence[str] = ()
+    hashes: Sequence[str] = ()
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Positions of a split's images, increasing."""
@@ -77,6 +86,8 @@ class Task:
         """Checksum of all that is in it."""
         digest = hashlib.sha256(self.images.tobytes() + self.masks.tobytes())
         digest.update(repr((self.classes, self.image_ids, self.patients, self.splits)).encode())
+        for each in self.truth:
+            digest.update(each.content() if each else b"")
         return digest.hexdigest()
 
 
@@ -103,7 +114,10 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
     splits = _split(name, config, data_root, listing.patients)
     reader = make_reader(options, data_root, f"tasks.{name}", links)
     root = partial(inside, data_root, links=links)
-    images, masks, files, kept = [], [], [], []
+    kept: list[int] = []
+    pictures: list[Decoded] = []
+    masks: list[Pixels] = []
+    truth: list[SourceMasks | None] = []
     found: set[str] = set()
     owners: dict[str, str] = {}
     pairs = zip(listing.images, listing.masks, listing.patients, strict=True)
@@ -112,9 +126,9 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
         if owners.setdefault(image.sha256, patient) != patient:
             continue
         kept.append(number)
-        images.append(image.pixels)
-        masks.append(mask)
-        files.append(image.sha256)
+        pictures.append(image)
+        masks.append(fit_classes(mask, prepare["size"], prepare["fit"]))
+        truth.append(pack(mask) if splits[number] == "test" else None)
         found |= seen
     if left_out := len(listing.images) - len(kept):
         print(
@@ -130,44 +144,19 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
         image_ids=[listing.image_ids[i] for i in kept],
         patients=[listing.patients[i] for i in kept],
         splits=[splits[i] for i in kept],
-        images=np.stack(images),
+        images=np.stack([image.pixels for image in pictures]),
         masks=np.stack(masks),
-        files=files,
+        fit=prepare["fit"],
+        truth=truth,
+        boxes=[
+            geometry.box(image.width, image.height, prepare["size"], prepare["fit"])
+            for image in pictures
+        ],
+        files=[image.sha256 for image in pictures],
+        hashes=[image.hash for image in pictures],
     )
     _check(task, options, found)
     return task
-
-
-def require_unseen(task: Task, index: pl.DataFrame) -> None:
-    """Refuse a task whose test images classifiers and segmenters were trained or stopped on.
-
-    These see the splits train and valid of the index. Test images are compared by patient, by
-    name, for tasks that call patients otherwise or not at all, and by the content of their files.
-
-    Args:
-        task: The task.
-        index: The index, with ``image_id``, ``patient_id``, ``split`` and perhaps ``sha256``.
-
-    Raises:
-        DataError: With the first that was seen.
-    """
-    before = index.filter(pl.col("split") != "test")
-    test = task.rows("test")
-    compared = {
-        "patient": ("patient_id", task.patients),
-        "image": ("image_id", task.image_ids),
-        "file with SHA-256": ("sha256", task.files),
-    }
-    for what, (column, values) in compared.items():
-        seen = set(before[column].unique()) if column in before else set()
-        both = sorted({values[row] for row in test} & seen) if values else []
-        if both:
-            raise DataError(
-                f"task {task.name}: test {what} {both[0]!r} ({len(both)} in all) was in the "
-                "training or validation images of the classifiers and the segmenter; set "
-                f"tasks.{task.name}.valid and test to null, so that the task keeps the data "
-                "set's splits, and prepare.test above 0 if that has no test images."
-            )
 
 
 def look_at_task(name: str, config: Mapping[str, Any], data_root: Path, count: int) -> None:
@@ -260,7 +249,7 @@ def _read_pair(
     prepare: Mapping[str, Any],
     root: Callable[[str], Path],
 ) -> tuple[Decoded, Pixels, set[str]]:
-    """Image (C, S, S), mask (K, S, S) and what the mask's file shows."""
+    """Image (C, S, S), mask (K, height, width) and what the mask's file shows."""
     try:
         image = decode(
             root(f"{options['images']}/{image_file}"),
@@ -277,7 +266,7 @@ def _read_pair(
     turned = image.orientation != 1
     with _naming(name, image_file, mask_file, options):
         mask, seen = reader(image_file, mask_file, image.width, image.height, turned)
-    return image, fit_classes(mask, prepare["size"], prepare["fit"]), seen
+    return image, mask, seen
 
 
 @contextmanager
@@ -293,11 +282,6 @@ def _naming(name: str, image: str, mask: str | None, options: Mapping[str, Any])
 
 
 def fit_classes(mask: Pixels, size: int, fit: geometry.Fit) -> Pixels:
-    """Scale channels (K, h, w) into the square by nearest neighbour; padding is background."""
-    height, width = mask.shape[1:]
-    left, top, right, bottom = geometry.box(width, height, size, fit)
-    result = np.zeros((len(mask), size, size), np.uint8)
-    for channel, into in zip(mask, result, strict=True):
-        fitted = geometry.fit_mask(channel, size, fit)
-        into[top:bottom, left:right] = fitted[top:bottom, left:right]
-    return result
+    """Scale channels (K, h, w) into the square by nearest neighbour."""
+    fitted = np.stack([geometry.fit_mask(channel, size, fit) for channel in mask])
+    return surround(fitted, geometry.box(mask.shape[2], mask.shape[1], size, fit))

@@ -10,16 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dollmaker import scores, statistics
+from dollmaker import geometry, scores, statistics
 from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
+from dollmaker.adapt.truth import overlap, score
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
 from dollmaker.augment import augment, make_transform
 from dollmaker.inputs import Input
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.losses import pixel_loss
-from dollmaker.segment.predict import predict
+from dollmaker.segment.predict import predict, predict_logits
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,9 +30,12 @@ class Run:
     """What a run gives.
 
     Attributes:
-        curve: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou``.
-        predictions: uint8 (T, K, S, S) of the test images, by the final weights.
-        iou: (T, K); 1 where a class is not there and nothing is drawn, NaN where no pixel is known.
+        curve: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou`` (on
+            the squares).
+        predictions: uint8 (T, K, S, S) of the test images, by the final weights, 0 outside the
+            picture.
+        iou: (T, K) at the size of the sources; 1 where a class is not there and nothing is drawn,
+            NaN where no pixel is known.
         dice: (T, K), likewise.
         cost: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
             ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that
@@ -105,12 +109,12 @@ def train_run(
                     "step": step + 1,
                     "epoch": (step + 1) * options["batch_size"] / len(chosen),
                     "loss": float(np.mean(losses)),
-                    "valid_miou": mean_iou(overlap(tuned, spec, task, valid, device)[1]),
+                    "valid_miou": mean_iou(on_squares(tuned, spec, task, valid, device)),
                 }
             )
             losses.clear()
             tuned.train()
-    predictions, iou, dice = overlap(tuned, spec, task, task.rows("test"), device)
+    predictions, iou, dice = on_sources(tuned, spec, task, task.rows("test"), device)
     cost = {
         "seconds": round(time.perf_counter() - began, 3),
         "step_seconds": round(in_steps / steps, 6),
@@ -167,23 +171,40 @@ def make_batch(
     return torch.stack(images), torch.stack(masks)
 
 
-def overlap(
+def on_squares(
     tuned: Tuned, spec: Input, task: Task, rows: npt.NDArray[np.int64], device: torch.device
-) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
-    """Predictions uint8 (T, K, S, S) with IoU and Dice (T, K); ignored pixels do not count.
+) -> Floats:
+    """IoU (T, K) on the squares, by the masks that were fitted into them: quick, for the curve.
 
-    A right "nothing" scores 1: were it left out, the images that count would depend on what a
-    network draws, and a difference of two starts would pass over the false alarms of one.
     Leaves the network in evaluation mode.
     """
     tuned.eval()
     predicted = predict(tuned, torch.from_numpy(task.images[rows]), spec, device).numpy()
     truth = task.masks[rows]
-    ignored = truth == IGNORE
-    iou, dice = (f(predicted, truth == 1, ignored) for f in (scores.iou, scores.dice))
-    right = np.isnan(iou) & ~ignored.all((2, 3))
-    iou[right] = dice[right] = 1.0
-    return predicted.astype(np.uint8), iou, dice
+    iou: Floats = overlap(predicted, truth == 1, truth == IGNORE)[0]
+    return iou
+
+
+def on_sources(
+    tuned: Tuned, spec: Input, task: Task, rows: npt.NDArray[np.int64], device: torch.device
+) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
+    """Predictions uint8 (T, K, S, S), and IoU and Dice (T, K) at the size of the sources.
+
+    Leaves the network in evaluation mode.
+    """
+    tuned.eval()
+    predictions, pairs = [], []
+    found = predict_logits(tuned, torch.from_numpy(task.images[rows]), spec, device)
+    every = (logits.numpy() for batch in found for logits in batch)
+    for row, logits in zip(rows, every, strict=True):
+        truth, where = task.truth[row], task.boxes[row]
+        if truth is None:
+            raise ValueError(f"image {task.image_ids[row]} is not of the test images")
+        inner = geometry.inside((logits > 0).astype(np.uint8), where)
+        predictions.append(geometry.framed(inner, where, logits.shape[-1]))
+        pairs.append(score(logits, truth, task.fit))
+    iou, dice = (np.stack(values) for values in zip(*pairs, strict=True))
+    return np.stack(predictions), iou, dice
 
 
 def mean_iou(iou: Floats) -> float:

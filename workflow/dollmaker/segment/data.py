@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dollmaker import geometry
 from dollmaker.augment import Kind, augment, make_transform
 from dollmaker.errors import ArtifactError
 from dollmaker.findings import ABSENT, BLANK, PRESENT
+from dollmaker.outside import surround
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.shards import ImageShards, ShardSeries
 
@@ -22,6 +24,9 @@ Masks = npt.NDArray[np.uint8]
 
 #: What a finding of an image is without its mask: all background, or unknown.
 _EMPTY, _UNKNOWN, _MASK = 0, 1, 2
+
+#: What is picture, in a mask of its own that is moved with the others.
+_PICTURE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,11 +151,12 @@ class ReleasedMasks:
         return mask.astype(np.uint8, copy=False)
 
 
-class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
+class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
     """Images with pseudo-masks and their weights, indexed by (epoch, index).
 
     Items are image uint8 (C, H, W), masks uint8 (K, H, W) with 255 = ignore, the weight of each
-    mask (K,), and the labels float32 (K,): 1, 0, NaN unknown.
+    mask (K,), the labels float32 (K,): 1, 0, NaN unknown, and what of the square is picture, bool
+    (H, W). Outside the picture masks are :data:`dollmaker.outside.OUTSIDE`.
     """
 
     def __init__(
@@ -159,11 +165,14 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
         images: ImageShards,
         masks: ReleasedMasks,
         *,
+        fit: geometry.Fit,
         kind: Kind,
         quality_weight: bool,
         seed: int,
     ) -> None:
         self._places = targets.index.select("shard", "row").rows()
+        self._shapes = targets.index.select("width", "height").rows()
+        self._fit = fit
         self._targets = targets
         self._images = images
         self._masks = masks
@@ -174,19 +183,29 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         epoch, i = key
-        image, masks = (torch.from_numpy(array) for array in self.read(i))
+        image, masks = self.read(i)
+        picture = np.full((1, *image.shape[1:]), _PICTURE, np.uint8)
+        picture = surround(picture, self.where(i, image.shape[-1]))
+        known = torch.from_numpy(np.concatenate([masks, picture]))
         moved, target = augment(
-            self._transform, image, masks, seed=self._seed, epoch=epoch, index=i
-        )
+            self._transform, torch.from_numpy(image), known,
+            seed=self._seed, epoch=epoch, index=i,
+        )  # fmt: skip
+        target = known if target is None else target
         quality = torch.from_numpy(self._targets.quality[i])
         weights = quality if self._quality_weight else torch.ones_like(quality)
         labels = torch.from_numpy(self._targets.labels[i])
-        return moved, masks if target is None else target, weights, labels
+        return moved, target[:-1], weights, labels, target[-1] == _PICTURE
+
+    def where(self, i: int, size: int) -> geometry.Box:
+        """Where the picture lies in its square."""
+        width, height = self._shapes[i]
+        return geometry.box(width, height, size, self._fit)
 
     def read(self, i: int) -> tuple[Masks, Masks]:
-        """Image (C, H, W) and masks (K, H, W) as stored, without augmentation."""
+        """Image (C, H, W) and masks (K, H, W), without augmentation."""
         image = self._images.read(*self._places[i])
         size = image.shape[-1]
         masks = np.zeros((len(self._targets.findings), size, size), np.uint8)
@@ -195,7 +214,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor]]):
                 masks[k] = IGNORE
             elif state == _MASK:
                 masks[k] = self._masks.read(int(self._targets.row[i, k]), size)
-        return image, masks
+        return image, surround(masks, self.where(i, size))
 
     def batches(self, size: int) -> Iterator[tuple[Masks, Masks]]:
         """Images (b, C, H, W) and masks (b, K, H, W) in order, as stored."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from dollmaker import parallel
 from dollmaker.pixels.masks import IGNORE
@@ -66,6 +66,19 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return binary_cross_entropy_with_logits(
         logits, labels.nan_to_num(), weight=known.float(), reduction="sum"
     ) / parallel.share(known.sum(), 1)
+
+
+def cluster_loss(logits: Tensor, clusters: Tensor, picture: Tensor) -> Tensor:
+    """Cross-entropy of the cluster of each pixel, mean over those of the picture.
+
+    Args:
+        logits: (B, C, H, W) of C clusters, of any float type; the loss is computed in float32.
+        clusters: int64 (B, H, W).
+        picture: bool (B, H, W); bars and what augmentation moved in do not count.
+    """
+    targets = clusters.masked_fill(~picture, -1)
+    total = cross_entropy(logits.float(), targets, ignore_index=-1, reduction="sum")
+    return total / parallel.share(picture.sum(), 1)
 
 
 def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""The masks that a network draws; without what only training needs."""
+"""What a network says of images; without what only training needs."""
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +17,14 @@ def predict(model: nn.Module, images: Tensor, spec: Input, device: torch.device)
 
     The network's mode (training or evaluation) is the caller's choice.
     """
-    parts = [
-        model(spec.prepare(batch.to(device))).float().cpu() > 0
-        for batch in torch.split(images, BATCH)
-    ]
+    parts = [logits > 0 for logits in predict_logits(model, images, spec, device)]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module, images: Tensor, spec: Input, device: torch.device
+) -> Iterator[Tensor]:
+    """Logits float32 (b, K, H, W) of stored images, batch by batch. As :func:`predict`."""
+    for batch in torch.split(images, BATCH):
+        yield model(spec.prepare(batch.to(device))).float().cpu()

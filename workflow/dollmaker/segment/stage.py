@@ -14,6 +14,7 @@ from torch import nn
 from dollmaker import devices, findings, parallel, provenance, statistics
 from dollmaker.errors import DataError, ModelError
 from dollmaker.files import atomic_path, sha256_file, write_json, write_text
+from dollmaker.geometry import Box
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.release.checksums import CHECKSUMS
@@ -101,6 +102,7 @@ def train_segmenter(
             targets,
             images,
             masks,
+            fit=prepare["fit"],
             kind=options["augment"],
             quality_weight=options["quality_weight"],
             seed=seed,
@@ -129,9 +131,11 @@ def train_segmenter(
         len(loader) * options["epochs"],
         _structure(model, data["train"], start.input, clusters, seed, device),
         len(names) if objectives["classification"] else 0,
-        torch.from_numpy(_spread(data["train"], statistics.MOST)),
+        torch.from_numpy(_spread(data["train"], statistics.MOST)[0]),
     ).to(device)
-    work = Work(output, provenance.digest([header, vars(start.input), names, blank]))
+    work = Work(
+        output, provenance.digest([header, vars(start.input), names, blank, prepare["fit"]])
+    )
     fit(
         module,
         loader,
@@ -163,14 +167,16 @@ def _structure(
     """Clusters of a sample of the training images, evenly spread over the index."""
     if not clusters:
         return None
-    images = _spread(data, _SAMPLE)
-    return make_structure(model.get_submodule("encoder"), images, spec, clusters, seed, device)
+    images, boxes = _spread(data, _SAMPLE)
+    encoder = model.get_submodule("encoder")
+    return make_structure(encoder, images, boxes, spec, clusters, seed, device)
 
 
-def _spread(data: PseudoLabelled, most: int) -> npt.NDArray[np.uint8]:
-    """So many images of a data set at most, (N, C, H, W), evenly spread, as stored."""
-    chosen = np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int)
-    return np.stack([data.read(int(i))[0] for i in chosen])
+def _spread(data: PseudoLabelled, most: int) -> tuple[npt.NDArray[np.uint8], list[Box]]:
+    """So many images of a data set at most, (N, C, H, W), evenly spread, and their boxes."""
+    chosen = np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int).tolist()
+    images = np.stack([data.read(i)[0] for i in chosen])
+    return images, [data.where(i, images.shape[-1]) for i in chosen]
 
 
 def _export(folder: Path) -> None:

@@ -9,13 +9,17 @@ teacher: the encoder as it is when training starts.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
+
+from dollmaker.geometry import Box
 
 #: Strides of the feature maps that are joined: parts of organs, not edges and not whole images.
 _STRIDES = (4, 8, 16)
@@ -63,20 +67,23 @@ class Structure(nn.Module):
         return torch.cat([*columns, brightness], 1)
 
     @torch.no_grad()
-    def fit(self, batches: list[Tensor], clusters: int, seed: int) -> None:
-        """Find the clusters by k-means.
+    def fit(self, batches: list[Tensor], boxes: Sequence[Box], clusters: int, seed: int) -> None:
+        """Find the clusters by k-means, of what is picture.
 
         Args:
             batches: Prepared images, each (B, C, H, W).
+            boxes: Where the picture of each image lies in its square.
             clusters: Their number.
             seed: Seed of the choice of pixels and of the first centres.
         """
         rng = np.random.default_rng(seed)
-        share = -(-_PIXELS // sum(len(batch) for batch in batches))
+        share = -(-_PIXELS // len(boxes))
         pixels = []
+        left = iter(boxes)
         for batch in batches:
-            each = self.features(batch).flatten(2).permute(0, 2, 1).cpu().double().numpy()
-            for columns in each:
+            found = self.features(batch).permute(0, 2, 3, 1).cpu().double().numpy()
+            for each in found:
+                columns = each[_centres_inside(next(left), batch.shape[-1], len(each))]
                 rows = rng.permutation(len(columns))[:share]
                 pixels.append(columns[np.sort(rows)])
         columns = np.concatenate(pixels)
@@ -102,18 +109,35 @@ class Structure(nn.Module):
         return _resize(near.permute(0, 3, 1, 2), x.shape[-1]).argmax(1)
 
 
+def _centres_inside(where: Box, size: int, side: int) -> npt.NDArray[np.bool_]:
+    """Which cells of a grid (side, side) over a square have their centre in a box."""
+    left, top, right, bottom = where
+    centres = (np.arange(side) + 0.5) * (size / side)
+    rows, columns = (
+        (centres >= low) & (centres < high) for low, high in ((top, bottom), (left, right))
+    )
+    return np.asarray(rows[:, None] & columns)
+
+
 def _resize(maps: Tensor, side: int) -> Tensor:
     return interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def make_structure(
-    encoder: nn.Module, images: Any, spec: Any, clusters: int, seed: int, device: torch.device
+    encoder: nn.Module,
+    images: Any,
+    boxes: Sequence[Box],
+    spec: Any,
+    clusters: int,
+    seed: int,
+    device: torch.device,
 ) -> Structure:
     """The structure of a data set.
 
     Args:
         encoder: The encoder with its starting weights.
         images: Stored images, uint8 (N, C, H, W).
+        boxes: Where the picture of each lies in its square.
         spec: What the network expects.
         clusters: Number of clusters.
         seed: Seed.
@@ -121,5 +145,5 @@ def make_structure(
     """
     structure = Structure(encoder).to(device)
     batches = [spec.prepare(part.to(device)) for part in torch.split(torch.from_numpy(images), 32)]
-    structure.fit(batches, clusters, seed)
+    structure.fit(batches, boxes, clusters, seed)
     return structure

@@ -6,14 +6,13 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from dollmaker import parallel, scores, statistics
 from dollmaker.inputs import Input
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.data import PseudoLabelled
-from dollmaker.segment.losses import label_loss, pixel_loss
+from dollmaker.segment.losses import cluster_loss, label_loss, pixel_loss
 from dollmaker.segment.predict import BATCH, predict
 from dollmaker.segment.structure import Structure
 from dollmaker.training import EpochLoss
@@ -73,9 +72,9 @@ class SegmenterTraining(EpochLoss):
             freeze_batch_norm(self.model.get_submodule("encoder"))
         return self
 
-    def training_step(self, batch: tuple[Tensor, Tensor, Tensor, Tensor], _: int) -> Tensor:
-        """Loss of a batch."""
-        images, masks, weights, labels = batch
+    def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
+        """Loss of a batch of :class:`PseudoLabelled`."""
+        images, masks, weights, labels, picture = batch
         x = self._spec.prepare(images)
         logits, findings = self.model(x), masks.shape[1]
         objectives = self._options["objectives"]
@@ -87,7 +86,7 @@ class SegmenterTraining(EpochLoss):
             background_weight=self._options["background_weight"],
         )
         if self.structure is not None:
-            clusters = cross_entropy(logits[:, findings:].float(), self.structure(x))
+            clusters = cluster_loss(logits[:, findings:], self.structure(x), picture)
             loss = loss + objectives["structure"] * clusters
         if self.classifier is not None:
             guessed = self.classifier(self._deepest.pop().float().mean((2, 3)))
@@ -146,7 +145,7 @@ def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: tor
     """Mean over findings of the mean IoU with the pseudo-masks that are not empty.
 
     Pairs without a pseudo-mask do not count: most findings are absent from most images, and their
-    zeros would drown the rest. Ignored pixels do not count.
+    zeros would drown the rest. Ignored pixels, those outside the picture among them, do not count.
 
     Returns:
         0..1, or NaN when there is no pseudo-mask.

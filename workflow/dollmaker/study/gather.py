@@ -9,7 +9,7 @@ import polars as pl
 
 from dollmaker import tables
 from dollmaker.errors import ArtifactError, DataError
-from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
+from dollmaker.evaluate.tasks import NOTHING, compare_starts, read_runs, score_tasks
 from dollmaker.files import read_json
 from dollmaker.study.budgets import steps_of_runs
 from dollmaker.study.speed import steps_to_share
@@ -55,14 +55,17 @@ def gather(
     Returns:
         ``study``: one row per run, n and class, as tasks.parquet, with architecture, ``chosen``
         (the tuning that ``best`` stands for), costs (means over seeds) and steps to 95 % of the
-        best (median over seeds). ``differences``: mIoU of a start minus that of a reference, paired
-        over patients and seeds, and so for steps: the ratio of the medians, null unless both got
-        there with every seed. ``steps``: :func:`dollmaker.study.budgets.steps_of_runs`.
+        best (median over seeds), and rows of the trivial baselines. ``differences``: mIoU of a
+        start minus that of a reference, paired over patients and seeds, and so for steps: the ratio
+        of the medians, null unless both got there with every seed. ``steps``:
+        :func:`dollmaker.study.budgets.steps_of_runs`.
     """
     scores, differences, steps = [], [], []
     for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
         folders = [study / run for run in runs if run.startswith(f"{architecture}/")]
-        found, curves, costs = read_runs(folders), _curves(folders), _costs(folders)
+        everything, curves, costs = read_runs(folders), _curves(folders), _costs(folders)
+        found = [run for run in everything if run.tuning != NOTHING]
+        baselines = [run for run in everything if run.tuning == NOTHING]
         steps.append(steps_of_runs(architecture, found, budgets, replicates, seed, REFERENCES))
         best = _preferred(curves)
         if best is not None:
@@ -80,7 +83,7 @@ def gather(
         name = pl.lit(architecture).alias("architecture")
         keys = list(_RUN[1:])
         scores.append(
-            score_tasks(found, replicates, seed)
+            score_tasks([*found, *baselines], replicates, seed)
             .join(costs, on=keys, how="left")
             .join(speed, on=keys, how="left")
             .select(name, pl.all())

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dollmaker import provenance, tables
 from dollmaker.errors import DataError
+from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.files import atomic_path, write_json, write_text
 from dollmaker.prepare.stage import read_index
 from dollmaker.report.examples import make_examples, sheet
@@ -53,9 +54,12 @@ def write_study(
             "architecture", "task", maintain_order=True
         ):
             name = f"{architecture}-{task}"
-            (folder / f"{name}-amounts.png").write_bytes(amount_curves(group).light)
+            starts = group.filter(pl.col("tuning") != NOTHING)
+            (folder / f"{name}-amounts.png").write_bytes(amount_curves(starts).light)
             place = study / str(architecture) / str(task)
-            own = group.filter(pl.col("tuning") != BEST)  # its runs lie in folders of other tunings
+            own = starts.filter(
+                pl.col("tuning") != BEST
+            )  # its runs lie in folders of other tunings
             for (tuning,), rows in own.group_by("tuning", maintain_order=True):
                 inits = rows["init"].unique(maintain_order=True)
                 folders = {f"{init}-{tuning}": place / f"{init}-{tuning}" for init in inits}

@@ -1,0 +1,52 @@
+"""What a mask is worth in a task that was drawn by nobody: the rows beside those of the starts."""
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from dollmaker.adapt.tasks import Task
+from dollmaker.adapt.truth import SourceMasks, overlap
+from dollmaker.evaluate.baselines import BASELINES, guess
+
+#: Draws nothing: on images that mostly lack the class it beats many networks.
+EMPTY = "empty"
+
+#: Columns of baselines.parquet: one row per baseline, test image and class.
+COLUMNS = {
+    "baseline": pl.String,
+    "image_id": pl.String,
+    "patient_id": pl.String,
+    "class": pl.String,
+    "present": pl.Boolean,
+    "iou": pl.Float64,
+    "dice": pl.Float64,
+}
+
+
+def score_baselines(task: Task) -> pl.DataFrame:
+    """Scores of ``empty`` and of the baselines of masks, as those of a network.
+
+    Returns:
+        A table with the columns :data:`COLUMNS`.
+    """
+    rows = []
+    for name in (EMPTY, *BASELINES):
+        for row in task.rows("test"):
+            truth = task.truth[row]
+            if truth is None:
+                raise ValueError(f"image {task.image_ids[row]} is not of the test images")
+            mask = _draw(name, task.images[row], truth, task)
+            for k, cls in enumerate(task.classes):
+                present, ignored = truth.read(k)
+                iou, dice = overlap(mask, present, ignored)
+                key = (name, task.image_ids[row], task.patients[row], cls)
+                rows.append((*key, bool(present.any()), float(iou), float(dice)))
+    return pl.DataFrame(rows, schema=COLUMNS, orient="row")
+
+
+def _draw(
+    name: str, image: npt.NDArray[np.uint8], truth: SourceMasks, task: Task
+) -> npt.NDArray[np.bool_]:
+    if name == EMPTY:
+        return np.zeros((truth.height, truth.width), bool)
+    return guess(name, image, truth.width, truth.height, task.fit).mask
