@@ -17,10 +17,11 @@ FORMAT = 1
 #: Version of each stage's computation. Raise it when results change: the workflow passes it
 #: through ``params``, so that exactly the stages concerned run again.
 STAGES: dict[str, int] = {
+    "fetch": 1,
     "phantom": 1,
     "convert": 2,
     "prepare": 3,
-    "classify": 2,
+    "classify": 3,
     "attribute": 3,
     "sample": 2,
     "thresholds": 3,
@@ -28,9 +29,9 @@ STAGES: dict[str, int] = {
     "binarize": 2,
     "labels": 1,
     "release": 2,
-    "segment": 6,
+    "segment": 7,
     "explain": 3,
-    "adapt": 7,
+    "adapt": 8,
     "study": 7,
     "evaluate": 5,
     "compare": 3,

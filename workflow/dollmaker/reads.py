@@ -35,7 +35,7 @@ class Reads:
 FILES = {
     "original": "of sources that are converted: tables and masks; of images names and sizes",
     "source": "the source's tables, ChestX-ray14's lists; names in `truth.folder` without a column",
-    "weights": "the weights file that training starts from",
+    "weights": "the weights file that training starts from; one that is named is an input",
     "task": "the task's table and masks; of images without a table names and sizes",
     "truth": "all true masks",
 }
@@ -67,6 +67,8 @@ READS: dict[str, Reads] = {
     ),
     # Its header says how the images were made.
     "index": Reads(rules=("build_index",), keys=("prepare",)),
+    # The name of the weights is that of the file.
+    "fetch": Reads(rules=("fetch_weights",)),
     "classify": Reads(
         rules=("train_member",),
         keys=("seed", "device", "prepare.size", "prepare.channels", "prepare.fit", "classify"),

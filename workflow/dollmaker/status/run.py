@@ -16,7 +16,14 @@ from dollmaker.errors import DataError
 #: Rules in the order in which the data flow; those with one job a shard.
 RULES = (
     *("generate_phantoms", "convert_source", "list_images", "decode_images", "build_index"),
-    *("train_member", "explain_images", "explain_sample", "choose_thresholds", "make_masks"),
+    *(
+        "fetch_weights",
+        "train_member",
+        "explain_images",
+        "explain_sample",
+        "choose_thresholds",
+        "make_masks",
+    ),
     *("check_recipe", "collect_labels", "pretrain_segmenter", "explain_segmenter"),
     *("adapt_segmenter", "evaluate", "build_release", "verify_release", "compare_recipes"),
     *("pretrain_variant", "adapt_variant", "gather_study", "write_report"),
