@@ -5,21 +5,8 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-import timm
-import torch
-from safetensors.torch import save
 
-from fetch.hub import Hub, serving
-
-#: timm's smallest ResNet, as it lies on the Hub.
-NAME = "timm:test_resnet.r160_in1k"
-REPO = "timm/test_resnet.r160_in1k"
-
-
-def weights(seed: int = 0) -> bytes:
-    """Random weights of that network."""
-    torch.manual_seed(seed)
-    return bytes(save(dict(timm.create_model("test_resnet").state_dict())))
+from fetch.hub import REPO, Hub, serving, weights
 
 
 @pytest.fixture

@@ -6,9 +6,17 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import timm
+import torch
+from safetensors.torch import save
+
+#: timm's smallest ResNet, as it lies on the Hub.
+NAME = "timm:test_resnet.r160_in1k"
+REPO = "timm/test_resnet.r160_in1k"
 
 #: Commit of every repository.
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -27,6 +35,7 @@ class Hub:
         licences: ``OWNER/REPO`` -> licence of its card.
         short: Of these files it sends half, and calls that the whole.
         slow: Path -> seconds before the first answer for it; later ones come at once.
+        silent: Seconds before every answer.
         closed: Paths that are not given without a token.
         asked: Method and path of every request.
     """
@@ -36,6 +45,7 @@ class Hub:
     licences: dict[str, str] = field(default_factory=dict)
     short: set[str] = field(default_factory=set)
     slow: dict[tuple[str, str], float] = field(default_factory=dict)
+    silent: float = 0
     closed: set[str] = field(default_factory=set)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
@@ -48,7 +58,7 @@ class Hub:
             return 200, {"Content-Type": "application/json"}, json.dumps(said).encode()
         found = _FILE.fullmatch(path)
         key = f"{found['repo']}/{found['file']}" if found else path.lstrip("/")
-        time.sleep(self.slow.pop((method, key), 0))
+        time.sleep(self.slow.pop((method, key), self.silent))
         if key in self.closed:
             return 401, {"X-Error-Code": "GatedRepo"}, b""
         if found and found["revision"] not in ("main", COMMIT):
@@ -77,7 +87,8 @@ def serving() -> Iterator[Hub]:
                 self.send_header(name, value)
             self.end_headers()
             if method == "GET":
-                self.wfile.write(content)
+                with suppress(BrokenPipeError):  # nobody waits for it any more
+                    self.wfile.write(content)
 
         def do_GET(self) -> None:
             self._send("GET")
@@ -98,3 +109,9 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def weights(seed: int = 0) -> bytes:
+    """Random weights of that network."""
+    torch.manual_seed(seed)
+    return bytes(save(dict(timm.create_model("test_resnet").state_dict())))

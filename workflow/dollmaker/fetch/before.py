@@ -34,8 +34,7 @@ def look(needs: Iterable[Need], root: Path) -> None:
 
 
 def _require(name: str, root: Path) -> None:
-    from dollmaker.fetch.libraries import describe
+    from dollmaker.fetch.libraries import locked
     from dollmaker.fetch.originals import require_reachable
 
-    source = describe(lock.read(root).get(name, {}).get("weights") or name)
-    require_reachable(source, root / names.stem(name))
+    require_reachable(locked(name, root), root / names.stem(name))

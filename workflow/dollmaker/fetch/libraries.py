@@ -4,10 +4,11 @@ Which file of which place, how images were normalised for it, and under which li
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from dollmaker.errors import ModelError, unknown
-from dollmaker.fetch import names
+from dollmaker.fetch import lock, names
 from dollmaker.weights import Normalisation
 
 #: Files of the Hub that hold the weights of a whole network, the best first.
@@ -71,6 +72,23 @@ def describe(name: str) -> Source:
     """
     library, _, rest = name.partition(":")
     return _DESCRIBE[library](rest)
+
+
+def locked(name: str, root: Path) -> Source:
+    """What a name stands for as the lock has it: the default of then, and the same revision.
+
+    Args:
+        name: As :func:`dollmaker.fetch.names.parse` gives it.
+        root: ``weights_root``.
+
+    Raises:
+        ModelError: If the library has no such weights, or the lock is damaged.
+    """
+    noted = lock.read(root).get(name, {})
+    source = describe(noted.get("weights") or name)
+    if source.repo and noted.get("revision"):
+        return replace(source, revision=noted["revision"])
+    return source
 
 
 def _timm(rest: str) -> Source:

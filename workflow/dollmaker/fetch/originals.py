@@ -79,10 +79,12 @@ def obtain_extra(source: Source, folder: Path, file: str) -> Path | None:
 
 def look_for_licence(source: Source) -> str:
     """The licence that a repository of the Hub states; empty if it states none or is not there."""
-    from huggingface_hub import model_info
+    from huggingface_hub import HfApi
 
     try:
-        card = model_info(source.repo, revision=source.revision, timeout=_FIRST_WORD).card_data
+        card = (
+            HfApi().model_info(source.repo, revision=source.revision, timeout=_FIRST_WORD).card_data
+        )
     except Exception:  # the weights themselves are there: it is no reason to stop
         return ""
     stated = card.license if card else None

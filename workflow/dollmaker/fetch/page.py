@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from dollmaker.fetch import lock, names
+from dollmaker.fetch import names
 from dollmaker.fetch.needed import Need
 
 
@@ -30,9 +30,9 @@ def listed(needs: Iterable[Need], root: Path) -> str:
 
 
 def _by_hand(name: str, root: Path) -> list[str]:
-    from dollmaker.fetch.libraries import describe
+    from dollmaker.fetch.libraries import locked
 
-    source = describe(lock.read(root).get(name, {}).get("weights") or name)
+    source = locked(name, root)
     folder = root / names.stem(name)
     lines = []
     for number, file in enumerate(source.files):

@@ -13,7 +13,7 @@ from dollmaker import trial
 from dollmaker.errors import ModelError
 from dollmaker.faults import out_of_space
 from dollmaker.fetch import lock, names, originals
-from dollmaker.fetch.libraries import Source, describe
+from dollmaker.fetch.libraries import Source, locked
 from dollmaker.files import atomic_path, read_json, sha256_file
 from dollmaker.weights import Normalisation, State, read_metadata, to_bytes
 
@@ -42,9 +42,7 @@ def fetch(name: str, root: Path) -> Path:
         if not noted:
             lock.note(root, name, {"sha256": sha256, **_named(read_metadata(target))})
         return target
-    source = describe(noted.get("weights") or name)
-    if source.repo and noted.get("revision"):
-        source = replace(source, revision=noted["revision"])
+    source = locked(name, root)
     folder = root / names.stem(name)
     original = originals.obtain(source, folder)
     revision = original.revision or noted.get("revision", "")
