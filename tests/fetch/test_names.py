@@ -117,6 +117,7 @@ def test_every_place_that_names_weights_is_found() -> None:
 
 def test_braces_in_the_folder_are_no_wildcards() -> None:
     assert wiring.pattern(settings(weights_root="./w{x}/")) == "w{{x}}/{weights}.safetensors"
+    assert wiring.pattern(settings(weights_root="./")) == "{weights}.safetensors"
 
 
 def test_a_wrong_name_is_refused_with_its_place() -> None:

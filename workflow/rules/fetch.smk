@@ -26,7 +26,7 @@ rule fetch_weights:
     params:
         version=pipeline.version("fetch"),
         name=lambda wildcards: names.name_of(wildcards.weights),
-        weights_root=CONFIG["weights_root"],
+        weights_root=lambda wildcards, output: os.path.dirname(output.weights) or ".",
     shell:
         """
         python -m dollmaker fetch \

@@ -1,4 +1,4 @@
-"""Classifier networks by name: torchvision's, timm's and our own. Nothing is ever downloaded."""
+"""Classifier networks by name: torchvision's, timm's and our own, with random weights."""
 
 from typing import Any
 

@@ -20,8 +20,8 @@ Start = tuple[str, str] | None
 
 def pattern(config: Config) -> str:
     """The files of names, with the wildcard ``weights``."""
-    root = str(Path(config["weights_root"])).replace("{", "{{").replace("}", "}}")
-    return f"{root}/{{weights}}.safetensors"
+    root = Path(config["weights_root"].replace("{", "{{").replace("}", "}}"))
+    return str(root / "{weights}.safetensors")
 
 
 def of_member(config: Config, member: str) -> Start:

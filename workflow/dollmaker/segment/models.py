@@ -1,6 +1,6 @@
 """Segmentation networks of segmentation-models-pytorch by name, and their starting weights.
 
-Nothing is ever downloaded: networks start from random numbers or from local files.
+Networks start from random numbers or from files that are there; what is named is fetched before.
 """
 
 import difflib
