@@ -67,8 +67,6 @@ READS: dict[str, Reads] = {
     ),
     # Its header says how the images were made.
     "index": Reads(rules=("build_index",), keys=("prepare",)),
-    # The name of the weights is that of the file.
-    "fetch": Reads(rules=("fetch_weights",)),
     "classify": Reads(
         rules=("train_member",),
         keys=("seed", "device", "prepare.size", "prepare.channels", "prepare.fit", "classify"),

@@ -67,7 +67,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="np") as content:
             return dict(content.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
         return {}
 
 
