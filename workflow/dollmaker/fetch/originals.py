@@ -63,18 +63,23 @@ def obtain(source: Source, folder: Path) -> Original:
 
 
 def obtain_extra(source: Source, folder: Path, file: str) -> Path | None:
-    """A small file beside the weights; ``None`` if there is none or it cannot be had."""
+    """A small file beside the weights; ``None`` if there is none, or the weights came by hand.
+
+    Raises:
+        ModelError: If nobody can say whether there is one.
+    """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     if (folder / file).is_file():
         return folder / file
     if _by_hand(source, folder):
         return None
-    try:
-        return Path(hf_hub_download(source.repo, file, revision=source.revision))
-    except EntryNotFoundError:
-        return None
+    with _explained(source, folder, file):
+        try:
+            return Path(hf_hub_download(source.repo, file, revision=source.revision))
+        except RemoteEntryNotFoundError:
+            return None
 
 
 def look_for_licence(source: Source) -> str:
@@ -107,11 +112,6 @@ def require_reachable(source: Source, folder: Path) -> None:
         with _explained(source, folder):
             request = Request(source.url, method="HEAD", headers={"User-Agent": "torch.hub"})
             urlopen(request, timeout=_FIRST_WORD).close()
-
-
-def place_by_hand(source: Source, folder: Path) -> Path:
-    """Where the published file can be put by somebody who has fetched it elsewhere."""
-    return folder / Path(source.files[0]).name
 
 
 def _by_hand(source: Source, folder: Path) -> Original | None:
@@ -187,13 +187,13 @@ def _cached(source: Source) -> Path:
 def _check(source: Source, found: Original) -> None:
     """Compare a file with the checksum that its name or its place in the cache tells.
 
-    torch.hub's names end in the beginning of it; the Hub's cache calls large files by it.
+    torchvision's names end in its first digits; the Hub's cache calls large files by it.
     """
-    told = re.search(r"-([0-9a-f]{8,})\.", found.path.name) if source.url else None
-    wanted = told[1] if told else found.path.resolve().name
-    if not told and not re.fullmatch("[0-9a-f]{64}", wanted):
-        return
-    if not sha256_file(found.path).startswith(wanted):
+    if source.name.startswith("torchvision:"):
+        told = re.search(r"-([0-9a-f]{8,})\.", found.path.name)
+    else:
+        told = re.fullmatch("([0-9a-f]{64})", found.path.resolve().name)
+    if told and not sha256_file(found.path).startswith(told[1]):
         found.discard()
         raise ModelError(
             f"the file of the weights {source.name}, {found.path}, is incomplete or another than "
@@ -202,18 +202,18 @@ def _check(source: Source, found: Original) -> None:
 
 
 @contextmanager
-def _explained(source: Source, folder: Path) -> Iterator[None]:
+def _explained(source: Source, folder: Path, file: str = "") -> Iterator[None]:
     """Say in one sentence why a file cannot be had; the libraries raise many types."""
     try:
         yield
     except Exception as error:
         if out_of_space(error):
             raise
-        _refuse(source, folder, error)
+        _refuse(source, folder, file or source.files[0], error)
 
 
-def _refuse(source: Source, folder: Path, error: Exception) -> NoReturn:
-    url = source.address(source.files[0])
+def _refuse(source: Source, folder: Path, file: str, error: Exception) -> NoReturn:
+    url = source.address(file)
     status = getattr(getattr(error, "response", None), "status_code", getattr(error, "code", None))
     if status in (401, 403):
         raise ModelError(
@@ -234,6 +234,6 @@ def _refuse(source: Source, folder: Path, error: Exception) -> NoReturn:
         ) from None
     raise ModelError(
         f"the weights {source.name} cannot be fetched from here ({detail}); put {url} at "
-        f"{place_by_hand(source, folder)}, or run `dollmaker fetch --config` with this "
+        f"{folder / Path(file).name}, or run `dollmaker fetch --config` with this "
         "configuration where there is a network and copy weights_root."
     ) from None
