@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from dollmaker import pipeline
 from dollmaker.errors import DollmakerError
+from dollmaker.fetch import names, wiring
 from dollmaker.preflight import preflight, preflight_segmenter, preflight_study
 from dollmaker.status.failed import mend_error
 
@@ -56,6 +57,7 @@ wildcard_constraints:
     architecture=r"[^/]+",
     pretraining=r"[^/]+",
     start=r"[^/]+",
+    weights=names.FILES,
     named="|".join(map(re.escape, pipeline.study_tunings(CONFIG))),
 
 
@@ -63,6 +65,7 @@ localrules:
     all,
     compare,
     study,
+    fetch_weights,
 
 
 rule all:
@@ -76,6 +79,7 @@ rule all:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/prepare.smk"
+include: "workflow/rules/fetch.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/attribute.smk"
 include: "workflow/rules/binarize.smk"

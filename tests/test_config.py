@@ -20,6 +20,8 @@ def test_defaults_reach_every_depth() -> None:
             "architecture": "mobilenet_v2",
             "weights": None,
             "linear_probe": False,
+            "mean": None,
+            "std": None,
             "seed": 0,
             "committee": "doll",
             "optimizer": "adamw",

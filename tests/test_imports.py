@@ -57,6 +57,14 @@ sys.exit(code)
 """
 
 
+def test_help_is_instant() -> None:
+    """Seconds of the processor, which others that run beside it do not change."""
+    code = "import time\nfrom dollmaker.cli import main\ntry: main(['--help'])\n"
+    code += "finally: print(time.process_time())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "fetch" in done.stdout and float(done.stdout.split()[-1]) < 0.2, done.stdout
+
+
 @pytest.mark.parametrize("command", STAGES)
 def test_a_job_loads_only_what_its_stage_uses(command: str) -> None:
     allowed, options = STAGES[command]

@@ -14,8 +14,9 @@ from dollmaker import config as configuration
 from dollmaker.adapt.tasks import read_task
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.evaluate.truth import load_truth
+from dollmaker.fetch.stage import fetch
 from dollmaker.prepare import stage
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.weights import Normalisation, load_weights, read_normalisation, read_weights
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +82,22 @@ def test_imagenet_weights_fit_grey_and_colour_networks() -> None:
         features = network.eval().features  # type: ignore[union-attr,operator]
         outputs.append(features(grey.expand(-1, channels, -1, -1)))  # type: ignore[operator]
     torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-3, atol=1e-3)
+
+
+def test_a_transformer_that_was_put_by_hand_comes_with_imagenets_normalisation(
+    tmp_path: Path,
+) -> None:
+    root = find("DOLLMAKER_WEIGHTS", "weights", "dinov2_vits14.safetensors")
+    original = root / "dinov2_vits14.safetensors"
+    place = tmp_path / "timm--vit_small_patch14_dinov2.lvd142m/model.safetensors"
+    place.parent.mkdir()
+    place.symlink_to(original.resolve())
+    file = fetch("timm:vit_small_patch14_dinov2.lvd142m", tmp_path)
+    state, theirs = read_weights(file), read_weights(original)
+    assert state.keys() == theirs.keys() and original.is_file()
+    assert all(torch.equal(state[key], theirs[key].float()) for key in theirs)
+    found = read_normalisation(file)
+    assert found == Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    network, _ = create_network("timm:vit_small_patch14_dinov2", outputs=3, channels=1, size=70)
+    load_weights(network, state, optional=("head",), source="weights")
+    assert network(torch.zeros(1, 1, 70, 70)).shape == (1, 3)

@@ -254,6 +254,38 @@ def test_only_the_fine_tunings_from_a_file_read_it(place: Path) -> None:
         file.write_text("i.st")
 
 
+def test_weights_by_name_are_fetched_once_and_followed_by_their_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(FILES)
+    members = {"a": {"architecture": "resnet18", "weights": "pretrained"}, "b": {"seed": 1}}
+    settings = {**SETTINGS, "classify": {"members": members}}
+    settings["segment"] = {"init": "timm:test_vit.r160_in1k"}
+    settings["adapt"] = {"runs": ["random/full", "imagenet/full"], "imagenet": "pretrained"}
+    jobs = planned(settings)
+    assert jobs["fetch_weights"] == 3  # of the member, the segmenter and the start imagenet
+    make_up(settings)
+    assert planned(settings) == {}
+    names = ("pretrained--resnet18", "timm--test_vit.r160_in1k", "pretrained--smp--mobilenet_v2")
+    of_member, of_segmenter, of_imagenet = (Path(f"weights/{n}.safetensors") for n in names)
+    os.utime(of_member, (2**31, 2**31))
+    assert planned(settings) == {}
+    for file, rules, number in (
+        (of_imagenet, ADAPT, ("adapt_segmenter", 1)),
+        (of_segmenter, SEGMENT, ("pretrain_segmenter", 1)),
+        (of_member, CLASSIFY, ("train_member", 1)),
+    ):
+        before, times = file.read_bytes(), file.stat()
+        file.write_bytes(bytes(len(before)))
+        os.utime(file, (2**31, 2**31))
+        again = planned(settings)
+        assert set(again) == rules and again[number[0]] == number[1]
+        file.write_bytes(before)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert planned(settings) == {}
+
+
 def test_newer_files_and_folders_rerun_nothing(place: Path) -> None:
     paths = [path for top in ("data", "weights", "results") for path in Path(top).rglob("*")]
     shard, folder = Path("results/x/images/0000.h5"), Path("results/x/committee/a")

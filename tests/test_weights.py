@@ -11,7 +11,14 @@ from torch import nn
 from dollmaker import devices
 from dollmaker.classify.networks import create_network
 from dollmaker.errors import ModelError
-from dollmaker.weights import freeze_batch_norm, load_weights, read_weights, to_bytes
+from dollmaker.weights import (
+    Normalisation,
+    freeze_batch_norm,
+    load_weights,
+    read_normalisation,
+    read_weights,
+    to_bytes,
+)
 
 
 def network(channels: int, outputs: int = 4) -> nn.Sequential:
@@ -130,3 +137,19 @@ def test_the_same_tensors_and_metadata_give_the_same_bytes(tmp_path: Path) -> No
     (tmp_path / "x.safetensors").write_bytes(data)
     read = read_weights(tmp_path / "x.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in state.items())
+
+
+def test_a_file_tells_how_images_were_normalised(tmp_path: Path) -> None:
+    file, state = tmp_path / "w.safetensors", {"a": torch.ones(1)}
+    imagenet = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    file.write_bytes(to_bytes(state, imagenet.metadata()))
+    assert read_normalisation(file) == imagenet
+    file.write_bytes(to_bytes(state, {"format": "pt"}))
+    assert read_normalisation(file) is None and read_normalisation(tmp_path / "absent") is None
+    for mean, std in (
+        ("0.5", "[0.5]"), ("[]", "[]"), ("[0.5]", "[0]"), ("[NaN]", "[1]"), ("[1, 2]", "[1]"),
+        ("x", "[1]"), ("[[1]]", "[1]"), ("[" * 100_000, "[1]"), ("[1]", ""),
+    ):  # fmt: skip
+        file.write_bytes(to_bytes(state, {"mean": mean, "std": std}))
+        with pytest.raises(ModelError, match=r"names a mean and a deviation that are none"):
+            read_normalisation(file)

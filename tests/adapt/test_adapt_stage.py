@@ -61,8 +61,8 @@ def test_starts_differ_in_what_is_loaded_only(config: dict[str, Any], starts: Pa
         beginning = beginning_of(config, init, starts)
         states[init] = make_network(beginning, config["segment"], 2, 5).state_dict()
         inputs[init] = (beginning.input.mean, beginning.input.std)
-    assert inputs["random"] == inputs["imagenet"] == (0.5, 0.5)
-    assert inputs["classifier"] == (0.2, 0.1) and inputs["doll"] == (0.4, 0.3)
+    assert inputs["random"] == inputs["imagenet"] == ((0.5,), (0.5,))
+    assert inputs["classifier"] == ((0.2,), (0.1,)) and inputs["doll"] == ((0.4,), (0.3,))
     segmenter = create(config["segment"], channels=1, classes=3, size=32, seed=77).state_dict()
     for name, value in states["random"].items():
         part = name.split(".")[0]

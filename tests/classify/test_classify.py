@@ -233,6 +233,44 @@ def test_an_untrained_member_keeps_its_weights(tmp_path: Path) -> None:
     assert all(torch.equal(v, kept[k]) for k, v in start.state_dict().items())
 
 
+def test_mean_and_deviation_come_with_the_weights(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    torch.manual_seed(7)
+    start, _ = create_network("timm:test_resnet", outputs=9, channels=3, size=32)
+    said = {"mean": "[0.3, 0.4, 0.8]", "std": "[0.1, 0.2, 0.3]"}
+    name = "timm--test_resnet.r160_in1k.safetensors"
+    save_file(dict(start.state_dict()), tmp_path / name, metadata=said)
+    own = {
+        "architecture": "timm:test_resnet", "weights": "timm:test_resnet.r160_in1k", "epochs": 0,
+    }  # fmt: skip
+
+    def input_of(member: dict[str, Any], **classify: Any) -> dict[str, Any]:
+        folder = train(make_config(members={"a": {**own, **member}}, **classify), tmp_path, "a")
+        member = load_member(folder, torch.device("cpu"))  # type: ignore[assignment]
+        found: dict[str, Any] = json.loads((folder / "model.json").read_text())["input"]
+        assert list(member.input.mean) == found["mean"]  # type: ignore[attr-defined]
+        return found
+
+    three = {"channels": 3, "size": 32, "mean": [0.3, 0.4, 0.8], "std": [0.1, 0.2, 0.3]}
+    assert input_of({}, input_channels=3) == three
+    one = input_of({})
+    assert (one["channels"], one["mean"], one["std"]) == (1, [0.5], [pytest.approx(0.2)])
+    assert input_of({}, mean=0.7)["mean"] == [0.7]
+    assert input_of({"mean": 0.6}, mean=0.7)["mean"] == [0.6]
+    assert input_of({"weights": None})["std"] == [0.5]
+
+
+def test_a_description_with_one_number_is_still_read(tmp_path: Path) -> None:
+    make_dataset(tmp_path)
+    config = make_config(members={"a": {"architecture": "timm:test_resnet", "epochs": 0}})
+    folder = train(config, tmp_path, "a")
+    description = json.loads((folder / "model.json").read_text())
+    description["input"] |= {"mean": 0.4, "std": 0.25}
+    (folder / "model.json").write_text(json.dumps(description))
+    member = load_member(folder, torch.device("cpu"))
+    assert (member.input.mean, member.input.std) == ((0.4,), (0.25,))
+
+
 def test_statistics_without_weights_are_never_frozen(tmp_path: Path) -> None:
     make_dataset(tmp_path)
     config = make_config(freeze_batch_norm=True, epochs=1)

@@ -76,6 +76,6 @@ def test_a_trial_changes_no_weights() -> None:
 
 
 def test_libraries_are_asked_in_order() -> None:
-    assert networks._find("resnet18") == ("torchvision", "resnet18")
-    assert networks._find("timm:resnet18") == ("timm", "resnet18")
-    assert networks._find("micranet") == ("dollmaker", "micranet")
+    assert networks.find_architecture("resnet18") == ("torchvision", "resnet18")
+    assert networks.find_architecture("timm:resnet18") == ("timm", "resnet18")
+    assert networks.find_architecture("micranet") == ("dollmaker", "micranet")

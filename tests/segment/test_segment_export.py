@@ -19,7 +19,7 @@ from dollmaker.errors import ModelError
 from dollmaker.inputs import Input
 from dollmaker.segment import export, export_encoder, stage
 from dollmaker.segment.models import create
-from dollmaker.weights import load_weights
+from dollmaker.weights import Normalisation, load_weights, read_normalisation
 
 
 def segmenter(
@@ -33,7 +33,8 @@ def segmenter(
         if name.endswith("running_mean"):
             tensor.copy_(torch.randn(tensor.shape, generator=generator) / 10)
     folder.mkdir()
-    stage.save(folder, model, options, ["A", "B"], Input(channels=channels, size=size))
+    spec = Input(channels=channels, size=size, mean=0.4, std=0.2)
+    stage.save(folder, model, options, ["A", "B"], spec)
     loaded: nn.Module = smp.from_pretrained(folder).eval()
     return loaded
 
@@ -51,6 +52,7 @@ def test_into_timm(tmp_path: Path) -> None:
     with safe_open(file, "pt") as handle:
         assert handle.metadata()["library"] == "timm"
         assert handle.metadata()["channels"] == "1"
+    assert read_normalisation(file) == Normalisation(mean=(0.4,), std=(0.2,))
 
 
 @pytest.mark.parametrize(

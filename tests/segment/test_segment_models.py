@@ -73,7 +73,7 @@ def test_member_starts_the_encoder(tmp_path: Path) -> None:
     spec = {"channels": 3, "size": 64, "mean": 0.4, "std": 0.2}
     write_json(folder / "model.json", {"architecture": "torchvision:mobilenet_v2", "input": spec})
     options = {"architecture": "Unet", "encoder": "mobilenet_v2", "arguments": {}}
-    start = find_start("member0", [folder], tmp_path, channels=1, size=64)
+    start = find_start("member0", [folder], tmp_path, encoder="mobilenet_v2", channels=1, size=64)
     assert start.input == Input(channels=1, size=64, mean=0.4, std=0.2)
     model = create(options, channels=1, classes=2, size=64, seed=0)
     start.load(model.get_submodule("encoder"))
@@ -93,9 +93,18 @@ def test_file_starts_the_encoder(tmp_path: Path) -> None:
     save_file(
         {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "net.safetensors"
     )
-    start = find_start("net.safetensors", [], tmp_path, channels=1, size=32)
+    start = find_start("net.safetensors", [], tmp_path, encoder="mobilenet_v2", channels=1, size=32)
     target = create(NETWORK, channels=1, classes=2, size=32, seed=6).get_submodule("encoder")
     start.load(target)
     assert all(torch.equal(v, target.state_dict()[k]) for k, v in source.state_dict().items())
+    assert start.input == Input(channels=1, size=32)  # it names no mean: pixels in [-1, 1]
+    mean = {"mean": "[0.2, 0.4, 0.6]", "std": "[0.1, 0.1, 0.4]"}
+    named = tmp_path / "timm--test_resnet.r160_in1k.safetensors"
+    save_file(dict(source.state_dict()), named, metadata=mean)
+    text = "timm:test_resnet.r160_in1k"
+    start = find_start(text, [], tmp_path, encoder="x", channels=3, size=32)
+    assert start.input.mean == (0.2, 0.4, 0.6) and start.input.std == (0.1, 0.1, 0.4)
+    start = find_start(text, [], tmp_path, encoder="x", channels=1, size=32)
+    assert start.input.mean == (pytest.approx(0.4),) and start.input.std == (pytest.approx(0.2),)
     with pytest.raises(ModelError, match="no committee member and no file"):
-        find_start("missing", [], tmp_path, channels=1, size=32)
+        find_start("missing", [], tmp_path, encoder="mobilenet_v2", channels=1, size=32)

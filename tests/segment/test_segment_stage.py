@@ -41,7 +41,7 @@ def test_learns_and_loads_in_plain_smp(config: dict[str, Any], world: Path) -> N
     folder = train(config, world, "segmenter")
     description = json.loads((folder / "segmenter.json").read_text())
     assert description["findings"] == ["Bright", "Dark"]
-    assert description["input"] == {"channels": 1, "size": 32, "mean": 0.5, "std": 0.5}
+    assert description["input"] == {"channels": 1, "size": 32, "mean": [0.5], "std": [0.5]}
     curve = description["curve"]
     assert [point["epoch"] for point in curve] == list(range(1, 13))
     assert curve[-1]["loss"] < curve[0]["loss"] / 2

@@ -84,7 +84,8 @@ def add_members(members: Mapping[str, Any], wanted: Iterable[str]) -> Config:
     first = next(iter(members.values()))
     own = {"committee": None, "linear_probe": True, "optimizer": "sgd"}
     probe = {**first, **own, "learning_rate": 0.005, "epochs": 30}
-    micranet = {**first, "architecture": "dollmaker:micranet", "weights": None}
+    micranet = {**first, "architecture": "dollmaker:micranet"}
+    micranet |= {"weights": None, "mean": None, "std": None}
     micranet |= {"linear_probe": False, "optimizer": "adam", "learning_rate": 0.001, "epochs": None}
     made = {"micranet": micranet, **({"probe": probe} if first["weights"] else {})}
     for name in dict.fromkeys(wanted):

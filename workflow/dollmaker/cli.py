@@ -20,6 +20,7 @@ from dollmaker.stopping import STOPPED, Terminated, on_sigterm
 COMMANDS = {
     "plan": ("plan", "Tell what a full run costs, after a minute of calibration."),
     "status": ("status", "Tell how far a run is, what runs and what failed."),
+    "fetch": ("fetch", "Fetch published weights that are named, or list them."),
     "phantom": ("phantoms", "Generate radiographs in CheXpert's form, with pixel truth."),
     "prepare-convert": ("prepare", "Turn patches, volumes or raw files into pictures and a table."),
     "prepare-list": ("prepare", "List the images of the source: the plan."),

@@ -64,6 +64,16 @@ def _content(
     return digest.hexdigest()[:16]
 
 
+def sha256(file: Path, memory: Path = MEMORY) -> str:
+    """SHA-256 of one file, read again only when it is another."""
+    known = _read(memory)
+    before = dict(known)
+    found = _sum(file, known)
+    if known != before:
+        _write(memory, known)
+    return found
+
+
 def _walk(path: Path) -> list[tuple[str, Path]]:
     """A file, or all files below a folder with their names in it, sorted."""
     if path.is_dir():

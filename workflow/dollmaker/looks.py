@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dollmaker.errors import ModelError
+from dollmaker.fetch import names
 from dollmaker.files import write_json
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
                 "batch": _batch(options["batch_size"], images),
                 "linear_probe": member["linear_probe"],
                 "freeze_norm": bool(options["freeze_batch_norm"] and member["weights"]),
-                "weights": _file(config, member["weights"]),
+                "weights": _file(config, member["weights"], member["architecture"]),
             },
         )
         for name, member in options["members"].items()
@@ -237,7 +238,8 @@ def _network(config: Config, classes: int) -> Config:
 def _start(config: Config, init: str | None) -> Config:
     """Where an encoder starts: a member, a file, or random numbers."""
     if init not in config["classify"]["members"]:
-        return {"file": None if init == "random" else _file(config, init)}
+        encoder = names.of_encoder(config["segment"]["encoder"])
+        return {"file": None if init == "random" else _file(config, init, encoder)}
     member = {
         "name": init,
         "architecture": config["classify"]["members"][init]["architecture"],
@@ -247,10 +249,12 @@ def _start(config: Config, init: str | None) -> Config:
     return {"member": member}
 
 
-def _file(config: Config, name: str | None) -> list[Any] | None:
-    """A weights file and what changes when it does; ``None`` if there is none."""
-    path = Path(config["weights_root"]) / (name or "")
-    if not name or not path.is_file():
+def _file(config: Config, weights: str | None, network: str) -> list[Any] | None:
+    """A weights file and what changes when it does; ``None`` if there is none yet."""
+    if not weights:
+        return None
+    path = names.locate(Path(config["weights_root"]), weights, network)
+    if not path.is_file():
         return None
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]

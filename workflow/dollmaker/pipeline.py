@@ -119,11 +119,6 @@ def study_start(config: Config, architecture: str, pretraining: str) -> list[str
     return start_members(plan.pretraining_config(config, architecture, pretraining))
 
 
-def study_weights(config: Config, architecture: str, pretraining: str) -> str:
-    """As :func:`start_weights`, of a pre-training of the study."""
-    return start_weights(plan.pretraining_config(config, architecture, pretraining))
-
-
 def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
     """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
     return _run_config(plan.run_config(config, architecture, task, start, tuning), task)
@@ -308,28 +303,6 @@ def task_content(config: Config, task: str) -> str:
     mine = content(config, files[len(listed) :], listed=listed)
     inherits = options["valid"] is None and options["test"] is None
     return f"{mine} {source_content(config)}" if inherits else mine
-
-
-def weights_content(config: Config, name: str | None) -> str:
-    """Checksum of a weights file; of none where a start is no file."""
-    return content(config, [f"{config['weights_root'].rstrip('/')}/{name}"] if name else [])
-
-
-def member_weights(config: Config, member: str) -> str:
-    """Checksum of the weights that a member starts from."""
-    return weights_content(config, config["classify"]["members"][member]["weights"])
-
-
-def start_weights(config: Config) -> str:
-    """Checksum of the weights file that the segmenter's encoder starts from."""
-    init = config["segment"]["init"]
-    known = init == "random" or init in config["classify"]["members"]
-    return weights_content(config, None if known else init)
-
-
-def tuning_weights(config: Config, init: str) -> str:
-    """Checksum of the weights file that a fine-tuning starts from."""
-    return weights_content(config, config["adapt"]["imagenet"] if init == "imagenet" else None)
 
 
 def sums(folders: Iterable[str]) -> list[str]:

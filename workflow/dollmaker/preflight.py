@@ -11,6 +11,8 @@ from dollmaker import catalogue, findings, looks
 from dollmaker.adapt.tasks import look_at_task
 from dollmaker.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.evaluate.truth import load_truth, require_sound
+from dollmaker.fetch import before, names, needed
+from dollmaker.fetch.needed import Need
 from dollmaker.files import POINTERS, WEB_PAGE, inside
 from dollmaker.findings import CHEXPERT, PRESENT
 from dollmaker.pixels.pictures import read_picture
@@ -57,8 +59,7 @@ def preflight(config: Config) -> Listing:
         )
     plan.check(config)
     _check_init(config)
-    for name in sorted(_weights(config)):
-        check_weights(Path(config["weights_root"]) / name)
+    _look_at_weights(config, needed.of_config(config))
     listed, names = _list(config, root)
     check_findings(names, config)
     if listed is not None:
@@ -128,6 +129,7 @@ def preflight_study(config: Config, listing: Listing) -> None:
             tuned = plan.run_config(config, architecture, str(task), init, name)
             where = f"{place}, study.tunings {name}"
             wanted.append(looks.of_tuning(where, tuned, init, changes["tuning"]))
+    _look_at_weights(config, needed.of_study(config))
     looks.look(wanted)
 
 
@@ -232,15 +234,12 @@ def _positive(listed: pl.DataFrame, config: Config, names: Sequence[str]) -> boo
     return any((listed[finding] == PRESENT).any() for finding in localized)
 
 
-def _weights(config: Config) -> set[str]:
-    """The weights files that the configuration names."""
-    files = {member["weights"] for member in config["classify"]["members"].values()}
-    starts = [run.split("/")[0] for run in config["adapt"]["runs"]]
-    if config["tasks"] and "imagenet" in [*starts, *config["study"]["inits"]]:
-        files.add(config["adapt"]["imagenet"])
-    if config["segment"]["init"] not in ("random", *config["classify"]["members"]):
-        files.add(config["segment"]["init"])
-    return {file for file in files if file}
+def _look_at_weights(config: Config, needs: list[Need]) -> None:
+    """Weights files are there and are some; those of a name may also be fetched yet."""
+    for need in sorted(needs, key=lambda need: need.file):
+        if not need.name or need.file.is_file():
+            check_weights(need.file)
+    before.look(needs, Path(config["weights_root"]))
 
 
 def check_weights(path: Path) -> None:
@@ -279,7 +278,9 @@ def _check_init(config: Config) -> None:
     """The start of the segmenter's encoder is a member or a file."""
     init, members = config["segment"]["init"], config["classify"]["members"]
     path = Path(config["weights_root"]) / init
-    if init != "random" and init not in members and not path.is_file():
+    if init == "random" or init in members:
+        return
+    if not names.parse(init, names.of_encoder(config["segment"]["encoder"])) and not path.is_file():
         raise ModelError(
             f"segment.init is {init!r}, which is no committee member, and weights file {path} does "
             f"not exist; use random, {', '.join(members)}, or a file under weights_root."

@@ -17,11 +17,12 @@ FORMAT = 1
 #: Version of each stage's computation. Raise it when results change: the workflow passes it
 #: through ``params``, so that exactly the stages concerned run again.
 STAGES: dict[str, int] = {
+    "fetch": 1,
     "phantom": 1,
     "convert": 2,
     "prepare": 4,
     "audit": 1,
-    "classify": 2,
+    "classify": 3,
     "attribute": 4,
     "sample": 3,
     "thresholds": 4,
@@ -29,9 +30,9 @@ STAGES: dict[str, int] = {
     "binarize": 3,
     "labels": 2,
     "release": 3,
-    "segment": 7,
+    "segment": 8,
     "explain": 4,
-    "adapt": 8,
+    "adapt": 9,
     "study": 8,
     "evaluate": 6,
     "compare": 4,

@@ -35,7 +35,7 @@ class Reads:
 FILES = {
     "original": "of sources that are converted: tables and masks; of images names and sizes",
     "source": "the source's tables, ChestX-ray14's lists; names in `truth.folder` without a column",
-    "weights": "the weights file that training starts from",
+    "weights": "the weights file that training starts from; one that is named is an input",
     "task": "the task's table and masks; of images without a table names and sizes",
     "truth": "all true masks",
 }

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -40,6 +41,60 @@ def read_weights(path: Path) -> State:
                 "again with a smaller learning rate, or get the file again."
             )
     return state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalisation:
+    """How images were made numbers where weights were trained: ``(x / 255 - mean) / std``.
+
+    Attributes:
+        mean: One number for each channel of the weights.
+        std: One number for each channel of the weights.
+    """
+
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+    def metadata(self) -> dict[str, str]:
+        """What a safetensors file says of it."""
+        return {"mean": json.dumps(self.mean), "std": json.dumps(self.std)}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; empty if it says nothing or cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as content:
+            return dict(content.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError):
+        return {}
+
+
+def read_normalisation(path: Path) -> Normalisation | None:
+    """The mean and deviation that a weights file names; ``None`` if it names none.
+
+    They are JSON in its metadata, ``mean`` and ``std``: what ``dollmaker fetch`` and the export of
+    an encoder write.
+
+    Raises:
+        ModelError: If they are no numbers, or no deviation can be.
+    """
+    described = read_metadata(path)
+    if "mean" not in described and "std" not in described:
+        return None
+    try:
+        mean, std = (tuple(map(float, json.loads(described[key]))) for key in ("mean", "std"))
+        sound = len(mean) == len(std) > 0 and all(map(math.isfinite, mean))
+        if not sound or not all(0 < one < math.inf for one in std):
+            raise ValueError(f"{mean} and {std}")
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        detail = " ".join(str(error).split())[:100]
+        raise ModelError(
+            f"weights file {path} names a mean and a deviation that are none ({detail}); write "
+            "them as lists of numbers, one for each channel, or get the file again."
+        ) from None
+    return Normalisation(mean=mean, std=std)
 
 
 def to_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:

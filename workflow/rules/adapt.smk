@@ -20,6 +20,9 @@ rule adapt_segmenter:
         committee=ancient(FIRST_MEMBER),
         segmenter=ancient("results/{dataset}/segmenter"),
         sums=pipeline.sums([FIRST_MEMBER, "results/{dataset}/segmenter"]),
+        weights=lambda wildcards: wiring.files(
+            CONFIG, wiring.of_tuning(CONFIG, wildcards.init)
+        ),
     output:
         task=directory("results/{dataset}/tasks/{task}/{init}-{tuning}"),
         sums="results/{dataset}/sums/tasks/{task}/{init}-{tuning}.sha256",
@@ -36,7 +39,9 @@ rule adapt_segmenter:
     params:
         version=pipeline.version("adapt"),
         content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
-        weights=lambda wildcards: pipeline.tuning_weights(CONFIG, wildcards.init),
+        weights=lambda wildcards: wiring.content(
+            CONFIG, wiring.of_tuning(CONFIG, wildcards.init)
+        ),
         config=lambda wildcards: pipeline.task_config(CONFIG, wildcards.task),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],

@@ -16,6 +16,9 @@ rule train_member:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
+        weights=lambda wildcards: wiring.files(
+            CONFIG, wiring.of_member(COMPARED, wildcards.member)
+        ),
     output:
         member=directory("results/{dataset}/committee/{member}"),
         sums="results/{dataset}/sums/committee/{member}.sha256",
@@ -31,7 +34,9 @@ rule train_member:
         mem_mb=8000,
     params:
         version=pipeline.version("classify"),
-        content=lambda wildcards: pipeline.member_weights(COMPARED, wildcards.member),
+        content=lambda wildcards: wiring.content(
+            CONFIG, wiring.of_member(COMPARED, wildcards.member)
+        ),
         config=lambda wildcards: pipeline.member_config(COMPARED, wildcards.member),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),

@@ -21,6 +21,7 @@ rule pretrain_segmenter:
         labels="results/{dataset}/labels/SHA256SUMS",
         committee=ancient(pipeline.start_members(CONFIG)),
         sums=pipeline.sums(pipeline.start_members(CONFIG)),
+        weights=wiring.files(CONFIG, wiring.of_segmenter(CONFIG)),
     output:
         segmenter=directory("results/{dataset}/segmenter"),
         sums="results/{dataset}/sums/segmenter.sha256",
@@ -39,7 +40,7 @@ rule pretrain_segmenter:
         config=lambda wildcards: checked(
             preflight_segmenter, pipeline.stage_config(CONFIG, "segment")
         ),
-        content=lambda wildcards: pipeline.start_weights(CONFIG),
+        content=lambda wildcards: wiring.content(CONFIG, wiring.of_segmenter(CONFIG)),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),

@@ -35,6 +35,12 @@ rule pretrain_variant:
         sums=lambda wildcards: pipeline.sums(
             pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
         ),
+        weights=lambda wildcards: wiring.files(
+            CONFIG,
+            wiring.of_pretraining(
+                CONFIG, wildcards.architecture, wildcards.pretraining
+            ),
+        ),
     output:
         segmenter=directory(
             "results/{dataset}/study/{architecture}/segmenter/{pretraining}"
@@ -52,8 +58,11 @@ rule pretrain_variant:
         mem_mb=8000,
     params:
         version=pipeline.version("segment"),
-        content=lambda wildcards: pipeline.study_weights(
-            CONFIG, wildcards.architecture, wildcards.pretraining
+        content=lambda wildcards: wiring.content(
+            CONFIG,
+            wiring.of_pretraining(
+                CONFIG, wildcards.architecture, wildcards.pretraining
+            ),
         ),
         config=lambda wildcards: pipeline.study_pretraining(
             CONFIG, wildcards.architecture, wildcards.pretraining
@@ -92,6 +101,9 @@ rule adapt_variant:
                 ),
             ]
         ),
+        weights=lambda wildcards: wiring.files(
+            CONFIG, wiring.of_tuning(CONFIG, wildcards.start, wildcards.architecture)
+        ),
     output:
         task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{named}"),
         sums="results/{dataset}/sums/study/{architecture}/{task}/{start}-{named}.sha256",
@@ -108,7 +120,9 @@ rule adapt_variant:
     params:
         version=pipeline.version("adapt"),
         content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
-        weights=lambda wildcards: pipeline.tuning_weights(CONFIG, wildcards.start),
+        weights=lambda wildcards: wiring.content(
+            CONFIG, wiring.of_tuning(CONFIG, wildcards.start, wildcards.architecture)
+        ),
         config=lambda wildcards: pipeline.study_run(
             CONFIG,
             wildcards.architecture,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dollmaker.adapt import PLAIN
 from dollmaker.errors import ArtifactError, ModelError
+from dollmaker.fetch import names
 from dollmaker.files import read_json, sha256_file
 from dollmaker.inputs import Input
 from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
@@ -76,7 +77,9 @@ def find_beginning(
     else:
         if config["adapt"]["imagenet"] is None:
             raise ModelError("the start imagenet needs weights; set adapt.imagenet.")
-        start = file_start(weights_root / config["adapt"]["imagenet"], channels=channels, size=size)
+        encoder = names.of_encoder(config["segment"]["encoder"])
+        file = names.locate(weights_root, config["adapt"]["imagenet"], encoder)
+        start = file_start(file, channels=channels, size=size)
     return Beginning(
         parts={"encoder": start.state},
         input=start.input,
@@ -95,7 +98,7 @@ def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: in
         spec = Input(channels=channels, size=size, mean=theirs["mean"], std=theirs["std"])
         network = (description["architecture"], description["encoder"])
         damaged = description["sha256"] != (sha256 := sha256_file(file))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{folder / 'segmenter.json'} lacks {error}; make the segmenter again."
         ) from None

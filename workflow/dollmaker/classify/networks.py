@@ -1,4 +1,4 @@
-"""Classifier networks by name: torchvision's, timm's and our own. Nothing is ever downloaded."""
+"""Classifier networks by name: torchvision's, timm's and our own, with random weights."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def create_network(
         ModelError: If no library knows the name, or the network does not take such images or does
             not give one logit per output.
     """
-    library, name = _find(architecture)
+    library, name = find_architecture(architecture)
     title = f"{library}:{name}"
     try:
         network = _MAKERS[library](name, outputs, channels, size)
@@ -49,8 +49,12 @@ def create_network(
     return network, title
 
 
-def _find(architecture: str) -> tuple[str, str]:
-    """Library and name of an architecture."""
+def find_architecture(architecture: str) -> tuple[str, str]:
+    """Library and name of an architecture.
+
+    Raises:
+        ModelError: If no library knows it.
+    """
     library, _, name = architecture.rpartition(":")
     if library not in ("", "timm", "torchvision", "dollmaker"):
         raise ModelError(

@@ -17,27 +17,40 @@ from dollmaker.classify.member import Calibration, Member, save_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import ConfigError, DataError, unknown
+from dollmaker.fetch import names
 from dollmaker.files import atomic_path, sha256_file
 from dollmaker.findings import BLANK, PRESENT
 from dollmaker.inputs import Input
 from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.shards import ImageShards
 from dollmaker.training import fit, train_loader
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.work import Work
 
 _BATCH = 64
 
 
-def member_input(config: dict[str, Any]) -> Input:
-    """What the configured members expect."""
+def member_input(
+    config: dict[str, Any], member: dict[str, Any], own: Normalisation | None = None
+) -> Input:
+    """What a configured member expects.
+
+    Mean and deviation are its own, else those of the committee, else those of its weights, else
+    0.5 and 0.5, which puts pixels into [-1, 1].
+
+    Args:
+        config: The resolved configuration (sections prepare and classify).
+        member: Its settings.
+        own: What its weights file names.
+    """
     options, prepare = config["classify"], config["prepare"]
-    return Input(
-        channels=options["input_channels"] or prepare["channels"],
-        size=prepare["size"],
-        mean=options["mean"],
-        std=options["std"],
-    )
+    own = own or Normalisation()
+    given = {
+        key: next(one for one in (member[key], options[key], getattr(own, key)) if one is not None)
+        for key in ("mean", "std")
+    }
+    channels = options["input_channels"] or prepare["channels"]
+    return Input(channels=channels, size=prepare["size"], **given)
 
 
 def member_options(member: dict[str, Any]) -> dict[str, Any]:
@@ -79,15 +92,17 @@ def train_member(
     train = index.filter(pl.col("split") == "train")
     if train.is_empty():
         raise DataError("the index has no training images; lower prepare.valid and prepare.test.")
-    spec = member_input(config)
+    file = None
+    if mine["weights"]:
+        file = names.locate(weights_root, mine["weights"], mine["architecture"])
+    spec = member_input(config, mine, read_normalisation(file) if file else None)
     torch.manual_seed(seed)
     network, architecture = create_network(
         mine["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
     )
     head = head_name(network, len(findings))
     inputs = {"index": digest_index(index)}
-    if mine["weights"]:
-        file = weights_root / mine["weights"]
+    if file:
         load_weights(network, read_weights(file), optional=(head,), source=f"weights file {file}")
         inputs["weights"] = sha256_file(file)
     network = network.to(device).to(memory_format=torch.channels_last)

@@ -59,7 +59,7 @@ def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
         spec, sha256 = Input(**description["input"]), description["sha256"]
         seeds = blind_seeds(seed, description["header"].get("seed"))
         trained, *blind = (_make(options, names, spec, s) for s in (0, *seeds))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{folder / 'segmenter.json'} is not as written ({error}); make the segmenter again."
         ) from None

@@ -76,7 +76,7 @@ def untrained_member(
     Raises:
         ModelError: If no library knows the architecture.
     """
-    spec = member_input(config)
+    spec = member_input(config, options)
     torch.manual_seed(config["seed"] * 1000 + options["seed"])
     network, architecture = create_network(
         options["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
@@ -94,5 +94,6 @@ def _trained(folder: Path, like: Member, architecture: str, device: torch.device
         member = load_member(folder, device)
     except (DollmakerError, KeyError, TypeError):
         return None
-    fits = (known, member.findings, member.input) == (architecture, like.findings, like.input)
+    sides = [(one.input.channels, one.input.size) for one in (member, like)]
+    fits = (known, member.findings) == (architecture, like.findings) and sides[0] == sides[1]
     return member if fits else None

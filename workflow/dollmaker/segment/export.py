@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dollmaker.errors import ModelError
 from dollmaker.files import atomic_path, read_json
-from dollmaker.weights import to_bytes, unify
+from dollmaker.inputs import Input, per_channel
+from dollmaker.weights import Normalisation, to_bytes, unify
 
 #: Encoders of segmentation-models-pytorch that are torchvision's networks under its names.
 _TORCHVISION = re.compile(
@@ -42,7 +43,8 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     ``in_chans``). Torchvision's networks take three: a first convolution of one channel is spread
     over three, so that a grey image fed thrice gives the same output. Other encoders keep the
     names of segmentation-models-pytorch. The metadata of the file says which (``library``,
-    ``architecture``, ``channels``, and ``img_size`` where a transformer of timm has a fixed one).
+    ``architecture``, ``channels``, ``mean`` and ``std``, and ``img_size`` where a transformer of
+    timm has a fixed one).
     A classifier head is left out: it was never trained.
 
     Args:
@@ -78,6 +80,7 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     else:
         library, plain = "segmentation_models_pytorch", list(state)
     metadata = {
+        **_normalisation(segmenter, channels),
         "format": "pt",
         "library": library,
         "architecture": name,
@@ -87,6 +90,13 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     with atomic_path(output) as part:
         part.write_bytes(to_bytes(state, metadata))
     return [key for key in plain if key not in state]
+
+
+def _normalisation(segmenter: Path, channels: int) -> dict[str, str]:
+    """What the file says of mean and deviation, so that they come with the weights."""
+    spec = Input(**{**read_json(segmenter / "segmenter.json")["input"], "channels": channels})
+    mean, std = (per_channel(numbers, channels) for numbers in (spec.mean, spec.std))
+    return Normalisation(mean=mean, std=std).metadata()
 
 
 def _torchvision(name: str) -> list[str]:

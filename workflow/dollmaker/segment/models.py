@@ -1,6 +1,6 @@
 """Segmentation networks of segmentation-models-pytorch by name, and their starting weights.
 
-Nothing is ever downloaded: networks start from random numbers or from local files.
+Networks start from random numbers or from files that are there; what is named is fetched before.
 """
 
 import difflib
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from dollmaker import trial
 from dollmaker.errors import ArtifactError, ModelError, unknown
+from dollmaker.fetch import names
 from dollmaker.files import read_json, sha256_file
 from dollmaker.inputs import Input
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.weights import Normalisation, load_weights, read_normalisation, read_weights
 
 ARCHITECTURES: dict[str, str] = {
     name: model.__name__ for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
@@ -161,14 +162,22 @@ class Start:
 
 
 def find_start(
-    init: str, committee: Sequence[Path], weights_root: Path, *, channels: int, size: int
+    init: str,
+    committee: Sequence[Path],
+    weights_root: Path,
+    *,
+    encoder: str,
+    channels: int,
+    size: int,
 ) -> Start:
     """The configured start of the encoder.
 
     Args:
-        init: ``random``, the name of a committee member, or a file under ``weights_root``.
+        init: ``random``, the name of a committee member, a name of published weights, or a file
+            under ``weights_root``.
         committee: Folders of the members.
         weights_root: Folder of local weights.
+        encoder: Name of the encoder, whose library's default ``pretrained`` is.
         channels: Channels of the images.
         size: Side of the images.
 
@@ -181,20 +190,22 @@ def find_start(
     members = {folder.name: folder for folder in committee}
     if init in members:
         return member_start(members[init], channels=channels, size=size)
-    if not (weights_root / init).is_file():
-        names = "".join(f"{name}, " for name in members)
+    file = names.locate(weights_root, init, names.of_encoder(encoder))
+    if not file.is_file():
+        known = "".join(f"{name}, " for name in members)
         raise ModelError(
             f"segment.init {init!r} is no committee member and no file under {weights_root}; use "
-            f"random, {names}or the name of a safetensors file there."
+            f"random, {known}or the name of a safetensors file there."
         )
-    return file_start(weights_root / init, channels=channels, size=size)
+    return file_start(file, channels=channels, size=size)
 
 
 def member_start(folder: Path, *, channels: int, size: int) -> Start:
     """A committee member as start: its weights and its normalisation.
 
     Channels and size stay those of the images: a first convolution is adapted without changing
-    what it computes (see :func:`dollmaker.weights.load_weights`).
+    what it computes (see :func:`dollmaker.weights.load_weights`), mean and deviation as
+    :func:`dollmaker.inputs.per_channel` says.
 
     Raises:
         ArtifactError: If its description is missing or damaged.
@@ -203,9 +214,7 @@ def member_start(folder: Path, *, channels: int, size: int) -> Start:
     description = read_json(folder / "model.json")
     try:
         theirs, architecture = description["input"], description["architecture"]
-        spec = Input(
-            channels=channels, size=size, mean=float(theirs["mean"]), std=float(theirs["std"])
-        )
+        spec = Input(channels=channels, size=size, mean=theirs["mean"], std=theirs["std"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
             f"{folder / 'model.json'} lacks {error}; train the member {folder.name} again."
@@ -217,11 +226,12 @@ def member_start(folder: Path, *, channels: int, size: int) -> Start:
 
 
 def file_start(file: Path, *, channels: int, size: int) -> Start:
-    """A weights file as start.
+    """A weights file as start, with the normalisation that it names, or pixels in [-1, 1].
 
     Raises:
         ModelError: If it is missing or is not safetensors.
     """
     state = read_weights(file)
-    spec = Input(channels=channels, size=size)
+    own = read_normalisation(file) or Normalisation()
+    spec = Input(channels=channels, size=size, mean=own.mean, std=own.std)
     return Start(state=state, input=spec, sha256=sha256_file(file), source=f"weights file {file}")

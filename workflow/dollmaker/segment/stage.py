@@ -15,7 +15,7 @@ from dollmaker import devices, findings, parallel, provenance, statistics
 from dollmaker.errors import DataError, ModelError
 from dollmaker.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.geometry import Box
-from dollmaker.inputs import Input
+from dollmaker.inputs import Input, Numbers, per_channel
 from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.release.checksums import CHECKSUMS
 from dollmaker.release.parts import find_parts
@@ -66,7 +66,14 @@ def train_segmenter(
     channels, size = prepare["channels"], prepare["size"]
     objectives = options["objectives"]
     clusters = options["clusters"] if objectives["structure"] else 0
-    start = find_start(options["init"], committee, weights_root, channels=channels, size=size)
+    start = find_start(
+        options["init"],
+        committee,
+        weights_root,
+        encoder=options["encoder"],
+        channels=channels,
+        size=size,
+    )
     if clusters and not start.state:
         raise ModelError(
             "segment.objectives.structure needs an encoder that has learned something; set "
@@ -214,13 +221,25 @@ def save(
     )
 
 
+def _number(numbers: Numbers, channels: int) -> str:
+    """Python for one number, or for one of each channel beside (B, C, H, W)."""
+    spread = per_channel(numbers, channels)
+    listed = [np.format_float_positional(one) for one in spread]
+    return (
+        listed[0]
+        if len(set(spread)) == 1
+        else f"torch.tensor([{', '.join(listed)}])[:, None, None]"
+    )
+
+
 def _card(architecture: str, encoder: str, names: list[str], spec: Input) -> str:
     listed = "\n".join(f"{k}. {name}" for k, name in enumerate(names))
-    mean, std = np.format_float_positional(spec.mean), np.format_float_positional(spec.std)
+    mean, std = (_number(numbers, spec.channels) for numbers in (spec.mean, spec.std))
+    more = "\nimport torch" if "torch." in mean + std else ""
     return f"""# {architecture} with encoder {encoder}, pre-trained on pseudo-masks
 
 ```python
-import segmentation_models_pytorch as smp
+import segmentation_models_pytorch as smp{more}
 
 model = smp.from_pretrained("segmenter").eval()
 # x: (B, {spec.channels}, {spec.size}, {spec.size}), values in 0..255

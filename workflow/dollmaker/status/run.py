@@ -18,6 +18,7 @@ RULES = (
     *("generate_phantoms", "convert_source", "list_images", "decode_images", "build_index"),
     *(
         "audit_images",
+        "fetch_weights",
         "train_member",
         "explain_images",
         "explain_sample",

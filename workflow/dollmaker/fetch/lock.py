@@ -1,0 +1,78 @@
+"""``weights.lock.yaml``: what the weights are that were fetched by name."""
+
+import fcntl
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from dollmaker.errors import ModelError
+from dollmaker.files import write_text
+
+#: Beside the files, so that it is copied with them.
+LOCK = "weights.lock.yaml"
+
+_HEAD = """\
+# Weights that were fetched by name: what they are, and the SHA-256 of the file beside this one.
+# A file that is another stops the run. Keep this with the files, or with your project.
+"""
+
+Entry = dict[str, str]
+
+
+def read(root: Path) -> dict[str, Entry]:
+    """Name -> its entry; empty if nothing was fetched yet.
+
+    Raises:
+        ModelError: If it is not as it was written.
+    """
+    path = root / LOCK
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        found = error
+    sound = isinstance(found, dict) and all(
+        isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values())
+        for entry in found.values()
+    )
+    if not sound or not all("sha256" in entry for entry in found.values()):
+        raise ModelError(
+            f"{path} is not a lock of weights; correct it, or delete it to take the files as they "
+            "are."
+        )
+    return {str(name): dict(entry) for name, entry in found.items()}
+
+
+def check(root: Path, name: str, sha256: str) -> None:
+    """Refuse weights that are not those of the lock; what it does not name may be anything.
+
+    Args:
+        root: ``weights_root``.
+        name: Of the weights.
+        sha256: Of the safetensors file.
+
+    Raises:
+        ModelError: If they differ.
+    """
+    noted = read(root).get(name)
+    if noted and noted["sha256"] != sha256:
+        raise ModelError(
+            f"the weights {name} have the SHA-256 {sha256[:12]}..., {root / LOCK} notes "
+            f"{noted['sha256'][:12]}...; get the noted file again, or delete its entry there to "
+            "take this one."
+        )
+
+
+def note(root: Path, name: str, entry: Mapping[str, str]) -> None:
+    """Add an entry, or replace it; several processes may do so at a time."""
+    with (root / f".{LOCK}.flock").open("w") as handle:
+        with suppress(OSError):  # file systems without such locks: the last one wins
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        entries = {**read(root), name: dict(entry)}
+        text = yaml.safe_dump(
+            dict(sorted(entries.items())), sort_keys=False, allow_unicode=True, width=1000
+        )
+        write_text(root / LOCK, _HEAD + text)

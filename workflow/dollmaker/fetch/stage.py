@@ -1,0 +1,160 @@
+"""The stage: one safetensors file of published weights, with all that is known of them."""
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from dollmaker import trial
+from dollmaker.errors import ModelError
+from dollmaker.faults import out_of_space
+from dollmaker.fetch import lock, names, originals
+from dollmaker.fetch.libraries import Source, locked
+from dollmaker.files import atomic_path, read_json, sha256_file
+from dollmaker.weights import Normalisation, State, read_metadata, to_bytes
+
+
+def fetch(name: str, root: Path) -> Path:
+    """Make the file of published weights, if it is not there yet, and note it in the lock.
+
+    What the lock names is fetched again as it names it: the same library's default, the same
+    revision.
+
+    Args:
+        name: As :func:`dollmaker.fetch.names.parse` gives it.
+        root: ``weights_root``.
+
+    Returns:
+        The safetensors file.
+
+    Raises:
+        ModelError: If the weights cannot be had or read, or are not those of the lock.
+    """
+    target = root / f"{names.stem(name)}.safetensors"
+    noted = lock.read(root).get(name, {})
+    if target.is_file():
+        sha256 = sha256_file(target)
+        lock.check(root, name, sha256)
+        if not noted:
+            lock.note(root, name, {"sha256": sha256, **_named(read_metadata(target))})
+        return target
+    source = locked(name, root)
+    folder = root / names.stem(name)
+    original = originals.obtain(source, folder)
+    revision = original.revision or noted.get("revision", "")
+    source = replace(source, revision=revision or source.revision)
+    normalisation = source.normalisation or _said_beside(source, folder)
+    if normalisation is None:
+        print(
+            f"the weights {source.name} do not say how images were normalised for them; set "
+            "classify.mean and classify.std, or pixels go to [-1, 1].",
+            file=sys.stderr,
+        )
+    # No address and the like: by a mirror or by hand the file has the same bytes.
+    metadata = {"format": "pt", "weights": source.name}
+    metadata |= normalisation.metadata() if normalisation else {}
+    data = to_bytes(_read(source, original), metadata)
+    sha256 = hashlib.sha256(data).hexdigest()
+    lock.check(root, name, sha256)
+    with atomic_path(target) as part:
+        part.write_bytes(data)
+    licence = source.licence or noted.get("licence")
+    if not licence and source.repo:
+        licence = originals.look_for_licence(source)
+    entry = {
+        **_named(metadata),
+        **({"revision": revision} if revision else {}),
+        "licence": licence or "not stated",
+        "url": source.address(original.file),
+        "original_sha256": sha256_file(original.path),
+        "sha256": sha256,
+    }
+    lock.note(root, name, entry)
+    return target
+
+
+def _named(metadata: Mapping[str, str]) -> dict[str, str]:
+    """The full name of weights, as their file says it."""
+    return {"weights": metadata["weights"]} if metadata.get("weights") else {}
+
+
+def _read(source: Source, original: originals.Original) -> State:
+    """The weights in the library's own names.
+
+    A pickle is read here, as tensors only (``weights_only``), and nowhere else.
+
+    Raises:
+        ModelError: If it holds anything but tensors, or not those of the network.
+    """
+    import timm
+
+    try:
+        state: Any = timm.models.load_state_dict(str(original.path), weights_only=True)
+        if not isinstance(state, dict) or not state:
+            raise ValueError("it holds no weights")
+        for key, value in state.items():
+            if not isinstance(key, str) or not isinstance(value, Tensor):
+                raise ValueError(f"{key!r} is a {type(value).__name__}, not a tensor")
+        if source.network:
+            state = _in_timms_form(source.network, state)
+    except Exception as error:  # a file of strangers: anything can be wrong with it
+        if out_of_space(error):
+            raise
+        original.discard()
+        raise ModelError(
+            f"the file of the weights {source.name}, {original.path}, cannot be read as weights "
+            f"({trial.first_line(error)}); get it again, or name others."
+        ) from None
+    # A clone each: safetensors refuses tensors that share memory.
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def _in_timms_form(network: str, state: State) -> State:
+    """Weights as timm's network holds them: it knows how each published file is to be read."""
+    import timm
+    import torch
+
+    overlay = {"state_dict": state, "custom_load": False}
+    with torch.random.fork_rng(devices=[]):
+        made = timm.create_model(network, pretrained=True, pretrained_cfg_overlay=overlay)
+    return dict(made.state_dict())
+
+
+def _said_beside(source: Source, folder: Path) -> Normalisation | None:
+    """How images were normalised, as the small files beside the weights say."""
+    for name in source.extras:
+        path = originals.obtain_extra(source, folder, name)
+        said = read_json(path) if path else None
+        found = _normalisation(source, said) if isinstance(said, dict) else None
+        if found:
+            return found
+    return None
+
+
+def _normalisation(source: Source, said: Mapping[str, Any]) -> Normalisation | None:
+    """Mean and deviation of timm's, segmentation-models-pytorch's or transformers' description.
+
+    Raises:
+        ModelError: If images have their channels in another order.
+    """
+    inner = said.get("pretrained_cfg", said)
+    if not isinstance(inner, dict):
+        return None
+    for mean, std in (("mean", "std"), ("image_mean", "image_std")):
+        try:
+            lists = [tuple(map(float, inner[key])) for key in (mean, std)]
+            highest = float(inner.get("input_range", (0, 1))[1])
+        except (KeyError, TypeError, ValueError, IndexError):
+            continue
+        if inner.get("input_space", "RGB") != "RGB":
+            raise ModelError(
+                f"the weights {source.name} take colours in the order {inner['input_space']}, and "
+                "ours are in RGB; name others."
+            )
+        of_one = [tuple(one / highest for one in numbers) for numbers in lists]
+        return Normalisation(mean=of_one[0], std=of_one[1])
+    return None

@@ -1,0 +1,68 @@
+"""What the rules need to know of weights: which files their jobs read, and what these hold.
+
+A file that comes of a name is an input, made by the rule ``fetch_weights``. A file of the user's is
+no input of any rule: the checksum of its content is a parameter.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from dollmaker import pipeline
+from dollmaker.fetch import names
+from dollmaker.study import plan
+
+Config = dict[str, Any]
+
+#: A start: as the configuration has it, and the network for :func:`names.parse`; ``None`` if it is
+#: no file.
+Start = tuple[str, str] | None
+
+
+def pattern(config: Config) -> str:
+    """The files of names, with the wildcard ``weights``."""
+    root = Path(config["weights_root"].replace("{", "{{").replace("}", "}}"))
+    return str(root / "{weights}.safetensors")
+
+
+def of_member(config: Config, member: str) -> Start:
+    """What a member starts from."""
+    mine = config["classify"]["members"][member]
+    return (mine["weights"], mine["architecture"]) if mine["weights"] else None
+
+
+def of_segmenter(config: Config) -> Start:
+    """The weights that the segmenter's encoder starts from."""
+    init = config["segment"]["init"]
+    if init == "random" or init in config["classify"]["members"]:
+        return None
+    return init, names.of_encoder(config["segment"]["encoder"])
+
+
+def of_pretraining(config: Config, architecture: str, pretraining: str) -> Start:
+    """As :func:`of_segmenter`, of a pre-training of the study."""
+    return of_segmenter(plan.pretraining_config(config, architecture, pretraining))
+
+
+def of_tuning(config: Config, init: str, architecture: str | None = None) -> Start:
+    """The weights that a fine-tuning starts from, of an architecture of the study if one is given.
+
+    Members and segmenters are folders of the workflow, and not meant.
+    """
+    if init != "imagenet" or not config["adapt"]["imagenet"]:
+        return None
+    changes = config["study"]["architectures"][architecture] if architecture else {}
+    encoder = changes.get("encoder", config["segment"]["encoder"])
+    return config["adapt"]["imagenet"], names.of_encoder(encoder)
+
+
+def files(config: Config, start: Start) -> list[str]:
+    """The file of a start that comes of a name: an input of the job."""
+    if start is None or not names.parse(*start):
+        return []
+    return [str(names.locate(Path(config["weights_root"]), *start))]
+
+
+def content(config: Config, start: Start) -> str:
+    """Checksum of a start that is a file of the user's; of none where it is not."""
+    file = [] if start is None or names.parse(*start) else [start[0]]
+    return pipeline.content(config, [str(Path(config["weights_root"]) / name) for name in file])
