@@ -32,7 +32,7 @@ def quality(
     The stability of the mask times the fourth root of the product of the other parts: how far the
     members agree (PSSL uses this cosine alone), how exactly the map adds up to the logit
     (1 / (1 + error)), and how sure the committee is. The combination is our choice; its rank
-    correlation with true overlap is in docs/comparison.md.
+    correlation with true overlap is what ``snakemake compare`` reports.
 
     Args:
         agreement: Mean cosine of members to the consensus, -1..1.
