@@ -10,12 +10,14 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dollmaker.classify import ready
 from dollmaker.errors import ModelError
 from dollmaker.files import write_json
 
@@ -36,7 +38,10 @@ _LIBRARIES = {
 }
 
 #: Files of this package that decide what passes.
-_CODE = ("looks.py", "trial.py", "weights.py", "classify/networks.py", "segment/models.py")
+_CODE = (
+    *("looks.py", "trial.py", "weights.py", "segment/models.py"),
+    *(f"classify/{name}.py" for name in ("networks", "outputs", "ready", "xrv")),
+)
 
 #: Verdicts that are kept.
 _MOST = 1000
@@ -133,15 +138,15 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
         images: Number of training images, if it is known.
     """
     options = config["classify"]
-    channels = options["input_channels"] or config["prepare"]["channels"]
     return [
-        Look(
+        _of_ready(name, config, member)
+        if ready.is_ready(member)
+        else Look(
             place=f"classify.members.{name}",
             check=check_member,
             settings={
                 "architecture": member["architecture"],
-                "channels": channels,
-                "size": config["prepare"]["size"],
+                **_seen(config, member),
                 "outputs": findings,
                 "batch": _batch(options["batch_size"], images),
                 "linear_probe": member["linear_probe"],
@@ -151,6 +156,23 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
         )
         for name, member in options["members"].items()
     ]
+
+
+def _of_ready(name: str, config: Config, member: Config) -> Look:
+    """A look at a ready classifier."""
+    settings = {
+        "architecture": member["architecture"],
+        "findings": ready.outputs(member),
+        "input": ready.input_options(config, member),
+        "weights": _file(config, member["weights"]),
+    }
+    return Look(place=f"classify.members.{name}", check=check_ready, settings=settings)
+
+
+def _seen(config: Config, member: Config) -> Config:
+    """Channels and size of what a member sees."""
+    spec = ready.input_options(config, member)
+    return {key: spec[key] for key in ("channels", "size")}
 
 
 def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[Look]:
@@ -238,13 +260,9 @@ def _start(config: Config, init: str | None) -> Config:
     """Where an encoder starts: a member, a file, or random numbers."""
     if init not in config["classify"]["members"]:
         return {"file": None if init == "random" else _file(config, init)}
-    member = {
-        "name": init,
-        "architecture": config["classify"]["members"][init]["architecture"],
-        "channels": config["classify"]["input_channels"] or config["prepare"]["channels"],
-        "size": config["prepare"]["size"],
-    }
-    return {"member": member}
+    options = config["classify"]["members"][init]
+    member = {"name": init, "architecture": options["architecture"]}
+    return {"member": {**member, **_seen(config, options)}}
 
 
 def _file(config: Config, name: str | None) -> list[Any] | None:
@@ -284,6 +302,23 @@ def check_member(settings: Config) -> None:
     if settings["weights"]:
         file = settings["weights"][0]
         _check_fit(network, _header(file), (head,), f"weights file {file}")
+
+
+def check_ready(settings: Config) -> None:
+    """Refuse a ready classifier that cannot be made, fed, or filled with its weights."""
+    from dollmaker.classify import outputs
+    from dollmaker.classify.networks import create_network
+    from dollmaker.inputs import Input
+
+    spec, file = Input(**settings["input"]), settings["weights"][0]
+    shape: Config = {
+        "outputs": len(settings["findings"]),
+        "channels": spec.channels,
+        "size": spec.size,
+    }
+    network, _ = _make(lambda: create_network(settings["architecture"], **shape))
+    with suppress(RuntimeError):  # as in _check_fit
+        outputs.load(network.to("meta"), _header(file), settings, spec, file)
 
 
 def check_segmenter(settings: Config) -> None:

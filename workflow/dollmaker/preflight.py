@@ -9,6 +9,7 @@ import polars as pl
 
 from dollmaker import catalogue, findings, looks
 from dollmaker.adapt.tasks import look_at_task
+from dollmaker.classify import ready
 from dollmaker.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.files import POINTERS, WEB_PAGE, inside
@@ -57,6 +58,7 @@ def preflight(config: Config) -> Listing:
         )
     plan.check(config)
     _check_init(config)
+    ready.require_files(config)
     for name in sorted(_weights(config)):
         check_weights(Path(config["weights_root"]) / name)
     listed, names = _list(config, root)
@@ -67,7 +69,7 @@ def preflight(config: Config) -> Listing:
     from dollmaker.binarize.steps import check_order, make_chain
 
     for name, recipe in config["recipes"].items():
-        catalogue.committee(config, name)
+        ready.check_known(config, names, name, catalogue.committee(config, name))
         make_chain(recipe["binarize"])
         check_order([step for entry in recipe["binarize"] for step in entry])
     if config["device"] == "cuda":

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dollmaker.attribute import consensus, noise, quadrature
+from dollmaker.attribute import consensus, mixed, noise, quadrature
 from dollmaker.attribute.baselines import SHARED, make_baseline
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import features, strength
@@ -55,8 +55,14 @@ class Committee:
         device = next(members[0].network.parameters()).device
         blank = torch.full((1, len(channel_mean), size, size), 100, dtype=torch.uint8)
         examples = [member.prepare(blank.to(device)) for member in members]
-        # Noise, because a network's answer to a flat image says little about its gradients.
-        rough = [x + torch.randn(x.shape, generator=_generator()).to(x) for x in examples]
+        # Noise, because a network's answer to a flat image says little about its gradients: as
+        # wide as half of what pixels may be.
+        white = [member.prepare(torch.full_like(blank, 255).to(device)) for member in members]
+        black = [member.prepare(torch.zeros_like(blank).to(device)) for member in members]
+        rough = [
+            x + torch.randn(x.shape, generator=_generator()).to(x) * ((high - low) / 2)
+            for x, low, high in zip(examples, black, white, strict=True)
+        ]
         self._networks = [
             FrozenNetwork(member.network, x, precision=precision, compiled=compiled)
             for member, x in zip(members, rough, strict=True)
@@ -67,7 +73,10 @@ class Committee:
         ]
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """The members' mean probabilities (B, K) of stored images, uint8 (B, C, H, W)."""
+        """The mean probabilities (B, K) of stored images, uint8 (B, C, H, W).
+
+        The mean is over the members that know a finding, NaN where nobody does.
+        """
         found = []
         for network, member, chunk in zip(self._networks, self.members, self._chunks, strict=True):
             x = member.prepare(images)
@@ -75,7 +84,7 @@ class Committee:
             # In float32 an element's last bit would depend on its place in the array (vector
             # instructions for most, scalar ones for the rest).
             found.append(member.calibration.probabilities(logits.double()))
-        return torch.stack(found).mean(0).float()
+        return mixed.mean_probabilities(self.members, torch.stack(found)).float()
 
     def explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
         """Explain pairs.
@@ -84,19 +93,33 @@ class Committee:
             images: uint8 (B, C, H, W) as stored.
             ids: Their image ids.
             pairs: (image, output) numbers, at least one.
+
+        Raises:
+            ModelError: If no member knows a finding.
         """
-        refined = self._explain(images, ids, pairs)
+        groups = mixed.by_experts(self.members, [output for _, output in pairs])
+        parts = [
+            (places, self._explain(who, images, ids, [pairs[place] for place in places]))
+            for who, places in groups.items()
+        ]
+        return parts[0][1] if len(parts) == 1 else mixed.gather(parts)
+
+    def _explain(
+        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs
+    ) -> Refined:
+        """Explain pairs by some of the members, who know them all."""
+        refined = self._by_members(who, images, ids, pairs)
         if not self.options["fuse"]:
             return refined
-        weights = torch.stack(
-            [self._strength(number, images) for number in range(len(self.members))]
-        )
+        weights = torch.stack([self._strength(number, images) for number in who])
         rows = weights.mean(0)[[image for image, _ in pairs]]
         return replace(refined, consensus=consensus.fuse(refined.consensus, rows))
 
-    def _explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+    def _by_members(
+        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs
+    ) -> Refined:
         if self.options["method"] != "integrated_gradients":
-            return self._by_method(images, ids, pairs)
+            return self._by_method(who, images, ids, pairs)
         adaptive = self.options["adaptive"]
         if adaptive:
             levels = quadrature.nested(adaptive["first"], adaptive["max_nodes"])
@@ -104,7 +127,7 @@ class Committee:
         else:
             levels = quadrature.fixed(self.options["nodes"], self.options["quadrature"])
             stop = Stop(criterion="none", target=0.0)
-        paths = [self._paths(number, images, ids) for number in range(len(self.members))]
+        paths = [self._paths(number, images, ids) for number in who]
         return refine(paths, pairs, levels, stop, self._summarize)
 
     def _strength(self, number: int, images: Tensor) -> Tensor:
@@ -113,9 +136,12 @@ class Committee:
         found = features(member.network, member.prepare(images), side=self.options["side"])
         return consensus.resize(strength(found), self._size)
 
-    def _by_method(self, images: Tensor, ids: Sequence[str], pairs: Pairs) -> Refined:
+    def _by_method(
+        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs
+    ) -> Refined:
         maps = []
-        for number, member in enumerate(self.members):
+        for number in who:
+            member = self.members[number]
             paths = self._paths(number, images, ids)
             copies = [
                 paths.chunk.run(self._work(member, x, pairs, paths.baselines)) for x in paths.images

@@ -19,7 +19,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dollmaker import devices, findings, provenance, tables
-from dollmaker.attribute import consensus, faithfulness
+from dollmaker.attribute import consensus, faithfulness, mixed
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.consensus import Consensus
@@ -46,6 +46,15 @@ class _Lab:
     random: list[Committee]
     mean: Tensor
     size: int
+
+    def members(self) -> list[Member]:
+        """All members."""
+        return [each.members[0] for each in self.plain]
+
+    def of(self, who: mixed.Experts) -> "_Lab":
+        """The lab with some of the members."""
+        plain, random = [self.plain[k] for k in who], [self.random[k] for k in who]
+        return replace(self, plain=plain, random=random)
 
 
 @dataclass(frozen=True, order=True)
@@ -113,7 +122,8 @@ def explain_sample(
     """Write the sample of a recipe with maps of its own: a relevance shard with more in it.
 
     Arrays: ``map`` as in any relevance shard, and ``views``, the maps of each member as they are
-    and mirrored (turned back), float16 (P, M, 2, v, v), v at most 64. More columns:
+    and mirrored (turned back), float16 (P, M, 2, v, v), v at most 64, NaN of members that do not
+    know the finding. More columns:
     ``randomised`` and ``other``, rank correlations of the map with those of random weights and of
     another finding; ``insertion`` and ``deletion``, see :mod:`faithfulness`.
 
@@ -154,8 +164,14 @@ def explain_sample(
             places = index[block].select("shard", "row").rows()
             images = torch.from_numpy(np.stack([pixels.read(*place) for place in places]))
             here = [replace(p, row=block.index(p.row)) for p in pairs if p.row in block]
-            table, maps, views = _explain(lab, images.to(device), index[block], here, names)
-            writer.append(table, map=maps, views=views)
+            images = images.to(device)
+            groups = mixed.by_experts(lab.members(), [names.index(p.finding) for p in here])
+            for who, chosen in groups.items():
+                mine = [here[place] for place in chosen]
+                table, maps, views = _explain(lab.of(who), images, index[block], mine, names)
+                full = np.full((len(mine), len(members), *views.shape[2:]), np.nan, np.float16)
+                full[:, list(who)] = views
+                writer.append(table, map=maps, views=full)
             progress.add(len(block), len(here), 0)
 
 
@@ -191,7 +207,7 @@ def _randomised(member: Member, seed: int) -> Member:
 def _explain(
     lab: _Lab, images: Tensor, rows: pl.DataFrame, pairs: list[_Drawn], names: list[str]
 ) -> tuple[dict[str, Any], Array, Array]:
-    """Table, maps and views of pairs, whose rows are those of the block."""
+    """Table, maps and views of pairs that all members know, whose rows are those of the block."""
     ids = rows["image_id"].to_list()
     wanted = [(pair.row, names.index(pair.finding)) for pair in pairs]
     images_of, outputs = [row for row, _ in wanted], [k for _, k in wanted]
@@ -216,10 +232,7 @@ def _explain(
             [_whole(each.explain(images, ids, chosen).consensus) for each in lab.random]
         )
         randomised[checked] = _correlations(maps, blind.maps)
-        if len(names) > 1:
-            others = [(row, (k + 1) % len(names)) for row, k in chosen]
-            shown = [each.explain(images, ids, others).consensus for each in lab.plain]
-            other[checked] = _correlations(maps, consensus.agree([_whole(o) for o in shown]).maps)
+        other[checked] = _with_others(lab, images, ids, chosen, [_whole(p)[checked] for p in plain])
         for p in checked:
             insertion[p], deletion[p] = _curves(lab, images[wanted[p][0]], wanted[p][1], joined, p)
     table = {
@@ -235,6 +248,42 @@ def _explain(
         "deletion": deletion,
     }
     return table, joined.maps.half().cpu().numpy(), views.half().cpu().numpy()
+
+
+def _with_others(
+    lab: _Lab, images: Tensor, ids: list[str], pairs: list[tuple[int, int]], maps: list[Tensor]
+) -> Array:
+    """Rank correlation of pairs' maps with those of another finding of the image (P,).
+
+    Both are the consensus of the members that know the two; NaN where nobody knows another.
+
+    Args:
+        lab: The members, who know the pairs.
+        images: uint8 (B, C, H, W).
+        ids: Their image ids.
+        pairs: (image, output) numbers.
+        maps: Each member's maps of the pairs (P, H, W).
+    """
+    members, found = lab.members(), np.full(len(pairs), np.nan, np.float32)
+    others = [_other(members, output) for _, output in pairs]
+    places = [place for place, output in enumerate(others) if output is not None]
+    groups = mixed.by_experts(members, [k for k in others if k is not None])
+    for who, numbers in groups.items():
+        here = [places[number] for number in numbers]
+        wanted = [(pairs[place][0], int(others[place] or 0)) for place in here]
+        shown = [lab.plain[k].explain(images, ids, wanted).consensus for k in who]
+        mine = consensus.agree([maps[k][here] for k in who])
+        theirs = consensus.agree([_whole(one) for one in shown])
+        found[here] = _correlations(mine.maps, theirs.maps)
+    return found
+
+
+def _other(members: Sequence[Member], output: int) -> int | None:
+    """The next finding that as many members as possible know."""
+    count = len(members[0].findings)
+    following = [(output + step) % count for step in range(1, count)]
+    best = max(following, key=lambda k: len(mixed.experts(members, k)), default=output)
+    return best if best != output and mixed.experts(members, best) else None
 
 
 def _whole(one: Consensus) -> Tensor:

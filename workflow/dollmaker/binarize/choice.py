@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dollmaker import provenance, tables
@@ -40,7 +41,7 @@ def choose_thresholds(sample: Path, output: Path) -> None:
     positive = table["label"] == PRESENT
     findings = list(dict.fromkeys(table["finding"][positive]))
     rows_of = {f: np.nonzero(positive & (table["finding"] == f))[0] for f in findings}
-    given = {finding: curves(views[rows]) for finding, rows in rows_of.items()}
+    given = {finding: curves(_seen(views[rows])) for finding, rows in rows_of.items()}
     counts = {finding: len(rows) for finding, rows in rows_of.items()}
     chosen = choose(given, counts) if given else {}
     rows = [
@@ -59,6 +60,11 @@ def choose_thresholds(sample: Path, output: Path) -> None:
         "thresholds", {"areas": AREAS.tolist()}, inputs={"sample": sha256_file(sample)}
     )
     tables.write(pl.DataFrame(rows, schema=COLUMNS, orient="row"), output, header)
+
+
+def _seen(views: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Views (P, M, 2, v, v) without the members that do not know the finding, which are NaN."""
+    return views[:, ~np.isnan(views).all((0, 2, 3, 4))]
 
 
 def cuts_of(cuts: Cuts, finding: str) -> dict[str, Cut]:

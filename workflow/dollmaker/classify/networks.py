@@ -1,12 +1,16 @@
-"""Classifier networks by name: torchvision's, timm's and our own. Nothing is ever downloaded."""
+"""Classifier networks by name: torchvision's, timm's, torchxrayvision's and our own.
+
+Nothing is ever downloaded.
+"""
 
 from typing import Any
 
 from torch import Tensor, nn
 
 from dollmaker import trial
+from dollmaker.classify import xrv
 from dollmaker.classify.micranet import MicraNet
-from dollmaker.errors import ModelError
+from dollmaker.errors import ModelError, unknown
 
 #: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
 #: more than logits in training; files of weights that have them still load.
@@ -24,7 +28,7 @@ def create_network(
     Args:
         architecture: A torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
             ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up
-            here first, then in this order.
+            here first, then in this order. ``xrv:NAME`` is torchxrayvision's.
         outputs: Number of logits.
         channels: 1 or 3 input channels.
         size: Side of the input in pixels (transformers need to know).
@@ -52,11 +56,15 @@ def create_network(
 def _find(architecture: str) -> tuple[str, str]:
     """Library and name of an architecture."""
     library, _, name = architecture.rpartition(":")
-    if library not in ("", "timm", "torchvision", "dollmaker"):
+    if library not in ("", *_MAKERS):
         raise ModelError(
-            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision: or "
+            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision:, xrv: or "
             "dollmaker:."
         )
+    if library == "xrv":
+        if name not in xrv.NETWORKS:
+            raise ModelError(unknown("network of torchxrayvision", name, xrv.NETWORKS))
+        return library, name
     if library in ("", "dollmaker") and name == "micranet":
         return "dollmaker", name
     if library in ("", "torchvision"):
@@ -88,6 +96,10 @@ def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module
     return network
 
 
+def _xrv(name: str, outputs: int, channels: int, size: int) -> nn.Module:
+    return _torchvision(xrv.NETWORKS[name].architecture, outputs, channels, size)
+
+
 def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     import timm
 
@@ -100,7 +112,7 @@ def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     return network
 
 
-_MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm}
+_MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm, "xrv": _xrv}
 
 
 def _require_whole_patches(network: nn.Module, size: int) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
+from dollmaker.classify.ready import unknown_to
 from dollmaker.classify.stage import member_input
 from dollmaker.errors import DollmakerError
 from dollmaker.files import read_json
@@ -76,14 +77,21 @@ def untrained_member(
     Raises:
         ModelError: If no library knows the architecture.
     """
-    spec = member_input(config)
+    spec = member_input(config, options)
     torch.manual_seed(config["seed"] * 1000 + options["seed"])
     network, architecture = create_network(
         options["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
     )
     network.eval().to(device).to(memory_format=torch.channels_last)
     network.requires_grad_(False)
-    member = Member(name=name, network=network, findings=findings, input=spec, sha256="")
+    member = Member(
+        name=name,
+        network=network,
+        findings=findings,
+        input=spec,
+        sha256="",
+        unknown=unknown_to(options, findings),
+    )
     return member, architecture
 
 
