@@ -41,13 +41,16 @@ def own_network(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nn.
 
 
 def lively(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Weights and statistics that leave logits of a useful size for pixels in [-1024, 1024]."""
+    """Weights and statistics that leave logits of a useful size for pixels in [-1024, 1024].
+
+    Rectifiers that are mostly open or mostly shut make a network that nodes can follow.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.weight.uniform_(0.5, 1.5, generator=generator)
-                module.bias.normal_(0, 0.2, generator=generator)
+                module.weight.uniform_(0.2, 0.6, generator=generator)
+                module.bias.normal_(0, 1, generator=generator)
                 module.momentum = 1.0
             elif isinstance(module, nn.Linear):
                 module.bias.normal_(0, 0.5, generator=generator)
