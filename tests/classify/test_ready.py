@@ -88,17 +88,19 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str) 
 def test_a_missing_file_is_named_with_what_goes_there() -> None:
     config = resolve(architecture="xrv:densenet121-res224-pc")
     with pytest.raises(ModelError) as caught:
-        ready.require_files({**config, "weights_root": "nowhere"})
+        ready.require_files(config["classify"]["members"], Path("nowhere"))
     said = str(caught.value)
     assert "nowhere/xrv-densenet121-res224-pc.safetensors" in said and "docs/ready-" in said
 
 
 def test_a_finding_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
-    config = resolve(architecture="xrv:densenet121-res224-rsna")
+    members = resolve(architecture="xrv:densenet121-res224-rsna")["classify"]["members"]
+    names = ["Mass", "Pneumonia", "No Finding"]
     with pytest.raises(ConfigError, match=r"\(a\) knows the finding 'Mass'; set .* \[Pneumonia\]"):
-        ready.check_known(config, ["Mass", "Pneumonia", "No Finding"], "doll", ["a"])
-    config["classify"]["members"]["b"] = {"architecture": "resnet18", "findings": None}
-    ready.check_known(config, ["Mass", "Pneumonia"], "doll", ["a", "b"])
+        ready.check_known(members, names, names[:2], "doll", ["a"])
+    ready.check_known(members, names, names[1:2], "doll", ["a"])
+    members["b"] = {"architecture": "resnet18", "findings": None}
+    ready.check_known(members, names, names[:2], "doll", ["a", "b"])
 
 
 def test_the_probe_and_micranet_do_not_inherit_what_is_ready() -> None:

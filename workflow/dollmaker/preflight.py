@@ -58,7 +58,8 @@ def preflight(config: Config) -> Listing:
         )
     plan.check(config)
     _check_init(config)
-    ready.require_files(config)
+    members = config["classify"]["members"]
+    ready.require_files(members, Path(config["weights_root"]))
     for name in sorted(_weights(config)):
         check_weights(Path(config["weights_root"]) / name)
     listed, names = _list(config, root)
@@ -68,8 +69,9 @@ def preflight(config: Config) -> Listing:
     _check_masks(config, root, listed, names)
     from dollmaker.binarize.steps import check_order, make_chain
 
+    wanted = findings.localized(names, config["attribute"]["findings"])
     for name, recipe in config["recipes"].items():
-        ready.check_known(config, names, name, catalogue.committee(config, name))
+        ready.check_known(members, names, wanted, name, catalogue.committee(config, name))
         make_chain(recipe["binarize"])
         check_order([step for entry in recipe["binarize"] for step in entry])
     if config["device"] == "cuda":

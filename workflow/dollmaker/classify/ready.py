@@ -13,7 +13,6 @@ from typing import Any
 
 from dollmaker.classify import xrv
 from dollmaker.errors import ConfigError, ModelError, unknown
-from dollmaker.findings import localized
 
 Config = Mapping[str, Any]
 
@@ -160,21 +159,24 @@ def _check_xrv(place: str, member: Config, fit: str) -> None:
 
 
 def check_known(
-    config: Config, findings: Sequence[str], recipe: str, experts: Sequence[str]
+    members: Mapping[str, Any],
+    findings: Sequence[str],
+    wanted: Sequence[str],
+    recipe: str,
+    experts: Sequence[str],
 ) -> None:
     """Refuse a localized finding that no member of a committee knows.
 
     Args:
-        config: The resolved configuration.
+        members: All members as they are configured.
         findings: All findings of the source.
+        wanted: Those that are localized.
         recipe: A recipe.
         experts: Names of the members that explain for it.
 
     Raises:
         ConfigError: With the findings that are known.
     """
-    members = config["classify"]["members"]
-    wanted = localized(findings, config["attribute"]["findings"])
     known = [f for f in wanted if any(f not in unknown_to(members[e], findings) for e in experts)]
     lacking = [name for name in wanted if name not in known]
     if lacking:
@@ -192,14 +194,18 @@ def unknown_to(member: Config, findings: Sequence[str]) -> frozenset[str]:
     return frozenset(findings) - {findings[k] for k in match(outputs(member), findings)}
 
 
-def require_files(config: Config) -> None:
+def require_files(members: Mapping[str, Any], weights_root: Path) -> None:
     """Refuse torchxrayvision's networks without their weights, saying which file to put where.
+
+    Args:
+        members: All members as they are configured.
+        weights_root: Folder of weights files.
 
     Raises:
         ModelError: If a file is missing.
     """
-    for name, member in config["classify"]["members"].items():
-        file = Path(config["weights_root"]) / (member["weights"] or "")
+    for name, member in members.items():
+        file = weights_root / (member["weights"] or "")
         if is_xrv(member) and not file.is_file():
             raise ModelError(
                 f"classify.members.{name} needs the weights file {file}, which does not exist; "
