@@ -19,6 +19,8 @@ def test_defaults_reach_every_depth() -> None:
         "member0": {
             "architecture": "mobilenet_v2",
             "weights": None,
+            "findings": None,
+            "input": {},
             "linear_probe": False,
             "mean": None,
             "std": None,

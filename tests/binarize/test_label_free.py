@@ -175,6 +175,30 @@ def test_the_table_is_written_and_read(tmp_path: Path) -> None:
     assert small < large
 
 
+def test_members_that_do_not_know_a_finding_have_no_say(tmp_path: Path) -> None:
+    views = blobs([0.05] * 6 + [0.2] * 6, noise=0.3, seed=5)
+    both = np.concatenate([views, blobs([0.1] * 12, noise=0.3, seed=6)], 1)
+    both[:6, 1] = np.nan  # the second member does not know what is small
+    labels = np.array([1, 1, 1, 1, 0, 0] * 2, np.int8)
+    findings = ["small"] * 6 + ["large"] * 6
+    table = {"image_id": [f"i{k}" for k in range(12)], "finding": findings, "label": labels}
+    scale = np.linspace(0.01, 0.1, 48).reshape(12, 2, 2)
+    scale[:6, 1] = np.nan
+    found = read_thresholds(written(tmp_path, both, table, scale))
+    given = both.astype(np.float16).astype(np.float32).reshape(12, 2, 2, -1)
+    logits = (given * scale.astype(np.float32)[..., None])[labels == 1].ravel()
+    wanted = np.quantile(logits[~np.isnan(logits)], 1 - AREAS)
+    everywhere = [cut.value for cut in found[""].candidates if cut.family == "logits"]
+    assert everywhere == pytest.approx(wanted, rel=1e-5)
+    (tmp_path / "first").mkdir()
+    small = {name: list(column[:6]) for name, column in table.items()}
+    small["label"] = labels[:6]
+    alone = written(tmp_path / "first", both[:6, :1], small, scale[:6, :1])
+    second = written(tmp_path / "first", both[:6], small, scale[:6])
+    assert read_thresholds(second) == read_thresholds(alone)
+    assert found["small"].candidates == read_thresholds(alone)["small"].candidates
+
+
 def test_the_order_of_the_pairs_does_not_matter(tmp_path: Path) -> None:
     views = blobs([0.05] * 6 + [0.2] * 6, noise=0.3, seed=5)
     table = {

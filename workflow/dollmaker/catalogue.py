@@ -5,7 +5,8 @@ name a committee; two of them come by themselves when no member is configured fo
 
 - ``probe``: the first member's network and weights, frozen but for its last layer (ExplainSeg's
   linear probe with its rate, for 30 epochs: our choice; the cutters take its features). Without a
-  weights file there is nothing to freeze: the first trained member stands in.
+  weights file there is nothing to freeze: the first trained member stands in. So does a first
+  member that is a ready classifier.
 - ``micranet``: MICRA-Net's own network, trained from random weights.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from dollmaker.classify.ready import is_ready
 from dollmaker.errors import ConfigError, unknown
 
 Config = dict[str, Any]
@@ -87,7 +89,8 @@ def add_members(members: Mapping[str, Any], wanted: Iterable[str]) -> Config:
     micranet = {**first, "architecture": "dollmaker:micranet"}
     micranet |= {"weights": None, "mean": None, "std": None}
     micranet |= {"linear_probe": False, "optimizer": "adam", "learning_rate": 0.001, "epochs": None}
-    made = {"micranet": micranet, **({"probe": probe} if first["weights"] else {})}
+    micranet |= {"findings": None, "input": {}}
+    made = {"micranet": micranet, **({"probe": probe} if _is_frozen(first) else {})}
     for name in dict.fromkeys(wanted):
         if name in made and name not in there:
             if name in full:
@@ -97,6 +100,11 @@ def add_members(members: Mapping[str, Any], wanted: Iterable[str]) -> Config:
                 )
             full[name] = {**made[name], "committee": name}
     return full
+
+
+def _is_frozen(first: Config) -> bool:
+    """Whether a linear probe could be trained on a member's weights."""
+    return bool(first["weights"]) and not is_ready(first)
 
 
 def committee(config: Mapping[str, Any], recipe: str) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from dollmaker import catalogue, texts
+from dollmaker.classify import ready
 from dollmaker.errors import ConfigError
 
 Config = dict[str, Any]
@@ -165,7 +166,8 @@ def resolve(config: Mapping[str, Any]) -> Config:
         copy["recipes"] = catalogue.add_recipes(copy["recipes"], [], released)
     full: Config = _filled(copy, schema())
     wanted = [r["attribute"]["committee"] for r in full["recipes"].values() if _explains(r)]
-    full["classify"]["members"] = catalogue.add_members(full["classify"]["members"], wanted)
+    members = catalogue.add_members(full["classify"]["members"], wanted)
+    full["classify"]["members"] = ready.complete(members)
     _check_combinations(full)
     return full
 
@@ -370,6 +372,7 @@ def _check_combinations(config: Config) -> None:
             )
     if prepare["valid"] + prepare["test"] >= 1:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
+    ready.check(config)
     recipes = config["recipes"]
     for name, recipe in recipes.items():
         if "binarize" not in recipe:

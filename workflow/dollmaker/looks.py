@@ -10,12 +10,14 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dollmaker.classify import ready
 from dollmaker.errors import ModelError
 from dollmaker.fetch import names
 from dollmaker.files import write_json
@@ -37,14 +39,16 @@ _LIBRARIES = {
 }
 
 #: Files of this package that decide what passes.
-_CODE = ("looks.py", "trial.py", "weights.py", "classify/networks.py", "segment/models.py")
+_CODE = (
+    *("looks.py", "trial.py", "weights.py", "segment/models.py"),
+    *(f"classify/{name}.py" for name in ("networks", "outputs", "ready", "xrv")),
+)
 
 #: Verdicts that are kept.
 _MOST = 1000
 
 #: Enough to be more than one, where the size of a batch does not matter.
 _SEVERAL = 2
-
 
 _MORE = "batch_size to 2 or more, with as many training images"
 
@@ -134,15 +138,15 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
         images: Number of training images, if it is known.
     """
     options = config["classify"]
-    channels = options["input_channels"] or config["prepare"]["channels"]
     return [
-        Look(
+        _of_ready(name, config, member)
+        if ready.is_ready(member)
+        else Look(
             place=f"classify.members.{name}",
             check=check_member,
             settings={
                 "architecture": member["architecture"],
-                "channels": channels,
-                "size": config["prepare"]["size"],
+                **_seen(config, member),
                 "outputs": findings,
                 "batch": _batch(options["batch_size"], images),
                 "linear_probe": member["linear_probe"],
@@ -152,6 +156,23 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
         )
         for name, member in options["members"].items()
     ]
+
+
+def _of_ready(name: str, config: Config, member: Config) -> Look:
+    """A look at a ready classifier."""
+    settings = {
+        "architecture": member["architecture"],
+        "findings": ready.outputs(member),
+        "input": _seen(config, member),
+        "weights": _file(config, member["weights"], member["architecture"]),
+    }
+    return Look(place=f"classify.members.{name}", check=check_ready, settings=settings)
+
+
+def _seen(config: Config, member: Config) -> Config:
+    """Channels and size of what a member sees."""
+    spec = ready.input_options(config, member)
+    return {key: spec[key] for key in ("channels", "size")}
 
 
 def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[Look]:
@@ -240,13 +261,8 @@ def _start(config: Config, init: str | None) -> Config:
     if init not in config["classify"]["members"]:
         encoder = names.of_encoder(config["segment"]["encoder"])
         return {"file": None if init == "random" else _file(config, init, encoder)}
-    member = {
-        "name": init,
-        "architecture": config["classify"]["members"][init]["architecture"],
-        "channels": config["classify"]["input_channels"] or config["prepare"]["channels"],
-        "size": config["prepare"]["size"],
-    }
-    return {"member": member}
+    mine = config["classify"]["members"][init]
+    return {"member": {"name": init, "architecture": mine["architecture"], **_seen(config, mine)}}
 
 
 def _file(config: Config, weights: str | None, network: str) -> list[Any] | None:
@@ -288,6 +304,20 @@ def check_member(settings: Config) -> None:
     if settings["weights"]:
         file = settings["weights"][0]
         _check_fit(network, _header(file), (head,), f"weights file {file}")
+
+
+def check_ready(settings: Config) -> None:
+    """Refuse a ready classifier that cannot be made, fed, or filled with its weights."""
+    from dollmaker.classify import outputs
+    from dollmaker.classify.networks import create_network
+    from dollmaker.inputs import Input
+
+    spec, wanted = settings["input"], len(settings["findings"])
+    network, _ = _make(lambda: create_network(settings["architecture"], outputs=wanted, **spec))
+    if settings["weights"]:
+        file = settings["weights"][0]
+        with suppress(RuntimeError):  # as in _check_fit
+            outputs.load(network.to("meta"), _header(file), settings, Input(**spec), file)
 
 
 def check_segmenter(settings: Config) -> None:
@@ -365,7 +395,5 @@ def _check_fit(
     """Refuse weights of another network."""
     from dollmaker.weights import load_weights
 
-    try:
+    with suppress(RuntimeError):  # they cannot be laid side by side without numbers; the stage will
         load_weights(module.to("meta"), state, optional=optional, source=source)
-    except RuntimeError:
-        return  # they cannot be laid side by side without numbers; the stage will

@@ -9,6 +9,7 @@ import polars as pl
 
 from dollmaker import catalogue, findings, looks
 from dollmaker.adapt.tasks import look_at_task
+from dollmaker.classify import ready
 from dollmaker.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.fetch import before, names, needed
@@ -59,6 +60,8 @@ def preflight(config: Config) -> Listing:
         )
     plan.check(config)
     _check_init(config)
+    members = config["classify"]["members"]
+    ready.require_files(members, Path(config["weights_root"]))
     _look_at_weights(config, needed.of_config(config))
     listed, names = _list(config, root)
     check_findings(names, config)
@@ -67,8 +70,9 @@ def preflight(config: Config) -> Listing:
     _check_masks(config, root, listed, names)
     from dollmaker.binarize.steps import check_order, make_chain
 
+    wanted = findings.localized(names, config["attribute"]["findings"])
     for name, recipe in config["recipes"].items():
-        catalogue.committee(config, name)
+        ready.check_known(members, names, wanted, name, catalogue.committee(config, name))
         make_chain(recipe["binarize"])
         check_order(recipe["binarize"])
     if config["device"] == "cuda":

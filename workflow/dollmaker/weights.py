@@ -13,8 +13,12 @@ from dollmaker.errors import ModelError
 State = dict[str, Tensor]
 
 
-def read_weights(path: Path) -> State:
+def read_weights(path: Path, *, without: tuple[str, ...] = ()) -> State:
     """Read a safetensors file.
+
+    Args:
+        path: The file.
+        without: Names of tensors that are left out.
 
     Raises:
         ModelError: If the file is missing, is not safetensors (pickles are never loaded), or holds
@@ -34,6 +38,7 @@ def read_weights(path: Path) -> State:
         raise ModelError(
             f"weights file {path} is not a safetensors file ({detail}); convert it to safetensors."
         ) from None
+    state = {name: tensor for name, tensor in state.items() if name not in without}
     for name, tensor in state.items():
         if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise ModelError(

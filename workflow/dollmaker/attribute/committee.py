@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dollmaker.attribute import consensus, noise, quadrature
+from dollmaker.attribute import consensus, mixed, noise, quadrature
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import features, strength
@@ -57,8 +57,14 @@ class Committee:
         device = next(members[0].network.parameters()).device
         blank = torch.full((1, len(channel_mean), size, size), 100, dtype=torch.uint8)
         examples = [member.prepare(blank.to(device)) for member in members]
-        # Noise, because a network's answer to a flat image says little about its gradients.
-        rough = [x + torch.randn(x.shape, generator=_generator()).to(x) for x in examples]
+        # Noise, because a network's answer to a flat image says little about its gradients: as
+        # wide as half of what pixels may be.
+        white = [member.prepare(torch.full_like(blank, 255).to(device)) for member in members]
+        black = [member.prepare(torch.zeros_like(blank).to(device)) for member in members]
+        rough = [
+            x + torch.randn(x.shape, generator=_generator()).to(x) * ((high - low) / 2)
+            for x, low, high in zip(examples, black, white, strict=True)
+        ]
         self._networks = [
             FrozenNetwork(member.network, x, precision=precision, compiled=compiled)
             for member, x in zip(members, rough, strict=True)
@@ -69,7 +75,10 @@ class Committee:
         ]
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """The members' mean probabilities (B, K) of stored images, uint8 (B, C, H, W)."""
+        """The mean probabilities (B, K) of stored images, uint8 (B, C, H, W).
+
+        The mean is over the members that know a finding, NaN where nobody does.
+        """
         found = []
         for network, member, chunk in zip(self._networks, self.members, self._chunks, strict=True):
             x = member.prepare(images)
@@ -77,7 +86,7 @@ class Committee:
             # In float32 an element's last bit would depend on its place in the array (vector
             # instructions for most, scalar ones for the rest).
             found.append(member.calibration.probabilities(logits.double()))
-        return torch.stack(found).mean(0).float()
+        return mixed.mean_probabilities(self.members, torch.stack(found)).float()
 
     def explain(
         self, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames = WHOLE
@@ -92,20 +101,34 @@ class Committee:
             ids: Their image ids.
             pairs: (image, output) numbers, at least one.
             frames: Where the pictures lie in the images.
+
+        Raises:
+            ModelError: If no member knows a finding.
         """
-        refined = self._explain(images, ids, pairs, frames)
+        groups = mixed.by_experts(self.members, [output for _, output in pairs])
+        parts = [
+            (places, self._explain(who, images, ids, [pairs[place] for place in places], frames))
+            for who, places in groups.items()
+        ]
+        return parts[0][1] if len(parts) == 1 else mixed.gather(parts)
+
+    def _explain(
+        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
+    ) -> Refined:
+        """Explain pairs by some of the members, who know them all."""
+        refined = self._by_members(who, images, ids, pairs, frames)
         if not self.options["fuse"]:
             return refined
-        weights = torch.stack(
-            [self._strength(number, images, frames) for number in range(len(self.members))]
-        )
+        weights = torch.stack([self._strength(number, images, frames) for number in who])
         rows = weights.mean(0)[[image for image, _ in pairs]]
         return replace(refined, consensus=consensus.fuse(refined.consensus, rows))
 
-    def _explain(self, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames) -> Refined:
-        committee = self._paths(images, ids, frames)
+    def _by_members(
+        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
+    ) -> Refined:
+        committee = self._paths(who, images, ids, frames)
         if self.options["method"] != "integrated_gradients":
-            return self._by_method(committee, pairs, frames)
+            return self._by_method(who, committee, pairs, frames)
         adaptive = self.options["adaptive"]
         if adaptive:
             levels = quadrature.nested(adaptive["first"], adaptive["max_nodes"])
@@ -113,7 +136,8 @@ class Committee:
         else:
             levels = quadrature.fixed(self.options["nodes"], self.options["quadrature"])
             stop = Stop(criterion="none", target=0.0)
-        return refine(committee, pairs, levels, stop, partial(self._summarize, frames=frames))
+        summarize = partial(self._summarize, frames=frames)
+        return refine(committee, pairs, levels, stop, summarize)
 
     def _strength(self, number: int, images: Tensor, frames: Frames) -> Tensor:
         """How strong a member's features are, (B, size, size) in [0, 1]."""
@@ -121,9 +145,12 @@ class Committee:
         found = features(member.network, member.prepare(images), side=self.options["side"])
         return consensus.resize(strength(found, frames), self._size)
 
-    def _by_method(self, committee: Sequence[Paths], pairs: Pairs, frames: Frames) -> Refined:
+    def _by_method(
+        self, who: mixed.Experts, committee: Sequence[Paths], pairs: Pairs, frames: Frames
+    ) -> Refined:
         maps = []
-        for member, paths in zip(self.members, committee, strict=True):
+        for number, paths in zip(who, committee, strict=True):
+            member = self.members[number]
             copies = [
                 paths.chunk.run(self._work(member, x, pairs, paths.baselines, frames))
                 for x in paths.images
@@ -153,22 +180,22 @@ class Committee:
             options=self.options,
         )
 
-    def _paths(self, images: Tensor, ids: Sequence[str], frames: Frames) -> list[Paths]:
-        """What each member integrates over."""
+    def _paths(
+        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], frames: Frames
+    ) -> list[Paths]:
+        """What some of the members integrate over."""
         stored = images.float()
         starts = [
             make_baseline(name, stored, self._mean, frames) for name in self.options["baselines"]
         ]
         return [
             Paths(
-                network=network,
-                chunk=chunk,
-                images=self._copies(member.prepare(images), ids, frames),
-                baselines=[member.prepare(start) for start in starts],
+                network=self._networks[number],
+                chunk=self._chunks[number],
+                images=self._copies(self.members[number].prepare(images), ids, frames),
+                baselines=[self.members[number].prepare(start) for start in starts],
             )
-            for member, network, chunk in zip(
-                self.members, self._networks, self._chunks, strict=True
-            )
+            for number in who
         ]
 
     def _copies(self, x: Tensor, ids: Sequence[str], frames: Frames) -> list[Tensor]:

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from dollmaker import devices, findings, provenance, tables
-from dollmaker.attribute import consensus, faithfulness
+from dollmaker.attribute import consensus, faithfulness, mixed
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.consensus import Consensus
@@ -55,6 +55,15 @@ class _Lab:
     mean: Tensor
     size: int
     fit: Fit
+
+    def members(self) -> list[Member]:
+        """All members."""
+        return [each.members[0] for each in self.plain]
+
+    def of(self, who: mixed.Experts) -> "_Lab":
+        """The lab with some of the members."""
+        random = [[networks[k] for k in who] for networks in self.random]
+        return replace(self, plain=[self.plain[k] for k in who], random=random)
 
 
 @dataclass(frozen=True, order=True)
@@ -124,10 +133,10 @@ def explain_sample(
     Arrays: ``map`` as in any relevance shard; ``views``, the maps of each member as they are and
     mirrored (turned back), float16 (P, M, 2, v, v), v at most 64: the picture alone, averaged over
     v x v places; and ``view_scale``, float32 (P, M, 2), by which a view is multiplied to be in
-    logits per pixel of the square, as ``map`` is by the column ``scale``. More columns:
-    ``randomised`` and ``other``, rank correlations of the map with those of random weights (mean
-    of :data:`DRAWS` networks) and of another finding; ``insertion`` and ``deletion``, see
-    :mod:`faithfulness`.
+    logits per pixel of the square, as ``map`` is by the column ``scale``. Both are NaN of members
+    that do not know the finding. More columns: ``randomised`` and ``other``, rank correlations of
+    the map with those of random weights (mean of :data:`DRAWS` networks) and of another finding;
+    ``insertion`` and ``deletion``, see :mod:`faithfulness`.
 
     Raises:
         ArtifactError: If a file of an earlier stage is damaged.
@@ -170,9 +179,22 @@ def explain_sample(
             places = index[block].select("shard", "row").rows()
             images = torch.from_numpy(np.stack([pixels.read(*place) for place in places]))
             here = [replace(p, row=block.index(p.row)) for p in pairs if p.row in block]
-            table, arrays = _explain(lab, images.to(device), index[block], here, names)
-            writer.append(table, **arrays)
+            images = images.to(device)
+            groups = mixed.by_experts(lab.members(), [names.index(p.finding) for p in here])
+            for who, chosen in groups.items():
+                mine = [here[place] for place in chosen]
+                table, arrays = _explain(lab.of(who), images, index[block], mine, names)
+                for name in ("views", "view_scale"):
+                    arrays[name] = _among_all(arrays[name], who, len(members))
+                writer.append(table, **arrays)
             progress.add(len(block), len(here), 0)
+
+
+def _among_all(values: Array, who: mixed.Experts, members: int) -> Array:
+    """Values (P, some of the members, ...) at their places among all, NaN of the others."""
+    full = np.full((len(values), members, *values.shape[2:]), np.nan, values.dtype)
+    full[:, list(who)] = values
+    return full
 
 
 def _alone(
@@ -207,7 +229,7 @@ def _randomised(member: Member, seed: int) -> Member:
 def _explain(
     lab: _Lab, images: Tensor, rows: pl.DataFrame, pairs: list[_Drawn], names: list[str]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Table and arrays of pairs, whose rows are those of the block."""
+    """Table and arrays of pairs that all members know, whose rows are those of the block."""
     ids = rows["image_id"].to_list()
     wanted = [(pair.row, names.index(pair.finding)) for pair in pairs]
     images_of, outputs = [row for row, _ in wanted], [k for _, k in wanted]
@@ -236,11 +258,8 @@ def _explain(
             ]
             drawn.append(_correlations(maps, consensus.agree(blind).maps, where))
         randomised[checked] = _known_mean(np.stack(drawn))
-        if len(names) > 1:
-            others = [(row, (k + 1) % len(names)) for row, k in chosen]
-            shown = [each.explain(images, ids, others, frames).consensus for each in lab.plain]
-            changed = consensus.agree([_whole(one) for one in shown])
-            other[checked] = _correlations(maps, changed.maps, where)
+        own = [_whole(one)[checked] for one in plain]
+        other[checked] = _with_others(lab, images, ids, chosen, frames, own)
         for p in checked:
             insertion[p], deletion[p] = _curves(
                 lab, images[images_of[p]], outputs[p], joined.maps[p], frames.of([images_of[p]])
@@ -264,6 +283,49 @@ def _explain(
         "view_scale": torch.stack(scales, 2).cpu().numpy(),
     }
     return table, arrays
+
+
+def _with_others(
+    lab: _Lab,
+    images: Tensor,
+    ids: list[str],
+    pairs: list[tuple[int, int]],
+    frames: Frames,
+    maps: list[Tensor],
+) -> Array:
+    """Rank correlation of pairs' maps with those of another finding of the image (P,).
+
+    Both are the consensus of the members that know the two; NaN where nobody knows another.
+
+    Args:
+        lab: The members, who know the pairs.
+        images: uint8 (B, C, H, W).
+        ids: Their image ids.
+        pairs: (image, output) numbers.
+        frames: Where the pictures lie in the images.
+        maps: Each member's maps of the pairs (P, H, W).
+    """
+    members, found = lab.members(), np.full(len(pairs), np.nan, np.float32)
+    others = [_other(members, output) for _, output in pairs]
+    places = [place for place, output in enumerate(others) if output is not None]
+    groups = mixed.by_experts(members, [k for k in others if k is not None])
+    for who, numbers in groups.items():
+        here = [places[number] for number in numbers]
+        wanted = [(pairs[place][0], int(others[place] or 0)) for place in here]
+        shown = [lab.plain[k].explain(images, ids, wanted, frames).consensus for k in who]
+        mine = consensus.agree([maps[k][here] for k in who])
+        theirs = consensus.agree([_whole(one) for one in shown])
+        where = frames.of([image for image, _ in wanted])
+        found[here] = _correlations(mine.maps, theirs.maps, where)
+    return found
+
+
+def _other(members: Sequence[Member], output: int) -> int | None:
+    """The next finding that as many members as possible know."""
+    count = len(members[0].findings)
+    following = [(output + step) % count for step in range(1, count)]
+    best = max(following, key=lambda k: len(mixed.experts(members, k)), default=output)
+    return best if best != output and mixed.experts(members, best) else None
 
 
 def _whole(one: Consensus) -> Tensor:

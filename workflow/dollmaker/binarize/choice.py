@@ -57,8 +57,9 @@ def choose_thresholds(sample: Path, output: Path) -> None:
     findings = list(dict.fromkeys(table["finding"][positive]))
     with_it, without = {}, {}
     for finding in findings:
-        with_it[finding] = views.of(np.nonzero(positive & (table["finding"] == finding))[0])
-        without[finding] = views.of(np.nonzero(~positive & (table["finding"] == finding))[0])
+        mine = views.by(views.experts(table["finding"] == finding))
+        with_it[finding] = mine.of(np.nonzero(positive & (table["finding"] == finding))[0])
+        without[finding] = mine.of(np.nonzero(~positive & (table["finding"] == finding))[0])
     numbers = {f: _candidates(with_it[f], without[f]) for f in findings}
     numbers[""] = _candidates(*(views.of(np.nonzero(rows)[0]) for rows in (positive, ~positive)))
     given = {f: curves(with_it[f], without[f], numbers[f]) for f in findings}
@@ -84,7 +85,8 @@ def choose_thresholds(sample: Path, output: Path) -> None:
 
 
 def _candidates(views: Views, null: Views) -> Mapping[str, Any]:
-    return candidates(views.maps, views.scales[..., None], null.maps, null.scales[..., None])
+    parts = (views.known(), null.known())
+    return candidates(*(array for maps, scales in parts for array in (maps, scales[:, None])))
 
 
 def read_thresholds(file: Path) -> Cuts:

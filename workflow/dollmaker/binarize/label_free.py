@@ -44,6 +44,8 @@ Masks = npt.NDArray[np.float32]
 class Views:
     """Maps of P images by M members, as they are and mirrored (turned back), of the picture alone.
 
+    Both arrays are NaN of members that do not know the finding of an image.
+
     Attributes:
         maps: float32 (P, M, 2, N).
         scales: float32 (P, M, 2), logits per pixel that a value of 1 stands for.
@@ -55,6 +57,19 @@ class Views:
     def of(self, rows: npt.NDArray[np.int64]) -> "Views":
         """Some of the images."""
         return Views(self.maps[rows], self.scales[rows])
+
+    def experts(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Numbers of the members that know the finding of these images."""
+        return np.flatnonzero(~np.isnan(self.scales[rows]).all((0, 2)))
+
+    def by(self, members: npt.NDArray[np.int64]) -> "Views":
+        """By some of the members."""
+        return Views(self.maps[:, members], self.scales[:, members])
+
+    def known(self) -> tuple[Floats, Floats]:
+        """The maps (K, N) that are not NaN, and their scales (K,)."""
+        known = ~np.isnan(self.scales)
+        return self.maps[known], self.scales[known]
 
 
 def curves(

@@ -62,6 +62,7 @@ class Member:
         sha256: Checksum of the weights.
         architecture: Name of the network, see :func:`create_network`.
         calibration: From its logits to probabilities.
+        unknown: Findings that a ready classifier does not know; their logit is 0 and says nothing.
     """
 
     name: str
@@ -71,6 +72,11 @@ class Member:
     sha256: str
     architecture: str = ""
     calibration: Calibration = field(default_factory=Calibration)
+    unknown: frozenset[str] = frozenset()
+
+    def knows(self, output: int) -> bool:
+        """Whether a logit, by its number, says anything."""
+        return self.findings[output] not in self.unknown
 
     def prepare(self, images: Tensor) -> Tensor:
         """Stored images, uint8 (B, C, H, W), to the network's input."""
@@ -116,6 +122,7 @@ def load_member(folder: Path, device: torch.device) -> Member:
         calibration = Calibration(**description.get("calibration", {}))
         if len(calibration.shift) not in (0, len(findings)):
             raise ValueError(f"{len(calibration.shift)} shifts for {len(findings)} findings")
+        unknown = frozenset(str(finding) for finding in description.get("unknown", ()))
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(
             f"{folder / 'model.json'} is not a member's description ({error})", folder
@@ -142,4 +149,5 @@ def load_member(folder: Path, device: torch.device) -> Member:
         sha256=sha256,
         architecture=architecture,
         calibration=calibration,
+        unknown=unknown,
     )

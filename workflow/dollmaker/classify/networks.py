@@ -1,12 +1,13 @@
-"""Classifier networks by name: torchvision's, timm's and our own, with random weights."""
+"""Classifier networks by name, with random weights: those of three libraries and our own."""
 
 from typing import Any
 
 from torch import Tensor, nn
 
 from dollmaker import trial
+from dollmaker.classify import xrv
 from dollmaker.classify.micranet import MicraNet
-from dollmaker.errors import ModelError
+from dollmaker.errors import ModelError, unknown
 
 #: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
 #: more than logits in training; files of weights that have them still load.
@@ -24,7 +25,7 @@ def create_network(
     Args:
         architecture: A torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
             ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up
-            here first, then in this order.
+            here first, then in this order. ``xrv:NAME`` is torchxrayvision's.
         outputs: Number of logits.
         channels: 1 or 3 input channels.
         size: Side of the input in pixels (transformers need to know).
@@ -56,11 +57,15 @@ def find_architecture(architecture: str) -> tuple[str, str]:
         ModelError: If no library knows it.
     """
     library, _, name = architecture.rpartition(":")
-    if library not in ("", "timm", "torchvision", "dollmaker"):
+    if library not in ("", *_MAKERS):
         raise ModelError(
-            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision: or "
+            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision:, xrv: or "
             "dollmaker:."
         )
+    if library == "xrv":
+        if name not in xrv.NETWORKS:
+            raise ModelError(unknown("network of torchxrayvision", name, xrv.NETWORKS))
+        return library, name
     if library in ("", "dollmaker") and name == "micranet":
         return "dollmaker", name
     if library in ("", "torchvision"):
@@ -92,6 +97,10 @@ def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module
     return network
 
 
+def _xrv(name: str, outputs: int, channels: int, size: int) -> nn.Module:
+    return _torchvision(xrv.NETWORKS[name].architecture, outputs, channels, size)
+
+
 def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     import timm
 
@@ -104,7 +113,7 @@ def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     return network
 
 
-_MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm}
+_MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm, "xrv": _xrv}
 
 
 def _require_whole_patches(network: nn.Module, size: int) -> None:

@@ -15,6 +15,8 @@ from dollmaker.classify.calibrate import fit_temperature
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.member import Calibration, Member, save_member
 from dollmaker.classify.networks import create_network, head_name
+from dollmaker.classify.outputs import take
+from dollmaker.classify.ready import input_options, is_ready
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.fetch import names
@@ -33,24 +35,14 @@ _BATCH = 64
 def member_input(
     config: dict[str, Any], member: dict[str, Any], own: Normalisation | None = None
 ) -> Input:
-    """What a configured member expects.
-
-    Mean and deviation are its own, else those of the committee, else those of its weights, else
-    0.5 and 0.5, which puts pixels into [-1, 1].
+    """What a configured member expects, by the rule of :func:`input_options`.
 
     Args:
         config: The resolved configuration (sections prepare and classify).
         member: Its settings.
         own: What its weights file names.
     """
-    options, prepare = config["classify"], config["prepare"]
-    own = own or Normalisation()
-    given = {
-        key: next(one for one in (member[key], options[key], getattr(own, key)) if one is not None)
-        for key in ("mean", "std")
-    }
-    channels = options["input_channels"] or prepare["channels"]
-    return Input(channels=channels, size=prepare["size"], **given)
+    return Input(**input_options(config, member, vars(own) if own else {}))
 
 
 def member_options(member: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +67,8 @@ def train_member(
 ) -> None:
     """Train the member ``name`` and write its folder, on so many devices (0: all).
 
+    A ready classifier is taken as it is (:mod:`ready`).
+
     Raises:
         ConfigError: If the configuration has no such member.
         DataError: If there is nothing to train on.
@@ -89,26 +83,46 @@ def train_member(
     device = chosen[parallel.rank()]
     seed = config["seed"] * 1000 + mine["seed"]
     index, findings = read_index(index_file)
-    train = index.filter(pl.col("split") == "train")
-    if train.is_empty():
-        raise DataError("the index has no training images; lower prepare.valid and prepare.test.")
+    images, inputs = ImageShards(images_folder), {"index": digest_index(index)}
     file = None
     if mine["weights"]:
         file = names.locate(weights_root, mine["weights"], mine["architecture"])
     spec = member_input(config, mine, read_normalisation(file) if file else None)
+    if file and is_ready(mine):
+        member, outputs = take(name, mine, spec, findings, file, device)
+        header = provenance.header(
+            "classify",
+            {**options, "members": {name: mine}},
+            seed=seed,
+            inputs={**inputs, "weights": sha256_file(file)},
+        )
+        work = Work(output, provenance.digest([header, vars(spec)]))
+        _write(
+            member, index, images, options, seed, device, work, output, header,
+            best_epoch=0, curve=[], outputs=outputs,
+            unknown=[finding for finding in findings if finding not in outputs],
+        )  # fmt: skip
+        return
+    train = index.filter(pl.col("split") == "train")
+    if train.is_empty():
+        raise DataError("the index has no training images; lower prepare.valid and prepare.test.")
     torch.manual_seed(seed)
     network, architecture = create_network(
         mine["architecture"], outputs=len(findings), channels=spec.channels, size=spec.size
     )
     head = head_name(network, len(findings))
-    inputs = {"index": digest_index(index)}
     if file:
         load_weights(network, read_weights(file), optional=(head,), source=f"weights file {file}")
         inputs["weights"] = sha256_file(file)
     network = network.to(device).to(memory_format=torch.channels_last)
-
-    images = ImageShards(images_folder)
-    member = Member(name=name, network=network, findings=findings, input=spec, sha256="")
+    member = Member(
+        name=name,
+        network=network,
+        findings=findings,
+        input=spec,
+        sha256="",
+        architecture=architecture,
+    )
     values, weights = targets(
         label_matrix(train, findings), findings, options["uncertain"], options["blank"], seed
     )
@@ -149,34 +163,59 @@ def train_member(
         )
         network.load_state_dict(module.best)
         network.to(device)
-    calibration = Calibration()
     if positive is not None and options["epochs"]:
-        calibration = Calibration(shift=positive.log().tolist())
+        member = replace(member, calibration=Calibration(shift=positive.log().tolist()))
+    curve = [{key: _finite(value) for key, value in row.items()} for row in module.curve]
+    _write(
+        member, index, images, options, seed, device, work, output, header,
+        best_epoch=module.best_epoch, curve=curve,
+    )  # fmt: skip
+
+
+def _write(
+    member: Member,
+    index: pl.DataFrame,
+    images: ImageShards,
+    options: dict[str, Any],
+    seed: int,
+    device: torch.device,
+    work: Work,
+    output: Path,
+    header: dict[str, Any],
+    **facts: Any,
+) -> None:
+    """Calibrate and measure a member, and write its folder."""
+    findings = member.findings
+    silent = [k for k in range(len(findings)) if not member.knows(k)]
     if options["calibrate"] == "temperature":
-        given = predict(replace(member, calibration=calibration), valid, images, device)
-        known = known_labels(valid, findings, options["blank"])
-        calibration = replace(calibration, temperature=fit_temperature(given, *known))
+        valid = index.filter(pl.col("split") == "valid")
+        positive, counts = known_labels(valid, findings, options["blank"])
+        counts[:, silent] = False
+        found = fit_temperature(predict(member, valid, images, device), positive, counts)
+        calibration = replace(member.calibration, temperature=found)
+        member = replace(member, calibration=calibration)
     held_out = index.filter(pl.col("split") != "train")
-    probabilities = predict(replace(member, calibration=calibration), held_out, images, device)
+    probabilities = predict(member, held_out, images, device)
+    probabilities[:, silent] = np.nan
     work.require()
     with atomic_path(output) as folder:
         folder.mkdir()
         save_member(
             folder,
-            network,
-            architecture,
+            member.network,
+            member.architecture,
             findings,
-            spec,
-            calibration=vars(calibration),
+            member.input,
+            calibration=vars(member.calibration),
             metrics=measure(held_out, findings, probabilities, options, seed),
-            best_epoch=module.best_epoch,
-            curve=[{key: _finite(value) for key, value in row.items()} for row in module.curve],
+            **facts,
             header=header,
         )
         columns = {f: probabilities[:, k] for k, f in enumerate(findings)}
         tables.write(
             held_out.select("image_id", "split").with_columns(
-                pl.Series(f, column, dtype=pl.Float32) for f, column in columns.items()
+                pl.Series(f, column, dtype=pl.Float32, nan_to_null=True)
+                for f, column in columns.items()
             ),
             folder / "predictions.parquet",
             header,
@@ -221,6 +260,7 @@ def macro_auroc(
     if index.is_empty():
         return float("nan")
     positive, counts = known_labels(index, findings, blank)
+    counts &= ~np.isnan(probabilities)
     values = [
         scores.auroc(positive[counts[:, k], k], probabilities[counts[:, k], k])
         for k in range(len(findings))
@@ -241,6 +281,7 @@ def measure(
     rows = (index["split"] == split).to_numpy()
     chosen = index.filter(pl.col("split") == split)
     positive, counts = known_labels(chosen, findings, options["blank"])
+    counts &= ~np.isnan(probabilities[rows])
     patients = chosen["patient_id"].to_numpy()
     per_finding: dict[str, Any] = {}
     for k, finding in enumerate(findings):

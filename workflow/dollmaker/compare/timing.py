@@ -10,6 +10,7 @@ import torch
 
 from dollmaker import catalogue, devices, tables
 from dollmaker import config as configuration
+from dollmaker.attribute import mixed
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.frames import frames_of
 from dollmaker.binarize.choice import Cuts, cuts_of
@@ -68,7 +69,11 @@ def time_recipes(
         spent = []
         for number, image in enumerate(stored):
             started = time.perf_counter()
-            outputs = [k for k in range(len(names)) if labels[number, k] == PRESENT]
+            outputs = [
+                k
+                for k in range(len(names))
+                if labels[number, k] == PRESENT and mixed.experts(members, k)
+            ]
             wanted = [(0, k) for k in outputs]
             frame = frames[number]
             found = experts.explain(image[None].to(device), [ids[number]], wanted, frame).consensus

@@ -89,6 +89,8 @@ def score_classifiers(
                 continue
             labels = _labels(part, findings, zeros)
             values = part.select(findings).to_numpy().astype(np.float64)
+            labels[np.isnan(values)] = np.nan  # a ready classifier does not know every finding
+            values = np.nan_to_num(values)
             patients = part["patient_id"].to_numpy()
             rows += _rows(member, split, findings, labels, values, patients, replicates, seed)
     return pl.DataFrame(rows, schema=CLASSIFIERS, orient="row")
@@ -104,7 +106,7 @@ def _predictions(folder: Path, findings: Sequence[str]) -> pl.DataFrame:
 
 
 def _mean(members: Sequence[pl.DataFrame], findings: Sequence[str]) -> pl.DataFrame:
-    """The mean probability over members of the images that all of them saw."""
+    """The mean probability over members, those that know a finding, of images that all saw."""
     together = pl.concat(members)
     return (
         together.group_by("image_id", maintain_order=True)

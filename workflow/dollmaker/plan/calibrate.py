@@ -156,9 +156,12 @@ def _classify(
 ) -> dict[str, Training]:
     """Every member; those that differ in nothing that takes time are measured once."""
     members = config["classify"]["members"]
-    kinds = {name: (m["architecture"], m["linear_probe"]) for name, m in members.items()}
+    kinds = {
+        name: (m["architecture"], m["linear_probe"], m["epochs"] == 0, str(m["input"]))
+        for name, m in members.items()
+    }
     share = seconds / len(set(kinds.values()))
-    known: dict[tuple[str, bool], Training] = {}
+    known: dict[tuple[Any, ...], Training] = {}
     for name, kind in kinds.items():
         if kind not in known:
             say(f"classify {kind[0]}")

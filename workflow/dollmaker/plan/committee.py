@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
+from dollmaker.classify.ready import unknown_to
 from dollmaker.classify.stage import member_input
 from dollmaker.errors import DollmakerError
 from dollmaker.files import read_json
@@ -83,7 +84,14 @@ def untrained_member(
     )
     network.eval().to(device).to(memory_format=torch.channels_last)
     network.requires_grad_(False)
-    member = Member(name=name, network=network, findings=findings, input=spec, sha256="")
+    member = Member(
+        name=name,
+        network=network,
+        findings=findings,
+        input=spec,
+        sha256="",
+        unknown=unknown_to(options, findings),
+    )
     return member, architecture
 
 

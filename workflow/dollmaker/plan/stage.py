@@ -120,7 +120,10 @@ def list_stages(
         ),
         Stage(
             name="classify",
-            units=_steps(counts.images["train"], config["classify"]) * len(members),
+            units=sum(
+                _steps(counts.images["train"], _trained(config["classify"], name))
+                for name in config["classify"]["members"]
+            ),
             unit="steps",
             jobs=members,
         ),
@@ -180,13 +183,19 @@ def _member_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: fl
             images=images["train"],
             valid=images["valid"],
             batch=options["batch_size"],
-            epochs=options["epochs"],
+            epochs=_trained(options, name)["epochs"],
             step=one.step,
             image=one.image,
         )
         + (images["valid"] + images["test"]) * one.image
-        for one in rates.classify.values()
+        for name, one in rates.classify.items()
     ]
+
+
+def _trained(options: dict[str, Any], name: str) -> dict[str, Any]:
+    """Section classify with the epochs of a member: a ready classifier has none."""
+    epochs = options["members"][name].get("epochs")
+    return options if epochs is None else {**options, "epochs": epochs}
 
 
 def _tuning_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: float) -> list[float]:

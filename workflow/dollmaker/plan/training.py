@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,8 @@ def classifier(
     image, _, _ = measure_each(
         lambda number: predict(member, material.tiled(number), material.images, device), budget / 4
     )
+    if not section["epochs"]:
+        return replace(_training(network, 0.0, 0, image, 1, 1), how="not trained")
     batch = _batch(section["batch_size"], image, budget, device)
     rows = material.tiled(batch * _STEPS)
     values, weights = targets(

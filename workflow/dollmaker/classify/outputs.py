@@ -1,0 +1,129 @@
+"""From the last layer of a ready classifier to one with the data set's findings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dollmaker.classify import ready
+from dollmaker.classify.member import Member
+from dollmaker.classify.networks import create_network
+from dollmaker.errors import ModelError
+from dollmaker.inputs import Input
+from dollmaker.weights import load_weights, read_weights, unify
+
+#: torchxrayvision's operating points lie among its weights; they are no part of the logit.
+_NO_WEIGHTS = ("op_threshs",)
+
+
+def take(
+    name: str,
+    member: Mapping[str, Any],
+    spec: Input,
+    findings: list[str],
+    file: Path,
+    device: torch.device,
+) -> tuple[Member, dict[str, str]]:
+    """Load a ready classifier and put its outputs into the order of the findings.
+
+    Args:
+        name: Of the member.
+        member: As it is configured.
+        spec: What it expects.
+        findings: The data set's.
+        file: Its weights.
+        device: Where it shall be.
+
+    Returns:
+        The member, its network in evaluation mode; and finding -> name of the output. Findings
+        that it does not know have the logit 0.
+
+    Raises:
+        ConfigError: If two outputs are the same finding.
+        ModelError: If the weights are missing or are not those of such a network, last layer
+            included.
+    """
+    names = ready.outputs(member)
+    whole, architecture = _make(member, spec, len(names))
+    load(whole, read_weights(file, without=_NO_WEIGHTS), member, spec, str(file))
+    matched = ready.match(names, findings)
+    network, _ = _make(member, spec, len(findings))
+    state, last = whole.state_dict(), _last(member, spec, len(names))
+    for key, tensor in network.state_dict().items():
+        if key in last:
+            tensor.zero_()
+            for finding, output in matched.items():
+                tensor[finding] = state[key][output]
+        else:
+            tensor.copy_(state[key])
+    found = {findings[finding]: str(names[output]) for finding, output in matched.items()}
+    taken = Member(
+        name=name,
+        network=network.eval().to(device).to(memory_format=torch.channels_last),
+        findings=findings,
+        input=spec,
+        sha256="",
+        architecture=architecture,
+        unknown=frozenset(findings) - set(found),
+    )
+    return taken, found
+
+
+def load(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    member: Mapping[str, Any],
+    spec: Input,
+    source: str,
+) -> None:
+    """Fill a network with all outputs of a ready classifier, in place.
+
+    Args:
+        network: As :func:`dollmaker.classify.networks.create_network` makes it.
+        state: Its weights.
+        member: The configured member.
+        spec: What it expects.
+        source: Where the weights come from, for the message.
+
+    Raises:
+        ModelError: If they are not those of the network, last layer included.
+    """
+    wanted = len(ready.outputs(member))
+    last = [unify(name) for name in _last(member, spec, wanted)]
+    for name, tensor in state.items():
+        fits = any(unify(name).endswith(end) for end in last)
+        if fits and tensor.ndim and len(tensor) != wanted:
+            raise ModelError(
+                f"weights file {source} has {len(tensor)} outputs ({name[:100]!r}), and {wanted} "
+                "are named; name each in order in findings, null for those that are no finding."
+            )
+    load_weights(network, state, source=f"weights file {source}")
+
+
+def _make(member: Mapping[str, Any], spec: Input, outputs: int) -> tuple[nn.Module, str]:
+    return create_network(
+        member["architecture"],
+        outputs=outputs,
+        channels=spec.channels,
+        size=spec.size,
+        tried=False,
+    )
+
+
+def _last(member: Mapping[str, Any], spec: Input, outputs: int) -> list[str]:
+    """Names of the tensors that have one row for each output: those that one output more changes.
+
+    Raises:
+        ModelError: If there are none.
+    """
+    with torch.random.fork_rng(devices=[]):
+        one, more = (_make(member, spec, n)[0].state_dict() for n in (outputs, outputs + 1))
+    names = [name for name in one if one[name].shape != more[name].shape]
+    if not names or any(len(one[name]) != outputs for name in names):
+        raise ModelError(
+            f"{member['architecture']} has no last layer with one row for each output; use another "
+            "network."
+        )
+    return names

@@ -1,0 +1,235 @@
+"""Ready classifiers: published ones that explain at once, without any training here.
+
+A member is ready when its architecture is one of torchxrayvision's (:mod:`xrv`), or when it says
+what its outputs are called (``findings``). Its outputs are matched to the data set's findings by
+name; case, spaces, hyphens and underscores do not matter, and :data:`SYNONYMS` hold. Nothing here
+imports torch: configurations are checked with it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dollmaker.classify import xrv
+from dollmaker.errors import ConfigError, ModelError, unknown
+from dollmaker.fetch import names
+
+Config = Mapping[str, Any]
+
+#: Names of one thing: those that torchxrayvision itself renames when it reads CheXpert, MIMIC-CXR,
+#: VinDr-CXR, OpenI and CheXlocalize. Mass, Nodule and Lung Lesion are three things.
+SYNONYMS = (
+    ("Effusion", "Pleural Effusion"),
+    ("Lung Opacity", "Airspace Opacity", "Opacity"),
+    ("Lung Lesion", "Lesion"),
+    ("Infiltration", "Infiltrate"),
+    ("Atelectasis", "Atelectases"),
+)
+
+
+def is_ready(member: Config) -> bool:
+    """Whether a configured member is a ready classifier."""
+    return is_xrv(member) or member["findings"] is not None
+
+
+def is_xrv(member: Config) -> bool:
+    """Whether its network is one of torchxrayvision's."""
+    return str(member["architecture"]).startswith(xrv.PREFIX)
+
+
+def complete(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Members with the weights file of torchxrayvision's networks, where no other is named."""
+    return {
+        name: {**member, "weights": xrv.file_name(member["architecture"])}
+        if is_xrv(member) and member["weights"] in (None, names.PRETRAINED)
+        else member
+        for name, member in members.items()
+    }
+
+
+def outputs(member: Config) -> list[str | None]:
+    """What the outputs of a ready member are called, in order; ``None`` is no finding."""
+    given = member["findings"]
+    if given is not None:
+        return [name or None for name in given]
+    network = xrv.find(member["architecture"])
+    return network.outputs if network else []
+
+
+def input_options(config: Config, member: Config, own: Config | None = None) -> dict[str, Any]:
+    """What a member's network expects, as :class:`dollmaker.inputs.Input` takes it.
+
+    Of torchxrayvision's networks it is known. Of others, channels and size are the member's own
+    (``input``), else the committee's and the images'; mean and deviation are the member's own, else
+    the committee's, else those of its weights, else those of ``Input``, which put pixels into
+    [-1, 1].
+
+    Args:
+        config: The resolved configuration (sections prepare and classify).
+        member: The configured member.
+        own: ``mean`` and ``std`` that its weights file names, if it names any.
+    """
+    if network := xrv.find(member["architecture"]):
+        return {"channels": 1, "size": network.size, "mean": xrv.MEAN, "std": xrv.STD}
+    options, prepare = config["classify"], config["prepare"]
+    found = {
+        "channels": options["input_channels"] or prepare["channels"],
+        "size": prepare["size"],
+        **member["input"],
+    }
+    for key in ("mean", "std"):
+        for given in (member, options, own or {}):
+            if given.get(key) is not None:
+                found[key] = given[key]
+                break
+    return found
+
+
+def match(given: Sequence[str | None], findings: Sequence[str]) -> dict[int, int]:
+    """Which output is which finding.
+
+    The same name goes before the same name written otherwise, and that before a synonym.
+
+    Args:
+        given: Names of the outputs, ``None`` for those that are no finding.
+        findings: The data set's, in order.
+
+    Returns:
+        Number of the finding -> number of the output.
+
+    Raises:
+        ConfigError: If two outputs are the same finding.
+    """
+    found: dict[int, int] = {}
+    for same in (lambda name: name, _plain, _meaning):
+        free = {k: same(name) for k, name in enumerate(given) if name and k not in found.values()}
+        for number, finding in enumerate(findings):
+            fitting = [k for k, name in free.items() if name == same(finding)]
+            if number in found or not fitting:
+                continue
+            if len(fitting) > 1:
+                both = " and ".join(repr(given[k]) for k in fitting[:2])
+                raise ConfigError(
+                    f"the outputs {both} of a ready classifier are both the finding {finding!r}; "
+                    "put null for those that shall not count."
+                )
+            found[number] = fitting[0]
+            del free[fitting[0]]
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+_MEANINGS = {_plain(name): group[0] for group in SYNONYMS for name in group}
+
+
+def _meaning(name: str) -> str:
+    return _MEANINGS.get(_plain(name), _plain(name))
+
+
+def check(config: Config) -> None:
+    """Refuse ready members that contradict themselves.
+
+    Raises:
+        ConfigError: With the first mistake.
+    """
+    for name, member in config["classify"]["members"].items():
+        place = f"classify.members.{name}"
+        epochs = member["epochs"]
+        if epochs is None:
+            epochs = config["classify"]["epochs"]
+        if is_ready(member) and epochs:
+            raise ConfigError(
+                f"{place} is a ready classifier and not trained here; set its epochs to 0, or "
+                "leave its findings out and name a network of torchvision or timm to train."
+            )
+        if is_xrv(member):
+            _check_xrv(place, member, config["prepare"]["fit"])
+        elif is_ready(member) and not member["weights"]:
+            raise ConfigError(
+                f"{place} names what its outputs are but no weights; add its weights file."
+            )
+
+
+def _check_xrv(place: str, member: Config, fit: str) -> None:
+    if xrv.find(member["architecture"]) is None:
+        known = [xrv.PREFIX + name for name in xrv.NETWORKS]
+        raise ConfigError(f"{place}: {unknown('architecture', member['architecture'], known)}")
+    if member["input"] or member["mean"] is not None or member["std"] is not None:
+        raise ConfigError(
+            f"{place}: what torchxrayvision's networks expect is known; leave input, mean and std "
+            "out."
+        )
+    if fit != "crop":
+        raise ConfigError(
+            f"{place}: torchxrayvision's networks were trained on the centre square of each image; "
+            "set prepare.fit to crop."
+        )
+    if len(outputs(member)) != len(xrv.OUTPUTS):
+        raise ConfigError(
+            f"{place}.findings has {len(outputs(member))} names; torchxrayvision's networks have "
+            f"{len(xrv.OUTPUTS)} outputs, whose names are known: leave it out."
+        )
+
+
+def check_known(
+    members: Mapping[str, Any],
+    findings: Sequence[str],
+    wanted: Sequence[str],
+    recipe: str,
+    experts: Sequence[str],
+) -> None:
+    """Refuse a localized finding that no member of a committee knows.
+
+    Args:
+        members: All members as they are configured.
+        findings: All findings of the source.
+        wanted: Those that are localized.
+        recipe: A recipe.
+        experts: Names of the members that explain for it.
+
+    Raises:
+        ConfigError: With the findings that are known.
+    """
+    known = [f for f in wanted if any(f not in unknown_to(members[e], findings) for e in experts)]
+    lacking = [name for name in wanted if name not in known]
+    if lacking:
+        raise ConfigError(
+            f"no member that explains for recipe {recipe!r} ({', '.join(experts)}) knows the "
+            f"finding {lacking[0]!r}; set attribute.findings to [{', '.join(known)}] or fewer, "
+            "or add a member that knows it."
+        )
+
+
+def unknown_to(member: Config, findings: Sequence[str]) -> frozenset[str]:
+    """The findings that a configured member does not know."""
+    if not is_ready(member):
+        return frozenset()
+    return frozenset(findings) - {findings[k] for k in match(outputs(member), findings)}
+
+
+def require_files(members: Mapping[str, Any], weights_root: Path) -> None:
+    """Refuse torchxrayvision's networks without their weights, saying which file to put where.
+
+    Weights that have a published name may be fetched yet.
+
+    Args:
+        members: All members as they are configured.
+        weights_root: Folder of weights files.
+
+    Raises:
+        ModelError: If a file is missing.
+    """
+    for name, member in members.items():
+        if not is_xrv(member) or names.parse(member["weights"], member["architecture"]):
+            continue
+        file = weights_root / member["weights"]
+        if not file.is_file():
+            raise ModelError(
+                f"classify.members.{name} needs the weights file {file}, which does not exist; "
+                f"make it of torchxrayvision's {member['architecture'].removeprefix(xrv.PREFIX)} "
+                "as docs/ready-classifiers.md shows."
+            )

@@ -1,0 +1,100 @@
+"""torchxrayvision's classifiers (Cohen et al. 2022, arXiv 2111.00595), as plain facts.
+
+Written down from the library's version 1.5.7 (``torchxrayvision.models.model_urls``; a test
+compares). Its DenseNet-121 and ResNet-50 have torchvision's layers, names and results, with one
+input channel, so that they run without the library. Its outputs are logits; only when its own
+weights are loaded does it go on to a sigmoid, and to a scale on which every operating point
+(``op_threshs``) is 0.5. What is explained here is the logit.
+"""
+
+from dataclasses import dataclass
+
+#: What its networks are called here: ``xrv:NAME``.
+PREFIX = "xrv:"
+
+#: Its input: pixels in [-1024, 1024], which is ``(x / 255 - mean) / std``.
+MEAN, STD = 0.5, 1 / 2048
+
+#: Names of the outputs, in their order.
+OUTPUTS = (
+    "Atelectasis",
+    "Consolidation",
+    "Infiltration",
+    "Pneumothorax",
+    "Edema",
+    "Emphysema",
+    "Fibrosis",
+    "Effusion",
+    "Pneumonia",
+    "Pleural_Thickening",
+    "Cardiomegaly",
+    "Nodule",
+    "Mass",
+    "Hernia",
+    "Lung Lesion",
+    "Fracture",
+    "Lung Opacity",
+    "Enlarged Cardiomediastinum",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """One of its networks.
+
+    Attributes:
+        architecture: torchvision's name of the same layers.
+        size: Side of the images that it was trained on.
+        untrained: Outputs without a name or without an operating point: nobody taught them.
+    """
+
+    architecture: str
+    size: int
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> list[str | None]:
+        """Names of the outputs in their order, ``None`` for those that are untrained."""
+        return [None if name in self.untrained else name for name in OUTPUTS]
+
+
+_NOT_NIH = ("Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum")
+_NOT_CHEXPERT = (
+    *("Infiltration", "Emphysema", "Fibrosis", "Pleural_Thickening"),
+    *("Nodule", "Mass", "Hernia"),
+)
+
+
+def _densenet(*untrained: str) -> Network:
+    return Network(architecture="densenet121", size=224, untrained=untrained)
+
+
+#: Name -> network.
+NETWORKS: dict[str, Network] = {
+    "densenet121-res224-all": _densenet(),
+    "densenet121-res224-nih": _densenet(*_NOT_NIH),
+    "densenet121-res224-pc": _densenet("Lung Lesion", "Lung Opacity", "Enlarged Cardiomediastinum"),
+    "densenet121-res224-chex": _densenet(*_NOT_CHEXPERT),
+    "densenet121-res224-rsna": _densenet(
+        *(name for name in OUTPUTS if name not in ("Pneumonia", "Lung Opacity"))
+    ),
+    "densenet121-res224-mimic_nb": _densenet(*_NOT_CHEXPERT),
+    "densenet121-res224-mimic_ch": _densenet(*_NOT_CHEXPERT),
+    "resnet50-res512-all": Network(
+        architecture="resnet50",
+        size=512,
+        untrained=("Lung Lesion", "Enlarged Cardiomediastinum"),
+    ),
+}
+
+
+def find(architecture: str) -> Network | None:
+    """The network that an architecture names; ``None`` if it is none of this library's."""
+    if not architecture.startswith(PREFIX):
+        return None
+    return NETWORKS.get(architecture.removeprefix(PREFIX))
+
+
+def file_name(architecture: str) -> str:
+    """How its weights file under ``weights_root`` is called unless the configuration says."""
+    return f"xrv-{architecture.removeprefix(PREFIX)}.safetensors"
