@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,7 @@ def test_every_stage_leaves_what_was_promised(finished: Path) -> None:
     assert "<img" in (results / "report.html").read_text()
     assert (results / "release/models/segmenter/model.safetensors").is_file()
     card = (results / "release/README.md").read_text()
-    assert "Against true masks of test images the mean IoU over findings is" in card
+    assert "## Scores against truth\n\nOf test images" in card
     smp.from_pretrained(results / "release/models/segmenter")(torch.zeros(1, 1, 32, 32))
 
 
@@ -64,7 +65,7 @@ def test_a_stranger_gets_the_scores_of_the_run(finished: Path) -> None:
     results = finished / "results/micro"
     findings = read_release(results / "release").findings
     truth = Chexlocalize([results / "phantoms/truth/valid.json"], findings)
-    result = score_release(results / "release", truth, replicates=20, seed=0)
+    result = score_release(results / "release", truth, replicates=20, seed=0, min_pairs=10)
     assert result["scores"][0]["split"] == "test"
     ours = pl.read_parquet(results / "scores/masks.parquet").filter(recipe="doll", split="test")
     for theirs in result["scores"]:
@@ -168,7 +169,8 @@ def test_recipes_are_compared_by_name(finished: Path, tmp_path: Path) -> None:
     assert set(table["rule"]) >= {"as published", "tuned", "few-shot", "stability"}
     assert table.filter(recipe="micranet")["seconds"].min() > 0
     page = (results / "comparison/README.md").read_text()
-    assert "| tokencut |" in page and "**ignores the finding**" in page
+    (verdict,) = re.findall(r"\| tokencut \|.*ignores the finding.*", page)
+    assert "may ignore" not in verdict
     for name in ("scores.png", "masks.png"):
         assert Image.open(results / "comparison" / name).size[0] > 200
 

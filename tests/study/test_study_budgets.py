@@ -27,6 +27,7 @@ def runs(init: str, tuning: str, *levels: float, images: int = 4) -> Runs:
         seeds=list(range(len(levels))),
         iou=iou,
         dice=iou,
+        present=np.ones((images, 2), bool),
     )
 
 
