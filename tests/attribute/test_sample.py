@@ -10,11 +10,11 @@ import torch
 from scipy.stats import spearmanr
 
 from classify.test_classify import make_config, make_dataset, train
-from dollmaker import tables
+from dollmaker import scores, tables
 from dollmaker.attribute import consensus
 from dollmaker.attribute.faithfulness import insertion_deletion
 from dollmaker.attribute.frames import Frames
-from dollmaker.attribute.sample import _correlations, _known_mean, draw_pairs, explain_sample
+from dollmaker.attribute.sample import _correlations, draw_pairs, explain_sample
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.errors import DataError
 from dollmaker.shards import Shard
@@ -133,7 +133,7 @@ def test_views_are_of_the_picture_and_give_relevance_in_logits(folder: Path) -> 
 def test_the_correlation_with_random_weights_is_the_mean_of_the_draws_that_are_known() -> None:
     nan = np.nan
     draws = np.array([[0.2, nan, nan], [0.4, 0.3, nan], [0.9, 0.5, nan]], np.float32)
-    np.testing.assert_allclose(_known_mean(draws), [0.5, 0.4, nan], rtol=1e-6)
+    np.testing.assert_allclose(scores.nanmean(draws, axis=0), [0.5, 0.4, nan], rtol=1e-6)
 
 
 def test_correlations_are_of_the_picture() -> None:

@@ -248,6 +248,10 @@ def test_patients_stay_together(tmp_path: Path) -> None:
         ("name,class\n", {}, ["has no rows"]),
         ("name,A\na,2\n", {"label_column": None, "finding_columns": ["A"]}, ["label '2' of 'A'"]),
         ("name,class,split\na,x,dev\n", {"split_column": "split"}, ["split 'dev'"]),
+        *(
+            (f"name,{taken}\na,1\n", {"label_column": None, "finding_columns": [taken]}, [taken])
+            for taken in ("path", "hash", "row", "mean", "reason")
+        ),
     ],
 )
 def test_wrong_tables_are_one_sentence(

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from segment_network import NETWORK
 from torch import Tensor, nn
 
+from dollmaker.attribute.frames import Frames
 from dollmaker.errors import ModelError
 from dollmaker.inputs import Input
 from dollmaker.segment import stage
 from dollmaker.segment.models import create, narrow
-from dollmaker.segment.structure import Structure, _centres_inside, make_structure
+from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining
 
 SPEC = Input(channels=1, size=64)
@@ -88,7 +89,10 @@ def test_clusters_are_found_from_what_is_picture(monkeypatch: pytest.MonkeyPatch
 def test_cells_count_by_their_centres(where: Any, rows: Any, columns: Any) -> None:
     expected = np.zeros((16, 16), bool)
     expected[np.ix_(list(rows), list(columns))] = True
-    np.testing.assert_array_equal(_centres_inside(where, 64, 16), expected)
+    left, top, right, bottom = Frames((where,), 64).cells(0, (16, 16))
+    found = np.zeros((16, 16), bool)
+    found[top:bottom, left:right] = True
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_same_seed_gives_the_same_clusters() -> None:

@@ -63,15 +63,12 @@ def perceptual_hash(picture: npt.NDArray[np.uint8]) -> str:
     return np.packbits(waves > np.median(waves[1:])).tobytes().hex()
 
 
-def near_pairs(
-    one: Sequence[str], other: Sequence[str], most: int = NEAR
-) -> Iterator[tuple[int, int]]:
-    """Positions of all pairs of hashes that differ in at most so many bits.
+def near_pairs(one: Sequence[str], other: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Positions of all pairs of hashes that differ in at most :data:`NEAR` bits.
 
     Args:
         one: N hashes; empty ones are like no other.
         other: M hashes, likewise.
-        most: Bits.
     """
     (first, mine), (second, theirs) = _words(one), _words(other)
     rows = max(1, _BLOCK // max(1, len(theirs)))
@@ -80,7 +77,7 @@ def near_pairs(
         distance = np.zeros((part.shape[1], len(theirs)), np.uint16)
         for left, right in zip(part, second[:, None], strict=True):
             distance += np.bitwise_count(left ^ right)
-        for i, j in np.argwhere(distance <= most):
+        for i, j in np.argwhere(distance <= NEAR):
             yield mine[start + i], theirs[j]
 
 

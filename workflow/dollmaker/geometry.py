@@ -80,11 +80,15 @@ def fit_mask(mask: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[np.uint
     return np.asarray(_fit(image, size, fit, Image.Resampling.NEAREST))
 
 
+def shown(image: Image.Image, fit: Fit) -> Image.Image:
+    """The part of an image that the square shows."""
+    part = window(image.width, image.height, fit)
+    return image if part == (0, 0, *image.size) else image.crop(part)
+
+
 def _fit(image: Image.Image, size: int, fit: Fit, how: Image.Resampling) -> Image.Image:
     left, top, right, bottom = box(image.width, image.height, size, fit)
-    shown = window(image.width, image.height, fit)
-    part = image if shown == (0, 0, *image.size) else image.crop(shown)
-    inner = part.resize((right - left, bottom - top), how)
+    inner = shown(image, fit).resize((right - left, bottom - top), how)
     if inner.size == (size, size):
         return inner
     square = Image.new(image.mode, (size, size))
@@ -98,11 +102,11 @@ def unfit_mask(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> npt
     What a crop does not show is 0. A mask that was cut from a map has a finer outline at this
     size: see :mod:`dollmaker.enlarge`.
     """
-    shown = window(width, height, fit)
+    part = window(width, height, fit)
     inner = inside(np.asarray(mask, dtype=np.uint8), box(width, height, mask.shape[0], fit))
-    size = shown[2] - shown[0], shown[3] - shown[1]
+    size = part[2] - part[0], part[3] - part[1]
     large = np.asarray(Image.fromarray(inner).resize(size, Image.Resampling.NEAREST))
-    return _placed(large, shown, width, height)
+    return _placed(large, part, width, height)
 
 
 def unfit_map(
@@ -113,12 +117,12 @@ def unfit_map(
     Places between the centres of pixels are interpolated, those beyond the outermost centres have
     their values (``align_corners=False`` of torch). What a crop does not show is 0.
     """
-    shown = window(width, height, fit)
+    part = window(width, height, fit)
     inner = inside(np.asarray(values, dtype=np.float32), box(width, height, values.shape[0], fit))
-    size = shown[2] - shown[0], shown[3] - shown[1]
+    size = part[2] - part[0], part[3] - part[1]
     rows, columns = (taps(inner.shape[axis], size[1 - axis]) for axis in (0, 1))
     tall = _blend(inner, rows)
-    return _placed(_blend(tall.T, columns).T, shown, width, height)
+    return _placed(_blend(tall.T, columns).T, part, width, height)
 
 
 def taps(
@@ -141,9 +145,9 @@ def _blend(values: npt.NDArray[np.float32], where: Any) -> npt.NDArray[np.float3
     return np.asarray(low + (high - low) * share[:, None])
 
 
-def _placed(part: npt.NDArray[Any], shown: Box, width: int, height: int) -> npt.NDArray[Any]:
+def _placed(part: npt.NDArray[Any], where: Box, width: int, height: int) -> npt.NDArray[Any]:
     if part.shape == (height, width):
         return np.ascontiguousarray(part)
     whole = np.zeros((height, width), part.dtype)
-    inside(whole, shown)[...] = part
+    inside(whole, where)[...] = part
     return whole

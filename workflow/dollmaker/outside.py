@@ -25,7 +25,7 @@ from dollmaker.pixels.masks import IGNORE
 OUTSIDE = IGNORE
 
 
-def surround(masks: npt.NDArray[Any], where: geometry.Box) -> npt.NDArray[Any]:
-    """Square masks (..., S, S) with OUTSIDE around the picture; what they had there is lost."""
+def surround(masks: npt.NDArray[Any], where: geometry.Box, fill: int = OUTSIDE) -> npt.NDArray[Any]:
+    """Square masks (..., S, S) with ``fill`` around the picture; what they had there is lost."""
     inner = geometry.inside(masks, where)
-    return geometry.framed(inner, where, masks.shape[-1], OUTSIDE)
+    return geometry.framed(inner, where, masks.shape[-1], fill)

@@ -211,11 +211,11 @@ def resamples(count: int, groups: Any | None, replicates: int, seed: int) -> Ite
     rng = np.random.default_rng(seed)
     rows = max(1, min(replicates, _BLOCK // max(1, count)))
     for start in range(0, replicates, rows):
-        block = np.empty((min(rows, replicates - start), count))
-        for row in block:
-            drawn = rng.integers(total, size=total) if total else np.zeros(0, dtype=np.int64)
-            row[:] = np.bincount(drawn, minlength=total)[number]
-        yield block
+        size = min(rows, replicates - start)
+        drawn = rng.integers(max(1, total), size=(size, total))
+        places = drawn + total * np.arange(size)[:, None]
+        counts = np.bincount(places.ravel(), minlength=size * total).reshape(size, total)
+        yield counts.astype(np.float64)[:, number]
 
 
 def bootstrap(

@@ -21,7 +21,7 @@ rule pretrain_segmenter:
         labels="results/{dataset}/labels/SHA256SUMS",
         committee=ancient(pipeline.start_members(CONFIG)),
         sums=pipeline.sums(pipeline.start_members(CONFIG)),
-        weights=wiring.files(CONFIG, wiring.of_segmenter(CONFIG)),
+        weights=lambda wildcards: wiring.files(CONFIG, wiring.of_segmenter(CONFIG)),
     output:
         segmenter=directory("results/{dataset}/segmenter"),
         sums="results/{dataset}/sums/segmenter.sha256",

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import geometry, tables
+from dollmaker import tables
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.train import Run, mean_iou
 from dollmaker.adapt.trivial import score_baselines
+from dollmaker.adapt.truth import SCORED
 from dollmaker.errors import ArtifactError
 from dollmaker.files import atomic_path, write_json
+from dollmaker.outside import surround
 
 #: Number of test images in examples.npz.
 EXAMPLES = 6
@@ -31,15 +33,7 @@ CURVE = {
 
 #: Columns of scores.parquet: one row per run, test image and class; ``present``: whether the image
 #: holds the class.
-SCORES = {
-    **_KEYS,
-    "image_id": pl.String,
-    "patient_id": pl.String,
-    "class": pl.String,
-    "present": pl.Boolean,
-    "iou": pl.Float64,
-    "dice": pl.Float64,
-}
+SCORES = {**_KEYS, **SCORED}
 
 
 def keep(run: Run, file: Path, keys: Mapping[str, Any]) -> None:
@@ -135,10 +129,7 @@ def write_results(
     write_json(folder / "runs.json", {"header": header, "runs": described, "tried": attempts})
     chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
     rows = test[chosen]
-    masks = [
-        geometry.framed(geometry.inside(mask, where), where, mask.shape[-1])
-        for mask, where in ((task.masks[row], task.boxes[row]) for row in rows)
-    ]
+    masks = [surround(task.masks[row], task.boxes[row], 0) for row in rows]
     with (folder / "examples.npz").open("wb") as handle:
         np.savez_compressed(
             handle,

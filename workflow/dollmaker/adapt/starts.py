@@ -100,7 +100,7 @@ def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: in
         damaged = description["sha256"] != (sha256 := sha256_file(file))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{folder / 'segmenter.json'} lacks {error}; make the segmenter again."
+            f"{folder / 'segmenter.json'} is not as written ({error}); make the segmenter again."
         ) from None
     if damaged:
         raise ArtifactError(f"{file} is not what was written (checksum); make the segmenter again.")

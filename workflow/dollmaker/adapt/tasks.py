@@ -67,6 +67,13 @@ class Task:
         """Positions of a split's images, increasing."""
         return np.flatnonzero(np.array(self.splits) == split)
 
+    def true(self, row: int) -> SourceMasks:
+        """The true masks of a test image, at the size of its source."""
+        masks = self.truth[row]
+        if masks is None:
+            raise ValueError(f"image {self.image_ids[row]} is not of the test images")
+        return masks
+
     def choose(self, n: int | str, seed: int) -> npt.NDArray[np.int64]:
         """Positions of ``n`` training images.
 

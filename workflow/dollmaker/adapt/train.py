@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dollmaker import geometry, scores, statistics
+from dollmaker import scores, statistics
 from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.truth import overlap, score
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
 from dollmaker.augment import augment, make_transform
 from dollmaker.inputs import Input
+from dollmaker.outside import surround
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.schedule import one_cycle
 from dollmaker.segment.losses import pixel_loss
@@ -197,12 +198,8 @@ def on_sources(
     found = predict_logits(tuned, torch.from_numpy(task.images[rows]), spec, device)
     every = (logits.numpy() for batch in found for logits in batch)
     for row, logits in zip(rows, every, strict=True):
-        truth, where = task.truth[row], task.boxes[row]
-        if truth is None:
-            raise ValueError(f"image {task.image_ids[row]} is not of the test images")
-        inner = geometry.inside((logits > 0).astype(np.uint8), where)
-        predictions.append(geometry.framed(inner, where, logits.shape[-1]))
-        pairs.append(score(logits, truth, task.fit))
+        predictions.append(surround((logits > 0).astype(np.uint8), task.boxes[row], 0))
+        pairs.append(score(logits, task.true(row), task.fit))
     iou, dice = (np.stack(values) for values in zip(*pairs, strict=True))
     return np.stack(predictions), iou, dice
 

@@ -5,22 +5,14 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.adapt.tasks import Task
-from dollmaker.adapt.truth import SourceMasks, overlap
+from dollmaker.adapt.truth import SCORED, SourceMasks, overlap
 from dollmaker.evaluate.baselines import BASELINES, guess
 
 #: Draws nothing: on images that mostly lack the class it beats many networks.
 EMPTY = "empty"
 
 #: Columns of baselines.parquet: one row per baseline, test image and class.
-COLUMNS = {
-    "baseline": pl.String,
-    "image_id": pl.String,
-    "patient_id": pl.String,
-    "class": pl.String,
-    "present": pl.Boolean,
-    "iou": pl.Float64,
-    "dice": pl.Float64,
-}
+COLUMNS = {"baseline": pl.String, **SCORED}
 
 
 def score_baselines(task: Task) -> pl.DataFrame:
@@ -30,17 +22,15 @@ def score_baselines(task: Task) -> pl.DataFrame:
         A table with the columns :data:`COLUMNS`.
     """
     rows = []
-    for name in (EMPTY, *BASELINES):
-        for row in task.rows("test"):
-            truth = task.truth[row]
-            if truth is None:
-                raise ValueError(f"image {task.image_ids[row]} is not of the test images")
-            mask = _draw(name, task.images[row], truth, task)
-            for k, cls in enumerate(task.classes):
-                present, ignored = truth.read(k)
+    for row in task.rows("test"):
+        truth = task.true(row)
+        masks = {n: _draw(n, task.images[row], truth, task) for n in (EMPTY, *BASELINES)}
+        for k, cls in enumerate(task.classes):
+            present, ignored = truth.read(k)
+            image = (task.image_ids[row], task.patients[row], cls, bool(present.any()))
+            for name, mask in masks.items():
                 iou, dice = overlap(mask, present, ignored)
-                key = (name, task.image_ids[row], task.patients[row], cls)
-                rows.append((*key, bool(present.any()), float(iou), float(dice)))
+                rows.append((name, *image, float(iou), float(dice)))
     return pl.DataFrame(rows, schema=COLUMNS, orient="row")
 
 

@@ -11,12 +11,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from dollmaker import scores
-from dollmaker.geometry import Fit, unfit_map
+from dollmaker.enlarge import source_mask
+from dollmaker.geometry import Fit
 from dollmaker.pixels.masks import IGNORE
 
 Mask = npt.NDArray[np.bool_]
+
+#: Columns of a table of scores that say whose they are, and what they are.
+SCORED: dict[str, Any] = {
+    "image_id": pl.String,
+    "patient_id": pl.String,
+    "class": pl.String,
+    "present": pl.Boolean,
+    "iou": pl.Float64,
+    "dice": pl.Float64,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +85,7 @@ def score(
 
     What a crop does not show is not drawn.
     """
-    drawn = (unfit_map(each, truth.width, truth.height, fit) > 0 for each in logits)
+    drawn = (source_mask(each, truth.width, truth.height, fit) for each in logits)
     pairs = np.array([overlap(mask, *truth.read(k)) for k, mask in enumerate(drawn)])
     return pairs[:, 0], pairs[:, 1]
 

@@ -15,7 +15,7 @@ from dollmaker.errors import ConfigError, unknown
 from dollmaker.geometry import inside
 
 #: Baselines that are the same for all pictures.
-SHARED = frozenset({"black", "white", "mean"})
+_SHARED = frozenset({"black", "white", "mean"})
 
 Baseline = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,7 +38,7 @@ def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frame
         raise ConfigError(unknown("baseline", name, BASELINES))
     make = BASELINES[name]
     if frames.boxes is None:
-        return make(images[:1] if name in SHARED else images, channel_mean)
+        return make(images[:1] if name in _SHARED else images, channel_mean)
     whole = images.clone()
     for row in range(len(images)):
         where = frames.cells(row, images.shape[2:])

@@ -107,7 +107,10 @@ class Committee:
         """
         groups = mixed.by_experts(self.members, [output for _, output in pairs])
         parts = [
-            (places, self._explain(who, images, ids, [pairs[place] for place in places], frames))
+            (
+                places,
+                self._explain(who, *mixed.asked(images, ids, [pairs[p] for p in places], frames)),
+            )
             for who, places in groups.items()
         ]
         return parts[0][1] if len(parts) == 1 else mixed.gather(parts)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.consensus import Consensus
+from dollmaker.attribute.frames import Frames
+from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Refined
 from dollmaker.classify.member import Member
 from dollmaker.errors import ModelError
@@ -43,6 +45,23 @@ def by_experts(members: Sequence[Member], outputs: Sequence[int]) -> dict[Expert
             "knows it."
         )
     return groups
+
+
+def asked(
+    images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
+) -> tuple[Tensor, list[str], Pairs, Frames]:
+    """The images that some pairs are of, and the pairs as pairs of these: nothing else is passed.
+
+    Args:
+        images: (B, C, H, W).
+        ids: Their image ids.
+        pairs: (image, output) numbers.
+        frames: Where the pictures lie in the images.
+    """
+    rows = sorted({row for row, _ in pairs})
+    place = {row: number for number, row in enumerate(rows)}
+    mine = [(place[row], output) for row, output in pairs]
+    return images[rows], [ids[row] for row in rows], mine, frames.of(rows)
 
 
 def mean_probabilities(members: Sequence[Member], each: Tensor) -> Tensor:

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
-from dollmaker import devices, findings, provenance, tables
+from dollmaker import devices, findings, provenance, scores, tables
 from dollmaker.attribute import consensus, faithfulness, mixed
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
@@ -34,6 +33,7 @@ from dollmaker.findings import ABSENT, BLANK, PRESENT
 from dollmaker.geometry import Fit, inside
 from dollmaker.prepare.stage import read_index
 from dollmaker.progress import Progress
+from dollmaker.ranks import rank_correlation
 from dollmaker.shards import Array, ImageShards, create_shard
 
 #: Side of the members' maps that are kept.
@@ -257,7 +257,7 @@ def _explain(
                 _whole(each.explain(images, ids, chosen, frames).consensus) for each in networks
             ]
             drawn.append(_correlations(maps, consensus.agree(blind).maps, where))
-        randomised[checked] = _known_mean(np.stack(drawn))
+        randomised[checked] = scores.nanmean(np.stack(drawn), axis=0)
         own = [_whole(one)[checked] for one in plain]
         other[checked] = _with_others(lab, images, ids, chosen, frames, own)
         for p in checked:
@@ -349,21 +349,8 @@ def _correlations(a: Tensor, b: Tensor, frames: Frames) -> Array:
     found = []
     for pair, both in enumerate(zip(a.cpu().numpy(), b.cpu().numpy(), strict=True)):
         where = frames.cells(pair, a.shape[1:])
-        found.append(_correlation(*(inside(one, where).ravel() for one in both)))
+        found.append(rank_correlation(*(inside(one, where).ravel() for one in both)))
     return np.array(found, np.float32)
-
-
-def _known_mean(values: Array) -> Array:
-    """The mean of each column, (P,), over the rows that are known; NaN where none is."""
-    known = np.isfinite(values)
-    total = np.where(known, values, 0).sum(0)
-    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), np.nan).astype(np.float32)
-
-
-def _correlation(a: Array, b: Array) -> float:
-    if a.min() == a.max() or b.min() == b.max():
-        return float("nan")
-    return float(spearmanr(a, b).statistic)
 
 
 def _curves(

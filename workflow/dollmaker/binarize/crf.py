@@ -113,8 +113,9 @@ def dense_crf(
         return filled(after, after.size) if fill else after
 
     if unary == "map":
-        lit = np.any(pair.image, axis=0)
-        known = pair.map[lit] if within == "lit" and lit.any() else pair.map
+        known = pair.map
+        if within == "lit" and pair.image.any():
+            known = pair.map[np.any(pair.image, axis=0)]
         t = float(np.quantile(known, 1 - q))
         after = refined(of_map(pair.map, t))
         if not after.any():
@@ -138,8 +139,8 @@ def dense_crf(
 def of_map(values: Array, t: float) -> Array:
     """Probability that a pixel is foreground, from its relevance: sigmoid(2 log(a / t)).
 
-    That is a^2 / (a^2 + t^2), within 0.02 and 0.95. The rule and the numbers come from trials of
-    our own on brain slices (with 20 %: mean IoU 0.54, where Otsu's mask of the same map has 0.39).
+    That is a^2 / (a^2 + t^2), within 0.02 and 0.95. The rule and the numbers are our own;
+    docs/comparison.md has what they score (``doll-map-crf``).
 
     Args:
         values: Relevance (H, W); negative relevance counts as none.

@@ -89,8 +89,7 @@ def level(values: Array, cut: Cut, scale: float = 1.0) -> float:
         cut: Where to cut it.
         scale: Logits per pixel that a value of 1 stands for.
     """
-    flat = np.asarray(values, np.float32).ravel()
-    return float(levels(cut.family, np.array([cut.value]), flat, np.array(scale))[0])
+    return float(level_of_each([cut], values, scale)[0])
 
 
 def level_of_each(cuts: Sequence[Cut], values: Array, scale: float) -> npt.NDArray[np.float64]:
@@ -114,7 +113,8 @@ def levels(family: str, numbers: Array, maps: Array, scales: Array) -> Array:
         scales: (...), logits per pixel that a value of 1 stands for.
 
     Returns:
-        (G, ...); infinite where a map has nothing that could be cut off.
+        (G, ...); infinite where a map has nothing that could be cut off (``area`` and
+        ``fraction``: its maximum).
     """
     column = np.reshape(numbers, (-1, *(1,) * (maps.ndim - 1)))
     if family == "area":

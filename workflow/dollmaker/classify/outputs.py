@@ -1,6 +1,6 @@
 """From the last layer of a ready classifier to one with the data set's findings."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,10 @@ def take(
     """
     names = ready.outputs(member)
     whole, architecture = _make(member, spec, len(names))
-    load(whole, read_weights(file, without=_NO_WEIGHTS), member, spec, str(file))
+    last = load(whole, read_weights(file, without=_NO_WEIGHTS), member, spec, str(file))
     matched = ready.match(names, findings)
     network, _ = _make(member, spec, len(findings))
-    state, last = whole.state_dict(), _last(member, spec, len(names))
+    state = whole.state_dict()
     for key, tensor in network.state_dict().items():
         if key in last:
             tensor.zero_()
@@ -77,7 +77,7 @@ def load(
     member: Mapping[str, Any],
     spec: Input,
     source: str,
-) -> None:
+) -> Collection[str]:
     """Fill a network with all outputs of a ready classifier, in place.
 
     Args:
@@ -87,19 +87,23 @@ def load(
         spec: What it expects.
         source: Where the weights come from, for the message.
 
+    Returns:
+        Names of the tensors of the last layer.
+
     Raises:
         ModelError: If they are not those of the network, last layer included.
     """
     wanted = len(ready.outputs(member))
-    last = [unify(name) for name in _last(member, spec, wanted)]
+    last = _last(member, spec, wanted)
     for name, tensor in state.items():
-        fits = any(unify(name).endswith(end) for end in last)
+        fits = any(unify(name).endswith(unify(end)) for end in last)
         if fits and tensor.ndim and len(tensor) != wanted:
             raise ModelError(
                 f"weights file {source} has {len(tensor)} outputs ({name[:100]!r}), and {wanted} "
                 "are named; name each in order in findings, null for those that are no finding."
             )
     load_weights(network, state, source=f"weights file {source}")
+    return last
 
 
 def _make(member: Mapping[str, Any], spec: Input, outputs: int) -> tuple[nn.Module, str]:

@@ -15,7 +15,7 @@ from dollmaker.evaluate.masks import RecipeShards, open_recipes, read_pair
 from dollmaker.evaluate.means import compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.findings import BLANK, PRESENT
-from dollmaker.geometry import Fit, box, inside
+from dollmaker.geometry import Fit, box, inside, window
 from dollmaker.shards import ImageShards
 
 #: Columns of the table of pairs. ``iou_at``, ``dice_at`` and ``area_at`` (share of the source) are
@@ -113,8 +113,9 @@ def _score_image(
             levels = level_of_each(candidates, inner, float(scales[name][place]))
             proposal = read_pair(recipe, place, *size)
             quality = float(recipe.table["quality"][place])
+            drawn = shown_only(proposal.values, *size)
             for target, area in known.items():
-                iou, dice, share = at_levels(proposal.values, levels, area)
+                iou, dice, share = at_levels(drawn, levels, area)
                 yield (
                     {"recipe": name, "target": target, "quality": quality}
                     | facts
@@ -128,6 +129,16 @@ def _score_image(
             for target, area in known.items():
                 scored = compare_mask(proposal.mask, proposal.values, area)
                 yield {"recipe": name, "target": target} | facts | scored
+
+
+def shown_only(
+    values: npt.NDArray[np.float32], width: int, height: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """A map (height, width) with what a crop does not show under every level: no mask is there."""
+    whole = np.full_like(values, -np.inf)
+    where = window(width, height, fit)
+    inside(whole, where)[...] = inside(values, where)
+    return whole
 
 
 def at_levels(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker import scores
-from dollmaker.evaluate.ranks import rank_correlation
+from dollmaker.ranks import rank_correlation
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.
 PAIRS = {
@@ -38,7 +38,7 @@ PAIRS = {
 
 SLICES = ("full", "positive")
 
-#: Name of the row that holds the mean over findings.
+#: Name of the row that holds the mean, over findings or over pairs (``mean_over``).
 MEAN = "mean"
 
 #: Column of the pairs -> name of its mean in masks.parquet.
@@ -143,6 +143,13 @@ class _Slice:
         self, group: pl.DataFrame, name: str, findings: Sequence[str], min_pairs: int
     ) -> None:
         self._group, self._findings, self._min_pairs = group, findings, min_pairs
+        images = sorted(group["image_id"].unique())
+        patient_of = dict(group.select("image_id", "patient_id").iter_rows())
+        self._patients = [patient_of[image] for image in images]
+        row = {image: number for number, image in enumerate(images)}
+        column = {finding: number for number, finding in enumerate(findings)}
+        #: Place of each pair in a table of images and findings.
+        self._at = [row[i] for i in group["image_id"]], [column[f] for f in group["finding"]]
         true, drawn = (group[key].to_numpy() > 0 for key in ("truth_area", "mask_area"))
         inside = (true & drawn) if name == "positive" else (true | drawn)
         #: Metric -> the pairs that count.
@@ -188,14 +195,9 @@ class _Slice:
         group = self._group
         values = np.where(self._counted[metric], group[metric].cast(pl.Float64).to_numpy(), np.nan)
         drawn: dict[str, Any] = {"replicates": replicates, "seed": seed}
-        images = sorted(group["image_id"].unique())
-        row = {image: number for number, image in enumerate(images)}
-        column = {finding: number for number, finding in enumerate(self._findings)}
-        patient_of = dict(group.select("image_id", "patient_id").iter_rows())
-        table = np.full((len(images), len(self._findings)), np.nan)
-        table[[row[i] for i in group["image_id"]], [column[f] for f in group["finding"]]] = values
-        patients = [patient_of[image] for image in images]
-        intervals = scores.column_intervals(table, patients, **drawn)
+        table = np.full((len(self._patients), len(self._findings)), np.nan)
+        table[self._at] = values
+        intervals = scores.column_intervals(table, self._patients, **drawn)
         if mean == POOLED:
             intervals[0] = scores.bootstrap_interval(values, group["patient_id"], **drawn)
         return intervals

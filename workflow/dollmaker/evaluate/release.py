@@ -61,7 +61,7 @@ def score_release(
         for image in asked.iter_rows(named=True)
         for pair in _score_image(image, release, rows, truth)
     ]
-    stranger = f"the truth is of no image that {folder} has; compare the names of images."
+    stranger = f"the truth is empty, or of no image that {folder} has; compare the names of images."
     if not pairs:
         raise DataError(stranger)
     require_sound(truth, "--classes")

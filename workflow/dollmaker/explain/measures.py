@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import spearmanr
 
+from dollmaker import ranks
 from dollmaker.pixels.masks import IGNORE
 
 Map = npt.NDArray[np.float32]
@@ -67,8 +67,8 @@ def rank_correlation(maps: Sequence[Map], others: Sequence[Map]) -> Values:
     Returns:
         (P,) in -1..1; NaN where a map is constant.
     """
-    return np.array([_rank(a.ravel(), b.ravel()) for a, b in zip(maps, others, strict=True)],
-                    np.float32)  # fmt: skip
+    pairs = zip(maps, others, strict=True)
+    return np.array([ranks.rank_correlation(a.ravel(), b.ravel()) for a, b in pairs], np.float32)
 
 
 def mean_known(values: Sequence[Values]) -> Values:
@@ -82,12 +82,6 @@ def mean_known(values: Sequence[Values]) -> Values:
     """
     known = ~np.isnan(values)
     return _over(np.nansum(values, 0, dtype=np.float64), known.sum(0))
-
-
-def _rank(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    if a.min() == a.max() or b.min() == b.max():
-        return float("nan")
-    return float(spearmanr(a, b).statistic)
 
 
 def _over(part: npt.NDArray[np.float64], whole: npt.NDArray[Any]) -> Values:

@@ -181,8 +181,8 @@ def _encoder(name: str) -> Source:
             f"segmentation-models-pytorch has no weights of its own for {name!r}; take the encoder "
             "of timm, tu- and the name of its network."
         )
-    settings = next(iter(encoders[name]["pretrained_settings"].values()))
-    # ImageNet's come first in every list, where there are several.
+    known = encoders[name]["pretrained_settings"]
+    settings = known.get("imagenet") or next(iter(known.values()))  # some have others only
     return replace(_hub(f"{settings['repo_id']}@{settings['revision']}"), files=_HUB_FILES[:1])
 
 

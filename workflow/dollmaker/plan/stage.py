@@ -11,6 +11,7 @@ import torch
 
 from dollmaker import devices, pipeline
 from dollmaker.adapt import learning_rates
+from dollmaker.classify.stage import member_options
 from dollmaker.plan import cost, disk
 from dollmaker.plan.calibrate import Rates, calibrate
 from dollmaker.plan.clock import say
@@ -194,8 +195,7 @@ def _member_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: fl
 
 def _trained(options: dict[str, Any], name: str) -> dict[str, Any]:
     """Section classify with the epochs of a member: a ready classifier has none."""
-    epochs = options["members"][name].get("epochs")
-    return options if epochs is None else {**options, "epochs": epochs}
+    return {**options, **member_options(options["members"][name])}
 
 
 def _tuning_jobs(config: dict[str, Any], counts: Counts, rates: Rates, start: float) -> list[float]:

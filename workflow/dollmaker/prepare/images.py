@@ -8,7 +8,7 @@ import numpy.typing as npt
 from PIL import ImageStat
 
 from dollmaker.alike import perceptual_hash
-from dollmaker.geometry import Fit, box, fit_image, inside, window
+from dollmaker.geometry import Fit, box, fit_image, inside, shown
 from dollmaker.pixels.pictures import read_picture
 
 
@@ -44,8 +44,6 @@ def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -
     """
     plain, origin = read_picture(path, mode="L" if channels == 1 else "RGB", max_pixels=max_pixels)
     pixels = np.asarray(fit_image(plain, size, fit), dtype=np.uint8)
-    shown = window(plain.width, plain.height, fit)
-    part = plain if shown == (0, 0, *plain.size) else plain.crop(shown)
     pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
     where = box(plain.width, plain.height, size, fit)
     return Decoded(
@@ -54,6 +52,6 @@ def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -
         height=plain.height,
         sha256=origin.sha256,
         orientation=origin.orientation,
-        mean=ImageStat.Stat(part).mean,
+        mean=ImageStat.Stat(shown(plain, fit)).mean,
         hash=perceptual_hash(inside(pixels, where)),
     )

@@ -29,10 +29,12 @@ Plan = tuple[pl.DataFrame, list[str]]
 #: More classes than any committee can learn: the wrong column was named.
 _MOST_CLASSES = 1000
 
-_COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
+#: Columns of the plan before the findings.
+COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
 
-#: Columns that the index has besides.
-_OF_DECODING = ("width", "height", "sha256", "orientation", "hash", "shard", "row")
+#: Columns that the index has besides, and those that only the tables of a shard have.
+DECODED = ("width", "height", "sha256", "orientation", "hash", "shard", "row")
+_OF_A_SHARD = ("mean", "reason")
 
 
 def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
@@ -60,7 +62,7 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
     plan = _hold_out(_named_masks(plan, config, data_root), config)
     if kind == "table":
         assert_disjoint(plan)
-    return plan.select(*_COLUMNS, *names), names
+    return plan.select(*COLUMNS, *names), names
 
 
 def _named_masks(plan: pl.DataFrame, config: dict[str, Any], data_root: Path) -> pl.DataFrame:
@@ -253,7 +255,7 @@ def _table_labels(
             for name in names
         }
     for name in names:
-        if name in _COLUMNS or name in _OF_DECODING:
+        if name in (*COLUMNS, *DECODED, *_OF_A_SHARD):
             raise DataError(
                 f"finding {name!r} in {file} has the name of an index column; rename it."
             )

@@ -14,7 +14,7 @@ from dollmaker import provenance, reads, tables
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
 from dollmaker.prepare.images import Decoded, decode
-from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.prepare.sources import COLUMNS, DECODED, check_findings, make_plan
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.shards import create_shard
 
@@ -152,10 +152,7 @@ def build_index(
             f"{len(bad)} of {len(joined)} images cannot be used (listed in {quarantine}; the first "
             f"is {worst['path']!r}: {worst['reason']}); mend them or raise prepare.max_quarantined."
         )
-    index = joined.filter(pl.col("reason").is_null()).select(
-        "image_id", "path", "patient_id", "split", "view", "mask",
-        "width", "height", "sha256", "orientation", "hash", "shard", "row", *names,
-    )  # fmt: skip
+    index = joined.filter(pl.col("reason").is_null()).select(*COLUMNS, *DECODED, *names)
     assert_disjoint(index)
     means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))[
         "mean"

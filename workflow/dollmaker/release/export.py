@@ -13,15 +13,13 @@ from PIL import Image
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import atomic_path, inside, require_new, safe_name, write_json
 from dollmaker.geometry import unfit_mask
+from dollmaker.pixels.masks import IGNORE
 from dollmaker.pixels.names import without_suffix
 from dollmaker.pixels.pictures import Picture, read_picture
 from dollmaker.release.read import Release, read_release, source_mask, square
 from dollmaker.release.source import to_source
 
 _MAX_PIXELS = 100_000_000
-
-#: Pixels of a mask that a loss leaves out.
-IGNORE = 255
 
 #: Suffixes of pictures that YOLO reads, and those of which it sees each as it is meant: it takes
 #: the high byte of deeper pictures, leaves opacity out, and turns JPEG alone by its EXIF tag.

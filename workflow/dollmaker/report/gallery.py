@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dollmaker import config as configuration
 from dollmaker.enlarge import level_set, pack, source_mask
 from dollmaker.geometry import Box, Fit, box, inside, unfit_mask, window
+from dollmaker.pixels.masks import IGNORE
 from dollmaker.report.gather import Results, headline_split
 from dollmaker.shards import ImageShards, Shard
 
@@ -23,7 +24,6 @@ MASK_COLOUR = (255, 140, 20)
 TRUTH_COLOUR = (40, 205, 175)
 CLASS_COLOURS = ((255, 140, 20), (64, 145, 255), (40, 205, 175), (215, 90, 190), (240, 215, 60))
 
-_IGNORE = 255
 _GAP = 3
 #: Bytes that all galleries of a page may take, so that it stays under 6 MB with everything else.
 _BUDGET = 2_900_000
@@ -209,7 +209,7 @@ def _codes(
     size: tuple[int, int, Fit],
 ) -> npt.NDArray[np.uint8]:
     """A mask at the size of the source, as it is scored: 0, 1, and 255 to ignore."""
-    ignored = unfit_mask(mask == _IGNORE, *size) * np.uint8(_IGNORE)
+    ignored = unfit_mask(mask == IGNORE, *size) * np.uint8(IGNORE)
     drawn = source_mask(pack(level_set(mask, values, threshold)), *size)
     return np.where(drawn, np.uint8(1), ignored)
 
@@ -269,7 +269,7 @@ def tint(ground: Rgb, masks: Mapping[tuple[int, int, int], npt.NDArray[Any]]) ->
     picture = ground.astype(np.float32)
     for colour, mask in masks.items():
         codes = _scaled(mask, ground)
-        for found, ink in ((codes == 1, colour), (codes == _IGNORE, (150, 150, 150))):
+        for found, ink in ((codes == 1, colour), (codes == IGNORE, (150, 150, 150))):
             picture[found] = picture[found] * 0.55 + np.array(ink) * 0.45
         picture = outline(picture.astype(np.uint8), codes == 1, colour).astype(np.float32)
     return picture.astype(np.uint8)

@@ -52,10 +52,13 @@ def judge(
         "negatives": int((~positive).sum()),
         "checked": int(np.isfinite(table["randomised"]).sum()),
     }
-    for name in ("randomised", "other", "insertion", "deletion"):
+    for name in ("randomised", "other"):
         found = _median(table[name].astype(np.float64), patients)
-        ends = ("", "_low", "_high") if name in ("randomised", "other") else ("",)
-        facts |= {name + end: _number(value) for end, value in zip(ends, found, strict=False)}
+        ends = ("", "_low", "_high")
+        facts |= {name + end: _number(value) for end, value in zip(ends, found, strict=True)}
+    for name in ("insertion", "deletion"):
+        values = table[name][np.isfinite(table[name])].astype(np.float64)
+        facts[name] = _number(float(np.median(values)) if len(values) else float("nan"))
     for name, values in (("masked", (areas > 0).astype(np.float64)), ("area", areas)):
         facts[f"{name}_positives"] = _number(_mean(values[positive]))
         facts[f"{name}_negatives"] = _number(_mean(values[~positive]))

@@ -68,6 +68,11 @@ def check_recipe(
             patients.append(of["patient_id"])
     facts = judge(table, areas, patients, several=len(names) > 1)
     header = provenance.header(
-        "sanity", {"recipe": recipe, "steps": steps}, inputs={"sample": sha256_file(sample_file)}
+        "sanity",
+        {"recipe": recipe, "steps": steps, "fit": fit},
+        inputs={
+            "sample": sha256_file(sample_file),
+            **({"thresholds": sha256_file(thresholds)} if thresholds else {}),
+        },
     )
     write_json(output, {"recipe": recipe, **facts, "header": header})

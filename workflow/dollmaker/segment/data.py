@@ -217,7 +217,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
         return image, surround(masks, self.where(i, size))
 
     def batches(self, size: int) -> Iterator[tuple[Masks, Masks]]:
-        """Images (b, C, H, W) and masks (b, K, H, W) in order, as stored."""
+        """Images (b, C, H, W) and masks (b, K, H, W) in order, without augmentation."""
         for start in range(0, len(self), size):
             items = [self.read(i) for i in range(start, min(start + size, len(self)))]
             yield np.stack([image for image, _ in items]), np.stack([mask for _, mask in items])

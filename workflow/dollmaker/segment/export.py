@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.errors import ModelError
+from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import atomic_path, read_json
 from dollmaker.inputs import Input, per_channel
 from dollmaker.weights import Normalisation, to_bytes, unify
@@ -94,7 +94,13 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
 
 def _normalisation(segmenter: Path, channels: int) -> dict[str, str]:
     """What the file says of mean and deviation, so that they come with the weights."""
-    spec = Input(**{**read_json(segmenter / "segmenter.json")["input"], "channels": channels})
+    file = segmenter / "segmenter.json"
+    try:
+        spec = Input(**{**read_json(file)["input"], "channels": channels})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{file} is not as written ({error}); make the segmenter again."
+        ) from None
     mean, std = (per_channel(numbers, channels) for numbers in (spec.mean, spec.std))
     return Normalisation(mean=mean, std=std).metadata()
 

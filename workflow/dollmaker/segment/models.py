@@ -217,7 +217,8 @@ def member_start(folder: Path, *, channels: int, size: int) -> Start:
         spec = Input(channels=channels, size=size, mean=theirs["mean"], std=theirs["std"])
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
-            f"{folder / 'model.json'} lacks {error}; train the member {folder.name} again."
+            f"{folder / 'model.json'} is not as written ({error}); train the member {folder.name} "
+            "again."
         ) from None
     file = folder / "model.safetensors"
     state = read_weights(file)

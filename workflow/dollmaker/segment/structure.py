@@ -10,15 +10,16 @@ teacher: the encoder as it is when training starts.
 
 import copy
 from collections.abc import Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
+from dollmaker.attribute.frames import Frames
 from dollmaker.geometry import Box
 
 #: Strides of the feature maps that are joined: parts of organs, not edges and not whole images.
@@ -79,11 +80,12 @@ class Structure(nn.Module):
         rng = np.random.default_rng(seed)
         share = -(-_PIXELS // len(boxes))
         pixels = []
-        left = iter(boxes)
+        frames, number = Frames(tuple(boxes), batches[0].shape[-1]), count()
         for batch in batches:
             found = self.features(batch).permute(0, 2, 3, 1).cpu().double().numpy()
             for each in found:
-                columns = each[_centres_inside(next(left), batch.shape[-1], len(each))]
+                left, top, right, bottom = frames.cells(next(number), each.shape[:2])
+                columns = each[top:bottom, left:right].reshape(-1, each.shape[-1])
                 rows = rng.permutation(len(columns))[:share]
                 pixels.append(columns[np.sort(rows)])
         columns = np.concatenate(pixels)
@@ -107,16 +109,6 @@ class Structure(nn.Module):
         # Nearest centre: the squared length of the place itself is the same for all.
         near = 2 * places @ self.centres.T - (self.centres**2).sum(1)
         return _resize(near.permute(0, 3, 1, 2), x.shape[-1]).argmax(1)
-
-
-def _centres_inside(where: Box, size: int, side: int) -> npt.NDArray[np.bool_]:
-    """Which cells of a grid (side, side) over a square have their centre in a box."""
-    left, top, right, bottom = where
-    centres = (np.arange(side) + 0.5) * (size / side)
-    rows, columns = (
-        (centres >= low) & (centres < high) for low, high in ((top, bottom), (left, right))
-    )
-    return np.asarray(rows[:, None] & columns)
 
 
 def _resize(maps: Tensor, side: int) -> Tensor:

@@ -57,9 +57,8 @@ def write_study(
             starts = group.filter(pl.col("tuning") != NOTHING)
             (folder / f"{name}-amounts.png").write_bytes(amount_curves(starts).light)
             place = study / str(architecture) / str(task)
-            own = starts.filter(
-                pl.col("tuning") != BEST
-            )  # its runs lie in folders of other tunings
+            # The runs of BEST lie in folders of other tunings.
+            own = starts.filter(pl.col("tuning") != BEST)
             for (tuning,), rows in own.group_by("tuning", maintain_order=True):
                 inits = rows["init"].unique(maintain_order=True)
                 folders = {f"{init}-{tuning}": place / f"{init}-{tuning}" for init in inits}

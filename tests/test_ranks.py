@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from dollmaker.evaluate.ranks import rank_correlation
+from dollmaker.ranks import rank_correlation
 
 
 @pytest.mark.parametrize("ties", [4, 1000])
