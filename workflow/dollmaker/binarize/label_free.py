@@ -37,7 +37,6 @@ _REACH = len(_NEIGHBOURS) // 2
 
 Curve = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
-Masks = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,27 @@ class Views:
         return self.maps[known], self.scales[known]
 
 
+@dataclass(frozen=True)
+class Masks:
+    """Masks of views.
+
+    Attributes:
+        pixels: float32 (..., N), 0 or 1.
+        areas: float32 (...), how many are 1: a whole number, so that the order of a sum does not
+            matter.
+    """
+
+    pixels: Floats
+    areas: Floats
+
+    def view(self, member: int, mirrored: int) -> "Masks":
+        """Those of one member, (P, N)."""
+        return Masks(self.pixels[:, member, mirrored], self.areas[:, member, mirrored])
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
 def curves(
     views: Views, null: Views, numbers: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, dict[str, Curve]]:
@@ -86,11 +106,13 @@ def curves(
         Criterion -> family -> (G,).
     """
     found: dict[str, dict[str, Curve]] = {name: {} for name in CRITERIA}
+    straight = views.maps[:, :, 0]
+    total, variance = straight.mean(-1), straight.var(-1)
     for family, values in numbers.items():
         drawn = (_masks(family, values, some) for some in (views, null))
         rows = []
         for masks, absent in zip(*drawn, strict=True):
-            separable = _separability(views.maps[:, :, 0], masks[:, :, 0])
+            separable = _separability(straight, total, variance, masks)
             rows.append((_stability(masks, absent), _agreement(masks), separable))
         for name, curve in zip(CRITERIA, np.array(rows).T, strict=True):
             found[name][family] = curve
@@ -100,10 +122,11 @@ def curves(
 def _masks(family: str, numbers: npt.NDArray[np.float64], views: Views) -> Iterator[Masks]:
     """The masks (P, M, 2, N) of each of the numbers."""
     if not len(views.maps):
-        yield from (views.maps for _ in numbers)
+        yield from (Masks(views.maps, views.scales) for _ in numbers)
         return
     for level in levels(family, numbers, views.maps, views.scales):
-        yield (views.maps > level[..., None]).astype(np.float32)
+        pixels = (views.maps > level[..., None]).astype(np.float32)
+        yield Masks(pixels, pixels.sum(-1))
 
 
 def choose(
@@ -151,13 +174,13 @@ def _stability(masks: Masks, absent: Masks) -> float:
         absent: The same of images without it, (Q, M, 2, N).
     """
     same, others, without = [], [], []
-    for a, b in _independent(masks.shape[1]):
-        table = _overlaps(masks[:, a[0], a[1]], masks[:, b[0], b[1]])
+    for a, b in _independent(masks.pixels.shape[1]):
+        table = _overlaps(masks.view(*a), masks.view(*b))
         count = len(table)
         same.append(float(np.trace(table)) / count)
         others.append((float(table.sum()) - float(np.trace(table))) / max(1, count * (count - 1)))
         for one, other in ((a, b), (b, a)) if len(absent) else ():
-            tables = _overlaps(masks[:, one[0], one[1]], absent[:, other[0], other[1]])
+            tables = _overlaps(masks.view(*one), absent.view(*other))
             without.append(float(tables.mean()))
     return float(np.mean(same) - max(np.mean(others), np.mean(without) if without else 0.0))
 
@@ -171,35 +194,44 @@ def _independent(members: int) -> Iterator[tuple[tuple[int, int], tuple[int, int
             yield from (((a, i), (b, j)) for i in (0, 1) for j in (0, 1))
 
 
-def _overlaps(a: Masks, b: Masks) -> Masks:
+def _overlaps(a: Masks, b: Masks) -> Floats:
     """IoU of each mask (P, N) with each of (Q, N); 0 for two empty ones."""
-    both = a @ b.T
-    either = a.sum(1)[:, None] + b.sum(1)[None] - both
+    both = a.pixels @ b.pixels.T
+    either = a.areas[:, None] + b.areas[None] - both
     return np.asarray(both / np.maximum(either, 1))
 
 
 def _agreement(masks: Masks) -> float:
     """Mean of Cohen's kappa over members' masks as they are, or of one and its mirror."""
-    members = masks.shape[1]
-    pairs = [(masks[:, a, 0], masks[:, b, 0]) for a in range(members) for b in range(a)]
-    return float(np.mean([_kappa(a, b) for a, b in pairs or [(masks[:, 0, 0], masks[:, 0, 1])]]))
+    members = masks.pixels.shape[1]
+    pairs = [(masks.view(a, 0), masks.view(b, 0)) for a in range(members) for b in range(a)]
+    return float(
+        np.mean([_kappa(a, b) for a, b in pairs or [(masks.view(0, 0), masks.view(0, 1))]])
+    )
 
 
 def _kappa(a: Masks, b: Masks) -> float:
     """Mean of Cohen's kappa over masks (P, N)."""
-    p, q = a.mean(1, dtype=np.float64), b.mean(1, dtype=np.float64)
-    both = np.einsum("pn,pn->p", a, b) / a.shape[1]
+    places = a.pixels.shape[1]
+    p, q = a.areas.astype(np.float64) / places, b.areas.astype(np.float64) / places
+    both = np.einsum("pn,pn->p", a.pixels, b.pixels) / places
     observed = 1 - p - q + 2 * both
     chance = p * q + (1 - p) * (1 - q)
     known = chance < 1
     return float(np.mean(np.where(known, (observed - chance) / np.where(known, 1 - chance, 1), 0)))
 
 
-def _separability(maps: Floats, masks: Masks) -> float:
-    """Share of the variance between inside and outside, averaged over maps (..., N)."""
-    share = masks.mean(-1)
-    total = maps.mean(-1)
-    inside = np.einsum("...n,...n->...", maps, masks) / maps.shape[-1]
+def _separability(maps: Floats, total: Floats, variance: Floats, masks: Masks) -> float:
+    """Share of the variance between inside and outside, averaged over maps (P, M, N).
+
+    Args:
+        maps: Not mirrored.
+        total: Their means (P, M).
+        variance: Their variances (P, M).
+        masks: Of all views (P, M, 2, N).
+    """
+    share = masks.areas[:, :, 0] / maps.shape[-1]
+    inside = np.einsum("...n,...n->...", maps, masks.pixels[:, :, 0]) / maps.shape[-1]
     gap = inside - total * share
-    below = share * (1 - share) * maps.var(-1)
+    below = share * (1 - share) * variance
     return float(np.mean(np.where(below > 0, gap**2 / np.where(below > 0, below, 1), 0)))
