@@ -17,6 +17,7 @@ import yaml
 from dollmaker import catalogue, texts
 from dollmaker.classify import ready
 from dollmaker.errors import ConfigError
+from dollmaker.prepare import options
 
 Config = dict[str, Any]
 
@@ -353,23 +354,14 @@ def _filled(value: Any, rules: Mapping[str, Any]) -> Any:
 
 
 def _check_combinations(config: Config) -> None:
-    source, prepare = config["source"], config["prepare"]
+    prepare = config["prepare"]
     for key in ("data_root", "weights_root"):
         if config[key].startswith(("~", "$")):
             raise ConfigError(
                 f"{key} is {config[key]!r}, whose beginning only a shell knows; write the whole "
                 "path, or one relative to where you run."
             )
-    if source["kind"] == "table":
-        if "table" not in source:
-            raise ConfigError(
-                "source.kind is table but source.table is missing; describe the table."
-            )
-        table = source["table"]
-        if (table["label_column"] is None) == (table["finding_columns"] is None):
-            raise ConfigError(
-                "source.table needs label_column or finding_columns; give exactly one."
-            )
+    options.check(config)
     if prepare["valid"] + prepare["test"] >= 1:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
     ready.check(config)

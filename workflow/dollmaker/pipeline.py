@@ -230,6 +230,8 @@ def source_files(config: Config) -> list[str]:
     if source["kind"] == "chexpert":
         folder = (source.get("chexpert") or {}).get("folder", "CheXpert-v1.0-small")
         return [f"{root.rstrip('/')}/{folder}/{name}.csv" for name in ("train", "valid")]
+    if source["kind"] == "folder":
+        return [f"{root.rstrip('/')}/{source['folder']['root']}"]
     return [f"{root.rstrip('/')}/{source['table']['file']}"]
 
 
@@ -241,6 +243,8 @@ def original_files(config: Config) -> list[str]:
         return [f"{root}/{source['patches']['table']}"]
     if source["kind"] == "msd":
         return [f"{root}/{source['msd']['folder']}/dataset.json"]
+    if source["kind"] == "dicom":
+        return [f"{root}/{source['dicom']['labels']}"]
     return [f"{root}/{source['jsrt']['images']}"] if source["kind"] == "jsrt" else []
 
 
@@ -276,19 +280,25 @@ def original_content(config: Config) -> str:
         folder = f"{root}/{options['folder']}"
         files = [f"{folder}/dataset.json", f"{folder}/labelsTr"]
         return content(config, files, listed=[f"{folder}/imagesTr"])
-    names = [options[key] for key in ("table", "masks") if options.get(key)]
+    names = [options[key] for key in ("table", "masks", "labels", "key") if options.get(key)]
     files = [f"{root}/{name}" for name in names]
-    return content(config, files, listed=[f"{root}/{options['images']}"])
+    images = options["folder" if kind == "dicom" else "images"]
+    return content(config, files, listed=[f"{root}/{images}"])
 
 
 def source_content(config: Config) -> str:
-    """Checksum of what lists the images: tables, official lists, and names of masks."""
-    files = source_files(config)
+    """Checksum of what lists the images: tables, official lists, and names of masks.
+
+    Of class folders it is the names and sizes of their files.
+    """
+    files, listed = source_files(config), []
+    if config["source"]["kind"] == "folder":
+        files, listed = [], files
     if config["source"]["kind"] == "nih":
         files = [*files, *(str(Path(files[0]).with_name(name)) for name in _LISTS)]
     truth = config["truth"]
     by_name = truth and truth["kind"] == "masks" and not truth["column"]
-    return content(config, files, named=truth_files(config) if by_name else [])
+    return content(config, files, listed, named=truth_files(config) if by_name else [])
 
 
 def truth_content(config: Config) -> str:

@@ -17,7 +17,7 @@ from dollmaker.fetch.needed import Need
 from dollmaker.files import POINTERS, WEB_PAGE, inside
 from dollmaker.findings import CHEXPERT, PRESENT
 from dollmaker.pixels.pictures import read_picture
-from dollmaker.prepare.convert import CONVERTED, converted_findings, list_items
+from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.study import plan
@@ -349,16 +349,16 @@ def _look_at_image(config: Config, root: Path, path: str) -> dict[str, int]:
 def _list(config: Config, root: Path) -> Listing:
     """The listing of the source; what is generated or converted is not there yet.
 
-    A table is read whole. The tables of published data sets are long and as described: they are
-    read where settings decide which of their images are left.
+    A table and a tree of class folders are read whole. The tables of published data sets are long
+    and as described: they are read where settings decide which of their images are left.
     """
     kind, options = config["source"]["kind"], config["attribute"]
     if kind in CONVERTED:
-        list_items(config, root)  # the original is there and as described; nothing is converted
+        look_at_original(config, root)
         return None, converted_findings(config)
     if kind == "nih":
         table_file(config, root)
     chosen = config["prepare"]["hold_out_truth"] or options["with_truth"]
-    if kind == "table" or (kind in ("nih", "chexpert") and chosen):
+    if kind in ("table", "folder") or (kind in ("nih", "chexpert") and chosen):
         return make_plan(config, root)
     return None, list(NIH if kind == "nih" else CHEXPERT)

@@ -33,8 +33,10 @@ class Reads:
 
 #: Kinds of files of the user's -> what of them counts.
 FILES = {
-    "original": "of sources that are converted: tables and masks; of images names and sizes",
-    "source": "the source's tables, ChestX-ray14's lists; names in `truth.folder` without a column",
+    "original": "of sources that are converted: tables and masks, the key of DICOM's names; of "
+    "images names and sizes",
+    "source": "the source's tables, ChestX-ray14's lists; names and sizes in class folders; names "
+    "in `truth.folder` without a column",
     "weights": "the weights file that training starts from; one that is named is an input",
     "task": "the task's table and masks; of images without a table names and sizes",
     "truth": "all true masks",

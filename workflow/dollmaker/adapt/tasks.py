@@ -234,7 +234,7 @@ def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     kind = config["source"]["kind"]
     source = config["source"].get("table") if kind == "table" else None
     by_image = source and source["split_column"] and not source["patient_column"]
-    if kind == "nih" or by_image or (source and config["prepare"]["hold_out_truth"]):
+    if kind in ("nih", "folder") or by_image or (source and config["prepare"]["hold_out_truth"]):
         plan, _ = make_plan(dict(config), data_root)
         return dict(plan.select("patient_id", "split").iter_rows())
     if not source or not source["split_column"]:

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from dollmaker.errors import ConfigError
-from dollmaker.fetch import names
+from dollmaker.fetch import names, wiring
+from dollmaker.fetch.wiring import Start
 from dollmaker.study import plan
 
 Config = dict[str, Any]
+
+#: Where the configuration asks for a start, and which.
+Asked = tuple[str, Start]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +38,14 @@ def of_config(config: Config) -> list[Need]:
     Raises:
         ConfigError: If a name is not as its library's are.
     """
-    members = config["classify"]["members"]
-    asked = [
-        (f"classify.members.{name}.weights", member["weights"], member["architecture"])
-        for name, member in members.items()
-        if member["weights"]
+    asked: list[Asked] = [
+        (f"classify.members.{name}.weights", wiring.of_member(config, name))
+        for name in config["classify"]["members"]
     ]
-    encoder = names.of_encoder(config["segment"]["encoder"])
-    init, starts = config["segment"]["init"], [run.split("/")[0] for run in config["adapt"]["runs"]]
-    if init not in ("random", *members):
-        asked.append(("segment.init", init, encoder))
-    if config["tasks"] and "imagenet" in [*starts, *config["study"]["inits"]]:
-        asked.append(("adapt.imagenet", config["adapt"]["imagenet"], encoder))
+    asked.append(("segment.init", wiring.of_segmenter(config)))
+    starts = [*(run.split("/")[0] for run in config["adapt"]["runs"]), *config["study"]["inits"]]
+    if config["tasks"] and "imagenet" in starts:
+        asked.append(("adapt.imagenet", wiring.of_tuning(config, "imagenet")))
     return _each_once(config, asked)
 
 
@@ -55,16 +55,14 @@ def of_study(config: Config) -> list[Need]:
     Raises:
         ConfigError: If a name is not as its library's are.
     """
-    asked = []
-    for architecture, changes in config["study"]["architectures"].items():
-        network = names.of_encoder(changes.get("encoder", config["segment"]["encoder"]))
+    asked: list[Asked] = []
+    for architecture in config["study"]["architectures"]:
         for start in config["study"]["inits"]:
             if plan.pretrained(config, start):
-                mine = plan.pretraining_config(config, architecture, start)["segment"]
-                if mine["init"] not in ("random", *config["classify"]["members"]):
-                    asked.append((f"study.pretrainings.{start}", mine["init"], network))
-            elif start == "imagenet":
-                asked.append(("adapt.imagenet", config["adapt"]["imagenet"], network))
+                found = wiring.of_pretraining(config, architecture, start)
+                asked.append((f"study.pretrainings.{start}", found))
+            else:
+                asked.append(("adapt.imagenet", wiring.of_tuning(config, start, architecture)))
     return _each_once(config, asked)
 
 
@@ -91,14 +89,15 @@ def join(*several: list[Need]) -> list[Need]:
     return list(found.values())
 
 
-def _each_once(config: Config, asked: list[tuple[str, str | None, str]]) -> list[Need]:
+def _each_once(config: Config, asked: list[Asked]) -> list[Need]:
     return join(list(_needs(Path(config["weights_root"]), asked)))
 
 
-def _needs(root: Path, asked: list[tuple[str, str | None, str]]) -> Iterator[Need]:
-    for place, text, network in asked:
-        if not text:  # adapt.imagenet, which the configuration misses itself where it must
+def _needs(root: Path, asked: list[Asked]) -> Iterator[Need]:
+    for place, start in asked:
+        if start is None:
             continue
+        text, network = start
         try:
             name, file = names.parse(text, network), names.locate(root, text, network)
         except ConfigError as error:

@@ -5,17 +5,19 @@ huggingface_hub and torch.hub fetch, with their caches, retries, tokens and prog
 
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from dollmaker import trial
 from dollmaker.errors import ModelError
 from dollmaker.faults import out_of_space
 from dollmaker.fetch.libraries import Source
 from dollmaker.files import sha256_file
+
+T = TypeVar("T")
 
 #: Seconds without a byte after which torch.hub's download, which has no limit of its own, ends.
 _SILENT = 60.0
@@ -124,41 +126,47 @@ def _by_hand(source: Source, folder: Path) -> Original | None:
 
 def _of_hub(source: Source, folder: Path) -> Original:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    for file in source.files:
-        with _explained(source, folder):
-            try:
-                path = Path(hf_hub_download(source.repo, file, revision=source.revision))
-            except LocalEntryNotFoundError as error:
-                raise (error.__cause__ or error) from None
-            except RemoteEntryNotFoundError:
-                if file == source.files[-1]:
-                    raise
-                continue
+    def get(file: str) -> Original:
+        try:
+            path = Path(hf_hub_download(source.repo, file, revision=source.revision))
+        except LocalEntryNotFoundError as error:
+            raise (error.__cause__ or error) from None
         commit = path.parts[path.parts.index("snapshots") + 1] if "snapshots" in path.parts else ""
         return Original(path=path, file=file, revision=commit)
-    raise AssertionError("a source without files")
+
+    return _first_there(source, folder, get)
 
 
 def _reach_hub(source: Source, folder: Path) -> None:
     from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
-    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     cached = (
         try_to_load_from_cache(source.repo, file, revision=source.revision) for file in source.files
     )
     if any(isinstance(path, str) for path in cached):
         return
-    for file in source.files:
+
+    def ask(file: str) -> None:
+        get_hf_file_metadata(source.address(file), timeout=_FIRST_WORD)
+
+    _first_there(source, folder, ask)
+
+
+def _first_there(source: Source, folder: Path, get: Callable[[str], T]) -> T:
+    """What is got of the first of a source's files that its repository has."""
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    *others, last = source.files
+    for file in others:
         with _explained(source, folder):
             try:
-                get_hf_file_metadata(source.address(file), timeout=_FIRST_WORD)
+                return get(file)
             except RemoteEntryNotFoundError:
-                if file == source.files[-1]:
-                    raise
                 continue
-        return
+    with _explained(source, folder):
+        return get(last)
 
 
 def _of_url(source: Source, folder: Path) -> Original:

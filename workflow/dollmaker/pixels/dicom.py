@@ -17,7 +17,7 @@ from dollmaker.errors import DataError
 from dollmaker.pixels.depth import Pixels, scale, to_eight_bits
 
 #: Its content is inflated as a whole before anything can be checked.
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
+DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 #: Elements that count as absent where they are empty.
 _OPTIONAL = (
@@ -64,7 +64,7 @@ def read_dicom(data: bytes, max_pixels: int) -> Image.Image:
         import pydicom
     except ImportError:
         raise DataError("is DICOM, which needs pydicom; pip install 'dollmaker[dicom]'") from None
-    if _DEFLATED in data:
+    if DEFLATED in data:
         raise DataError("is deflated DICOM; decompress it first")
     content: Any = pydicom.dcmread(io.BytesIO(data))
     _require_one_image(content, max_pixels)

@@ -1,12 +1,23 @@
-"""Columns of the user's tables: which values they may hold."""
+"""Columns of the plan, and of the user's tables: which values they may hold."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import polars as pl
 
 from dollmaker.errors import DataError
 from dollmaker.pixels import names
+
+#: Columns of the plan before the findings.
+COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
+
+#: Columns that the index has besides, and those that only the tables of a shard have.
+DECODED = ("width", "height", "sha256", "orientation", "hash", "shard", "row")
+_OF_A_SHARD = ("mean", "reason")
+
+#: More classes than any committee can learn: the wrong column or folder was named.
+MOST_CLASSES = 1000
 
 #: 1, 0 or -1 as programs write numbers: 1.00, 1,0 and 1.000e+00 too.
 _NUMBER = re.compile(r"(-?[01])(?:[.,]0*)?(?:e[+-]?0+)?")
@@ -21,6 +32,19 @@ _WORDS = {
     "false": 0,
     **dict.fromkeys(("na", "n/a", "nan", "<na>", "null")),
 }
+
+
+def check_names(findings: Iterable[str], where: str) -> None:
+    """Refuse findings that are called as a column of the index.
+
+    Raises:
+        DataError: Naming the finding.
+    """
+    for name in findings:
+        if name in (*COLUMNS, *DECODED, *_OF_A_SHARD):
+            raise DataError(
+                f"finding {name!r} in {where} has the name of an index column; rename it."
+            )
 
 
 def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:

@@ -2,7 +2,8 @@
 
 The converted folder holds ``labels.csv`` (image, mask, patient, one column per finding),
 ``images/*.png``, ``masks/*.png``, ``left_out.csv`` (source, reason: what could not be used) and
-``convert.json`` (where it comes from). Afterwards it is read as any other table.
+``convert.json`` (where it comes from); of DICOM also a column view, and ``originals.csv`` (image,
+source: which file each picture was). Afterwards it is read as any other table.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ Pixels = npt.NDArray[np.uint8]
 Row = dict[str, Any]
 
 #: Kinds of sources that are converted first.
-CONVERTED = ("patches", "msd", "jsrt")
+CONVERTED = ("patches", "msd", "jsrt", "dicom")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +37,13 @@ class Piece:
         name: File name of picture and mask, without suffix.
         image: uint8 (h, w), or (h, w, 3) with colours.
         mask: uint8 (h, w), or ``None`` if no mask is known.
-        labels: Finding -> 1 or 0.
+        labels: Finding -> 1 or 0; of DICOM also -1, or ``None`` where it is not mentioned.
     """
 
     name: str
     image: Pixels
     mask: Pixels | None
-    labels: dict[str, int]
+    labels: Mapping[str, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +55,14 @@ class Item:
         patient: The patient of all its pieces.
         make: Reads it and returns its pieces; a :class:`DataError` says why it cannot be used.
         reader: Of the masks of all items, if they hold class numbers.
+        view: The view of its pieces, in small letters, if the source tells views.
     """
 
     source: str
     patient: str
     make: Callable[[], Sequence[Piece]]
     reader: Numbers | None = None
+    view: str | None = None
 
 
 def converted_findings(config: Mapping[str, Any]) -> list[str]:
@@ -67,6 +70,8 @@ def converted_findings(config: Mapping[str, Any]) -> list[str]:
     source = config["source"]
     if source["kind"] == "patches":
         return [source["patches"]["finding"]]
+    if source["kind"] == "dicom":
+        return list(source["dicom"]["finding_columns"])
     return list(source["msd"]["findings"]) if source["kind"] == "msd" else ["Nodule"]
 
 
@@ -90,10 +95,29 @@ def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
         from dollmaker.prepare.patches import list_items as listed
     elif kind == "msd":
         from dollmaker.prepare.msd import list_items as listed
+    elif kind == "dicom":
+        from dollmaker.prepare.dicom import list_items as listed
     else:
         from dollmaker.prepare.jsrt import list_items as listed
     links = config.get("allow_links", False)
     return listed(config["source"][kind], data_root, most, links)
+
+
+def look_at_original(config: Mapping[str, Any], data_root: Path) -> None:
+    """Before the first job: the source is there and as described; nothing is converted.
+
+    Of a tree of studies a part of the headers is read, of the others all is listed.
+
+    Raises:
+        ConfigError: If an option does not fit the source.
+        DataError: If a folder, table or column is missing, or nothing could be used.
+    """
+    if config["source"]["kind"] == "dicom":
+        from dollmaker.prepare.dicom import look
+
+        look(config["source"]["dicom"], data_root, config.get("allow_links", False))
+    else:
+        list_items(config, data_root)
 
 
 def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: int) -> None:
@@ -131,9 +155,12 @@ def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: i
             _check_findings(rows, findings)
         if kind == "patches":
             rows = _thin(rows, config, folder)
-        schema = dict.fromkeys(("image", "mask", "patient"), pl.String)
+        columns = ("image", "mask", "patient", *(("view",) if kind == "dicom" else ()))
+        schema = dict.fromkeys(columns, pl.String)
         table = pl.DataFrame(rows, schema={**schema, **dict.fromkeys(findings, pl.Int8)})
         table.write_csv(folder / "labels.csv")
+        if kind == "dicom":
+            _write_originals(items, results, folder / "originals.csv")
         reasons = dict.fromkeys(("source", "reason"), pl.String)
         pl.DataFrame(left_out, schema=reasons, orient="row").write_csv(folder / "left_out.csv")
         options = {"kind": kind, kind: config["source"][kind]}
@@ -156,8 +183,22 @@ def _write(folder: Path, item: Item) -> list[Row] | str:
         if piece.mask is not None:
             Image.fromarray(piece.mask).save(folder / "masks" / file)
         mask = None if piece.mask is None else file
-        rows.append({"image": file, "mask": mask, "patient": item.patient, **piece.labels})
+        row = {"image": file, "mask": mask, "patient": item.patient}
+        view = {} if item.view is None else {"view": item.view}
+        rows.append({**row, **view, **piece.labels})
     return rows
+
+
+def _write_originals(items: Sequence[Item], results: Sequence[list[Row] | str], file: Path) -> None:
+    """Write which file each picture was."""
+    pairs = [
+        (row["image"], item.source)
+        for item, result in zip(items, results, strict=True)
+        if not isinstance(result, str)
+        for row in result
+    ]
+    schema = dict.fromkeys(("image", "source"), pl.String)
+    pl.DataFrame(pairs, schema=schema, orient="row").write_csv(file)
 
 
 def _check(left_out: Sequence[tuple[str, str]], count: int, most: float) -> None:

@@ -1,6 +1,6 @@
 """Sources: where images and labels come from. Each returns one plan of the data set.
 
-Sources that are no folder of pictures (patches, msd, jsrt) were converted to one before, see
+Sources that are no folder of pictures (patches, msd, jsrt, dicom) were converted to one before, see
 :mod:`dollmaker.prepare.convert`, and are read from there as a table.
 
 A plan has one row per image: ``image_id``, ``path`` (relative to the data root), ``patient_id``,
@@ -19,22 +19,21 @@ from dollmaker import findings, tables
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.files import inside
 from dollmaker.pixels import names as pixel_names
-from dollmaker.prepare.columns import filled, labels, paths, patients
+from dollmaker.prepare.columns import (
+    COLUMNS,
+    MOST_CLASSES,
+    check_names,
+    filled,
+    labels,
+    paths,
+    patients,
+)
 from dollmaker.prepare.convert import CONVERTED, converted_findings
+from dollmaker.prepare.folder import read_folder
 from dollmaker.prepare.nih import read_nih
 from dollmaker.prepare.splits import assert_disjoint, assign_all
 
 Plan = tuple[pl.DataFrame, list[str]]
-
-#: More classes than any committee can learn: the wrong column was named.
-_MOST_CLASSES = 1000
-
-#: Columns of the plan before the findings.
-COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
-
-#: Columns that the index has besides, and those that only the tables of a shard have.
-DECODED = ("width", "height", "sha256", "orientation", "hash", "shard", "row")
-_OF_A_SHARD = ("mean", "reason")
 
 
 def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
@@ -60,7 +59,7 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
     if plan.is_empty():
         raise DataError("the source lists no images; check its views and the table.")
     plan = _hold_out(_named_masks(plan, config, data_root), config)
-    if kind == "table":
+    if kind == "table":  # the splits of others are sound by the way they are made
         assert_disjoint(plan)
     return plan.select(*COLUMNS, *names), names
 
@@ -186,6 +185,7 @@ def _converted(config: dict[str, Any], data_root: Path) -> Plan:
         "label_column": None,
         "finding_columns": converted_findings(config),
         "split_column": None,
+        "view_column": "view" if config["source"]["kind"] == "dicom" else None,
     }
     return _read_table(config, options, data_root)
 
@@ -215,6 +215,7 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
         splits = assign_all(people, prepare["valid"], prepare["test"])
     names, known = _table_labels(table, options, file)
     folder = options["images"].strip("/")
+    views = table[options["view_column"]] if options.get("view_column") else [None] * len(ids)
     written = table[mask_column] if mask_column else [None] * len(ids)
     masks = [pixel_names.mask_file(name) for name in written]
     plan = pl.DataFrame(
@@ -223,7 +224,7 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
             "path": [_in_folder(folder, name) for name in images],
             "patient_id": people,
             "split": splits,
-            "view": pl.Series([None] * len(ids), dtype=pl.String),
+            "view": pl.Series(views, dtype=pl.String),
             "mask": pl.Series(masks, dtype=pl.String),
             **known,
         }
@@ -245,20 +246,16 @@ def _table_labels(
     else:
         classes = filled(table, options["label_column"], file)
         names = sorted(set(classes))
-        if len(names) > _MOST_CLASSES:
+        if len(names) > MOST_CLASSES:
             raise DataError(
                 f"column {options['label_column']!r} of {file} has {len(names)} different values, "
-                f"over {_MOST_CLASSES}; name the column with the class of each image."
+                f"over {MOST_CLASSES}; name the column with the class of each image."
             )
         known = {
             name: pl.Series([int(label == name) for label in classes], dtype=pl.Int8)
             for name in names
         }
-    for name in names:
-        if name in (*COLUMNS, *DECODED, *_OF_A_SHARD):
-            raise DataError(
-                f"finding {name!r} in {file} has the name of an index column; rename it."
-            )
+    check_names(names, str(file))
     return names, known
 
 
@@ -280,5 +277,6 @@ _SOURCES: dict[str, Callable[[dict[str, Any], Path], Plan]] = {
     "chexpert": _chexpert,
     "table": _table,
     "nih": read_nih,
+    "folder": read_folder,
     **dict.fromkeys(CONVERTED, _converted),
 }

@@ -13,9 +13,11 @@ import polars as pl
 from dollmaker import provenance, reads, tables
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
+from dollmaker.prepare.columns import COLUMNS, DECODED
 from dollmaker.prepare.images import Decoded, decode
-from dollmaker.prepare.sources import COLUMNS, DECODED, check_findings, make_plan
+from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.prepare.splits import assert_disjoint
+from dollmaker.prepare.twins import tell_alike
 from dollmaker.shards import create_shard
 
 _BLOCK = 256
@@ -154,6 +156,8 @@ def build_index(
         )
     index = joined.filter(pl.col("reason").is_null()).select(*COLUMNS, *DECODED, *names)
     assert_disjoint(index)
+    if config["source"]["kind"] == "folder":
+        tell_alike(index, names)
     means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))[
         "mean"
     ].to_list()

@@ -156,8 +156,7 @@ def _responsible(config: Mapping[str, Any], source: str, figures: str) -> dict[s
             f"the recipe {config['release']['recipe']}; provenance.json has the configuration."
         ),
         "rai:dataAnnotationProtocol": (
-            "No annotator: masks are thresholded explanations of classifiers that were trained on "
-            "the image-level labels."
+            f"No annotator: masks are thresholded explanations of classifiers {_training(config)}."
         ),
         "rai:dataAnnotationPlatform": "none",
         "rai:machineAnnotationTools": [f"dollmaker; classifiers: {committee}"],
@@ -179,12 +178,30 @@ def _responsible(config: Mapping[str, Any], source: str, figures: str) -> dict[s
         ),
         "rai:personalSensitiveInformation": (
             "No pixels of patients but for contact-sheet.png and gallery/ where they show "
-            "pictures. Names of images and patients are those of the source."
+            f"pictures. Names of images and patients are {_names(config)}."
         ),
         "rai:dataReleaseMaintenancePlan": (
             "CHANGELOG.md lists the versions; `dollmaker diff` compares two."
         ),
     }
+
+
+def _training(config: Mapping[str, Any]) -> str:
+    """What the classifiers learned from: members without epochs are as they were found."""
+    members = config["classify"]["members"]
+    ready = [name for name, member in members.items() if member["epochs"] == 0]
+    if len(ready) == len(members):
+        return "that are ready, not trained here"
+    trained = "that were trained on the image-level labels"
+    return f"{trained} ({', '.join(ready)}: ready, not trained here)" if ready else trained
+
+
+def _names(config: Mapping[str, Any]) -> str:
+    """Where the names of images and patients come from."""
+    source = config["source"]
+    if source["kind"] == "dicom" and not source["dicom"]["keep_ids"]:
+        return "made of those in the DICOM headers by a secret key"
+    return "those of the source"
 
 
 def _file(folder: Path, path: Path) -> dict[str, Any]:

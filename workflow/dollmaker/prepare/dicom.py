@@ -1,0 +1,333 @@
+"""A tree of DICOM studies: patients and views are in the headers, labels in a table.
+
+The pictures are written as PNG under names that are made of those in the headers by a key, so that
+no name of a patient, study or image goes further than this.
+"""
+
+import hmac
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dollmaker import tables
+from dollmaker.errors import ConfigError, DataError
+from dollmaker.files import inside, safe_name, sha256_file
+from dollmaker.pixels import names
+from dollmaker.pixels.headers import Header, read_header, starts_as_dicom
+from dollmaker.pixels.pictures import read_picture
+from dollmaker.prepare.columns import check_names, filled, labels, patients
+from dollmaker.prepare.convert import Item, Piece
+from dollmaker.prepare.tree import Tree, walk
+
+#: What a row of the labels may be of -> the element of the header.
+_ELEMENTS = {"patient": "PatientID", "study": "StudyInstanceUID", "image": "SOPInstanceUID"}
+
+#: Suffixes of files that are broken if they do not begin as DICOM, in small letters.
+_SUFFIXES = {".dcm", ".dicom", ".ima"}
+
+#: Columns of the converted table that no finding may be called as.
+_OWN = ("image", "patient")
+
+#: Signs that a key has at least.
+_SHORTEST = 16
+
+#: Digits of a name, 64 bits: two of a million names are alike in one of 37 million sets.
+_DIGITS = 16
+
+#: Files of which the headers are read before the first job, spread over the tree.
+_LOOK = 300
+
+#: Finding -> label, ``None`` where it is not mentioned.
+Labels = dict[str, int | None]
+
+
+class _File(NamedTuple):
+    """An image: its path below the tree, and its header."""
+
+    path: str
+    header: Header
+
+
+@dataclass
+class _Found:
+    """What was found in a tree.
+
+    Attributes:
+        images: Images to use, with their header.
+        broken: Files that could be images to use, and why they cannot be used.
+        skipped: What was not asked for -> number of files.
+    """
+
+    images: list[_File] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+def list_items(
+    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+) -> list[Item]:
+    """One item per image of the modalities and views asked for that has labels.
+
+    What was left out beside them is said on standard error, with numbers.
+
+    Args:
+        options: Section ``source.dicom``.
+        data_root: Folder of the source data.
+        max_pixels: Larger images are left out.
+        links: Whether links may leave ``data_root``.
+
+    Raises:
+        ConfigError: If the key is missing or too short.
+        DataError: If the table or the folder is not as described, no image is left, or the headers
+            do not tell patients apart.
+    """
+    call, rows = _caller(options, data_root, links), _read_labels(options, data_root, links)
+    tree = walk(data_root, names.posix(options["folder"]) or ".", links)
+    opened = partial(_open, tree, data_root.resolve(), links)
+    found = _choose(opened, tree.files, options, rows)
+    _require_some(found, tree, options, rows)
+    _require_patients(found.images, options)
+    _tell(found, options, rows)
+    items = []
+    for path, header in found.images:
+        of = header.study if options["patient"] == "study" else names.patient(header.patient)
+        make = partial(
+            _make,
+            opened(path),
+            call("image", header.image),
+            rows[_row_of(header, options)],
+            header.frames,
+            max_pixels,
+        )
+        view = header.view.lower() or None
+        items.append(Item(source=path, patient=call("patient", of), make=make, view=view))
+    items += [
+        Item(source=path, patient="", make=partial(_refuse, reason))
+        for path, reason in found.broken
+    ]
+    return sorted(items, key=lambda item: item.source)
+
+
+def look(options: Mapping[str, Any], data_root: Path, links: bool = False) -> None:
+    """As :func:`list_items`, by the headers of at most some hundred files: in seconds.
+
+    Args:
+        options: Section ``source.dicom``.
+        data_root: Folder of the source data.
+        links: Whether links may leave ``data_root``.
+
+    Raises:
+        ConfigError: As :func:`list_items`.
+        DataError: As :func:`list_items`, of what these files tell.
+    """
+    _caller(options, data_root, links)
+    rows = _read_labels(options, data_root, links)
+    tree = walk(data_root, names.posix(options["folder"]) or ".", links)
+    files = tree.files[:: -(-len(tree.files) // _LOOK) or 1]
+    found = _choose(partial(_open, tree, data_root.resolve(), links), files, options, rows)
+    if len(files) == len(tree.files):
+        _require_some(found, tree, options, rows)
+        _require_patients(found.images, options)
+    else:
+        _require_named(found.images, options)
+
+
+def _caller(options: Mapping[str, Any], data_root: Path, links: bool) -> Callable[[str, str], str]:
+    """Gives an image or a patient its name, from the kind of thing and its name in the header."""
+    if options["keep_ids"]:
+        return lambda kind, text: safe_name(text) if kind == "image" else text
+    file = inside(data_root, options["key"], links)
+    try:
+        key = file.read_bytes().strip()
+    except OSError as error:
+        raise ConfigError(
+            f"the key {file} cannot be read ({error.strerror}); make one (openssl rand -hex 32 > "
+            f"{file}) or correct source.dicom.key."
+        ) from None
+    if len(key) < _SHORTEST:
+        raise ConfigError(
+            f"the key {file} has {len(key)} signs, and {_SHORTEST} are too few to guess; make one "
+            f"(openssl rand -hex 32 > {file})."
+        )
+
+    def call(kind: str, text: str) -> str:
+        what = f"dollmaker {kind} {text}".encode(errors="backslashreplace")
+        return kind[0] + hmac.new(key, what, "sha256").hexdigest()[:_DIGITS]
+
+    return call
+
+
+def _read_labels(options: Mapping[str, Any], data_root: Path, links: bool) -> dict[str, Labels]:
+    """Name of a patient, study or image -> its labels.
+
+    Raises:
+        DataError: If the table lacks a column, a label is none, or two rows are at odds.
+    """
+    file, by = inside(data_root, options["labels"], links), options["by"]
+    column, findings = options["id_column"] or _ELEMENTS[by], options["finding_columns"]
+    table = tables.read_source(file)
+    tables.require_columns(table, [column, *findings], file)
+    check_names(findings, str(file))
+    for name in findings:
+        if name in _OWN:
+            raise DataError(f"finding {name!r} in {file} has the name of a column; rename it.")
+    ids = (patients if by == "patient" else filled)(table, column, file)
+    values = zip(*(labels(table, name, file) for name in findings), strict=True)
+    rows: dict[str, Labels] = {}
+    lines: dict[str, int] = {}
+    for line, (name, known) in enumerate(zip(ids, values, strict=True), start=2):
+        row = dict(zip(findings, known, strict=True))
+        if rows.setdefault(name, row) != row:
+            raise DataError(
+                f"table {file} lines {lines[name]} and {line} give one {column} different labels; "
+                "keep one of them."
+            )
+        lines.setdefault(name, line)
+    return rows
+
+
+def _open(tree: Tree, root: Path, links: bool, path: str) -> Path:
+    """A file of the tree; a link that leaves the data root is refused."""
+    file = tree.top / path
+    if file.is_symlink():
+        if not links and not file.resolve().is_relative_to(root):
+            raise DataError("is a link that leaves the data root; put the file there")
+        if not file.exists():
+            raise DataError("is a link to a file that is not there; fetch it or correct the link")
+    return file
+
+
+def _choose(
+    opened: Callable[[str], Path],
+    files: Sequence[str],
+    options: Mapping[str, Any],
+    rows: Mapping[str, Labels],
+) -> _Found:
+    """Read headers, and choose the images that are asked for and have labels, each once."""
+    found, known = _Found(), defaultdict(list)
+    views = {view.upper() for view in options["view"] or ()}
+    modalities = {modality.upper() for modality in options["modality"]}
+    for path in files:
+        try:
+            file = opened(path)
+            if not file.is_file() or not starts_as_dicom(file):
+                if file.suffix.lower() in _SUFFIXES:
+                    raise DataError("is no DICOM file: its mark is missing")
+                found.skipped["no DICOM"] += 1
+                continue
+            header = read_header(file)
+        except OSError as error:
+            found.broken.append((path, f"cannot be read ({error.strerror})"))
+            continue
+        except DataError as error:
+            if "needs pydicom" in str(error):
+                raise DataError(f"{path!r} {error}.") from None
+            found.broken.append((path, str(error)))
+            continue
+        if header is None:
+            found.skipped["no image (reports, DICOMDIR)"] += 1
+        elif header.modality not in modalities:
+            found.skipped[f"modality {header.modality or 'not told'}"] += 1
+        elif views and header.view not in views:
+            found.skipped[f"view {header.view or 'not told'}"] += 1
+        elif _row_of(header, options) not in rows:
+            found.skipped[f"no row of {options['labels']}"] += 1
+        elif not header.image:
+            found.broken.append((path, "has no SOPInstanceUID"))
+        else:
+            known[header.image].append(_File(path, header))
+    for same in known.values():
+        found.images.append(same[0])
+        first = sha256_file(opened(same[0].path)) if len(same) > 1 else ""
+        for path, _ in same[1:]:
+            if sha256_file(opened(path)) == first:
+                found.skipped["copies of others"] += 1
+            else:
+                found.broken.append((path, f"has the SOPInstanceUID of {same[0].path!r}"))
+    return found
+
+
+def _row_of(header: Header, options: Mapping[str, Any]) -> str:
+    """The name of the row of the labels that an image belongs to; empty if its header lacks it."""
+    if options["by"] == "patient":
+        return names.patient(header.patient)
+    return header.study if options["by"] == "study" else header.image
+
+
+def _require_some(
+    found: _Found, tree: Tree, options: Mapping[str, Any], rows: Mapping[str, Labels]
+) -> None:
+    if found.images:
+        return
+    if not found.skipped and found.broken:
+        path, reason = found.broken[0]
+        raise DataError(f"no file below {tree.top} can be read: {path!r} {reason}; mend them.")
+    shown = ", ".join(f"{what} {count:,}" for what, count in found.skipped.most_common(6))
+    column = options["id_column"] or _ELEMENTS[options["by"]]
+    raise DataError(
+        f"no image is left of {len(tree.files)} files below {tree.top} ({shown}); correct folder, "
+        f"modality or view of source.dicom, or the column {column!r} of the labels, of which the "
+        f"first is {next(iter(rows))!r}."
+    )
+
+
+def _require_named(images: Sequence[_File], options: Mapping[str, Any]) -> None:
+    """Refuse images that no split could be found for."""
+    of_study = options["patient"] == "study"
+    lack = [path for path, h in images if not (h.study if of_study else h.patient)]
+    if lack:
+        remedy = "mend it" if of_study else "set source.dicom.patient: study to keep studies whole"
+        raise DataError(
+            f"{len(lack)} of {len(images)} images have no "
+            f"{'StudyInstanceUID' if of_study else 'PatientID'} in their header, e.g. {lack[0]!r}; "
+            f"{remedy}."
+        )
+
+
+def _require_patients(images: Sequence[_File], options: Mapping[str, Any]) -> None:
+    """Refuse headers that do not tell patients apart."""
+    _require_named(images, options)
+    people, studies = ({getattr(h, key) for _, h in images} for key in ("patient", "study"))
+    if options["patient"] == "header" and len(people) == 1 < len(studies):
+        raise DataError(
+            f"all {len(images)} images of {len(studies)} studies have the same PatientID, as "
+            "anonymised ones do, and would be in one split; set source.dicom.patient: study if "
+            "studies are of different patients."
+        )
+
+
+def _tell(found: _Found, options: Mapping[str, Any], rows: Mapping[str, Labels]) -> None:
+    seen = {_row_of(header, options) for _, header in found.images}
+    lines = [
+        f"{len(found.images):,} images of {len({h.patient for _, h in found.images}):,} patients "
+        f"and {len({h.study for _, h in found.images}):,} studies."
+    ]
+    if found.skipped:
+        shown = ", ".join(f"{what} {count:,}" for what, count in found.skipped.most_common())
+        lines.append(f"{found.skipped.total():,} files are left out: {shown}.")
+    if len(seen) < len(rows):
+        lines.append(f"{len(rows) - len(seen):,} of {len(rows):,} labels are of no image.")
+    if burned := sum(header.burned_in for _, header in found.images):
+        lines.append(
+            f"the headers of {burned:,} images say that text is burned into the pixels: look for "
+            "names before you show pictures (release.pictures)."
+        )
+    for line in lines:
+        print(f"dicom: {line}", file=sys.stderr, flush=True)
+
+
+def _make(path: Path, name: str, known: Labels, frames: int, max_pixels: int) -> list[Piece]:
+    if frames > 1:
+        raise DataError(f"holds {frames} frames, and one is an image; save each as a file")
+    picture, _ = read_picture(path, mode=None, max_pixels=max_pixels)
+    return [Piece(name=name, image=np.asarray(picture), mask=None, labels=known)]
+
+
+def _refuse(reason: str) -> list[Piece]:
+    raise DataError(reason)

@@ -1,0 +1,310 @@
+"""A folder of class folders, as torchvision's ImageFolder reads it: the folder is the label."""
+
+import re
+import sys
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from dollmaker.errors import ConfigError, DataError, unknown
+from dollmaker.pixels import names
+from dollmaker.prepare.columns import MOST_CLASSES, check_names
+from dollmaker.prepare.splits import assign
+from dollmaker.prepare.tree import Tree, pictures, walk
+from dollmaker.prepare.twins import require_one_label
+
+#: How folders of splits are called, in small letters, and the split that they are.
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+#: Classes that sound like the absence of a finding, as :func:`_folded` writes them.
+_NEGATIVE = {
+    *("normal", "negative", "neg", "healthy", "nofinding", "nofindings", "none", "no", "nothing"),
+    *("0", "control", "controls", "absent"),
+}
+
+#: Folders of masks within a class, in small letters, and a mask beside its image.
+_MASK_FOLDERS = {"mask", "masks"}
+_MASK_FILE = re.compile(r"(.+?)[ _-]masks?(?:[ _-]?\d+)?", re.IGNORECASE)
+
+
+class _Image(NamedTuple):
+    """An image: path below the folder, class, and the split that its folder says."""
+
+    path: str
+    label: str
+    split: str | None
+
+
+def read_folder(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, list[str]]:
+    """List the images of class folders; what was taken for what is said on standard error.
+
+    An image has 1 for the class that its folder is called, at whatever depth it lies in it, and 0
+    for the others. The class ``negative`` is no finding.
+
+    Args:
+        config: The resolved configuration (sections source, prepare, truth).
+        data_root: Folder of the source data.
+
+    Returns:
+        The plan and the names of the findings, see :mod:`dollmaker.prepare.sources`.
+
+    Raises:
+        ConfigError: If an option does not fit the folder.
+        DataError: If the folder has no two classes, or a label cannot be told.
+    """
+    options, prepare, truth = config["source"]["folder"], config["prepare"], config.get("truth")
+    root, links = names.posix(options["root"]) or ".", config.get("allow_links", False)
+    tree = walk(data_root, root, links, truth.get("folder") if truth else None)
+    found = pictures(tree)
+    given = _splits_given(tree, found, options["splits"])
+    images, masks = _without_masks(found, given)
+    placed, loose = _place(images, given)
+    classes = _classes(tree, placed, given)
+    findings = _findings(classes, options["negative"])
+    check_names(findings, f"the class folders of {tree.top}")
+    opened = [image for image in placed if links or not (tree.top / image.path).is_symlink()]
+    require_one_label(tree.top, [(image.path, image.label) for image in opened])
+    paths = [image.path for image in placed]
+    ids = names.image_ids(paths)
+    people = _patients(paths, options["patient"]) if options["patient"] else ids
+    splits = _splits(placed, people, prepare)
+    _tell_counts(classes, splits, given, options)
+    _tell_left_out(tree, masks, loose, set(found))
+    plan = pl.DataFrame(
+        {
+            "image_id": ids,
+            "path": paths if root == "." else [f"{root}/{path}" for path in paths],
+            "patient_id": people,
+            "split": splits,
+            "view": pl.Series([None] * len(ids), dtype=pl.String),
+            "mask": pl.Series([None] * len(ids), dtype=pl.String),
+            **{
+                name: pl.Series([int(image.label == name) for image in placed], dtype=pl.Int8)
+                for name in findings
+            },
+        }
+    )
+    return plan, findings
+
+
+def _say(text: str) -> None:
+    print(f"folder: {text}", file=sys.stderr, flush=True)
+
+
+def _splits_given(tree: Tree, images: Sequence[str], splits: str) -> bool:
+    """Whether the folders at the top are splits, with the classes below them.
+
+    Raises:
+        DataError: If they are so only in part.
+    """
+    tops = list(dict.fromkeys(path.split("/")[0] for path in images if "/" in path))
+    known = [top for top in tops if top.lower() in _SPLITS]
+    trains = any(_SPLITS[top.lower()] == "train" for top in known)
+    looks_so = bool(known) and (tops == known or (trains and len(known) > 1))
+    if splits == "hash" or (splits == "auto" and not looks_so):
+        return False
+    if not trains:
+        raise DataError(
+            f"folder {tree.top} has no folder train with images; name the folders train, valid and "
+            "test, or set source.folder.splits: hash if the classes lie there."
+        )
+    if others := [top for top in tops if top not in known]:
+        raise DataError(
+            f"folder {tree.top} holds {others[0]!r} beside {', '.join(known)}; move it away to "
+            "have these taken as splits, or set source.folder.splits: hash if all are classes."
+        )
+    if not any(path.count("/") > 1 for path in images):
+        raise DataError(
+            f"the pictures below {tree.top} lie in {', '.join(known)} without a class folder; make "
+            "one for each class there, or set source.folder.splits: hash if these are the classes."
+        )
+    return True
+
+
+def _without_masks(images: Sequence[str], given: bool) -> tuple[list[str], list[str]]:
+    """Pictures, and masks that lie among them: ``COVID/masks/x.png``, ``benign/x_mask.png``."""
+    known, above = {names.without_suffix(path) for path in images}, 2 if given else 1
+    kept, masks = [], []
+    for path in images:
+        nested = {part.lower() for part in path.split("/")[above:-1]}
+        folder, _, stem = names.without_suffix(path).rpartition("/")
+        beside = _MASK_FILE.fullmatch(stem)
+        is_mask = not nested.isdisjoint(_MASK_FOLDERS)
+        if is_mask or (beside and f"{folder}/{beside[1]}" in known):
+            masks.append(path)
+        else:
+            kept.append(path)
+    return kept, masks
+
+
+def _place(images: Iterable[str], given: bool) -> tuple[list[_Image], list[str]]:
+    """The images with their class, and pictures that lie in no class folder."""
+    placed, loose = [], []
+    for path in images:
+        first, *rest = path.split("/")
+        split, parts = (_SPLITS.get(first.lower()), rest) if given else (None, [first, *rest])
+        if len(parts) < 2:
+            loose.append(path)
+        else:
+            placed.append(_Image(path, _plain(parts[0]), split))
+    return placed, loose
+
+
+def _plain(folder: str) -> str:
+    """The name of a class: its folder's, signs in one form, without blanks around it."""
+    return unicodedata.normalize("NFC", folder).strip()
+
+
+def _folded(name: str) -> str:
+    """A name in small letters, words joined: ``No_Finding`` is ``nofinding``, ``1-1`` stays."""
+    words = re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+    return re.sub(r"(?<=[^\W\d]) (?=[^\W\d])", "", words)
+
+
+def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int]:
+    """Class -> number of images, by name; folders without images are told.
+
+    Raises:
+        DataError: If there are no two classes, too many, or two that differ in their writing only.
+    """
+    counts = Counter(image.label for image in placed)
+    depth = 1 if given else 0
+    folders = {path for path in tree.folders if path.count("/") == depth}
+    full = {"/".join(image.path.split("/")[: depth + 1]) for image in placed}
+    if empty := sorted(folders - full):
+        _say(f"{_listed(empty)} without images: no class.")
+    if len(counts) < 2:
+        _refuse_fewer(tree.top, sorted(counts))
+    if len(counts) > MOST_CLASSES:
+        raise DataError(
+            f"folder {tree.top} has {len(counts)} class folders, over {MOST_CLASSES}; name the "
+            "folder above the classes, not above patients, in source.folder.root."
+        )
+    same: dict[str, str] = {}
+    written = {unicodedata.normalize("NFC", path.split("/")[depth]) for path in full}
+    for name in sorted(written):
+        other = same.setdefault(_folded(name), name)
+        if other != name:
+            raise DataError(
+                f"the class folders {other!r} and {name!r} below {tree.top} differ in case or "
+                "blanks only; rename or merge them."
+            )
+    return {name: counts[name] for name in sorted(counts)}
+
+
+def _refuse_fewer(top: Path, classes: Sequence[str]) -> None:
+    if not classes:
+        raise DataError(
+            f"folder {top} has no class folder with a picture that can be read; correct "
+            "source.folder.root to the folder that holds one folder for each class."
+        )
+    raise DataError(
+        f"folder {top} has images of one class only, {classes[0]!r}, so that there is nothing to "
+        "learn; add a folder of images without it, or correct source.folder.root if the classes "
+        "lie deeper."
+    )
+
+
+def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
+    """The classes that are findings.
+
+    Raises:
+        ConfigError: If there is no such negative class.
+    """
+    if negative is None:
+        for name in classes:
+            if _folded(name) in _NEGATIVE:
+                _say(
+                    f"the class {name!r} sounds like the absence of a finding, and is taken for "
+                    f"one that gets masks; source.folder.negative: {name!r} changes that."
+                )
+        return list(classes)
+    if _plain(negative) not in classes:
+        raise ConfigError(f"source.folder.negative: {unknown('class', negative, classes)}")
+    return [name for name in classes if name != _plain(negative)]
+
+
+def _patients(paths: Sequence[str], pattern: str) -> list[str]:
+    """The patient of each image: the first group of the pattern, searched in its path.
+
+    Raises:
+        DataError: If the pattern finds nothing in some path.
+    """
+    found = [re.search(pattern, path) for path in paths]
+    missing = [path for path, match in zip(paths, found, strict=True) if not (match and match[1])]
+    if missing:
+        raise DataError(
+            f"source.folder.patient finds no patient in {len(missing)} of {len(paths)} paths, e.g. "
+            f"{missing[0]!r}; correct the pattern."
+        )
+    return [names.patient(match[1]) for match in found if match]
+
+
+def _splits(
+    placed: Sequence[_Image], people: Sequence[str], prepare: Mapping[str, Any]
+) -> list[str]:
+    """The split of each image: its folder's, or by a hash of the patient.
+
+    Of given splits, validation or test images that no folder holds are taken from those of train.
+
+    Raises:
+        DataError: If a patient is in two given splits.
+    """
+    given = {image.split for image in placed}
+    valid, test = (0.0 if split in given else prepare[split] for split in ("valid", "test"))
+    splits: list[str] = []
+    known: dict[str, tuple[str, str]] = {}
+    for image, patient in zip(placed, people, strict=True):
+        split = image.split
+        if split in (None, "train"):
+            split = assign(patient, valid, test)
+        splits.append(str(split))
+        other = known.setdefault(patient, (splits[-1], image.path))
+        if other[0] != splits[-1]:
+            raise DataError(
+                f"patient {patient!r} has {other[1]!r} in {other[0]} and {image.path!r} in "
+                f"{splits[-1]}; move the images of a patient into one split, or correct "
+                "source.folder.patient."
+            )
+    return splits
+
+
+def _tell_counts(
+    classes: Mapping[str, int], splits: Sequence[str], given: bool, options: Mapping[str, Any]
+) -> None:
+    found, of_split = [f"{name!r} {count:,}" for name, count in classes.items()], Counter(splits)
+    shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
+    listed = ", ".join(f"{split} {of_split[split]:,}" for split in ("train", "valid", "test"))
+    how = "as the folders at the top say" if given else "by a hash of the patient"
+    _say(f"images of {len(classes)} classes: {shown}; {listed}, {how}.")
+    if not options["patient"]:
+        _say(
+            "each image is its own patient; if some are of one, give source.folder.patient, a "
+            "pattern whose first group is the patient."
+        )
+
+
+def _tell_left_out(
+    tree: Tree, masks: Sequence[str], loose: Sequence[str], images: set[str]
+) -> None:
+    if masks:
+        _say(f"{len(masks):,} files are masks by their names, and left out, e.g. {masks[0]!r}.")
+    if loose:
+        _say(f"{len(loose):,} pictures lie in no class folder, and are left out: {loose[0]!r} ...")
+    if others := [path for path in tree.files if path not in images]:
+        kinds = Counter(Path(path).suffix.lower() or "no suffix" for path in others)
+        shown = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(4))
+        _say(f"{len(others):,} files are no pictures that can be read ({shown}): {others[0]!r} ...")
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - 3:,} more" if len(paths) > 3 else ""
+    return f"{', '.join(map(repr, paths[:3]))}{more}"
