@@ -310,6 +310,7 @@ PATCHES = {
     **{"table": "t.csv", "images": "i", "masks": "m", "finding": "cell"},
     **{"image_column": "image", "mask_column": "mask"},
 }
+STUDIES = {"folder": "n", "labels": "t.csv", "by": "study", "finding_columns": ["f"], "key": "k"}
 BY_NAME = {"kind": "masks", "folder": "m", "column": None, "targets": {"m": [1]}}
 TABLE = {"kind": "table", "table": SETTINGS["source"]["table"]}
 
@@ -320,6 +321,10 @@ TABLE = {"kind": "table", "table": SETTINGS["source"]["table"]}
         ({"source": {"kind": "nih", "nih": {"folder": "n"}}}, "n/test_list.txt", LIST),
         ({"source": {"kind": "msd", "msd": {"folder": "n"}}}, "n/labelsTr/a.nii", "convert_source"),
         ({"source": {"kind": "patches", "patches": PATCHES}}, "m/a.png", "convert_source"),
+        ({"source": {"kind": "dicom", "dicom": STUDIES}}, "t.csv", "convert_source"),
+        ({"source": {"kind": "dicom", "dicom": STUDIES}}, "k", "convert_source"),
+        ({"source": {"kind": "dicom", "dicom": STUDIES}}, "n/new.dcm", "convert_source"),
+        ({"source": {"kind": "folder", "folder": {"root": "n"}}}, "n/imagesTr/new.png", LIST),
         ({"source": TABLE, "truth": BY_NAME}, "m/a.png", SCORES),
         ({"source": TABLE, "truth": BY_NAME}, "m/new.png", LIST),
         ({"source": TABLE, "truth": {"kind": "boxes", "file": "b.csv"}}, "b.csv", SCORES),
@@ -336,7 +341,7 @@ def test_every_source_and_truth_notices_its_files(
     monkeypatch.chdir(tmp_path)
     names = ["n/Data_Entry_2017_v2020.csv", "n/train_val_list.txt", "n/test_list.txt", "t.csv"]
     names += ["n/dataset.json", "n/labelsTr/a.nii", "n/imagesTr/a.nii", "i/a.png", "m/a.png"]
-    write({f"data/{name}": name for name in (*names, "b.csv")})
+    write({f"data/{name}": name for name in (*names, "b.csv", "k")})
     settings = {"dataset": "x", "data_root": "data", **changes}
     make_up(settings)
     assert planned(settings) == {}

@@ -40,7 +40,7 @@ def test_the_micro_configuration_from_end_to_end(
 
     stages = {stage["stage"]: stage for stage in plan["stages"]}
     assert {name: stage["jobs"] for name, stage in stages.items()} == {
-        **{"generate": 1, "decode": 2, "classify": 1, "attribute": 2, "binarize": 4},
+        **{"generate": 1, "decode": 2, "audit": 1, "classify": 1, "attribute": 2, "binarize": 4},
         **{"release": 1, "segment": 1, "adapt": 2},
     }
     assert stages["attribute"]["units"] == counts["pairs"]  # the recipe band has no own maps
@@ -51,7 +51,14 @@ def test_the_micro_configuration_from_end_to_end(
         assert 0 < four <= two <= one <= four * stage["jobs"] * 1.001
     assert plan["seconds"]["1"] == pytest.approx(sum(s["seconds"]["1"] for s in stages.values()))
     measured = {rate["what"] for rate in plan["calibration"]["rates"]}
-    assert measured >= {"decode", "classify a", "attribute doll", "binarize band", "adapt adapter"}
+    assert measured >= {
+        "decode",
+        "audit",
+        "classify a",
+        "attribute doll",
+        "binarize band",
+        "adapt adapter",
+    }
     assert plan["calibration"]["real_images"] and not plan["calibration"]["trained_committee"]
 
     assert plan["shards"]["suggested"] == 4

@@ -246,6 +246,7 @@ def test_the_jobs_of_every_stage_by_hand(tmp_path: Path) -> None:
     made = Masks(mask=0.01, repetitions=3, number=9, file=tmp_path)
     rates = Rates(
         decode=Rate(what="decode", unit="image", seconds=0.2, repetitions=3, how=""),
+        audit=Rate(what="audit", unit="image", seconds=0.05, repetitions=3, how=""),
         image_bytes=100.0,
         real_images=True,
         trained=False,
@@ -262,6 +263,7 @@ def test_the_jobs_of_every_stage_by_hand(tmp_path: Path) -> None:
     stages = {s.name: s for s in list_stages(config, source, counts, rates, 1.0, 5.0)}
     wanted = {
         "decode": [7.0, 7.0],  # 1 + 30 * 0.2
+        "audit": [4.0],  # 1 + 60 * 0.05
         "classify": [17.0, 25.0],  # 5 + 2 * (4 steps + 10 * 0.1) + 20 * 0.1
         "attribute": [56.0, 56.0, 31.0, 31.0],  # 5 + 1 + 50 maps
         "binarize": [1.5] * 6,

@@ -12,6 +12,7 @@ from dollmaker.adapt.tuning import Tuning
 from dollmaker.catalogue import committee
 from dollmaker.errors import ModelError
 from dollmaker.plan import maps, training
+from dollmaker.plan.audit import audit
 from dollmaker.plan.clock import Budget, Rate, say
 from dollmaker.plan.committee import find_committee
 from dollmaker.plan.count import Source, spread_by_pairs
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 #: How the seconds are shared out.
 _WEIGHTS = {
     "prepare": 1.0,
+    "audit": 0.5,
     "attribute": 5.0,
     "binarize": 1.0,
     "release": 0.5,
@@ -39,6 +41,7 @@ class Rates:
 
     Attributes:
         decode: An image.
+        audit: An image, for all findings.
         image_bytes: Its compressed bytes in a shard.
         real_images: Whether images of the source were used.
         trained: Whether the committee was the trained one.
@@ -51,6 +54,7 @@ class Rates:
     """
 
     decode: Rate
+    audit: Rate
     image_bytes: float
     real_images: bool
     trained: bool
@@ -65,7 +69,7 @@ class Rates:
         """All of them, for the reader."""
         state, number = "trained" if self.trained else "untrained", len(self.classify)
         members = f"{number} {state} member{'' if number == 1 else 's'}"
-        rates = [self.decode]
+        rates = [self.decode, self.audit]
         for name, one in self.classify.items():
             rates.append(_step(f"classify {name}", one))
         for name, found in self.attribute.items():
@@ -104,6 +108,9 @@ def calibrate(
     budget = Budget(seconds, _WEIGHTS)
     material = gather(config, source, spread_by_pairs(source, config, SAMPLE), folder)
     budget.take("prepare")
+    say("audit")
+    fit, images = config["prepare"]["fit"], len(source.index)
+    audited = audit(material, fit, images, budget.take("audit"))
     trained, attribute = _attribute(config, material, device, budget.take("attribute"))
     share = budget.take("binarize") / len(config["recipes"])
     binarize = {}
@@ -121,6 +128,7 @@ def calibrate(
     )
     return Rates(
         decode=material.decode,
+        audit=audited,
         image_bytes=material.image_bytes,
         real_images=material.real,
         trained=trained,

@@ -120,6 +120,12 @@ def list_stages(
             jobs=cost.shared_out(images * rates.decode.seconds, shards, light),
         ),
         Stage(
+            name="audit",
+            units=images,
+            unit="images",
+            jobs=[light + images * rates.audit.seconds],
+        ),
+        Stage(
             name="classify",
             units=sum(
                 _steps(counts.images["train"], _trained(config["classify"], name))

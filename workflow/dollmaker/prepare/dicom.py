@@ -94,24 +94,28 @@ def list_items(
     _require_some(found, tree, options, rows)
     _require_patients(found.images, options)
     _tell(found, options, rows)
-    items = []
+    items: dict[str, Item] = {}
     for path, header in found.images:
+        name = call("image", header.image)
+        if name in items:
+            raise DataError(f"two images are called {name!r}; take another key (source.dicom.key).")
         of = header.study if options["patient"] == "study" else names.patient(header.patient)
         make = partial(
             _make,
             opened(path),
-            call("image", header.image),
+            name,
             rows[_row_of(header, options)],
             header.frames,
             max_pixels,
         )
         view = header.view.lower() or None
-        items.append(Item(source=path, patient=call("patient", of), make=make, view=view))
-    items += [
+        items[name] = Item(source=path, patient=call("patient", of), make=make, view=view)
+    broken = [
         Item(source=path, patient="", make=partial(_refuse, reason))
         for path, reason in found.broken
     ]
-    return sorted(items, key=lambda item: item.source)
+    # The order of files is often that of patients and dates, which a released table would tell.
+    return [*(items[name] for name in sorted(items)), *broken]
 
 
 def look(options: Mapping[str, Any], data_root: Path, links: bool = False) -> None:
