@@ -3,7 +3,7 @@ Prepare: source tables and images become an index and image shards.
 
 REQUIRED INPUTS
     {data_root}                                 the source, or the generated phantoms
-    (patches, msd and jsrt are converted first: results/{dataset}/source)
+    (dicom, patches, msd and jsrt are converted first: results/{dataset}/source)
 OUTPUTS
     index     = results/{dataset}/index.parquet
     images    = results/{dataset}/images/{shard}.h5
