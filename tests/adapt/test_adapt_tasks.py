@@ -1,5 +1,6 @@
 """Reading of tasks: pixels, splits, the choice of images, and what is refused."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,31 @@ def test_choices_are_nested_and_seeded(config: dict[str, Any], root: Path) -> No
     assert task.choose(5, 0).tolist() == more
 
 
+def _blank(root: Path, numbers: Iterable[int]) -> None:
+    for number in numbers:
+        Image.new("L", (48, 40)).save(root / "task" / "masks" / f"case{number:02}.png")
+
+
+def test_chosen_images_hold_a_class_if_asked(config: dict[str, Any], root: Path) -> None:
+    _blank(root, range(0, 24, 2))
+    every = read_task("squares", config, root)
+    config["tasks"]["squares"]["train_empty"] = False
+    task = read_task("squares", config, root)
+    assert task.splits == every.splits
+    holding = [row for row in task.rows("train") if int(task.image_ids[row][4:]) % 2]
+    assert sorted(task.choose("all", 0)) == holding
+    assert set(task.choose(2, 0)) < set(holding) < set(every.choose("all", 0).tolist())
+
+
 def _edit(root: Path, old: str, new: str) -> None:
     table = root / "task" / "table.csv"
     table.write_text(table.read_text().replace(old, new))
+
+
+def _blank_in_training(config: dict[str, Any], root: Path) -> None:
+    task = read_task("squares", config, root)
+    _blank(root, [int(task.image_ids[row][4:]) for row in task.rows("train")])
+    config["tasks"]["squares"]["train_empty"] = False
 
 
 @pytest.mark.parametrize(
@@ -153,6 +176,7 @@ def _edit(root: Path, old: str, new: str) -> None:
             r"'other'.*in no mask; values there: 0, 1, 2, 3\.",
         ),
         (lambda c, r: c["tasks"]["squares"].update(test=0.001), "no test image"),
+        (_blank_in_training, "no training image holds a class; set tasks.squares.train_empty"),
         (lambda c, r: c["tasks"]["squares"].update(valid=0.001), "no valid image"),
         (lambda c, r: c["tasks"]["squares"].update(test=0.01, valid=0.985), "no train image"),
     ],

@@ -48,6 +48,7 @@ class Task:
         boxes: Where each picture lies in its square (N).
         files: SHA-256 of each image's file (N); empty if there are no files.
         hashes: What each image looks like (N), :mod:`dollmaker.alike`; empty if unknown.
+        train_empty: Whether images that hold no class may be trained on.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     boxes: Sequence[geometry.Box]
     files: Sequence[str] = ()
     hashes: Sequence[str] = ()
+    train_empty: bool = True
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Positions of a split's images, increasing."""
@@ -78,7 +80,8 @@ class Task:
         """Positions of ``n`` training images.
 
         The choice depends on the task and the seed alone, so that all starts and tunings see the
-        same images, and a smaller choice is part of a larger one.
+        same images, and a smaller choice is part of a larger one. Without ``train_empty`` it is
+        among the images that hold a class.
 
         Args:
             n: Their number, or ``all``; more than there are means all.
@@ -86,6 +89,8 @@ class Task:
         """
         train = self.rows("train")
         number = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big")
+        if not self.train_empty:
+            train = train[(self.masks[train] == 1).any((1, 2, 3))]
         order = np.random.default_rng([number, seed]).permutation(train)
         return order if n == "all" else order[: int(n)]
 
@@ -161,6 +166,7 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
         ],
         files=[image.sha256 for image in pictures],
         hashes=[image.hash for image in pictures],
+        train_empty=options["train_empty"],
     )
     _check(task, options, found)
     return task
@@ -214,6 +220,11 @@ def _check(task: Task, options: Mapping[str, Any], found: set[str]) -> None:
                 f"task {task.name}: class {cls!r} (values {options['classes'][cls]}) is in no "
                 f"mask; values there: {listed}. Correct tasks.{task.name}.classes or encoding."
             )
+    if not len(task.choose("all", 0)):
+        raise DataError(
+            f"task {task.name}: no training image holds a class; set tasks.{task.name}.train_empty "
+            "to true, or lower its valid and test."
+        )
 
 
 def _split(
