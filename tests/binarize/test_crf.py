@@ -154,9 +154,9 @@ def test_the_map_needs_no_mask_and_starts_half_at_its_top_share() -> None:
 
 def test_the_share_may_be_of_the_lit_pixels() -> None:
     values = np.random.default_rng(0).random((40, 40)).astype(np.float32)
-    image = np.zeros((3, 40, 40), np.uint8)
+    image = np.random.default_rng(1).integers(0, 5, (3, 40, 40), np.uint8)  # as JPEG leaves it
     image[1, 10:30, 10:30] = 90  # a brain on black
-    values *= image[1] > 0
+    values *= image[1] > 5
     given = Pair(map=values, image=image, label=1, probability=0.9)
     mask = dense_crf(given, unary="map", within="lit", **STILL).mask
     assert mask is not None and mask[10:30, 10:30].mean() == pytest.approx(0.2, abs=0.01)

@@ -27,7 +27,7 @@ STAGES: dict[str, int] = {
     "sample": 4,
     "thresholds": 4,
     "sanity": 2,
-    "binarize": 3,
+    "binarize": 4,
     "labels": 2,
     "release": 3,
     "segment": 8,

@@ -20,6 +20,10 @@ Within = Literal["picture", "lit"]
 #: Longer side of the picture, in pixels, that the lengths of :data:`OF_MAP` are for.
 _SIDE = 128
 
+#: Share of a picture's brightest pixel under which one is dark: JPEG leaves noise on black. Of 261
+#: slices of brains (TCGA-LGG) 95 % of the pixels are over 0, 40 % over this, 38 % over its double.
+_LIT = 1 / 16
+
 #: Most masks in one map; MaskCut's are at most ten.
 _MOST_LEVELS = 64
 
@@ -69,8 +73,8 @@ def dense_crf(
         unary: Where a pixel starts.
         certainty: Probability that a pixel's value in the mask is right.
         q: Share of the pixels that start as foreground, for ``map``.
-        within: Of which pixels ``q`` is a share: of all, or of the ``lit`` ones, which are over 0
-            in any channel (a brain on black).
+        within: Of which pixels ``q`` is a share: of all, or of the ``lit`` ones, of which a channel
+            is over :data:`_LIT` of the picture's brightest (a brain on black).
         channel: The only channel of the image that is looked at; ``None`` is all.
         gaussian_sxy: Reach of the smoothness kernel in pixels.
         gaussian_compat: Its strength.
@@ -115,7 +119,8 @@ def dense_crf(
     if unary == "map":
         known = pair.map
         if within == "lit" and pair.image.any():
-            known = pair.map[np.any(pair.image, axis=0)]
+            bright = pair.image.max(0)
+            known = pair.map[bright > _LIT * bright.max()]
         t = float(np.quantile(known, 1 - q))
         after = refined(of_map(pair.map, t))
         if not after.any():
