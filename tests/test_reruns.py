@@ -180,6 +180,7 @@ def test_a_second_call_has_nothing_to_do(place: Path) -> None:
         ("prepare/hold_out_truth", True, LIST),
         ("prepare/fit", "resize", DECODE),
         ("prepare/fit", "crop", DECODE),
+        ("prepare/bits", 16, DECODE),
         ("prepare/max_quarantined", 0.5, INDEX),
         ("seed", 1, AUDIT | CLASSIFY),
         ("classify/epochs", 3, CLASSIFY),

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from attribute.test_frozen import lively
@@ -94,11 +93,10 @@ def pictures(fit: str) -> tuple[Tensor, Frames]:
         y, x = np.mgrid[:height, :width]
         grey = 120 + rng.normal(0, 20, (height, width))
         grey[(y - height / 3) ** 2 + (x - width / 2) ** 2 < (min(width, height) / 4) ** 2] = 230
-        image = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-        stored.append(np.asarray(fit_image(image, SIZE, how)))
+        stored.append(fit_image(grey.clip(0, 255).astype(np.uint8)[None], SIZE, how))
     boxes = tuple(box(*s, SIZE, how) for s in sides)
     frames = Frames(boxes if how == "letterbox" else None, SIZE)
-    return torch.from_numpy(np.stack(stored))[:, None], frames
+    return torch.from_numpy(np.stack(stored)), frames
 
 
 def committee(members: list[Member], chunk: int = 8, **options: Any) -> Committee:

@@ -14,7 +14,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
 from dollmaker.errors import DataError
-from dollmaker.pixels.depth import to_eight_bits
+from dollmaker.pixels.depth import by_percentiles
 from dollmaker.pixels.dicom import is_dicom, read_dicom
 
 Values = npt.NDArray[Any]
@@ -122,7 +122,7 @@ def test_empty_elements_are_absent() -> None:
             *("PixelPaddingValue", "PixelPaddingRangeLimit", "PresentationLUTShape"),
         )
     )
-    assert np.array_equal(read(RAMP, BitsStored=12, **empty), to_eight_bits(RAMP))
+    assert np.array_equal(read(RAMP, BitsStored=12, **empty), by_percentiles(RAMP))
     shown = read(RAMP, BitsStored=12, VOILUTFunction="", WindowCenter=1000, WindowWidth=500)
     assert near(shown, linear(RAMP.astype(float), 1000, 500))
 
@@ -142,7 +142,7 @@ def test_without_a_window_eight_bits_stay() -> None:
     assert np.array_equal(read(values, RescaleSlope=1, RescaleIntercept=0), values)
     assert near(read(values >> 3, BitsStored=5), (values >> 3) / 31)
     assert np.array_equal(
-        read(values, RescaleSlope=2, RescaleIntercept=-9), to_eight_bits(values * 2.0 - 9)
+        read(values, RescaleSlope=2, RescaleIntercept=-9), by_percentiles(values * 2.0 - 9)
     )
 
 
@@ -198,7 +198,7 @@ def test_numbers_out_of_range_are_no_padding() -> None:
     white = RAMP.copy()
     white[:30] = 4095
     shown = read(white, BitsStored=12, PixelPaddingValue=65535)
-    assert np.array_equal(shown, to_eight_bits(white))
+    assert np.array_equal(shown, by_percentiles(white))
 
 
 def test_an_inverse_presentation_counts_once() -> None:

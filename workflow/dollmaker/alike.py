@@ -28,6 +28,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dollmaker.pixels.depth import to_eight_bits
+
 #: Bits in which two pictures may differ to be called alike. Our choice, by the numbers above.
 NEAR = 16
 
@@ -44,16 +46,19 @@ _FLAT = 0.5
 _BLOCK = 2_000_000
 
 
-def perceptual_hash(picture: npt.NDArray[np.uint8]) -> str:
+def perceptual_hash(picture: npt.NDArray[Any]) -> str:
     """The hash of a picture: 256 bits, as 64 hexadecimal digits.
 
+    It looks at 8 bits, and at the mean of all channels.
+
     Args:
-        picture: uint8 (C, h, w), without the bars of a letterbox.
+        picture: Pixels or levels (C, h, w), without the bars of a letterbox.
 
     Returns:
         The hash; empty for a picture of one grey, which has no looks.
     """
-    grey = picture[0] if len(picture) == 1 else np.rint(picture.mean(axis=0, dtype=np.float32))
+    eight = to_eight_bits(picture)
+    grey = eight[0] if len(eight) == 1 else np.rint(eight.mean(axis=0, dtype=np.float32))
     image = Image.fromarray(np.ascontiguousarray(grey, np.uint8))
     small = image.resize((_PIXELS, _PIXELS), Image.Resampling.BILINEAR)
     pixels = np.asarray(small, np.float64)

@@ -1,6 +1,6 @@
 """Augmentation of an image and its mask, with torchvision.transforms.v2."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -8,6 +8,21 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 Kind = Literal["none", "geometric", "flip"]
+
+
+class _Exposure(v2.ColorJitter):  # type: ignore[misc]
+    """Brightness and contrast of images of any number of channels.
+
+    torchvision knows grey and colours. The channels of others are seen as one grey image, so that
+    contrast is that around the mean of all, and they keep what they are to each other.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Transform one input, as v2 calls it."""
+        if not isinstance(inpt, tv_tensors.Image) or inpt.shape[-3] in (1, 3):
+            return super().transform(inpt, params)
+        grey = tv_tensors.Image(inpt.reshape(1, -1, inpt.shape[-1]))
+        return tv_tensors.wrap(super().transform(grey, params).reshape(inpt.shape), like=inpt)
 
 
 def make_transform(kind: Kind) -> v2.Transform:
@@ -29,7 +44,7 @@ def make_transform(kind: Kind) -> v2.Transform:
             interpolation=v2.InterpolationMode.BILINEAR,
             fill=0,
         ),
-        v2.ColorJitter(brightness=0.15, contrast=0.15),
+        _Exposure(brightness=0.15, contrast=0.15),
     ]
     if kind == "flip":
         steps.append(v2.RandomHorizontalFlip())
@@ -52,7 +67,7 @@ def augment(
 
     Args:
         transform: From :func:`make_transform`.
-        image: uint8 (C, H, W).
+        image: (C, H, W) in levels: uint8, or float32 in 0..255.
         masks: uint8 (K, H, W), or ``None``.
         seed: Seed of the run.
         epoch: Epoch, from 0.
@@ -60,9 +75,16 @@ def augment(
     """
     if isinstance(transform, v2.Identity):
         return image, masks
+    white = 255 if image.is_floating_point() else 1  # to torchvision, white is 1 in reals
+    shown = tv_tensors.Image(image / white if white > 1 else image)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash((seed, epoch, index)) % 2**63)
         if masks is None:
-            return transform(tv_tensors.Image(image)).as_subclass(Tensor), None
-        moved = transform(tv_tensors.Image(image), tv_tensors.Mask(masks))
-    return moved[0].as_subclass(Tensor), moved[1].as_subclass(Tensor)
+            return _levels(transform(shown), white), None
+        moved = transform(shown, tv_tensors.Mask(masks))
+    return _levels(moved[0], white), moved[1].as_subclass(Tensor)
+
+
+def _levels(image: Tensor, white: int) -> Tensor:
+    plain = image.as_subclass(Tensor)
+    return plain * white if white > 1 else plain

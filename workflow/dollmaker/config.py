@@ -17,7 +17,7 @@ import yaml
 from dollmaker import catalogue, texts
 from dollmaker.classify import ready
 from dollmaker.errors import ConfigError
-from dollmaker.prepare import options
+from dollmaker.prepare import channels, options
 
 Config = dict[str, Any]
 
@@ -365,6 +365,7 @@ def _check_combinations(config: Config) -> None:
     if prepare["valid"] + prepare["test"] >= 1:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
     ready.check(config)
+    channels.check(config)
     recipes = config["recipes"]
     for name, recipe in recipes.items():
         if "binarize" not in recipe:

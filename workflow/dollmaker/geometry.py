@@ -69,31 +69,46 @@ def mirrored(where: Box, size: int) -> Box:
     return size - right, top, size - left, bottom
 
 
-def fit_image(image: Image.Image, size: int, fit: Fit) -> Image.Image:
-    """Scale an image into the square; the rest of a letterbox is black."""
-    return _fit(image, size, fit, Image.Resampling.BILINEAR)
+def fit_image(pixels: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[Any]:
+    """Scale an image (C, h, w), uint8 or uint16, into the square; the rest is black."""
+    return _fit(pixels, size, fit, Image.Resampling.BILINEAR)
 
 
 def fit_mask(mask: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[np.uint8]:
     """Scale a mask of small integers (h, w) into the square by nearest neighbour."""
-    image = Image.fromarray(np.asarray(mask, dtype=np.uint8))
-    return np.asarray(_fit(image, size, fit, Image.Resampling.NEAREST))
-
-
-def shown(image: Image.Image, fit: Fit) -> Image.Image:
-    """The part of an image that the square shows."""
-    part = window(image.width, image.height, fit)
-    return image if part == (0, 0, *image.size) else image.crop(part)
-
-
-def _fit(image: Image.Image, size: int, fit: Fit, how: Image.Resampling) -> Image.Image:
-    left, top, right, bottom = box(image.width, image.height, size, fit)
-    inner = shown(image, fit).resize((right - left, bottom - top), how)
-    if inner.size == (size, size):
-        return inner
-    square = Image.new(image.mode, (size, size))
-    square.paste(inner, (left, top))
+    whole = np.asarray(mask, dtype=np.uint8)[None]
+    square: npt.NDArray[np.uint8] = _fit(whole, size, fit, Image.Resampling.NEAREST)[0]
     return square
+
+
+def shown(pixels: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    """The part of an image (..., h, w) that the square shows: a view."""
+    height, width = pixels.shape[-2:]
+    part: npt.NDArray[Any] = inside(pixels, window(width, height, fit))
+    return part
+
+
+def resized(
+    pixels: npt.NDArray[Any],
+    width: int,
+    height: int,
+    how: Image.Resampling = Image.Resampling.BILINEAR,
+) -> npt.NDArray[Any]:
+    """An image (C, h, w), uint8 or uint16, in another size, each channel by itself.
+
+    16 bits are scaled as reals and rounded.
+    """
+    kind = pixels.dtype
+    plain = pixels if kind == np.uint8 else pixels.astype(np.float32)
+    large = [np.asarray(Image.fromarray(one).resize((width, height), how)) for one in plain]
+    return np.stack(large) if kind == np.uint8 else np.rint(large).astype(kind)
+
+
+def _fit(pixels: npt.NDArray[Any], size: int, fit: Fit, how: Image.Resampling) -> npt.NDArray[Any]:
+    height, width = pixels.shape[-2:]
+    where = box(width, height, size, fit)
+    inner = resized(shown(pixels, fit), where[2] - where[0], where[3] - where[1], how)
+    return inner if inner.shape[-2:] == (size, size) else framed(inner, where, size)
 
 
 def unfit_mask(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> npt.NDArray[np.uint8]:

@@ -10,13 +10,16 @@ from torch import Tensor, nn
 #: One number for every channel, or one for each.
 Numbers = float | Sequence[float]
 
+#: Channels that a network may have.
+MOST_CHANNELS = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
     """What a network expects: ``(x / 255 - mean) / std``, channel by channel.
 
     Attributes:
-        channels: 1 or 3.
+        channels: At least 1.
         size: Side in pixels.
         mean: Subtracted from images in [0, 1], one number per channel; see :func:`per_channel`.
         std: Images are divided by it, one number per channel.
@@ -31,7 +34,8 @@ class Input:
     std: Numbers = 0.5
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3) or type(self.size) is not int or not 1 <= self.size <= 8192:
+        whole = type(self.channels) is type(self.size) is int
+        if not whole or not 1 <= self.channels <= MOST_CHANNELS or not 1 <= self.size <= 8192:
             raise ValueError(f"{self.channels} channels of {self.size} pixels")
         mean, std = (per_channel(numbers, self.channels) for numbers in (self.mean, self.std))
         if not all(map(math.isfinite, mean)) or not all(0 < one < math.inf for one in std):
@@ -40,7 +44,7 @@ class Input:
         object.__setattr__(self, "std", std)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Stored images, uint8 (B, C, H, W), to float32 (B, channels, size, size)."""
+        """Images (B, C, H, W) in levels to float32 (B, channels, size, size)."""
         x = adapt_images(images, **asdict(self))
         return x.contiguous(memory_format=torch.channels_last)
 
@@ -50,7 +54,7 @@ def per_channel(numbers: Numbers, channels: int) -> tuple[float, ...]:
 
     As many numbers as channels stay as they are. Otherwise every channel takes the mean of the
     numbers: a network of one channel that starts from weights of three gets their mean, as its
-    first filters get their sum (:func:`dollmaker.weights.load_weights`).
+    first filters get their sum; so does each of four channels (:func:`dollmaker.weights.inflate`).
 
     Args:
         numbers: One number, or one for each channel of the weights.
@@ -76,16 +80,21 @@ def adapt_images(
     """From stored images to a network's input.
 
     Args:
-        images: uint8 (B, C, H, W).
-        channels: Channels of the network: grey is repeated, colour is averaged as needed.
+        images: (B, C, H, W) in levels, 0..255: uint8, or float32 (:mod:`dollmaker.pixels.depth`).
+        channels: Channels of the network: one channel is repeated, several are averaged to one.
         size: Side of the network's input; images are resized when they differ.
         mean: Mean of each channel that is subtracted from images in [0, 1].
         std: Deviation of each channel to divide by.
 
     Returns:
         float32 (B, channels, size, size).
+
+    Raises:
+        ValueError: If several channels are to be another number of several.
     """
     x = images.to(torch.float32) / 255
+    if x.shape[1] != channels and 1 not in (x.shape[1], channels):
+        raise ValueError(f"images of {x.shape[1]} channels for a network of {channels}")
     if x.shape[1] != channels:
         x = x.mean(1, keepdim=True) if channels == 1 else x.expand(-1, channels, -1, -1)
     if x.shape[-1] != size:

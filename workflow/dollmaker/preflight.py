@@ -16,7 +16,7 @@ from dollmaker.fetch import before, names, needed
 from dollmaker.fetch.needed import Need
 from dollmaker.files import POINTERS, WEB_PAGE, inside
 from dollmaker.findings import CHEXPERT, PRESENT
-from dollmaker.pixels.pictures import read_picture
+from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
@@ -340,10 +340,16 @@ def _look_at_image(config: Config, root: Path, path: str) -> dict[str, int]:
     """Size and orientation of an image; nothing where it will be left out, with the reason."""
     try:
         file = inside(root, path, config.get("allow_links", False))
-        image, origin = read_picture(file, mode=None, max_pixels=config["prepare"]["max_pixels"])
+        image, origin = read_channels(
+            file,
+            channels=config["prepare"]["channels"],
+            bits=config["prepare"]["bits"],
+            max_pixels=config["prepare"]["max_pixels"],
+        )
     except DataError:
         return {}
-    return {"width": image.width, "height": image.height, "orientation": origin.orientation}
+    height, width = image.shape[1:]
+    return {"width": width, "height": height, "orientation": origin.orientation}
 
 
 def _list(config: Config, root: Path) -> Listing:

@@ -51,7 +51,8 @@ READS: dict[str, Reads] = {
         rules=("convert_source",),
         keys=(
             "seed",
-            *(f"prepare.{k}" for k in ("valid", "test", "max_quarantined", "max_pixels")),
+            *(f"prepare.{k}" for k in ("channels", "bits", "valid", "test")),
+            *(f"prepare.{k}" for k in ("max_quarantined", "max_pixels")),
         ),
         files=("original",),
     ),
@@ -65,7 +66,7 @@ READS: dict[str, Reads] = {
     ),
     "decode": Reads(
         rules=("decode_images",),
-        keys=tuple(f"prepare.{key}" for key in ("size", "channels", "fit", "max_pixels")),
+        keys=tuple(f"prepare.{k}" for k in ("size", "channels", "bits", "fit", "max_pixels")),
     ),
     # Its header says how the images were made.
     "index": Reads(rules=("build_index",), keys=("prepare",)),

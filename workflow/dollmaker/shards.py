@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from dollmaker.errors import ArtifactError, DamagedError
 from dollmaker.files import atomic_path
+from dollmaker.pixels.depth import to_levels
 from dollmaker.provenance import FORMAT
 from dollmaker.spool import Spool
 
@@ -224,7 +225,7 @@ class Shard:
         return 0
 
     def read(self, name: str, rows: int | slice | Sequence[int] | None = None) -> Array:
-        """Read rows of an array.
+        """Read rows of an array; images come in levels (:mod:`dollmaker.pixels.depth`).
 
         Args:
             name: Array name, e.g. ``"image"``.
@@ -247,7 +248,7 @@ class Shard:
                 found = _row_checks(values[None] if isinstance(chosen, int) else values)
                 if not np.array_equal(found, np.atleast_1d(checks[chosen])):
                     raise ValueError(f"the checksum of {name} is wrong")
-            return values
+        return to_levels(values) if name == "image" else values
 
     def _find(self, name: str) -> Any:
         """A data set or ``None``; looking a name up takes as long as reading a row."""
@@ -331,8 +332,8 @@ class ImageShards:
         self._max_open = max_open
         self._open: OrderedDict[str, Shard] = OrderedDict()
 
-    def read(self, shard: str, row: int) -> npt.NDArray[np.uint8]:
-        """One image, uint8 of shape (C, H, W)."""
+    def read(self, shard: str, row: int) -> Array:
+        """One image (C, H, W) in levels: uint8, or float32 in 0..255 where shards have 16 bits."""
         if shard not in self._open:
             if len(self._open) >= self._max_open:
                 self._open.popitem(last=False)[1].close()

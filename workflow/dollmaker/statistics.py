@@ -97,7 +97,7 @@ def recompute(
 
     Args:
         model: The network.
-        images: Stored images, uint8 (N, C, H, W), N at least 1; the same in all processes.
+        images: Images (N, C, H, W) in levels, N at least 1; the same in all processes.
         prepare: Maps a batch of them to the network's input.
         owner: As for :func:`moving`.
     """

@@ -124,11 +124,10 @@ def load_weights(
     """Load weights of the same architecture, whatever wraps it.
 
     Names are compared after removal of a wrapper's prefix and of timm's flattening
-    (``features_conv0`` = ``features.conv0``). A first convolution is adapted between 1 and 3 input
-    channels: three are summed into one (a grey image fed thrice gives the same output), one is
-    spread over three. Position embeddings of a transformer are interpolated to another number of
-    patches. DINO's published backbones (``dino_deitsmall16``) have timm's names and load into
-    timm's networks.
+    (``features_conv0`` = ``features.conv0``). First convolutions, patch embeddings among them, are
+    brought to other input channels by :func:`inflate`. Position embeddings of a transformer are
+    interpolated to another number of patches. DINO's published backbones (``dino_deitsmall16``)
+    have timm's names and load into timm's networks.
 
     Args:
         module: The network to fill, in place.
@@ -143,11 +142,18 @@ def load_weights(
     own = module.state_dict()
     filled: State = {}
     missing = []
+    # timm puts some networks into a module called body.
+    plains = {name: _plain(name) for name in own}
+    known = {
+        name: given[key]
+        for name, plain in plains.items()
+        for key in (plain if plain in given else plain.removeprefix("body_"),)
+        if key in given
+    }
+    seen = _input_channels(known, own)
     for name, tensor in own.items():
-        plain = _plain(name)
-        # timm puts some networks into a module called body.
-        found = given.get(plain, given.get(plain.removeprefix("body_")))
-        fitted = None if found is None else _fit(name, found, tensor)
+        found = known.get(name)
+        fitted = None if found is None else _fit(name, found, tensor, seen)
         if fitted is not None:
             filled[name] = fitted
         elif not name.startswith(optional or ("\0",)) and not name.endswith("num_batches_tracked"):
@@ -171,18 +177,44 @@ def unify(name: str) -> str:
     return name.replace(".", "_")
 
 
-def _fit(name: str, found: Tensor, wanted: Tensor) -> Tensor | None:
-    """A tensor in the form that is wanted; ``None`` if it cannot be brought into it."""
+def inflate(filters: Tensor, channels: int) -> Tensor:
+    """Filters that look at images, for another number of channels.
+
+    The one rule: every channel gets the mean over the channels that there are, times their number
+    divided by the new one. An image that is repeated over its channels gives the same activations;
+    of three channels one gets the sum.
+
+    Args:
+        filters: (outputs, given, height, width).
+        channels: The new number.
+
+    Returns:
+        (outputs, channels, height, width).
+    """
+    return (filters.sum(1, keepdim=True) / channels).repeat(1, channels, 1, 1)
+
+
+def _input_channels(known: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Channels of the images that weights and a network are for: of their first convolution."""
+    for name, wanted in own.items():
+        if name.endswith("weight") and name in known and known[name].ndim == wanted.ndim == 4:
+            return known[name].shape[1], wanted.shape[1]
+    return 0, 0
+
+
+def _fit(name: str, found: Tensor, wanted: Tensor, seen: tuple[int, int]) -> Tensor | None:
+    """A tensor in the form that is wanted; ``None`` if it cannot be brought into it.
+
+    Convolutions with the input channels of the first one look at images, too: networks have
+    several side by side.
+    """
     if found.shape == wanted.shape:
         return found.to(wanted.dtype)
     if name.endswith(("pos_embed", "pos_embedding")):
         return _fit_positions(found, wanted)
     same = found.ndim == wanted.ndim == 4 and found.shape[2:] == wanted.shape[2:]
-    if same and found.shape[0] == wanted.shape[0]:
-        if (found.shape[1], wanted.shape[1]) == (3, 1):
-            return found.sum(1, keepdim=True).to(wanted.dtype)
-        if (found.shape[1], wanted.shape[1]) == (1, 3):
-            return (found.repeat(1, 3, 1, 1) / 3).to(wanted.dtype)
+    if same and found.shape[0] == wanted.shape[0] and (found.shape[1], wanted.shape[1]) == seen:
+        return inflate(found, wanted.shape[1]).to(wanted.dtype)
     return None
 
 

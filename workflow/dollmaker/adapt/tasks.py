@@ -23,6 +23,7 @@ from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
 from dollmaker.outside import surround
 from dollmaker.pixels import names
+from dollmaker.pixels.depth import to_levels
 from dollmaker.prepare.images import Decoded, decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
@@ -40,7 +41,7 @@ class Task:
         image_ids: File names without suffix (N).
         patients: Patient of each image (N).
         splits: train, valid or test (N).
-        images: uint8 (N, C, S, S).
+        images: (N, C, S, S) in levels: uint8, or float32 in 0..255 of 16 bits.
         masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore; outside the picture
             :data:`dollmaker.outside.OUTSIDE`.
         fit: How the pictures lie in their squares.
@@ -56,7 +57,7 @@ class Task:
     image_ids: list[str]
     patients: list[str]
     splits: list[str]
-    images: Pixels
+    images: npt.NDArray[Any]
     masks: Pixels
     fit: geometry.Fit
     truth: Sequence[SourceMasks | None]
@@ -156,7 +157,7 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
         image_ids=[listing.image_ids[i] for i in kept],
         patients=[listing.patients[i] for i in kept],
         splits=[splits[i] for i in kept],
-        images=np.stack([image.pixels for image in pictures]),
+        images=to_levels(np.stack([image.pixels for image in pictures])),
         masks=np.stack(masks),
         fit=prepare["fit"],
         truth=truth,
@@ -273,6 +274,7 @@ def _read_pair(
             root(f"{options['images']}/{image_file}"),
             size=prepare["size"],
             channels=prepare["channels"],
+            bits=prepare["bits"],
             fit=prepare["fit"],
             max_pixels=prepare["max_pixels"],
         )

@@ -130,7 +130,7 @@ def train_run(
 
 
 def to_measure(task: Task, chosen: npt.NDArray[np.int64], norm: str) -> Tensor | None:
-    """Images, uint8 (N, C, S, S), that statistics of batch normalisation are measured on.
+    """Images (N, C, S, S) in levels, that statistics of batch normalisation are measured on.
 
     Args:
         task: The task.

@@ -1,5 +1,7 @@
 """What a mask is worth in a task that was drawn by nobody: the rows beside those of the starts."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -35,7 +37,7 @@ def score_baselines(task: Task) -> pl.DataFrame:
 
 
 def _draw(
-    name: str, image: npt.NDArray[np.uint8], truth: SourceMasks, task: Task
+    name: str, image: npt.NDArray[Any], truth: SourceMasks, task: Task
 ) -> npt.NDArray[np.bool_]:
     if name == EMPTY:
         return np.zeros((truth.height, truth.width), bool)

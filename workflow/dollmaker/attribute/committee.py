@@ -75,7 +75,7 @@ class Committee:
         ]
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """The mean probabilities (B, K) of stored images, uint8 (B, C, H, W).
+        """The mean probabilities (B, K) of images (B, C, H, W) in levels.
 
         The mean is over the members that know a finding, NaN where nobody does.
         """
@@ -97,7 +97,7 @@ class Committee:
         of the whole attributions.
 
         Args:
-            images: uint8 (B, C, H, W) as stored.
+            images: (B, C, H, W) in levels: uint8, or float32 in 0..255.
             ids: Their image ids.
             pairs: (image, output) numbers, at least one.
             frames: Where the pictures lie in the images.

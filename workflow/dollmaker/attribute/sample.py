@@ -299,7 +299,7 @@ def _with_others(
 
     Args:
         lab: The members, who know the pairs.
-        images: uint8 (B, C, H, W).
+        images: (B, C, H, W) in levels.
         ids: Their image ids.
         pairs: (image, output) numbers.
         frames: Where the pictures lie in the images.

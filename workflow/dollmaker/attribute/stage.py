@@ -151,7 +151,7 @@ def _finished(work: Path) -> set[int]:
 
 
 def _read_ahead(path: Path, blocks: Sequence[pl.DataFrame]) -> Iterator[Tensor]:
-    """The images of each block, uint8 (B, C, H, W); the next one is read meanwhile."""
+    """The images of each block, (B, C, H, W); the next one is read meanwhile."""
     with Shard(path, "images") as source, ThreadPoolExecutor(1) as thread:
         waiting = [
             thread.submit(source.read, "image", block["row"].to_list()) for block in blocks[:1]

@@ -46,7 +46,7 @@ def lattice_field(
 
     Args:
         foreground: Probability to start from, float32 (H, W), 0 to 1 exclusive.
-        image: uint8 (C, H, W), C 1 or 3.
+        image: uint8 (C, H, W).
         kernels: Of the pairwise energy.
         iterations: Of the mean field.
 
@@ -57,20 +57,36 @@ def lattice_field(
 
     height, width = foreground.shape
     energy = -np.log(np.stack([1 - foreground, foreground])).reshape(2, -1).astype(np.float32)
-    colour = np.ascontiguousarray(
-        np.moveaxis(np.broadcast_to(image, (3, height, width)), 0, -1), dtype=np.uint8
-    )
     crf = densecrf.DenseCRF2D(width, height, 2)
     crf.setUnaryEnergy(np.ascontiguousarray(energy))
     crf.addPairwiseGaussian(sxy=kernels.gaussian_sxy, compat=kernels.gaussian_compat)
-    crf.addPairwiseBilateral(
-        sxy=kernels.bilateral_sxy,
-        srgb=kernels.bilateral_srgb,
-        rgbim=colour,
-        compat=kernels.bilateral_compat,
-    )
+    if len(image) in (1, 3):
+        colour = np.moveaxis(np.broadcast_to(image, (3, height, width)), 0, -1)
+        crf.addPairwiseBilateral(
+            sxy=kernels.bilateral_sxy,
+            srgb=kernels.bilateral_srgb,
+            rgbim=np.ascontiguousarray(colour, dtype=np.uint8),
+            compat=kernels.bilateral_compat,
+        )
+    else:
+        features = np.ascontiguousarray(appearance(image, kernels).reshape(-1, height * width))
+        crf.addPairwiseEnergy(features, compat=kernels.bilateral_compat)
     field = np.asarray(crf.inference(iterations), np.float32)[1]
     return np.asarray(field.reshape(height, width))
+
+
+def appearance(image: npt.NDArray[np.uint8], kernels: Kernels) -> Array:
+    """What the appearance kernel compares pixels by: place and channels, (2 + C, H, W).
+
+    Of any number of channels the squared distance is three times their mean, as of three.
+
+    Args:
+        image: uint8 (C, H, W).
+        kernels: Their reaches.
+    """
+    places = np.indices(image.shape[1:], dtype=np.float32)[::-1] / kernels.bilateral_sxy
+    weight = (3 / len(image)) ** 0.5 / kernels.bilateral_srgb
+    return np.concatenate([places, image.astype(np.float32) * weight]).astype(np.float32)
 
 
 def device_field(
@@ -107,7 +123,7 @@ def mean_field(
 
     Args:
         foreground: Probability to start from, float32 (B, H, W), 0 to 1 exclusive.
-        images: uint8 or float (B, C, H, W) in 0..255, C 1 or 3; one channel counts as three.
+        images: uint8 or float (B, C, H, W) in 0..255; any number of channels counts as three.
         kernels: Of the pairwise energy; ``None`` is IRNet's.
         iterations: Of the mean field.
         stride: See above.

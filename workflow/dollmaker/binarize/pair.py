@@ -18,7 +18,7 @@ class Pair:
     Attributes:
         map: Relevance, float32 (H, W), of the picture alone; at most 1, negative only for signed
             maps.
-        image: The stored image, uint8 (C, H, W), of the picture alone.
+        image: The image in 8 bits, uint8 (C, H, W), of the picture alone.
         label: 1, 0, -1 or ``BLANK``.
         probability: The committee's, 0..1.
         scale: Logits per pixel that a value of 1 of the map stands for.

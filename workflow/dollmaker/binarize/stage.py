@@ -12,6 +12,7 @@ from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import make_chain
 from dollmaker.errors import ArtifactError, ConfigError, unknown
 from dollmaker.files import sha256_file
+from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.shards import Shard, create_shard
 
 _BLOCK = 64
@@ -73,7 +74,7 @@ def binarize_shard(
                     done = chain(
                         Pair(
                             map=geometry.inside(maps[i - start], where),
-                            image=geometry.inside(images.read("image", row), where),
+                            image=geometry.inside(to_eight_bits(images.read("image", row)), where),
                             label=int(table["label"][i]),
                             probability=float(table["probability"][i]),
                             scale=float(table["scale"][i]),

@@ -79,7 +79,7 @@ class Member:
         return self.findings[output] not in self.unknown
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Stored images, uint8 (B, C, H, W), to the network's input."""
+        """Images (B, C, H, W) in levels to the network's input."""
         return self.input.prepare(images)
 
 

@@ -27,7 +27,7 @@ def create_network(
             ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up
             here first, then in this order. ``xrv:NAME`` is torchxrayvision's.
         outputs: Number of logits.
-        channels: 1 or 3 input channels.
+        channels: Input channels.
         size: Side of the input in pixels (transformers need to know).
         tried: Whether it is tried on that input before it is returned; not needed for a network
             that has been trained on it.

@@ -19,6 +19,7 @@ from dollmaker.evaluate.masks import open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.truth import Truth
 from dollmaker.geometry import Fit, unfit_map
+from dollmaker.pixels.depth import to_show
 from dollmaker.shards import ImageShards
 
 #: Rules shown, with their colours (Okabe and Ito 2008).
@@ -89,7 +90,7 @@ def mask_sheet(
         row = index.row(by_predicate=pl.col("image_id") == pair["image_id"], named=True)
         size = (row["width"], row["height"], config["prepare"]["fit"])
         stored = pixels.read(row["shard"], row["row"])
-        colour = np.broadcast_to(stored, (3, *stored.shape[1:])).astype(np.float32)
+        colour = np.broadcast_to(to_show(stored), (3, *stored.shape[1:])).astype(np.float32)
         image = np.stack([unfit_map(channel, *size) for channel in colour], -1)
         area = truth.mask(row, pair["finding"], target)
         pen.text((4, 26 + line * _TILE), f"{pair['finding'][:17]}", fill="black")

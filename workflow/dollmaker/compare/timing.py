@@ -20,6 +20,7 @@ from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import load_member
 from dollmaker.findings import PRESENT
 from dollmaker.geometry import inside
+from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.shards import ImageShards
 
 
@@ -83,7 +84,7 @@ def time_recipes(
                 chain(
                     Pair(
                         map=values,
-                        image=inside(image, where).numpy(),
+                        image=to_eight_bits(inside(image, where).numpy()),
                         label=PRESENT,
                         probability=1.0,
                         scale=scale,

@@ -4,6 +4,7 @@ Each gives a mask and a map for an image, the same for all of its findings.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +28,12 @@ class Guess:
     values: npt.NDArray[np.float32]
 
 
-def guess(name: str, image: npt.NDArray[np.uint8], width: int, height: int, fit: Fit) -> Guess:
+def guess(name: str, image: npt.NDArray[Any], width: int, height: int, fit: Fit) -> Guess:
     """Make one baseline for one image.
 
     Args:
         name: One of :data:`BASELINES`.
-        image: uint8 (C, size, size) as the networks see it.
+        image: (C, size, size) in levels, as the networks see it.
         width: Width of the source in pixels.
         height: Height of the source in pixels.
         fit: How the source lies in the square.
@@ -53,10 +54,11 @@ def _centre(width: int, height: int) -> Guess:
     return Guess(distance <= min(width, height) / 4, -distance)
 
 
-def _intensity(image: npt.NDArray[np.uint8], width: int, height: int, fit: Fit) -> Guess:
+def _intensity(image: npt.NDArray[Any], width: int, height: int, fit: Fit) -> Guess:
     """Otsu's threshold on the grey image; the side that touches the border less is foreground.
 
-    The black of a letterbox is not part of the image; what a crop does not show is background.
+    Grey is the mean of all channels. The black of a letterbox is not part of the image; what a crop
+    does not show is background.
     """
     from skimage.filters import threshold_otsu
 

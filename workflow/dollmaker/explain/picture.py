@@ -3,12 +3,15 @@
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
+
+from dollmaker.pixels.depth import to_show
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -22,14 +25,14 @@ class Panel:
 
     Attributes:
         title: Lines of text on its left.
-        image: uint8 (C, H, W).
+        image: (C, H, W) in levels.
         predicted: bool (H, W).
         truth: bool (H, W).
         maps: Method -> float32 (H, W) in 0..1.
     """
 
     title: list[str]
-    image: Pixels
+    image: npt.NDArray[Any]
     predicted: npt.NDArray[np.bool_]
     truth: npt.NDArray[np.bool_]
     maps: Mapping[str, npt.NDArray[np.float32]]
@@ -61,9 +64,10 @@ def overlays(panels: Sequence[Panel], methods: Sequence[str]) -> bytes:
     return stream.getvalue()
 
 
-def _colour(image: Pixels) -> Pixels:
+def _colour(image: npt.NDArray[Any]) -> Pixels:
     """A tile (T, T, 3)."""
-    colour = np.ascontiguousarray(np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0))
+    shown = np.broadcast_to(to_show(image), (3, *image.shape[1:]))
+    colour = np.ascontiguousarray(shown.transpose(1, 2, 0))
     resized = Image.fromarray(colour).resize((_TILE, _TILE), Image.Resampling.BILINEAR)
     return np.asarray(resized)
 

@@ -172,7 +172,7 @@ class _Block:
         first: Number of the first pair.
         ids, findings: Of each pair.
         pairs: (image of this block, output) of each pair.
-        images: uint8 (B, C, H, W), as stored.
+        images: (B, C, H, W) in levels.
         inputs: float32 (B, C, H, W), prepared.
         logits: float32 (P, H, W).
         truth: uint8 (P, H, W).
@@ -183,7 +183,7 @@ class _Block:
     ids: list[str]
     findings: list[str]
     pairs: list[tuple[int, int]]
-    images: npt.NDArray[np.uint8]
+    images: npt.NDArray[Any]
     inputs: Tensor
     logits: Tensor
     truth: npt.NDArray[np.uint8]

@@ -127,14 +127,14 @@ def write_sheets(
 
 
 def as_image(pixels: Picture, where: str) -> Image.Image:
-    """A source image (S, S) or (C, S, S): three channels are colours, of others the first counts.
+    """A source image (S, S), (1, S, S), or (3, S, S) in colours.
 
     Raises:
         DataError: If it is not uint8 of a square.
     """
     _check(pixels, where)
     if pixels.ndim == 3:
-        pixels = np.moveaxis(pixels[:3], 0, -1) if len(pixels) >= 3 else pixels[0]
+        pixels = np.moveaxis(pixels, 0, -1) if len(pixels) == 3 else pixels[0]
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     return Image.fromarray(np.ascontiguousarray(pixels))

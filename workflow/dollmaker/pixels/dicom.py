@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 from dollmaker.errors import DataError
-from dollmaker.pixels.depth import Pixels, scale, to_eight_bits
+from dollmaker.pixels.depth import Bits, Stored, by_percentiles, scale, white_of
 
 #: Its content is inflated as a whole before anything can be checked.
 DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -40,21 +40,22 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def read_dicom(data: bytes, max_pixels: int) -> Image.Image:
+def read_dicom(data: bytes, max_pixels: int, bits: Bits = 8) -> Stored:
     """Decode a DICOM file to what a viewer shows.
 
     The modality transform and the first VOI table or window are applied, and the whole range of
-    the window becomes 0..255, whatever the image holds of it. Without a window, values of at most
-    8 bits stay, deeper and rescaled ones are scaled by their percentiles
+    the window becomes black to white, whatever the image holds of it. Without a window, values of
+    at most 8 bits stay, deeper and rescaled ones are scaled by their percentiles
     (:mod:`dollmaker.pixels.depth`). MONOCHROME1, where high values are dark, is inverted, so that
     bones are bright; padding takes no part in any range and is 0.
 
     Args:
         data: The file.
         max_pixels: Larger images are refused before they are decoded.
+        bits: Of the result.
 
     Returns:
-        A picture of mode ``L`` or ``RGB``.
+        uint8 or uint16 (H, W), or (H, W, 3) with colours.
 
     Raises:
         DataError: If pydicom is missing, or the file holds anything but one image of a known kind.
@@ -72,7 +73,7 @@ def read_dicom(data: bytes, max_pixels: int) -> Image.Image:
     for keyword in _OPTIONAL:
         if keyword in content and content[keyword].is_empty:
             del content[keyword]
-    return Image.fromarray(_decode(content))
+    return _decode(content, bits)
 
 
 def _require_one_image(content: Any, max_pixels: int) -> None:
@@ -101,8 +102,8 @@ def _first_items(content: Any, sequences: Iterable[str]) -> list[Any]:
     return [content[name][0] for name in sequences if content.get(name)]
 
 
-def _decode(content: Any) -> Pixels:
-    """The picture, uint8 (H, W) or (H, W, 3)."""
+def _decode(content: Any, bits: Bits) -> Stored:
+    """The picture, (H, W) or (H, W, 3)."""
     from pydicom.pixels import get_decoder
 
     syntax = content.file_meta.TransferSyntaxUID
@@ -117,13 +118,13 @@ def _decode(content: Any) -> Pixels:
     if stored.shape[:2] != (content.Rows, content.Columns):
         raise DataError("holds several frames")
     kind = "RGB" if converted else str(found["photometric_interpretation"]).replace("_", " ")
-    bits = int(found["bits_stored"])
+    depth = int(found["bits_stored"])
     if stored.ndim == 3 and kind == "RGB":
-        return _by_depth(stored, bits)
+        return _by_depth(stored, depth, bits)
     if stored.ndim == 2 and kind == "PALETTE COLOR":
-        return _by_palette(stored, content)
+        return _by_palette(stored, content, bits)
     if stored.ndim == 2 and kind in ("MONOCHROME1", "MONOCHROME2"):
-        return _grey(stored, bits, content)
+        return _grey(stored, depth, content, bits)
     raise DataError(
         f"is DICOM of kind {kind} with {content.SamplesPerPixel} channels; save it as MONOCHROME2 "
         "or RGB"
@@ -146,42 +147,44 @@ def _converts_itself(content: Any) -> bool:
         return False
 
 
-def _grey(stored: Values, bits: int, content: Any) -> Pixels:
+def _grey(stored: Values, depth: int, content: Any, bits: Bits) -> Stored:
     """Modality transform, window, inversion and padding of stored values (H, W)."""
-    valid = ~_is_padding(stored, bits, content)
+    valid = ~_is_padding(stored, depth, content)
     values = _modality(stored, content)
     if not np.isfinite(values).all():
         raise DataError("holds values that are not finite")
-    shown = _windowed(values, content)
+    shown = _windowed(values, content, bits)
     if shown is None and np.array_equal(values, stored):
-        shown = _by_depth(stored, bits, valid)
+        shown = _by_depth(stored, depth, bits, valid)
     elif shown is None:
-        shown = to_eight_bits(values, valid=valid)
+        shown = by_percentiles(values, valid=valid, bits=bits)
     inverse = content.get("PresentationLUTShape") == "INVERSE"
     if inverse or content.PhotometricInterpretation == "MONOCHROME1":
-        shown = np.uint8(255) - shown
+        shown = shown.dtype.type(white_of(shown)) - shown
     shown[~valid] = 0
     return shown
 
 
-def _by_depth(stored: Values, bits: int, valid: npt.NDArray[np.bool_] | None = None) -> Pixels:
+def _by_depth(
+    stored: Values, depth: int, bits: Bits, valid: npt.NDArray[np.bool_] | None = None
+) -> Stored:
     """Values of at most 8 bits by what their bits can hold, others by their own range."""
-    top = 2**bits - 1
-    if bits <= 8 and stored.min() >= 0 and stored.max() <= top:
-        return scale(stored, 0, top)
-    return to_eight_bits(stored, valid=valid)
+    top = 2**depth - 1
+    if depth <= 8 and stored.min() >= 0 and stored.max() <= top:
+        return scale(stored, 0, top, bits)
+    return by_percentiles(stored, valid=valid, bits=bits)
 
 
-def _is_padding(stored: Values, bits: int, content: Any) -> npt.NDArray[np.bool_]:
+def _is_padding(stored: Values, depth: int, content: Any) -> npt.NDArray[np.bool_]:
     """Where stored values (H, W) are the padding around the image."""
     if "PixelPaddingValue" not in content:
         return np.zeros(stored.shape, np.bool_)
     signed = bool(content.PixelRepresentation)
-    lowest, highest = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    lowest, highest = (-(2 ** (depth - 1)), 2 ** (depth - 1) - 1) if signed else (0, 2**depth - 1)
 
     def as_stored(value: int) -> int:
         """Signed numbers are found written as unsigned ones and the other way round."""
-        turns = (2**bits, 2 ** int(content.BitsAllocated))
+        turns = (2**depth, 2 ** int(content.BitsAllocated))
         written = (value, *(value + turn for turn in turns), *(value - turn for turn in turns))
         return next((number for number in written if lowest <= number <= highest), value)
 
@@ -202,14 +205,15 @@ def _modality(stored: Values, content: Any) -> Values:
     return rescaled
 
 
-def _windowed(values: Values, content: Any) -> Pixels | None:
+def _windowed(values: Values, content: Any, bits: Bits) -> Stored | None:
     """Values (H, W) by the first VOI table or window, ``None`` if there is neither."""
     from pydicom.pixels import apply_windowing
 
     tables = content.get("VOILUTSequence")
     if tables and "LUTDescriptor" in tables[0] and "LUTData" in tables[0]:
         table = _table(tables[0].LUTDescriptor, tables[0].LUTData, content)
-        return scale(_look_up(values, tables[0].LUTDescriptor, table), table.min(), table.max())
+        found = _look_up(values, tables[0].LUTDescriptor, table)
+        return scale(found, table.min(), table.max(), bits)
     if "WindowCenter" not in content or "WindowWidth" not in content:
         return None
     try:
@@ -219,10 +223,10 @@ def _windowed(values: Values, content: Any) -> Pixels | None:
     except ValueError as error:
         raise DataError(f"has a window that cannot be applied ({error})") from None
     sign = 1 if high >= low else -1  # pydicom turns the range round where the slope is negative
-    return scale(sign * shown, sign * low, sign * high)
+    return scale(sign * shown, sign * low, sign * high, bits)
 
 
-def _by_palette(stored: Values, content: Any) -> Pixels:
+def _by_palette(stored: Values, content: Any, bits: Bits) -> Stored:
     """The colours (H, W, 3) of a picture of indices (H, W)."""
     names = [f"{colour}PaletteColorLookupTable" for colour in ("Red", "Green", "Blue")]
     if any(f"{name}Data" not in content for name in names):
@@ -233,7 +237,7 @@ def _by_palette(stored: Values, content: Any) -> Pixels:
         table = _table(descriptor, content[f"{name}Data"].value, content)
         highest = 65535 if table.max() > 255 else highest
         channels.append(_look_up(stored, descriptor, table))
-    return scale(np.stack(channels, axis=-1), 0, highest)
+    return scale(np.stack(channels, axis=-1), 0, highest, bits)
 
 
 def _table(descriptor: Sequence[int], data: Any, content: Any) -> Values:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from dollmaker.errors import DataError
 from dollmaker.files import POINTERS, WEB_PAGE
+from dollmaker.pixels.depth import Bits
 from dollmaker.pixels.dicom import is_dicom, read_dicom
 
 #: Formats that Pillow decodes. It knows more; of some (EPS) the decoder is another program.
@@ -36,12 +37,17 @@ _PIXEL_BYTES, _OTHER_BYTES = 16, 1 << 20
 _FOREIGN = {**POINTERS, b"<!DOCTYPE html": WEB_PAGE, b"<html": WEB_PAGE}
 
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131
+#: Software that TIFF files name which this program wrote: their deep values are pixels already.
+OWN = "dollmaker"
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _CMYK = 5
 #: TIFF's kinds of deep pictures that are read: grey (white or black is zero), RGB, inks.
 _DEEP_TIFF = (0, 1, 2, _CMYK)
 #: TIFF's compressions that change values: JPEG (old, new, of DNG), JPEG 2000, WebP, JPEG XL.
 _LOSSY_TIFF = {6, 7, 34892, 33003, 33004, 33005, 34712, 34927, 50001, 50002, 52546}
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,7 @@ class Frame:
     Attributes:
         image: The picture where it has at most 8 bits a channel, ``None`` where it is deeper.
         deep: The stored values of a deeper one, (H, W) or (H, W, 3).
+        scaled: Whether these are pixels already, of which the type's largest value is white.
         alpha: What to multiply a deep one by to lay it on black, 0..1 (H, W), or ``None``.
         white_is_zero: Whether small stored values are bright; ``image`` is turned round already.
         top: The stored value of white where ``image`` was stretched from a smaller one, or 255.
@@ -61,6 +68,7 @@ class Frame:
 
     image: Image.Image | None = None
     deep: npt.NDArray[Any] | None = None
+    scaled: bool = False
     alpha: npt.NDArray[np.float64] | None = None
     white_is_zero: bool = False
     top: int = 255
@@ -78,21 +86,42 @@ class Frame:
 
 
 def read_frame(path: Path, max_pixels: int) -> Frame:
-    """Decode a file of untrusted origin.
+    """Decode a file of untrusted origin, see :func:`decode_frame`."""
+    return decode_frame(read_bytes(path, max_pixels), max_pixels)
+
+
+def decode_frame(data: bytes, max_pixels: int, bits: Bits = 8) -> Frame:
+    """Decode the bytes of a file of untrusted origin.
 
     Args:
-        path: The file.
+        data: The file.
         max_pixels: Larger pictures are refused before they are decoded.
+        bits: What the window of a DICOM image is scaled to.
 
     Raises:
         DataError: With the reason why the picture cannot be used.
     """
-    data = read_bytes(path, max_pixels)
+    facts = decoded(data, max_pixels, lambda: _decode(data, max_pixels, bits))
+    return Frame(**facts, sha256=sha256(data).hexdigest())
+
+
+def _decode(data: bytes, max_pixels: int, bits: Bits) -> dict[str, Any]:
+    if is_dicom(data):
+        return _decode_dicom(data, max_pixels, bits)
+    decode = next(decode for matches, decode in _DECODERS if matches(data))
+    return decode(data, max_pixels)
+
+
+def decoded(data: bytes, max_pixels: int, decode: Callable[[], Result]) -> Result:
+    """What a decoder makes of the bytes of a file.
+
+    Raises:
+        DataError: With the reason why it makes nothing of them.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            decode = next(decode for matches, decode in _DECODERS if matches(data))
-            facts = decode(data, max_pixels)
+            return decode()
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -103,7 +132,6 @@ def read_frame(path: Path, max_pixels: int) -> Frame:
         # Without addresses in memory: the same file has the same reason.
         text = re.sub(r"<([\w.]+)[^<>]* at 0x[0-9a-f]+>", r"\1", f"{type(error).__name__}: {error}")
         raise DataError(f"not a readable image ({' '.join(text.split())})") from None
-    return Frame(**facts, sha256=sha256(data).hexdigest())
 
 
 def read_bytes(path: Path, max_pixels: int) -> bytes:
@@ -133,14 +161,18 @@ def _foreign(data: bytes) -> str:
     for start, kind in _FOREIGN.items():
         if data[:200].lstrip().startswith(start):
             return kind
-    return f"none of {', '.join(FORMATS)}, DICOM"
+    if data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2":
+        return "a volume, NIfTI; volumes are read by source.kind msd"
+    return f"none of {', '.join(FORMATS)}, DICOM, NumPy's .npy"
 
 
-def _decode_dicom(data: bytes, max_pixels: int) -> dict[str, Any]:
-    return {"image": read_dicom(data, max_pixels)}
+def _decode_dicom(data: bytes, max_pixels: int, bits: Bits) -> dict[str, Any]:
+    shown = read_dicom(data, max_pixels, bits)
+    return {"image": Image.fromarray(shown)} if bits == 8 else {"deep": shown, "scaled": True}
 
 
-def _is_tiff(data: bytes) -> bool:
+def is_tiff(data: bytes) -> bool:
+    """Whether bytes are a TIFF file, BigTIFF included."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -151,23 +183,23 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         pages = [page.keyframe if page is None else page for page in file.pages]
         whole = [n for n, page in enumerate(pages) if not getattr(page, "is_reduced", False)]
-        if len(whole) > 1 or _goes_on(file):
+        if len(whole) > 1 or goes_on(file):
             raise DataError("holds several frames")
         place = whole[0] if whole else 0
         first: Any = pages[place]
         width, height = int(first.imagewidth), int(first.imagelength)
-        _check_size(width, height, max_pixels)
+        check_size(width, height, max_pixels)
         if int(first.samplesperpixel) > 4 or first.size > 4 * max_pixels:
             raise DataError(f"holds {first.samplesperpixel} channels; save it as grey or RGB")
         facts = {
             "white_is_zero": int(first.photometric) == 0,
             "lossy": int(first.compression) in _LOSSY_TIFF,
         }
+        written = str(first.tags.valueof(_SOFTWARE) or "")
         if max(np.ravel(first.bitspersample)) > 8 or set(np.ravel(first.sampleformat)) != {1}:
             values, extra = _deep_page(first)
-            upright = _deep(values, _known(first.tags.valueof(_ORIENTATION)), extra)
-            return {**upright, **facts}
-        written = str(first.tags.valueof(_SOFTWARE) or "")
+            upright = _deep(values, known_orientation(first.tags.valueof(_ORIENTATION)), extra)
+            return {**upright, **facts, "scaled": written == OWN}
         turned = facts["white_is_zero"] and first.bitspersample == 1 and "tifffile" in written
     found = {**_decode_pillow(data, max_pixels, page=place), **facts}
     if turned:  # tifffile writes arrays of bools so, without turning them round
@@ -176,7 +208,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
     return found
 
 
-def _goes_on(file: Any) -> bool:
+def goes_on(file: Any) -> bool:
     """Whether more frames follow the first page unlisted, as ImageJ and tifffile write stacks."""
     shaped = file.shaped_metadata or ()
     return int((file.imagej_metadata or {}).get("images", 1)) > 1 or any(
@@ -246,10 +278,10 @@ def _decode_deep_png(data: bytes, max_pixels: int) -> dict[str, Any]:
     import imagecodecs
 
     width, height = struct.unpack(">II", data[16:24])
-    _check_size(width, height, max_pixels)
+    check_size(width, height, max_pixels)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         _require_one_frame(image)
-        orientation = _known(image.getexif().get(_ORIENTATION))
+        orientation = known_orientation(image.getexif().get(_ORIENTATION))
     return _deep(imagecodecs.png_decode(data), orientation)
 
 
@@ -267,7 +299,7 @@ def _decode_jpeg_2000(data: bytes, max_pixels: int) -> dict[str, Any]:
     import imagecodecs
 
     with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
-        _check_size(*image.size, max_pixels)
+        check_size(*image.size, max_pixels)
     return {**_deep(imagecodecs.jpeg2k_decode(data), 1), "lossy": lossy}
 
 
@@ -278,8 +310,8 @@ def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> dic
             _require_one_frame(image)
         elif page:
             image.seek(page)
-        _check_size(*image.size, max_pixels)
-        orientation = _known(image.getexif().get(_ORIENTATION))
+        check_size(*image.size, max_pixels)
+        orientation = known_orientation(image.getexif().get(_ORIENTATION))
         form, top = image.format, _top(image)
         if top > 255 and image.mode == "RGB":
             return {"deep": _deep_pnm(image, data)}
@@ -323,7 +355,12 @@ def _chunks(data: bytes) -> set[bytes]:
     return names
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse what is larger.
+
+    Raises:
+        DataError: If it is.
+    """
     if width * height > max_pixels:
         raise DataError(f"{width}x{height} is over {max_pixels} pixels")
 
@@ -334,7 +371,8 @@ def _require_one_frame(image: Image.Image) -> None:
         raise DataError("holds several frames")
 
 
-def _known(tag: Any) -> int:
+def known_orientation(tag: Any) -> int:
+    """An EXIF orientation; 1 where there is none that is known."""
     return int(tag) if isinstance(tag, int) and 1 <= tag <= 8 else 1
 
 
@@ -351,8 +389,7 @@ def turn_upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]
 
 #: Whether a file is of a format, and its decoder; the first that fits is taken.
 _DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, int], dict[str, Any]]], ...] = (
-    (is_dicom, _decode_dicom),
-    (_is_tiff, _decode_tiff),
+    (is_tiff, _decode_tiff),
     (_is_deep_png, _decode_deep_png),
     (_is_jpeg_2000, _decode_jpeg_2000),
     (lambda data: True, _decode_pillow),

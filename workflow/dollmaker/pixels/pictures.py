@@ -1,4 +1,4 @@
-"""Pictures: what people look at, as 8 bits of grey or of red, green and blue."""
+"""Pictures: grey, red, green and blue, or any channels, in 8 or 16 bits."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dollmaker.pixels.depth import to_eight_bits
-from dollmaker.pixels.formats import Frame, read_frame
+from dollmaker.errors import DataError
+from dollmaker.pixels.depth import Bits, Stored, by_percentiles, deepened, white_of
+from dollmaker.pixels.formats import Frame, decode_frame, read_bytes, read_frame
+from dollmaker.pixels.stacks import read_stack
+
+#: What red, green and blue are worth in grey, in thousandths (ITU-R 601-2, as Pillow has it).
+_GREY = np.array([299, 587, 114], np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,23 +55,92 @@ def read_picture(path: Path, *, mode: str | None, max_pixels: int) -> Picture:
         DataError: With the reason why the picture cannot be used.
     """
     frame = read_frame(path, max_pixels)
-    image = _from_deep(frame) if frame.image is None else _over_black(frame.image)
-    grey = image.mode in ("1", "L")
+    return Picture(_eight_bits(frame, mode), _origin(frame))
+
+
+class Channels(NamedTuple):
+    """A decoded picture as uint8 or uint16 (C, H, W), and where it comes from."""
+
+    pixels: Stored
+    origin: Origin
+
+
+def read_channels(path: Path, *, channels: int | None, bits: Bits, max_pixels: int) -> Channels:
+    """Decode a file at its own size to so many channels.
+
+    One channel is grey, three are red, green and blue; a grey picture has three that are alike.
+    Any other number must be what the file holds: pages or bands of a TIFF, an array
+    (:func:`dollmaker.pixels.stacks.read_stack`), and so may one and three be. All else as
+    :func:`read_picture`. 8 bits become 16 without a loss, deep values by the same window.
+
+    Args:
+        path: The file.
+        channels: Number of channels; ``None`` is one of grey pictures, three of others.
+        bits: Of the result.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Raises:
+        DataError: With the reason why the picture cannot be used.
+    """
+    data = read_bytes(path, max_pixels)
+    if channels and (stack := read_stack(data, channels, bits, max_pixels)):
+        origin = Origin(sha256=stack.sha256, orientation=stack.orientation, plain=False)
+        return Channels(stack.pixels, origin)
+    frame = decode_frame(data, max_pixels, bits)
+    pixels = _of_colours(frame, channels, bits)
+    return Channels(np.ascontiguousarray(pixels), _origin(frame))
+
+
+def _of_colours(frame: Frame, channels: int | None, bits: Bits) -> Stored:
+    """Grey, or red, green and blue, (C, H, W)."""
+    grey = frame.deep.ndim == 2 if frame.deep is not None else _is_grey(frame)
+    channels = channels or (1 if grey else 3)
+    if channels not in (1, 3):
+        held = "one channel, grey" if grey else "three channels, red, green and blue"
+        raise DataError(f"holds {held}, and prepare.channels asks for {channels}")
+    if bits == 8 or frame.deep is None:
+        shown = np.asarray(_eight_bits(frame, "L" if channels == 1 else "RGB"))
+        pixels = deepened(shown, bits)
+    else:
+        pixels = _from_deep(frame, bits)
+        if channels == 1 and pixels.ndim == 3:
+            pixels = ((pixels.astype(np.int64) @ _GREY + 500) // 1000).astype(pixels.dtype)
+    if pixels.ndim == 3:
+        return np.moveaxis(pixels, -1, 0)
+    return np.broadcast_to(pixels, (channels, *pixels.shape))
+
+
+def _origin(frame: Frame) -> Origin:
     plain = frame.image is not None and not _is_transparent(frame.image)
-    origin = Origin(sha256=frame.sha256, orientation=frame.orientation, plain=plain)
-    return Picture(image.convert(mode or ("L" if grey else "RGB")), origin)
+    return Origin(sha256=frame.sha256, orientation=frame.orientation, plain=plain)
 
 
-def _from_deep(frame: Frame) -> Image.Image:
+def _eight_bits(frame: Frame, mode: str | None) -> Image.Image:
+    """The picture of a frame in a mode, ``None`` being its own: grey, or RGB."""
+    if frame.image is None:
+        image = Image.fromarray(_from_deep(frame, 8))
+    else:
+        image = _over_black(frame.image)
+    return image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB"))
+
+
+def _is_grey(frame: Frame) -> bool:
+    return frame.image is not None and frame.image.mode in ("1", "L", "LA")
+
+
+def _from_deep(frame: Frame, bits: Bits) -> Stored:
+    """Deep values in so many bits, (H, W) or (H, W, 3)."""
     assert frame.deep is not None
+    if frame.scaled:
+        return deepened(frame.deep, bits)
     valid = None if frame.alpha is None else frame.alpha > 0
-    eight = to_eight_bits(frame.deep, valid=valid)
+    scaled = by_percentiles(frame.deep, valid=valid, bits=bits)
     if frame.white_is_zero:
-        eight = np.uint8(255) - eight
+        scaled = scaled.dtype.type(white_of(scaled)) - scaled
     if frame.alpha is not None:
-        opacity = frame.alpha if eight.ndim == 2 else frame.alpha[..., None]
-        eight = (eight * opacity).round().astype(np.uint8)
-    return Image.fromarray(eight)
+        opacity = frame.alpha if scaled.ndim == 2 else frame.alpha[..., None]
+        scaled = (scaled * opacity).round().astype(scaled.dtype)
+    return scaled
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -31,7 +31,7 @@ def find_committee(
         config: The resolved configuration.
         findings: All findings.
         results: Folder of the data set's results.
-        images: Some stored images, uint8 (B, C, H, W).
+        images: Some images (B, C, H, W) in levels.
         device: Where they run.
     """
     untrained, trained = [], []

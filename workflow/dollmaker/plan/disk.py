@@ -58,7 +58,8 @@ def artifacts(
     prepare, pairs = config["prepare"], counts.pairs
     pixels = prepare["size"] ** 2
     images = sum(counts.images.values())
-    raw = images * (prepare["channels"] * pixels + _IMAGE_ROW)
+    stored = prepare["channels"] * prepare["bits"] // 8 * pixels
+    raw = images * (stored + _IMAGE_ROW)
     held_out = counts.images["valid"] + counts.images["test"]
     predictions = held_out * len(counts.maps) * 4 * len(config["classify"]["members"])
     sheet = _CONTACT_SHEET if config["release"]["pictures"] else 0

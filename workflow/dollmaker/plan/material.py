@@ -13,6 +13,8 @@ from PIL import Image
 from scipy import ndimage
 
 from dollmaker import provenance, tables
+from dollmaker.pixels.depth import Stored, to_stored
+from dollmaker.pixels.stacks import write_stack
 from dollmaker.plan.clock import Rate, say
 from dollmaker.plan.count import Source
 from dollmaker.prepare import stage as prepare
@@ -62,7 +64,7 @@ class Material:
         return pl.concat([self.index] * -(-number // len(self.index)))[:number]
 
     def pixels(self, rows: pl.DataFrame) -> torch.Tensor:
-        """Images uint8 (B, C, H, W)."""
+        """Images (B, C, H, W) in levels."""
         places = rows.select("shard", "row").iter_rows()
         return torch.from_numpy(np.stack([self.images.read(*place) for place in places]))
 
@@ -101,7 +103,7 @@ def gather(config: dict[str, Any], source: Source, sample: pl.DataFrame, folder:
         images_file=folder / "all.h5",
         channel_mean=torch.tensor(tables.read_header(work / "index.parquet")["channel_mean"]),
         real=real,
-        image_bytes=_image_bytes(index, pixels, folder),
+        image_bytes=_image_bytes(index, to_stored(pixels), folder),
         decode=Rate(
             what="decode",
             unit="image",
@@ -137,7 +139,7 @@ def _decode(
     return times[1:] or times, str(broken[0]["reason"]) if broken else ""
 
 
-def _image_bytes(index: pl.DataFrame, pixels: npt.NDArray[np.uint8], folder: Path) -> float:
+def _image_bytes(index: pl.DataFrame, pixels: Stored, folder: Path) -> float:
     """By how much an image lets a shard grow: two shards differ by one set of the images."""
     sizes = []
     for name, copies in (("all", 1), ("twice", 2)):
@@ -158,11 +160,16 @@ def _make_up(sample: pl.DataFrame, config: dict[str, Any], folder: Path) -> pl.D
     """Files of smooth noise under new names, with the labels of the sample."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(config["seed"])
-    names = [f"{number}.jpg" for number in range(len(sample))]
+    channels = config["prepare"]["channels"]
+    suffix = "jpg" if channels in (1, 3) else "tif"
+    names = [f"{number}.{suffix}" for number in range(len(sample))]
     for name in names:
         grey = (255 * smooth_noise(rng, (_MADE_UP[1], _MADE_UP[0]), 4.0)).astype(np.uint8)
+        if suffix == "tif":
+            write_stack(folder / name, np.stack([grey] * channels))
+            continue
         image = Image.fromarray(grey)
-        if config["prepare"]["channels"] == 3:
+        if channels == 3:
             image = image.convert("RGB")
         image.save(folder / name, quality=90)
     return sample.with_columns(pl.Series("path", names))

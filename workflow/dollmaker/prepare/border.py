@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.geometry import Box, Fit, box, inside
+from dollmaker.pixels.depth import to_eight_bits
 
 Floats = npt.NDArray[np.float32]
 
@@ -25,7 +26,7 @@ _BLACK, _WHITE = 8, 247
 
 
 def border_features(
-    images: npt.NDArray[np.uint8],
+    images: npt.NDArray[Any],
     widths: npt.NDArray[Any],
     heights: npt.NDArray[Any],
     fit: Fit,
@@ -33,7 +34,7 @@ def border_features(
     """The border of pictures: the outer 4 %, inside the bars of a letterbox.
 
     Args:
-        images: uint8 (N, C, S, S), pictures in their squares.
+        images: (N, C, S, S) in levels, pictures in their squares; 8 bits of them count.
         widths: Width of each source in pixels (N).
         heights: Height of each source in pixels (N).
         fit: How the sources lie in the squares.
@@ -43,6 +44,7 @@ def border_features(
         left and right side, then mean and deviation of the border, 0..255; then the shares of it
         that are black and white, 0..1.
     """
+    images = to_eight_bits(images)
     count, channels, size = images.shape[:3]
     features = np.zeros((count, (4 * _VALUES + 2) * channels + 2), np.float32)
     shapes = np.column_stack([widths, heights]).astype(np.int64)

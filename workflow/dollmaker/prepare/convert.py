@@ -20,7 +20,9 @@ import polars as pl
 from dollmaker import provenance
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, write_json
+from dollmaker.pixels.depth import Stored
 from dollmaker.pixels.levels import Numbers
+from dollmaker.pixels.stacks import write_stack
 
 Pixels = npt.NDArray[np.uint8]
 Row = dict[str, Any]
@@ -35,13 +37,14 @@ class Piece:
 
     Attributes:
         name: File name of picture and mask, without suffix.
-        image: uint8 (h, w), or (h, w, 3) with colours.
+        image: uint8 or uint16 (C, h, w). 8 bits of one or three channels become PNG, all else a
+            TIFF with a page for each channel.
         mask: uint8 (h, w), or ``None`` if no mask is known.
         labels: Finding -> 1 or 0; of DICOM also -1, or ``None`` where it is not mentioned.
     """
 
     name: str
-    image: Pixels
+    image: Stored
     mask: Pixels | None
     labels: Mapping[str, int | None]
 
@@ -90,7 +93,7 @@ def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
         raise DataError(
             f"data folder {data_root} does not exist; set data_root to an existing folder."
         )
-    kind, most = config["source"]["kind"], config["prepare"]["max_pixels"]
+    kind, prepare = config["source"]["kind"], config["prepare"]
     if kind == "patches":
         from dollmaker.prepare.patches import list_items as listed
     elif kind == "msd":
@@ -100,7 +103,7 @@ def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
     else:
         from dollmaker.prepare.jsrt import list_items as listed
     links = config.get("allow_links", False)
-    return listed(config["source"][kind], data_root, most, links)
+    return listed(config["source"][kind], data_root, prepare, links)
 
 
 def look_at_original(config: Mapping[str, Any], data_root: Path) -> None:
@@ -178,15 +181,29 @@ def _write(folder: Path, item: Item) -> list[Row] | str:
         return str(error)
     rows: list[Row] = []
     for piece in pieces:
-        file = f"{piece.name}.png"
-        Image.fromarray(piece.image).save(folder / "images" / file)
+        image, mask = _save(folder / "images", piece), None
         if piece.mask is not None:
-            Image.fromarray(piece.mask).save(folder / "masks" / file)
-        mask = None if piece.mask is None else file
-        row = {"image": file, "mask": mask, "patient": item.patient}
+            mask = f"{piece.name}.png"
+            Image.fromarray(piece.mask).save(folder / "masks" / mask)
+        row = {"image": image, "mask": mask, "patient": item.patient}
         view = {} if item.view is None else {"view": item.view}
         rows.append({**row, **view, **piece.labels})
     return rows
+
+
+def _save(folder: Path, piece: Piece) -> str:
+    """Write the picture of a piece; what the file is called."""
+    from PIL import Image
+
+    pixels = piece.image
+    if pixels.dtype != np.uint8 or len(pixels) not in (1, 3):
+        file = f"{piece.name}.tif"
+        write_stack(folder / file, pixels)
+        return file
+    file = f"{piece.name}.png"
+    shown = pixels[0] if len(pixels) == 1 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
+    Image.fromarray(shown).save(folder / file)
+    return file
 
 
 def _write_originals(items: Sequence[Item], results: Sequence[list[Row] | str], file: Path) -> None:

@@ -1,7 +1,7 @@
 """A tree of DICOM studies: patients and views are in the headers, labels in a table.
 
-The pictures are written as PNG under names that are made of those in the headers by a key, so that
-no name of a patient, study or image goes further than this.
+The pictures are written under names that are made of those in the headers by a key, so that no name
+of a patient, study or image goes further than this.
 """
 
 import hmac
@@ -13,14 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from dollmaker import tables
 from dollmaker.errors import ConfigError, DataError
 from dollmaker.files import inside, safe_name, sha256_file
 from dollmaker.pixels import names
 from dollmaker.pixels.headers import Header, read_header, starts_as_dicom
-from dollmaker.pixels.pictures import read_picture
+from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import check_names, filled, labels, patients
 from dollmaker.prepare.convert import Item, Piece
 from dollmaker.prepare.tree import Tree, walk
@@ -70,7 +68,7 @@ class _Found:
 
 
 def list_items(
-    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+    options: Mapping[str, Any], data_root: Path, prepare: Mapping[str, Any], links: bool = False
 ) -> list[Item]:
     """One item per image of the modalities and views asked for that has labels.
 
@@ -79,7 +77,8 @@ def list_items(
     Args:
         options: Section ``source.dicom``.
         data_root: Folder of the source data.
-        max_pixels: Larger images are left out.
+        prepare: Section ``prepare``: ``bits`` of a pixel, and ``max_pixels``, over which images
+            are left out.
         links: Whether links may leave ``data_root``.
 
     Raises:
@@ -106,7 +105,7 @@ def list_items(
             name,
             rows[_row_of(header, options)],
             header.frames,
-            max_pixels,
+            prepare,
         )
         view = header.view.lower() or None
         items[name] = Item(source=path, patient=call("patient", of), make=make, view=view)
@@ -326,11 +325,15 @@ def _tell(found: _Found, options: Mapping[str, Any], rows: Mapping[str, Labels])
         print(f"dicom: {line}", file=sys.stderr, flush=True)
 
 
-def _make(path: Path, name: str, known: Labels, frames: int, max_pixels: int) -> list[Piece]:
+def _make(
+    path: Path, name: str, known: Labels, frames: int, prepare: Mapping[str, Any]
+) -> list[Piece]:
     if frames > 1:
         raise DataError(f"holds {frames} frames, and one is an image; save each as a file")
-    picture, _ = read_picture(path, mode=None, max_pixels=max_pixels)
-    return [Piece(name=name, image=np.asarray(picture), mask=None, labels=known)]
+    picture = read_channels(
+        path, channels=None, bits=prepare["bits"], max_pixels=prepare["max_pixels"]
+    )
+    return [Piece(name=name, image=picture.pixels, mask=None, labels=known)]
 
 
 def _refuse(reason: str) -> list[Piece]:

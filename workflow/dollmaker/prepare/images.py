@@ -3,13 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import ImageStat
-
 from dollmaker.alike import perceptual_hash
 from dollmaker.geometry import Fit, box, fit_image, inside, shown
-from dollmaker.pixels.pictures import read_picture
+from dollmaker.pixels.depth import Bits, Stored, white_of
+from dollmaker.pixels.pictures import read_channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +14,7 @@ class Decoded:
     """A decoded image.
 
     Attributes:
-        pixels: uint8 of shape (C, size, size).
+        pixels: uint8 or uint16 of shape (C, size, size).
         width: Width of the source in pixels.
         height: Height of the source in pixels.
         sha256: Checksum of the file.
@@ -27,7 +24,7 @@ class Decoded:
         hash: What it looks like in the square (:mod:`dollmaker.alike`).
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Stored
     width: int
     height: int
     sha256: str
@@ -36,22 +33,25 @@ class Decoded:
     hash: str
 
 
-def decode(path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int) -> Decoded:
-    """Decode a file and fit it into the square.
+def decode(
+    path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int, bits: Bits = 8
+) -> Decoded:
+    """Decode a file to so many channels and bits, and fit it into the square.
 
     Raises:
         DataError: With the reason why the image cannot be used.
     """
-    plain, origin = read_picture(path, mode="L" if channels == 1 else "RGB", max_pixels=max_pixels)
-    pixels = np.asarray(fit_image(plain, size, fit), dtype=np.uint8)
-    pixels = pixels[None] if channels == 1 else np.moveaxis(pixels, -1, 0)
-    where = box(plain.width, plain.height, size, fit)
+    whole, origin = read_channels(path, channels=channels, bits=bits, max_pixels=max_pixels)
+    height, width = whole.shape[1:]
+    pixels = fit_image(whole, size, fit)
+    part = shown(whole, fit)
+    sums = part.sum(axis=(1, 2), dtype="uint64") / (part[0].size * (white_of(whole) // 255))
     return Decoded(
-        pixels=np.ascontiguousarray(pixels),
-        width=plain.width,
-        height=plain.height,
+        pixels=pixels,
+        width=width,
+        height=height,
         sha256=origin.sha256,
         orientation=origin.orientation,
-        mean=ImageStat.Stat(shown(plain, fit)).mean,
-        hash=perceptual_hash(inside(pixels, where)),
+        mean=sums.tolist(),
+        hash=perceptual_hash(inside(pixels, box(width, height, size, fit))),
     )

@@ -16,6 +16,7 @@ from PIL import Image
 from dollmaker.errors import DataError
 from dollmaker.files import inside
 from dollmaker.geometry import fit_mask
+from dollmaker.pixels.depth import Bits, Stored, type_of
 from dollmaker.pixels.levels import objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.names import is_junk, is_picture
@@ -29,14 +30,17 @@ _BRIGHTEST = 4095  # 12 bits
 
 
 def list_items(
-    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+    options: Mapping[str, Any],
+    data_root: Path,
+    prepare: Mapping[str, Any],
+    links: bool = False,
 ) -> list[Item]:
     """One item per raw file.
 
     Args:
         options: Section ``source.jsrt``.
         data_root: Folder of the source data.
-        max_pixels: Larger masks are refused.
+        prepare: Section ``prepare``: masks over ``max_pixels`` are refused, pictures get ``bits``.
         links: Whether links may leave ``data_root``.
 
     Raises:
@@ -63,7 +67,7 @@ def list_items(
     items = []
     for path in files:
         mine = masks.get(path.stem.upper(), {})
-        make = partial(_make, path, mine, options=options, max_pixels=max_pixels)
+        make = partial(_make, path, mine, options=options, prepare=prepare)
         items.append(Item(source=path.name, patient=path.stem.upper(), make=make))
     return items
 
@@ -97,21 +101,25 @@ def _find_masks(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _make(
-    path: Path, masks: Mapping[str, Path], *, options: Mapping[str, Any], max_pixels: int
+    path: Path,
+    masks: Mapping[str, Path],
+    *,
+    options: Mapping[str, Any],
+    prepare: Mapping[str, Any],
 ) -> list[Piece]:
     size = options["size"]
     return [
         Piece(
             name=path.stem.upper(),
-            image=_read_raw(path, options["raw_size"], size),
-            mask=_read_masks(masks, size, max_pixels) if masks else None,
+            image=_read_raw(path, options["raw_size"], size, prepare["bits"])[None],
+            mask=_read_masks(masks, size, prepare["max_pixels"]) if masks else None,
             labels={"Nodule": _NODULE[path.name[:5].upper()]},
         )
     ]
 
 
-def _read_raw(path: Path, raw_size: int, size: int) -> npt.NDArray[np.uint8]:
-    """The radiograph as uint8 (size, size), bones bright; shrunk by averaging."""
+def _read_raw(path: Path, raw_size: int, size: int, bits: Bits) -> Stored:
+    """The radiograph (size, size) in so many bits, bones bright; shrunk by averaging."""
     if path.stat().st_size != 2 * raw_size**2:
         raise DataError(
             f"it has {path.stat().st_size} bytes, {raw_size}x{raw_size} 16-bit numbers need "
@@ -120,10 +128,13 @@ def _read_raw(path: Path, raw_size: int, size: int) -> npt.NDArray[np.uint8]:
     values = np.fromfile(path, dtype=">u2").reshape(raw_size, raw_size).astype(np.float32)
     if values.max() > _BRIGHTEST:
         raise DataError(f"it holds {values.max():.0f}, more than 12 bits: not big-endian raw data")
-    grey = Image.fromarray((_BRIGHTEST - values) * (255 / _BRIGHTEST))
+    kind = type_of(bits)
+    white = int(np.iinfo(kind).max)
+    grey = Image.fromarray((_BRIGHTEST - values) * (white / _BRIGHTEST))
     if size != raw_size:
         grey = grey.resize((size, size), Image.Resampling.BOX)
-    return np.asarray(grey).round().clip(0, 255).astype(np.uint8)
+    pixels: Stored = np.asarray(grey).round().clip(0, white).astype(kind)
+    return pixels
 
 
 def _read_masks(masks: Mapping[str, Path], size: int, max_pixels: int) -> npt.NDArray[np.uint8]:

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from dollmaker import texts
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside
+from dollmaker.pixels.depth import Bits, Stored, type_of
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
+from dollmaker.prepare.channels import require_volumes
 from dollmaker.prepare.convert import Item, Piece
 
 #: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
@@ -38,29 +40,34 @@ class Case:
 
     Attributes:
         name: What its pictures are called.
-        images: Relative path of the file that holds a channel -> the channel's number in it,
-            ``None`` if the file has one only. The first that exists is read.
+        images: Of each channel, relative path of the file that holds it -> the channel's number
+            in it, ``None`` if the file has one only. The first that exists is read.
         label: Relative path of the label.
     """
 
     name: str
-    images: dict[str, int | None]
+    images: list[dict[str, int | None]]
     label: str
 
 
 def list_items(
-    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+    options: Mapping[str, Any],
+    data_root: Path,
+    prepare: Mapping[str, Any],
+    links: bool = False,
 ) -> list[Item]:
     """One item per volume of ``dataset.json`` that has a label.
 
     Args:
         options: Section ``source.msd``.
         data_root: Folder of the source data.
-        max_pixels: Volumes with more voxels (all channels) are left out.
+        prepare: Section ``prepare``: volumes with more voxels than ``max_pixels`` (all channels)
+            are left out, ``channels`` must be the number of those that are chosen, slices get
+            ``bits``.
         links: Whether links may leave ``data_root``.
 
     Raises:
-        ConfigError: If the channel does not exist.
+        ConfigError: If a channel does not exist, or they are not as many as asked for.
         DataError: If the folder or its description is missing or is not of that form.
     """
     folder = inside(data_root, options["folder"], links)
@@ -72,9 +79,9 @@ def list_items(
         )
     try:
         content = json.loads(texts.decode(file.read_bytes()))
-        channels = content["modality"] if "modality" in content else content["channel_names"]
-        channel = _channel(options["channel"], {int(n): str(name) for n, name in channels.items()})
-        cases, declared = _cases(content, channel, find), _declared(content.get("labels"))
+        named = content["modality"] if "modality" in content else content["channel_names"]
+        chosen = _chosen(options, {int(n): str(name) for n, name in named.items()})
+        cases, declared = _cases(content, chosen, find), _declared(content.get("labels"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{file} lacks the channels or cases as the Decathlon or nnU-Net write them "
@@ -82,20 +89,34 @@ def list_items(
         ) from None
     if not cases:
         raise DataError(f"{file} lists no training volumes; unpack the task again.")
-    make = partial(_slices, find, options=options, declared=declared, max_pixels=max_pixels)
+    require_volumes(len(chosen), prepare["channels"])
+    make = partial(_slices, find, options=options, declared=declared, prepare=prepare)
     return [
-        Item(source=next(iter(case.images)), patient=case.name, make=partial(make, case))
+        Item(source=next(iter(case.images[0])), patient=case.name, make=partial(make, case))
         for case in cases
     ]
 
 
-def _channel(wanted: int | str, channels: Mapping[int, str]) -> int:
+def _chosen(options: Mapping[str, Any], channels: Mapping[int, str]) -> list[int]:
+    """The numbers of the channels that are chosen, in their order."""
+    wanted = options["channels"]
+    if wanted is None:
+        return [_channel("channel", options["channel"], channels)]
+    if wanted == "all":
+        return sorted(channels)
+    numbers = [_channel("channels", one, channels) for one in wanted]
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"source.msd.channels names a channel twice: {wanted}; name each once.")
+    return numbers
+
+
+def _channel(key: str, wanted: int | str, channels: Mapping[int, str]) -> int:
     """The number of a channel that is given by number or by name."""
     for number, name in channels.items():
         if wanted == number or str(wanted).lower() == name.lower():
             return number
     known = [*channels, *channels.values()]
-    raise ConfigError(f"source.msd.channel: {unknown('channel', wanted, known)}")
+    raise ConfigError(f"source.msd.{key}: {unknown('channel', wanted, known)}")
 
 
 def _declared(labels: Any) -> frozenset[int]:
@@ -109,15 +130,15 @@ def _declared(labels: Any) -> frozenset[int]:
     return frozenset(value for value in found if isinstance(value, int))
 
 
-def _cases(content: Any, channel: int, find: Find) -> list[Case]:
+def _cases(content: Any, chosen: Sequence[int], find: Find) -> list[Case]:
     """The cases, by the first list there is: ``training``, ``dataset``, the files of labels."""
     if content.get("training"):
         entries = content["training"]
-        listed = [_listed_case(entry["image"], entry["label"], channel) for entry in entries]
+        listed = [_listed_case(entry["image"], entry["label"], chosen) for entry in entries]
         return [case for case in listed if not is_junk(Path(case.label))]
     if isinstance(content.get("dataset"), dict):
         own = content["dataset"].items()
-        return [_own_case(name, entry["images"], entry["label"], channel) for name, entry in own]
+        return [_own_case(name, entry["images"], entry["label"], chosen) for name, entry in own]
     ending = f".{_text(content.get('file_ending', '.nii.gz')).lstrip('.')}"
     if ending not in SUFFIXES:
         raise DataError(
@@ -129,29 +150,34 @@ def _cases(content: Any, channel: int, find: Find) -> list[Case]:
         for path in find("labelsTr").iterdir()
         if path.name.endswith(ending) and not is_junk(path)
     )
-    return [_found_case(label.removesuffix(ending), ending, channel) for label in labels]
+    return [_found_case(label.removesuffix(ending), ending, chosen) for label in labels]
 
 
-def _listed_case(image: str, label: str, channel: int) -> Case:
+def _listed_case(image: str, label: str, chosen: Sequence[int]) -> Case:
     """A case of MSD: channels in one file; nnU-Net 1 names it so, and has a file per channel."""
     image = _path(image)
     plain = image.removesuffix(".gz").removesuffix(".nii")
-    alone = f"{plain}_{channel:04d}{image.removeprefix(plain)}"
-    name = _name(PurePosixPath(plain).name)
-    return Case(name=name, images={image: channel, alone: None}, label=_path(label))
+    ending, name = image.removeprefix(plain), _name(PurePosixPath(plain).name)
+    images = [{image: number, f"{plain}_{number:04d}{ending}": None} for number in chosen]
+    return Case(name=name, images=images, label=_path(label))
 
 
-def _own_case(name: str, images: Sequence[str], label: str, channel: int) -> Case:
+def _own_case(name: str, images: Sequence[str], label: str, chosen: Sequence[int]) -> Case:
     """A case of nnU-Net with paths of its own: a file per channel, or one with all."""
-    path, inner = (images[0], channel) if len(images) == 1 else (images[channel], None)
-    return Case(name=_name(name), images={_path(path): inner}, label=_path(label))
+    listed: list[dict[str, int | None]] = [
+        {_path(images[0]): number} if len(images) == 1 else {_path(images[number]): None}
+        for number in chosen
+    ]
+    return Case(name=_name(name), images=listed, label=_path(label))
 
 
-def _found_case(name: str, ending: str, channel: int) -> Case:
+def _found_case(name: str, ending: str, chosen: Sequence[int]) -> Case:
     """A case of nnU-Net 2, known by its label only."""
-    alone, together = f"imagesTr/{name}_{channel:04d}{ending}", f"imagesTr/{name}{ending}"
-    label = f"labelsTr/{name}{ending}"
-    return Case(name=_name(name), images={alone: None, together: channel}, label=label)
+    together, label = f"imagesTr/{name}{ending}", f"labelsTr/{name}{ending}"
+    images = [
+        {f"imagesTr/{name}_{number:04d}{ending}": None, together: number} for number in chosen
+    ]
+    return Case(name=_name(name), images=images, label=label)
 
 
 def _path(value: Any) -> str:
@@ -181,29 +207,37 @@ def _slices(
     *,
     options: Mapping[str, Any],
     declared: frozenset[int],
-    max_pixels: int,
+    prepare: Mapping[str, Any],
 ) -> list[Piece]:
     """The slices that show any of the body, upwards; in each the front is up, right is right."""
-    label = read_volume(find(case.label), channel=None, max_voxels=max_pixels)
-    path, channel = _image(case, find)
-    volume = read_volume(path, channel=channel, max_voxels=max_pixels)
-    require_same_grid(volume, label)
+    most = prepare["max_pixels"]
+    label = read_volume(find(case.label), channel=None, max_voxels=most)
     areas = whole_numbers(label)
-    _require_findings(areas, options["findings"], declared)
-    body = volume.values != _outside(volume.values)
-    if not body.any():
-        raise DataError(f"{volume.name} holds one value only")
-    grey = _grey(volume.values, body, options["window"])
+    greys: list[Stored] = []
+    bodies = []
+    for images in case.images:
+        path, number = _image(images, find)
+        volume = read_volume(path, channel=number, max_voxels=most)
+        require_same_grid(volume, label)
+        if not greys:
+            _require_findings(areas, options["findings"], declared)
+        body = volume.values != _outside(volume.values)
+        if not body.any():
+            inner = "" if number is None else f" in its channel {number}"
+            raise DataError(f"{volume.name} holds one value only{inner}")
+        greys.append(_grey(volume.values, body, options["window"], prepare["bits"]))
+        bodies.append(body.any(axis=(0, 1)))
+    shows, pixels = np.any(bodies, axis=0), np.stack(greys)
     pieces = []
-    for place in range(0, volume.values.shape[2], options["every"]):
-        if not body[:, :, place].any():
+    for place in range(0, pixels.shape[-1], options["every"]):
+        if not shows[place]:
             continue
         mask = np.ascontiguousarray(np.rot90(areas[:, :, place]))
         shares = {f: float(np.isin(mask, v).mean()) for f, v in options["findings"].items()}
         pieces.append(
             Piece(
                 name=f"{case.name}_z{place:03d}",
-                image=np.ascontiguousarray(np.rot90(grey[:, :, place])),
+                image=np.ascontiguousarray(np.rot90(pixels[..., place], axes=(1, 2))),
                 mask=mask,
                 labels={f: int(s > 0 and s >= options["min_share"]) for f, s in shares.items()},
             )
@@ -211,9 +245,9 @@ def _slices(
     return pieces
 
 
-def _image(case: Case, find: Find) -> tuple[Path, int | None]:
-    """The first file of a case that is there, and the channel in it; the first if none is."""
-    paths = [(find(image), channel) for image, channel in case.images.items()]
+def _image(images: Mapping[str, int | None], find: Find) -> tuple[Path, int | None]:
+    """The first file of a channel that is there, and its number in it; the first if none is."""
+    paths = [(find(image), channel) for image, channel in images.items()]
     return next(((path, channel) for path, channel in paths if path.is_file()), paths[0])
 
 
@@ -246,9 +280,12 @@ def _grey(
     values: npt.NDArray[np.float32],
     body: npt.NDArray[np.bool_],
     window: Sequence[float],
-) -> npt.NDArray[np.uint8]:
-    """Values from the percentiles of those of the body to 0..255."""
+    bits: Bits,
+) -> Stored:
+    """Values from the percentiles of those of the body to black and white."""
     low, high = np.percentile(values[body], window)
-    scaled = (values - low) * (255 / max(high - low, 1e-6))
-    grey: npt.NDArray[np.uint8] = np.clip(scaled, 0, 255).round().astype(np.uint8)
+    kind = type_of(bits)
+    white = int(np.iinfo(kind).max)
+    scaled = (values - low) * (white / max(high - low, 1e-6))
+    grey: Stored = np.clip(scaled, 0, white).round().astype(kind)
     return grey

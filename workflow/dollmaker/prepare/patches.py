@@ -17,24 +17,29 @@ from PIL import Image
 from dollmaker import tables
 from dollmaker.errors import DataError
 from dollmaker.files import inside
+from dollmaker.geometry import resized
 from dollmaker.pixels import names
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import read_mask
-from dollmaker.pixels.pictures import read_picture
+from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import filled, patients
 from dollmaker.prepare.convert import Item, Piece
 from dollmaker.prepare.splits import assign
 
 
 def list_items(
-    options: Mapping[str, Any], data_root: Path, max_pixels: int, links: bool = False
+    options: Mapping[str, Any],
+    data_root: Path,
+    prepare: Mapping[str, Any],
+    links: bool = False,
 ) -> list[Item]:
     """One item per row of the table.
 
     Args:
         options: Section ``source.patches``.
         data_root: Folder of the source data.
-        max_pixels: Larger images are left out.
+        prepare: Section ``prepare``: images over ``max_pixels`` are left out. They stay grey or in
+            colours where ``channels`` is 1 or 3, and have as many channels else.
         links: Whether links may leave ``data_root``.
 
     Raises:
@@ -60,7 +65,7 @@ def list_items(
         options=options,
         reader=reader,
         root=partial(inside, data_root, links=links),
-        max_pixels=max_pixels,
+        prepare=prepare,
     )
     return [
         Item(source=image, patient=who, make=partial(cut, name, image, mask), reader=reader)
@@ -76,30 +81,34 @@ def _cut(
     options: Mapping[str, Any],
     reader: Numbers | None,
     root: Callable[[str], Path],
-    max_pixels: int,
+    prepare: Mapping[str, Any],
 ) -> list[Piece]:
     """The whole patches of one image; what is left at its right and lower border is dropped."""
-    picture, origin = read_picture(
-        root(f"{options['images']}/{image}"), mode=None, max_pixels=max_pixels
+    max_pixels = prepare["max_pixels"]
+    picture, origin = read_channels(
+        root(f"{options['images']}/{image}"),
+        channels=None if prepare["channels"] in (1, 3) else prepare["channels"],
+        bits=prepare["bits"],
+        max_pixels=max_pixels,
     )
+    size = picture.shape[2], picture.shape[1]
     found = read_objects(
         root(f"{options['masks']}/{mask}"),
         options["values"],
-        picture.size,
+        size,
         turned=origin.orientation != 1,
         reader=reader,
     )
     side, stride = options["side"], options["stride"] or options["side"]
-    width, height = (max(1, round(length * options["scale"])) for length in picture.size)
+    width, height = (max(1, round(length * options["scale"])) for length in size)
     if width * height > max_pixels:
         raise DataError(f"{width}x{height} after source.patches.scale is over {max_pixels} pixels")
-    if (width, height) != picture.size:
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-        scaled = Image.fromarray(found.astype(np.uint8))
-        found = np.asarray(scaled.resize((width, height), Image.Resampling.NEAREST)) > 0
+    if (width, height) != size:
+        picture = resized(picture, width, height)
+        whole = Image.fromarray(found.astype(np.uint8))
+        found = np.asarray(whole.resize((width, height), Image.Resampling.NEAREST)) > 0
     if side > min(width, height):
         raise DataError(f"{width}x{height} pixels are less than one patch of {side}")
-    pixels = np.asarray(picture)
     pieces = []
     for top in range(0, height - side + 1, stride):
         for left in range(0, width - side + 1, stride):
@@ -109,7 +118,7 @@ def _cut(
             pieces.append(
                 Piece(
                     name=f"{name}_y{top:04d}_x{left:04d}",
-                    image=np.ascontiguousarray(pixels[top : top + side, left : left + side]),
+                    image=picture[:, top : top + side, left : left + side].copy(),
                     mask=area.astype(np.uint8),
                     labels={options["finding"]: label},
                 )

@@ -13,6 +13,7 @@ import polars as pl
 from dollmaker import provenance, reads, tables
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
+from dollmaker.pixels.depth import type_of
 from dollmaker.prepare.columns import COLUMNS, DECODED
 from dollmaker.prepare.images import Decoded, decode
 from dollmaker.prepare.sources import check_findings, make_plan
@@ -56,7 +57,7 @@ def decode_shard(
         ThreadPoolExecutor(workers) as pool,
     ):
         size, channels = options["size"], options["channels"]
-        empty = np.zeros((0, channels, size, size), np.uint8)
+        empty = np.zeros((0, channels, size, size), type_of(options["bits"]))
         writer.append(_identities([]), image=empty)
         good_count = 0
         items = plan.select("image_id", "path").rows()
@@ -107,6 +108,7 @@ def _try_decode(path: str, data_root: Path, options: dict[str, Any], links: bool
             inside(data_root, path, links),
             size=options["size"],
             channels=options["channels"],
+            bits=options["bits"],
             fit=options["fit"],
             max_pixels=options["max_pixels"],
         )

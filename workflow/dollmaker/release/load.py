@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside, read_json
+from dollmaker.pixels.depth import to_levels
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.shards import ShardSeries
 
@@ -42,7 +43,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         splits: Splits to take.
         findings: Findings in the order of the masks; ``None`` takes all.
         min_quality: Masks under it are left out.
-        channels: 1 or 3.
+        channels: Of the image: 1, 3, or as many as the files hold.
         form: ``plain`` or ``torchxrayvision``.
         transform: Called on each item.
 
@@ -78,7 +79,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             raise ConfigError("torchxrayvision items have an image of one channel; give images.")
         prepare = provenance["config"]["prepare"]
         self._size, self._fit = int(prepare["size"]), prepare["fit"]
-        self._max_pixels = int(prepare["max_pixels"])
+        self._max_pixels, self._bits = int(prepare["max_pixels"]), prepare.get("bits", 8)
         self._images = Path(images) if images is not None else None
         self._channels, self._form, self._transform = channels, form, transform
         parts = [read_rows(self.release, split).with_row_index("row") for split in splits]
@@ -141,8 +142,9 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             channels=self._channels,
             fit=self._fit,
             max_pixels=self._max_pixels,
+            bits=self._bits,
         )
-        return decoded.pixels
+        return to_levels(decoded.pixels)
 
 
 def _as_torchxrayvision(item: int, found: dict[str, Any]) -> dict[str, Any]:

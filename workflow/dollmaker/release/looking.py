@@ -9,6 +9,7 @@ import polars as pl
 from dollmaker.gallery.data import arrange
 from dollmaker.gallery.sprites import Picture
 from dollmaker.gallery.stage import LIMIT, write_gallery
+from dollmaker.pixels.depth import to_show
 from dollmaker.release.collect import read_pairs
 from dollmaker.release.parts import SPLITS, find_parts
 from dollmaker.shards import ImageShards, ShardSeries
@@ -43,7 +44,7 @@ def add_gallery(
     images = ImageShards(images_folder)
 
     def picture(image_id: str) -> Picture:
-        return images.read(*places[image_id])
+        return to_show(images.read(*places[image_id]))
 
     write_gallery(
         table,

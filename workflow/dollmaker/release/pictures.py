@@ -1,18 +1,20 @@
 """The contact sheet of a release: one good mask per finding and split."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageDraw
 
+from dollmaker.pixels.depth import to_show
 from dollmaker.rle import decode
 
 _SIDE, _PER_ROW, _TEXT = 112, 8, 16
 _COLOUR = (255, 99, 71)
 
-ReadImage = Callable[[str], npt.NDArray[np.uint8]]
+ReadImage = Callable[[str], npt.NDArray[Any]]
 
 
 def contact_sheet(table: pl.DataFrame, read_image: ReadImage | None) -> Image.Image:
@@ -20,7 +22,7 @@ def contact_sheet(table: pl.DataFrame, read_image: ReadImage | None) -> Image.Im
 
     Args:
         table: Rows of the release.
-        read_image: Gives the stored image (C, H, W) of an image_id; ``None`` draws masks only,
+        read_image: Gives the image (C, H, W) of an image_id in levels; ``None`` draws masks only,
             for images that may not be shown.
     """
     names = table["finding"].unique().sort().to_list()
@@ -40,11 +42,12 @@ def contact_sheet(table: pl.DataFrame, read_image: ReadImage | None) -> Image.Im
     return sheet
 
 
-def _overlay(image: npt.NDArray[np.uint8] | None, mask: npt.NDArray[np.bool_]) -> Image.Image:
+def _overlay(image: npt.NDArray[Any] | None, mask: npt.NDArray[np.bool_]) -> Image.Image:
     if image is None:
         grey = np.where(mask[..., None], np.array(_COLOUR), 24).astype(np.uint8)
         return Image.fromarray(grey).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-    colour = np.moveaxis(np.broadcast_to(image, (3, *image.shape[1:])), 0, -1).astype(np.float32)
+    shown = np.broadcast_to(to_show(image), (3, *image.shape[1:]))
+    colour = np.moveaxis(shown, 0, -1).astype(np.float32)
     colour[mask] = 0.6 * colour[mask] + 0.4 * np.array(_COLOUR)
     picture = Image.fromarray(colour.round().astype(np.uint8))
     return picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)

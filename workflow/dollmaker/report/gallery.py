@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dollmaker import config as configuration
 from dollmaker.enlarge import level_set, pack, source_mask
 from dollmaker.geometry import Box, Fit, box, inside, unfit_mask, window
+from dollmaker.pixels.depth import to_show
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.report.gather import Results, headline_split
 from dollmaker.shards import ImageShards, Shard
@@ -245,10 +246,9 @@ def panel_shape(width: int, height: int, side: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def to_rgb(image: Rgb, shape: tuple[int, int]) -> Rgb:
-    """An image (C, h, w) as RGB of the panel's shape."""
-    channels = np.moveaxis(image, 0, -1)
-    channels = np.repeat(channels, 3, axis=-1) if channels.shape[-1] == 1 else channels[..., :3]
+def to_rgb(image: npt.NDArray[Any], shape: tuple[int, int]) -> Rgb:
+    """An image (C, h, w) in levels as RGB of the panel's shape."""
+    channels = np.moveaxis(np.broadcast_to(to_show(image), (3, *image.shape[1:])), 0, -1)
     picture = Image.fromarray(np.ascontiguousarray(channels))
     return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
 

@@ -12,6 +12,7 @@ from dollmaker.binarize.steps import make_chain
 from dollmaker.errors import ConfigError, unknown
 from dollmaker.files import sha256_file, write_json
 from dollmaker.findings import PRESENT
+from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.prepare.stage import read_index
 from dollmaker.sanity.judge import judge
 from dollmaker.shards import ImageShards, Shard
@@ -58,7 +59,7 @@ def check_recipe(
             where = geometry.box(of["width"], of["height"], len(values), fit)
             pair = Pair(
                 map=geometry.inside(values, where),
-                image=geometry.inside(pixels.read(of["shard"], of["row"]), where),
+                image=geometry.inside(to_eight_bits(pixels.read(of["shard"], of["row"])), where),
                 label=PRESENT,
                 probability=float(table["probability"][row]),
                 scale=float(table["scale"][row]),

@@ -154,7 +154,7 @@ class ReleasedMasks:
 class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
     """Images with pseudo-masks and their weights, indexed by (epoch, index).
 
-    Items are image uint8 (C, H, W), masks uint8 (K, H, W) with 255 = ignore, the weight of each
+    Items are image (C, H, W) in levels, masks uint8 (K, H, W) with 255 = ignore, the weight of each
     mask (K,), the labels float32 (K,): 1, 0, NaN unknown, and what of the square is picture, bool
     (H, W). Outside the picture masks are :data:`dollmaker.outside.OUTSIDE`.
     """
@@ -204,7 +204,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
         width, height = self._shapes[i]
         return geometry.box(width, height, size, self._fit)
 
-    def read(self, i: int) -> tuple[Masks, Masks]:
+    def read(self, i: int) -> tuple[npt.NDArray[Any], Masks]:
         """Image (C, H, W) and masks (K, H, W), without augmentation."""
         image = self._images.read(*self._places[i])
         size = image.shape[-1]
@@ -216,7 +216,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
                 masks[k] = self._masks.read(int(self._targets.row[i, k]), size)
         return image, surround(masks, self.where(i, size))
 
-    def batches(self, size: int) -> Iterator[tuple[Masks, Masks]]:
+    def batches(self, size: int) -> Iterator[tuple[npt.NDArray[Any], Masks]]:
         """Images (b, C, H, W) and masks (b, K, H, W) in order, without augmentation."""
         for start in range(0, len(self), size):
             items = [self.read(i) for i in range(start, min(start + size, len(self)))]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.files import atomic_path, read_json
 from dollmaker.inputs import Input, per_channel
-from dollmaker.weights import Normalisation, to_bytes, unify
+from dollmaker.weights import Normalisation, inflate, to_bytes, unify
 
 #: Encoders of segmentation-models-pytorch that are torchvision's networks under its names.
 _TORCHVISION = re.compile(
@@ -41,8 +41,9 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
 
     ``tu-`` encoders get the names of ``timm.create_model`` and keep their input channels (give it
     ``in_chans``). Torchvision's networks take three: a first convolution of one channel is spread
-    over three, so that a grey image fed thrice gives the same output. Other encoders keep the
-    names of segmentation-models-pytorch. The metadata of the file says which (``library``,
+    over three, so that a grey image fed thrice gives the same output
+    (:func:`dollmaker.weights.inflate`); any other number stays. Other encoders keep the names
+    of segmentation-models-pytorch. The metadata of the file says which (``library``,
     ``architecture``, ``channels``, ``mean`` and ``std``, and ``img_size`` where a transformer of
     timm has a fixed one).
     A classifier head is left out: it was never trained.
@@ -76,7 +77,7 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
         first = next((k for k, m in encoder.named_modules() if isinstance(m, nn.Conv2d)), None)
         if first and channels == 1:
             channels = 3
-            state[f"{first}.weight"] = state[f"{first}.weight"].repeat(1, 3, 1, 1) / 3
+            state[f"{first}.weight"] = inflate(state[f"{first}.weight"], channels)
     else:
         library, plain = "segmentation_models_pytorch", list(state)
     metadata = {

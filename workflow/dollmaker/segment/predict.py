@@ -13,7 +13,7 @@ BATCH = 32
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, spec: Input, device: torch.device) -> Tensor:
-    """Predicted masks, bool (B, K, H, W), of stored images, uint8 (B, C, H, W).
+    """Predicted masks, bool (B, K, H, W), of images (B, C, H, W) in levels.
 
     The network's mode (training or evaluation) is the caller's choice.
     """

@@ -128,7 +128,7 @@ def make_structure(
 
     Args:
         encoder: The encoder with its starting weights.
-        images: Stored images, uint8 (N, C, H, W).
+        images: Images (N, C, H, W) in levels.
         boxes: Where the picture of each lies in its square.
         spec: What the network expects.
         clusters: Number of clusters.

@@ -34,7 +34,7 @@ class SegmenterTraining(EpochLoss):
         steps: Steps of the whole schedule.
         structure: Gives the clusters, if they are learned.
         labels: Number of labels, if they are learned.
-        sample: Training images, uint8 (N, C, H, W), that the statistics of batch normalisation
+        sample: Training images (N, C, H, W) in levels, that the statistics of batch normalisation
             are measured on at the end of each epoch; without, they stay as training left them.
     """
 

@@ -1,0 +1,217 @@
+"""Files whose channels are no colours: pages or bands of a TIFF, and arrays of NumPy.
+
+A channel is a measurement of its own (a sequence, a stain, a wavelength): deep values have a range
+for each channel, where colours share one (:mod:`dollmaker.pixels.pictures`).
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dollmaker.errors import DataError
+from dollmaker.pixels.depth import Bits, Stored, by_percentiles, deepened, scale
+from dollmaker.pixels.formats import (
+    OWN,
+    check_size,
+    decoded,
+    goes_on,
+    is_tiff,
+    known_orientation,
+    turn_upright,
+)
+
+_ARRAY = b"\x93NUMPY"
+_ORIENTATION, _SOFTWARE = 0x0112, 0x0131
+
+#: TIFF's kinds of pictures whose samples can be channels: grey (white or black is zero), RGB.
+_KINDS = (0, 1, 2)
+
+#: What TIFF's ExtraSamples call opacity.
+_OPACITY = (1, 2)
+
+#: Letters of axes along which pages are no channels: depth and time, as ImageJ and OME have them.
+_OTHER_AXES = {"Z": "depth", "T": "time"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A decoded file of several channels, turned upright.
+
+    Attributes:
+        pixels: uint8 or uint16 (C, H, W).
+        orientation: The tag that it was turned by, 1..8; 1 is upright.
+        sha256: Checksum of the file.
+    """
+
+    pixels: Stored
+    orientation: int
+    sha256: str
+
+
+def read_stack(data: bytes, channels: int, bits: Bits, max_pixels: int) -> Stack | None:
+    """Decode the bytes of a file of untrusted origin, if its channels are no colours.
+
+    Read are a TIFF of so many grey pages of one size, a TIFF with so many bands that are neither
+    one nor three, and an array ``.npy`` of numbers, (H, W), (C, H, W) or (H, W, C). 8 bits stay as
+    they are; of deeper values the percentiles 0.5 and 99.5 of each channel become black and white.
+    Of what :func:`write_stack` has written, values are pixels already.
+
+    Args:
+        data: The file.
+        channels: How many it must hold; an array of one may be repeated to three.
+        bits: Of the result.
+        max_pixels: Larger pictures are refused before they are decoded.
+
+    Returns:
+        ``None`` if the file is a picture of colours, or none at all.
+
+    Raises:
+        DataError: If it holds another number of channels, or the reason why it cannot be used.
+    """
+    decode: Callable[[], tuple[Stored, int] | None]
+    if data.startswith(_ARRAY):
+        decode = partial(_array, data, channels, bits, max_pixels)
+    elif is_tiff(data) and channels > 1:
+        decode = partial(_tiff, data, channels, bits, max_pixels)
+    else:
+        return None
+    found = decoded(data, max_pixels, decode)
+    if found is None:
+        return None
+    pixels, orientation = found
+    return Stack(pixels=pixels, orientation=orientation, sha256=sha256(data).hexdigest())
+
+
+def write_stack(path: Path, pixels: Stored) -> None:
+    """Write pixels, uint8 or uint16 (C, H, W), as a TIFF of a page for each channel."""
+    import tifffile
+
+    tifffile.imwrite(
+        path, pixels, photometric="minisblack", compression="zlib", software=OWN, metadata=None
+    )
+
+
+def _tiff(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stored, int] | None:
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        pages = [page.keyframe if page is None else page for page in file.pages]
+        pages = [page for page in pages if not getattr(page, "is_reduced", False)]
+        if not pages:
+            return None
+        first: Any = pages[0]
+        check_size(int(first.imagewidth), int(first.imagelength), max_pixels)
+        several = len(pages) > 1 or goes_on(file)
+        if several:
+            values = _pages(file, pages, channels)
+        elif _has_bands(first, channels):
+            values = _bands(first)
+        else:
+            return None
+        orientation = known_orientation(first.tags.valueof(_ORIENTATION))
+        own = first.tags.valueof(_SOFTWARE) == OWN
+        depth = int(np.max(np.ravel(first.bitspersample)))
+        pixels = _scaled(values, depth, bits, own)
+        if int(first.photometric) == 0:
+            pixels = pixels.dtype.type(np.iinfo(pixels.dtype).max) - pixels
+    return np.moveaxis(turn_upright(np.moveaxis(pixels, 0, -1), orientation), -1, 0), orientation
+
+
+def _pages(file: Any, pages: list[Any], channels: int) -> npt.NDArray[Any]:
+    """The values (C, H, W) of grey pages."""
+    kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in pages}
+    shape, _, kind = next(iter(kinds))
+    if len(kinds) > 1 or len(shape) != 2 or kind not in _KINDS[:2]:
+        raise DataError("holds several frames that are no grey pages of one size and type")
+    series = file.series[0]
+    count = int(np.prod(series.shape)) // int(np.prod(shape))
+    sizes = dict(zip(series.axes, series.shape, strict=True))
+    for axis, name in _OTHER_AXES.items():
+        if sizes.get(axis, 1) > 1:
+            raise DataError(f"holds {sizes[axis]} pages along {name}, which are no channels")
+    if len(file.series) > 1 or count != channels:
+        count = max(count, len(pages))
+        raise DataError(f"holds {count} pages, and prepare.channels asks for {channels}")
+    return np.asarray(series.asarray()).reshape(channels, *shape)
+
+
+def _has_bands(page: Any, channels: int) -> bool:
+    """Whether the samples of a page are channels: other than grey, and other than colours.
+
+    Raises:
+        DataError: If they are, but not so many.
+    """
+    count = int(page.samplesperpixel)
+    opaque = not set(page.extrasamples or ()) & set(_OPACITY)
+    if count in (1, 3) or int(page.photometric) not in _KINDS or not opaque:
+        return False
+    if count == channels:
+        return True
+    if channels in (1, 3) and count <= 4:
+        return False  # as programs show it: without the sample that they do not know
+    raise DataError(f"holds {count} bands, and prepare.channels asks for {channels}")
+
+
+def _bands(page: Any) -> npt.NDArray[Any]:
+    """The values (C, H, W) of the samples of a page."""
+    values = np.asarray(page.asarray())
+    return values if page.planarconfig == 2 else np.moveaxis(values, -1, 0)
+
+
+def _array(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stored, int]:
+    """An array, checked by its header before its values are read."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
+    read = read or np.lib.format.read_array_header_2_0
+    shape, _, kind = read(stream)
+    if kind.kind not in "iuf":
+        raise DataError(f"holds an array of the type {kind}, not numbers")
+    place = _place(shape, channels)
+    height, width = (length for axis, length in enumerate(shape) if axis != place)
+    check_size(width, height, max_pixels)
+    values = np.load(io.BytesIO(data), allow_pickle=False)
+    values = values[None] if place is None else np.moveaxis(values, place, 0)
+    pixels = _scaled(values, 8 * kind.itemsize if kind.kind == "u" else 64, bits, own=False)
+    return np.broadcast_to(pixels, (channels, *pixels.shape[1:])), 1
+
+
+def _place(shape: tuple[int, ...], channels: int) -> int | None:
+    """The axis of the channels, ``None`` if there is none.
+
+    Raises:
+        DataError: If there is no axis of that length, or nobody knows which.
+    """
+    held = f"holds an array of the shape {shape}, and prepare.channels asks for {channels}"
+    if not all(shape):
+        raise DataError(held)
+    if len(shape) == 2 and channels in (1, 3):
+        return None
+    if len(shape) != 3:
+        raise DataError(held)
+    places = [axis for axis in (0, 2) if shape[axis] == channels]
+    if channels == 3 and not places:
+        places = [axis for axis in (0, 2) if shape[axis] == 1]
+    if not places:
+        raise DataError(held)
+    if len(places) > 1:
+        raise DataError(f"{held}, which its first and its last axis have")
+    return places[0]
+
+
+def _scaled(values: npt.NDArray[Any], depth: int, bits: Bits, own: bool) -> Stored:
+    """Values (C, H, W) of so many bits as pixels."""
+    if values.dtype.kind not in "iufb":
+        raise DataError(f"holds values of the type {values.dtype}, not numbers")
+    if own and values.dtype in (np.uint8, np.uint16):
+        return deepened(values, bits)
+    if depth <= 8 and values.dtype.kind in "ub":
+        return scale(values, 0, 2**depth - 1, bits)
+    return np.stack([by_percentiles(channel, bits=bits) for channel in values])
