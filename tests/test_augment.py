@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torchvision.transforms import v2
 
-from dollmaker.augment import Kind, augment, make_transform
+from dollmaker.augment import Kind, _Exposure, augment, make_transform
 from dollmaker.pixels.masks import IGNORE
 
 
@@ -40,3 +41,28 @@ def test_the_same_numbers_give_the_same_picture() -> None:
     assert torch.equal(
         augment(make_transform("none"), image, None, seed=0, epoch=0, index=0)[0], image
     )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_levels_with_parts_are_augmented_as_eight_bits_are(channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(40, 160, (channels, 20, 20), dtype=torch.uint8, generator=generator)
+    transform = make_transform("flip")
+    for index in range(5):
+        one, _ = augment(transform, image, None, seed=0, epoch=0, index=index)
+        other, _ = augment(transform, image.float(), None, seed=0, epoch=0, index=index)
+        assert one.shape == image.shape and other.dtype == torch.float32
+        assert (one.float() - other).abs().max() < 4  # three roundings, one of them enlarged
+        assert (one.float() - other).abs().mean() < 1 and not torch.equal(one, image)
+
+
+def test_contrast_of_any_channels_is_that_around_the_mean_of_all() -> None:
+    image = torch.rand(4, 9, 9, generator=torch.Generator().manual_seed(0)) * 100 + 50
+    jitter = v2.Compose([_Exposure(contrast=(1.5, 1.5))])
+    changed, _ = augment(jitter, image, None, seed=0, epoch=0, index=0)
+    wanted = image.mean() + 1.5 * (image - image.mean())
+    torch.testing.assert_close(changed, wanted.clamp(0, 255), rtol=1e-4, atol=1e-3)
+    copies = image[:1].expand(4, -1, -1)
+    alone, _ = augment(jitter, image[:1], None, seed=0, epoch=0, index=0)
+    several, _ = augment(jitter, copies, None, seed=0, epoch=0, index=0)
+    torch.testing.assert_close(several, alone.expand(4, -1, -1), rtol=1e-5, atol=1e-3)

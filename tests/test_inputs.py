@@ -50,3 +50,26 @@ def test_a_network_of_other_channels_takes_the_mean_of_the_numbers() -> None:
 def test_what_no_network_expects_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         Input(channels=3, size=8, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.0, True, 1001])
+def test_channels_are_a_whole_number_of_at_least_one(wrong: object) -> None:
+    with pytest.raises(ValueError):
+        Input(channels=wrong, size=8)  # type: ignore[arg-type]
+
+
+def test_four_channels_take_the_mean_of_three_numbers_and_images_are_not_mixed() -> None:
+    spec = Input(channels=4, size=5, **IMAGENET)
+    assert spec.mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3),) * 4
+    images = torch.randint(0, 256, (2, 4, 5, 5), dtype=torch.uint8)
+    assert torch.equal(spec.prepare(images), (images / 255 - spec.mean[0]) / spec.std[0])
+    one = Input(channels=1, size=5)
+    torch.testing.assert_close(one.prepare(images)[:, 0], images.float().mean(1) / 127.5 - 1)
+    with pytest.raises(ValueError, match="images of 4 channels for a network of 3"):
+        Input(channels=3, size=5).prepare(images)
+
+
+def test_levels_with_parts_are_prepared_as_eight_bits_are() -> None:
+    images = torch.randint(0, 256, (2, 3, 9, 9), dtype=torch.uint8)
+    spec = Input(channels=3, size=6, **IMAGENET)
+    assert torch.equal(spec.prepare(images), spec.prepare(images.float()))

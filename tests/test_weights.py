@@ -14,6 +14,7 @@ from dollmaker.errors import ModelError
 from dollmaker.weights import (
     Normalisation,
     freeze_batch_norm,
+    inflate,
     load_weights,
     read_normalisation,
     read_weights,
@@ -153,3 +154,51 @@ def test_a_file_tells_how_images_were_normalised(tmp_path: Path) -> None:
         file.write_bytes(to_bytes(state, {"mean": mean, "std": std}))
         with pytest.raises(ModelError, match=r"names a mean and a deviation that are none"):
             read_normalisation(file)
+
+
+@pytest.mark.parametrize("given", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_filters_see_a_repeated_image_as_before(given: int, channels: int) -> None:
+    filters = torch.randn(6, given, 3, 3, generator=torch.Generator().manual_seed(0))
+    new, grey = inflate(filters, channels), torch.randn(2, 1, 8, 8)
+    assert new.shape == (6, channels, 3, 3)
+    # The rule as it is said: the mean of the given filters, times given / channels.
+    said = filters.mean(1) * given / channels
+    torch.testing.assert_close(new, said[:, None].expand(-1, channels, -1, -1))
+    before, after = (torch.conv2d(grey.expand(-1, f.shape[1], -1, -1), f) for f in (filters, new))
+    torch.testing.assert_close(before, after, rtol=1e-5, atol=1e-5)
+
+
+def test_three_to_one_and_one_to_three_have_the_bits_that_they_had() -> None:
+    filters = torch.randn(8, 3, 7, 7)
+    assert torch.equal(inflate(filters, 1), filters.sum(1, keepdim=True))
+    grey = filters[:, :1]
+    assert torch.equal(inflate(grey, 3), grey.repeat(1, 3, 1, 1) / 3)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "densenet121", "timm:test_resnet", "timm:test_vit", "timm:test_convnext"),
+        *("timm:mobileone_s0", "timm:repvgg_a0"),  # several first convolutions side by side
+    ],
+)
+def test_networks_see_a_repeated_image_as_before(name: str) -> None:
+    size = 160 if "vit" in name else 64
+    torch.manual_seed(0)
+    three, four = (
+        create_network(name, outputs=2, channels=c, size=size, tried=False)[0].eval()
+        for c in (3, 4)
+    )
+    load_weights(four, three.state_dict(), source="w")
+    grey = torch.rand(1, 1, size, size)
+    with torch.no_grad():
+        one, other = (net(grey.expand(-1, c, -1, -1)) for net, c in ((three, 3), (four, 4)))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_weights_of_another_width_are_not_taken_for_other_channels() -> None:
+    wide = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
+    narrow = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(6, 8, 3))
+    with pytest.raises(ModelError, match=r"first '1\.weight'"):
+        load_weights(narrow, wide.state_dict(), source="w")

@@ -13,11 +13,15 @@ from PIL import Image
 
 from dollmaker import config as configuration
 from dollmaker.errors import ConfigError, DataError
+from dollmaker.pixels.pictures import read_channels
 from dollmaker.preflight import preflight
 from dollmaker.prepare.convert import convert, list_items
 from dollmaker.prepare.msd import DEFAULT_FINDINGS
 
 SHAPE = (5, 7, 6)
+
+
+FOUR = ("FLAIR", "T1w", "T1gd", "T2w")
 
 
 def resolved(prepare: dict[str, Any] | None = None, **msd: Any) -> Any:
@@ -365,3 +369,104 @@ def test_the_ending_of_files_is_one_of_volumes(tmp_path: Path, ending: str) -> N
         return
     with pytest.raises(DataError, match=f"has the file_ending '{ending}'; volumes are read as"):
         run(resolved(), tmp_path)
+
+
+def four(root: Path) -> Any:
+    """A volume of four sequences, each with a range of its own, in one file."""
+    rng = np.random.default_rng(0)
+    volume = np.zeros((*SHAPE, 4), np.float32)
+    volume[1:4, 1:6, 1:5] = rng.integers(1, 1000, (3, 5, 4, 4)) * np.array([1, 10, 100, 1000])
+    save(root / "task/imagesTr/P1.nii.gz", volume)
+    label = np.zeros(SHAPE, np.uint8)
+    label[1:3, 1:6, 3] = 3
+    save(root / "task/labelsTr/P1.nii.gz", label)
+    entry = {kind: f"./{kind}sTr/P1.nii.gz" for kind in ("image", "label")}
+    describe(root, modality=dict(enumerate(FOUR)), training=[entry])
+    return volume
+
+
+def decoded(root: Path, name: str, channels: int, bits: Any) -> Any:
+    done = read_channels(root / "out/images" / name, channels=channels, bits=bits, max_pixels=10**6)
+    return done.pixels
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_all_channels_are_those_that_each_makes_alone(tmp_path: Path, bits: int) -> None:
+    four(tmp_path)
+    table = run(resolved({"channels": 4, "bits": bits}, channels="all"), tmp_path)
+    assert table["image"].to_list() == [f"P1_z00{z}.tif" for z in (1, 2, 3, 4)]
+    assert table["mask"].to_list() == [f"P1_z00{z}.png" for z in (1, 2, 3, 4)]
+    assert table["tumour"].to_list() == [0, 0, 1, 0]
+    together = decoded(tmp_path, "P1_z003.tif", 4, bits)
+    suffix = "png" if bits == 8 else "tif"
+    for number, name in enumerate(FOUR):
+        run(resolved({"bits": bits}, channel=name), tmp_path)
+        alone = decoded(tmp_path, f"P1_z003.{suffix}", 1, bits)
+        assert np.array_equal(together[number], alone[0])
+    run(resolved({"channels": 2, "bits": bits}, channels=["T2w", 0]), tmp_path)
+    assert np.array_equal(decoded(tmp_path, "P1_z003.tif", 2, bits), together[[3, 0]])
+
+
+def test_a_whole_window_of_sixteen_bits_keeps_every_value(tmp_path: Path) -> None:
+    ramp = np.arange(65536, dtype=np.float32).reshape(256, 256, 1)
+    ramp[0, 0] = 65535  # the corner is outside; the lowest value of the body is 1
+    label = (ramp > 60000).astype(np.uint8)
+    pair(tmp_path, ramp, label)
+    run(resolved({"bits": 16}, window=[0, 100]), tmp_path)
+    found = decoded(tmp_path, "P1_z000.tif", 1, 16)[0].astype(int)
+    body = np.rot90(ramp[..., 0])
+    wanted = np.clip((body - 1) * (65535 / 65534), 0, None)
+    assert np.abs(found - wanted).max() <= 0.51 and len(np.unique(found)) >= 65535
+
+
+@pytest.mark.parametrize("form", ["second", "own paths"])
+def test_all_channels_of_files_beside_each_other(tmp_path: Path, form: str) -> None:
+    image, label = head()
+    task = tmp_path / "task"
+    names = ("imagesTr/P1_0000.nii", "imagesTr/P1_0001.nii")
+    save(task / names[0], image)
+    save(task / names[1], image.max() + 1 - image)
+    save(task / "labelsTr/P1.nii", (label > 0).astype(np.uint8))
+    own = {"dataset": {"P1": {"images": list(names), "label": "labelsTr/P1.nii"}}}
+    more = own if form == "own paths" else {"numTraining": 1, "file_ending": ".nii"}
+    describe(tmp_path, **SECOND, **more)
+    run(resolved({"channels": 2}, channels="all", window=[0, 100]), tmp_path)
+    shown = decoded(tmp_path, "P1_z001.tif", 2, 8).astype(int)
+    one, other = (channel[shown[0] > 0] for channel in shown)
+    assert len(np.unique(one)) > 5 and np.corrcoef(one, other)[0, 1] < -0.9
+
+
+@pytest.mark.parametrize(
+    ("asked", "channels", "said"),
+    [
+        (4, None, "prepare.channels is 4, and source.msd chooses one channel; set"),
+        (
+            3,
+            "all",
+            "is 3, and source.msd chooses 4 channels; set prepare.channels to 4",
+        ),
+        (1, ["FLAIR", "T1w"], "prepare.channels is 1, and source.msd chooses 2 channels"),
+        (2, ["FLAIR", 0], "names a channel twice"),
+        (
+            2,
+            ["FLAIR", "PD"],
+            "msd.channels: unknown channel 'PD'; use one of: 0, 1, 2, 3, FLAIR",
+        ),
+    ],
+)
+def test_channels_must_be_as_many_as_images_have(
+    tmp_path: Path, asked: int, channels: Any, said: str
+) -> None:
+    four(tmp_path)
+    with pytest.raises(ConfigError, match=said):
+        list_items(resolved({"channels": asked}, channels=channels), tmp_path)
+    chosen = 1 if channels is None else 0
+    assert not chosen or len(list_items(resolved({"channels": 3}), tmp_path)) == 1
+
+
+def test_a_channel_of_one_value_is_named(tmp_path: Path) -> None:
+    volume = four(tmp_path)
+    volume[..., 2] = 7
+    save(tmp_path / "task/imagesTr/P1.nii.gz", volume)
+    with pytest.raises(DataError, match="holds one value only in its channel 2"):
+        run(resolved({"channels": 4}, channels="all"), tmp_path)

@@ -16,7 +16,7 @@ from dollmaker.fetch import before, names, needed
 from dollmaker.fetch.needed import Need
 from dollmaker.files import POINTERS, WEB_PAGE, inside
 from dollmaker.findings import CHEXPERT, PRESENT
-from dollmaker.pixels.pictures import read_channels
+from dollmaker.pixels.pictures import Channels, read_channels
 from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, make_plan
@@ -67,6 +67,7 @@ def preflight(config: Config) -> Listing:
     check_findings(names, config)
     if listed is not None:
         _refuse(find_mistake(config, listed, names))
+        _look_at_channels(config, root, listed)
     _check_masks(config, root, listed, names)
     from dollmaker.binarize.steps import check_order, make_chain
 
@@ -336,16 +337,42 @@ def _look_at_truth(
     require_sound(truth, "truth.targets or truth.encoding", some=True)
 
 
+def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
+    """Refuse other channels than the files hold, if none of a handful holds those asked for.
+
+    Grey pictures and colours become each other.
+    """
+    asked, paths = config["prepare"]["channels"], listed["path"].to_list()
+    if asked in (1, 3):
+        return
+    reasons = []
+    for path in paths[:: max(1, len(paths) // _HANDFUL)][:_HANDFUL]:
+        try:
+            _read_image(config, root, path)
+            return
+        except DataError as error:
+            reasons.append(f"image {path!r} {error}")
+    raise DataError(
+        f"{reasons[0]}; none of {len(reasons)} images that were looked at can be used: set "
+        "prepare.channels to what they hold."
+    )
+
+
+def _read_image(config: Config, root: Path, path: str) -> Channels:
+    """An image as the stage prepare reads it."""
+    options = config["prepare"]
+    return read_channels(
+        inside(root, path, config.get("allow_links", False)),
+        channels=options["channels"],
+        bits=options["bits"],
+        max_pixels=options["max_pixels"],
+    )
+
+
 def _look_at_image(config: Config, root: Path, path: str) -> dict[str, int]:
     """Size and orientation of an image; nothing where it will be left out, with the reason."""
     try:
-        file = inside(root, path, config.get("allow_links", False))
-        image, origin = read_channels(
-            file,
-            channels=config["prepare"]["channels"],
-            bits=config["prepare"]["bits"],
-            max_pixels=config["prepare"]["max_pixels"],
-        )
+        image, origin = _read_image(config, root, path)
     except DataError:
         return {}
     height, width = image.shape[1:]

@@ -18,6 +18,9 @@ SUFFIXES = frozenset(
     }
 )
 
+#: Pictures that a table may name; folders hold such files for other ends, too.
+_NAMED = frozenset({".npy"})
+
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
 #: What operating systems and archives leave beside pictures.
@@ -33,7 +36,8 @@ Parts = tuple[str, ...]
 def without_suffix(path: str) -> str:
     """A path without the suffix of a picture; of ``1.2.840.10`` nothing is taken."""
     pure = PurePosixPath(path)
-    return path[: -len(pure.suffix)] if pure.suffix.lower() in SUFFIXES else path
+    known = pure.suffix.lower() in SUFFIXES | _NAMED
+    return path[: -len(pure.suffix)] if known else path
 
 
 def image_id(path: str) -> str:

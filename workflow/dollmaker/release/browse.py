@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
-from dollmaker.pixels.pictures import read_picture
+from dollmaker.pixels.depth import to_show
+from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.read import find_image, read_release, source_mask
 
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
@@ -61,7 +62,7 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
         path = inside(images, rows[0]["path"], links=True)
         if not path.is_file():
             raise DataError(f"image {path} does not exist; correct --images, the images' root.")
-        picture, _ = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS)
+        picture = _picture(path, release.channels)
         if picture.size != (width, height):
             raise DataError(
                 f"{path} is {picture.width}x{picture.height}, the release knows {width}x{height}; "
@@ -78,6 +79,14 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
         pen.text((6, 6 + 13 * number), text, fill=_COLOURS[number % len(_COLOURS)])
     with atomic_path(output) as part:
         drawn.save(part, format="PNG")
+
+
+def _picture(path: Path, channels: int) -> Image.Image:
+    """A source image in colours; of other channels than one and three the first in grey."""
+    if channels in (1, 3):
+        return read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
+    found = read_channels(path, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
+    return Image.fromarray(to_show(found.pixels)[0]).convert("RGB")
 
 
 def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from dollmaker.files import atomic_path, inside, require_new, safe_name, write_j
 from dollmaker.geometry import unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.pixels.names import without_suffix
-from dollmaker.pixels.pictures import Picture, read_picture
+from dollmaker.pixels.pictures import Picture, read_channels, read_picture
 from dollmaker.release.read import Release, read_release, source_mask, square
 from dollmaker.release.source import to_source
 
@@ -37,7 +37,8 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
       the folder that all of them share. Pictures that YOLO does not read become PNG files; those
       that it would see otherwise (deep, transparent) are written with 8 bits;
     - ``nnunet``: one nnU-Net v2 raw data set per finding: DatasetNNN_Finding with imagesTr,
-      labelsTr, imagesTs, labelsTs and dataset.json. Needs the images.
+      labelsTr, imagesTs, labelsTs and dataset.json. Needs the images; those of other channels
+      than one and three have a file for each.
 
     Args:
         folder: The release.
@@ -82,6 +83,11 @@ def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
 
 
 def _yolo(release: Release, output: Path, images: Path | None) -> None:
+    if images is not None and release.channels not in (1, 3):
+        raise ConfigError(
+            f"YOLO reads grey pictures and colours, and these images have {release.channels} "
+            "channels; leave --images out, the labels need none."
+        )
     groups = release.images()
     pictures = _yolo_pictures([facts for facts, _ in groups], output)
     for (facts, rows), picture in zip(groups, pictures, strict=True):
@@ -171,6 +177,16 @@ def _read(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Picture:
         raise _unread(images, path, str(error)) from None
 
 
+def _channels(images: Path, path: str, channels: int) -> list[Image.Image]:
+    """The channels of a picture of the user's copy of the images, each in grey."""
+    source = inside(images, path, links=True)
+    try:
+        found = read_channels(source, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
+    except DataError as error:
+        raise _unread(images, path, str(error)) from None
+    return [Image.fromarray(one) for one in found.pixels]
+
+
 def _unread(images: Path, path: str, why: str) -> DataError:
     return DataError(
         f"image {path!r} under {images}: {why}; give --images, the root of the images that the "
@@ -187,20 +203,27 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
         if not training:
             continue
         folder = output / f"Dataset{900 + number:03d}_{safe_name(finding)}"
-        mode = _common_mode(images, (row["path"] for row in rows))
+        several = release.channels not in (1, 3)
+        mode = None if several else _common_mode(images, (row["path"] for row in rows))
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
-            picture = _read(images, row["path"], mode).image
-            if picture.size != (row["width"], row["height"]):
+            if several:
+                pictures = _channels(images, row["path"], release.channels)
+            else:
+                pictures = [_read(images, row["path"], mode).image]
+            if pictures[0].size != (row["width"], row["height"]):
                 raise _unread(images, row["path"], "is not of the size that the release knows")
-            for name, content in (
-                (f"images{kind}/{case}_0000.png", picture),
-                (f"labels{kind}/{case}.png", _label(release, row)),
-            ):
+            files = {f"images{kind}/{case}_{k:04d}.png": one for k, one in enumerate(pictures)}
+            for name, content in {
+                **files,
+                f"labels{kind}/{case}.png": _label(release, row),
+            }.items():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 content.save(folder / name)
         names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
+        if several:
+            names = [f"channel {number}" for number in range(release.channels)]
         write_json(
             folder / "dataset.json",
             {

@@ -27,6 +27,7 @@ class Release:
         masks: Split -> its mask files.
         findings: Names, in order.
         fit: How source images lie in the square.
+        channels: How many the networks saw of them.
         name: Its name.
         version: Its semantic version.
     """
@@ -36,6 +37,7 @@ class Release:
     masks: dict[str, ShardSeries]
     findings: list[str]
     fit: Fit
+    channels: int
     name: str
     version: str
 
@@ -56,9 +58,9 @@ def read_release(folder: Path) -> Release:
     provenance = read_json(folder / "provenance.json")
     try:
         config, findings = provenance["config"], provenance["findings"]
-        fit = config["prepare"]["fit"]
+        fit, channels = config["prepare"]["fit"], int(config["prepare"].get("channels", 1))
         name, version = config["release"]["name"], config["release"]["version"]
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         raise ArtifactError(
             f"{folder / 'provenance.json'} is not that of a release; give the folder of a release "
             "(not its labels)."
@@ -69,6 +71,7 @@ def read_release(folder: Path) -> Release:
         masks={split: ShardSeries(find_parts(folder, "masks", split)) for split in SPLITS},
         findings=findings,
         fit=fit,
+        channels=channels,
         name=name,
         version=version,
     )
