@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from dollmaker import catalogue, texts
-from dollmaker.classify import ready
+from dollmaker.classify import patches, ready
 from dollmaker.errors import ConfigError
 from dollmaker.prepare import channels, options
 
@@ -366,6 +366,7 @@ def _check_combinations(config: Config) -> None:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
     ready.check(config)
     channels.check(config)
+    patches.check(config)
     recipes = config["recipes"]
     for name, recipe in recipes.items():
         if "binarize" not in recipe:

@@ -22,7 +22,7 @@ STAGES: dict[str, int] = {
     "convert": 2,
     "prepare": 4,
     "audit": 1,
-    "classify": 4,
+    "classify": 5,
     "attribute": 5,
     "sample": 4,
     "thresholds": 4,

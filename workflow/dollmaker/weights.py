@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dollmaker import positions
 from dollmaker.errors import ModelError
 
 State = dict[str, Tensor]
@@ -125,9 +126,9 @@ def load_weights(
 
     Names are compared after removal of a wrapper's prefix and of timm's flattening
     (``features_conv0`` = ``features.conv0``). First convolutions, patch embeddings among them, are
-    brought to other input channels by :func:`inflate`. Position embeddings of a transformer are
-    interpolated to another number of patches. DINO's published backbones (``dino_deitsmall16``)
-    have timm's names and load into timm's networks.
+    brought to other input channels by :func:`inflate`. Positions of a transformer are interpolated
+    to another number of patches as those do who trained it (:mod:`positions`). DINO's published
+    backbones (``dino_deitsmall16``) have timm's names and load into timm's networks.
 
     Args:
         module: The network to fill, in place.
@@ -139,7 +140,7 @@ def load_weights(
         ModelError: If a tensor that is needed is missing or has another shape.
     """
     given = {_plain(name): tensor for name, tensor in state.items()}
-    own = module.state_dict()
+    own, rule = module.state_dict(), positions.rule_of(module)
     filled: State = {}
     missing = []
     # timm puts some networks into a module called body.
@@ -153,7 +154,7 @@ def load_weights(
     seen = _input_channels(known, own)
     for name, tensor in own.items():
         found = known.get(name)
-        fitted = None if found is None else _fit(name, found, tensor, seen)
+        fitted = None if found is None else _fit(name, found, tensor, seen, rule)
         if fitted is not None:
             filled[name] = fitted
         elif not name.startswith(optional or ("\0",)) and not name.endswith("num_batches_tracked"):
@@ -202,7 +203,9 @@ def _input_channels(known: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> t
     return 0, 0
 
 
-def _fit(name: str, found: Tensor, wanted: Tensor, seen: tuple[int, int]) -> Tensor | None:
+def _fit(
+    name: str, found: Tensor, wanted: Tensor, seen: tuple[int, int], rule: positions.Rule
+) -> Tensor | None:
     """A tensor in the form that is wanted; ``None`` if it cannot be brought into it.
 
     Convolutions with the input channels of the first one look at images, too: networks have
@@ -211,25 +214,10 @@ def _fit(name: str, found: Tensor, wanted: Tensor, seen: tuple[int, int]) -> Ten
     if found.shape == wanted.shape:
         return found.to(wanted.dtype)
     if name.endswith(("pos_embed", "pos_embedding")):
-        return _fit_positions(found, wanted)
+        return positions.fit(found, wanted, rule)
     same = found.ndim == wanted.ndim == 4 and found.shape[2:] == wanted.shape[2:]
     if same and found.shape[0] == wanted.shape[0] and (found.shape[1], wanted.shape[1]) == seen:
         return inflate(found, wanted.shape[1]).to(wanted.dtype)
-    return None
-
-
-def _fit_positions(found: Tensor, wanted: Tensor) -> Tensor | None:
-    """Position embeddings (1, tokens, D) for another square of patches, class tokens first."""
-    if found.ndim != 3 or wanted.ndim != 3 or found.shape[2] != wanted.shape[2]:
-        return None
-    for prefix in (0, 1, 2, 5):
-        sides = [math.isqrt(max(t.shape[1] - prefix, 0)) for t in (found, wanted)]
-        if all(s * s == t.shape[1] - prefix for s, t in zip(sides, (found, wanted), strict=True)):
-            from timm.layers import resample_abs_pos_embed
-
-            new = [sides[1], sides[1]]
-            resampled: Tensor = resample_abs_pos_embed(found, new, num_prefix_tokens=prefix)
-            return resampled.to(wanted.dtype)
     return None
 
 

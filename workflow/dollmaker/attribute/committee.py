@@ -11,15 +11,16 @@ from torch import Tensor
 from dollmaker.attribute import consensus, mixed, noise, quadrature
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.consensus import Consensus
-from dollmaker.attribute.features import features, strength
+from dollmaker.attribute.features import features, seen_at, strength
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import forward
 from dollmaker.attribute.memory import Chunk, fitting_rows
-from dollmaker.attribute.methods import explain
+from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.classify.member import Member
+from dollmaker.positions import own_side
 
 
 class Committee:
@@ -145,8 +146,26 @@ class Committee:
     def _strength(self, number: int, images: Tensor, frames: Frames) -> Tensor:
         """How strong a member's features are, (B, size, size) in [0, 1]."""
         member = self.members[number]
-        found = features(member.network, member.prepare(images), side=self.options["side"])
+        x = self._shown(member, images)
+        found = features(member.network, x, side=self.options["side"], frames=frames)
         return consensus.resize(strength(found, frames), self._size)
+
+    def _seen(self, member: Member, images: Tensor) -> Tensor:
+        """Stored images as the method looks at them."""
+        method = METHODS.get(self.options["method"])
+        cuts = method is not None and "side" in method.options
+        return self._shown(member, images) if cuts else member.prepare(images)
+
+    def _shown(self, member: Member, images: Tensor) -> Tensor:
+        """Stored images for a member's features.
+
+        As large as they are stored for a transformer that is shown them at another side than its
+        own, which is then reached in one step.
+        """
+        own, side = own_side(member.network), self.options["side"]
+        if own is None or seen_at(member.network, side) == own:
+            return member.prepare(images)
+        return replace(member.input, size=self._size).prepare(images)
 
     def _by_method(
         self, who: mixed.Experts, committee: Sequence[Paths], pairs: Pairs, frames: Frames
@@ -195,7 +214,7 @@ class Committee:
             Paths(
                 network=self._networks[number],
                 chunk=self._chunks[number],
-                images=self._copies(self.members[number].prepare(images), ids, frames),
+                images=self._copies(self._seen(self.members[number], images), ids, frames),
                 baselines=[self.members[number].prepare(start) for start in starts],
             )
             for number in who

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.features import Features, Part, features, of_pictures
+from dollmaker.attribute.features import Features, Part, Side, features, of_pictures
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs, enlarge
 from dollmaker.graphs import normalised_cut
@@ -40,7 +40,7 @@ def tokencut(
     pairs: Pairs,
     *,
     chunk: int,
-    side: int | None = None,
+    side: Side = None,
     tau: float | None = None,
     centred: bool = False,
     part: Part = "key",
@@ -54,7 +54,8 @@ def tokencut(
         images: float (B, C, H, W), prepared for the network.
         pairs: (image, output) numbers, any order.
         chunk: Unused; features are taken a few images at a time.
-        side: Side to which a convolutional network's input is enlarged.
+        side: Side at which the network is shown the images, see
+            :func:`dollmaker.attribute.features.seen_at`.
         tau: Cosine over which two places are alike; ``None`` is the published one: 0.2 of
             TokenCut, 0.15 of MaskCut, 0.3 of FOUND.
         centred: Subtract the mean over an image's places from its features first.
@@ -76,7 +77,7 @@ def maskcut(
     pairs: Pairs,
     *,
     chunk: int,
-    side: int | None = None,
+    side: Side = None,
     masks: int = 3,
     tau: float | None = None,
     centred: bool = False,
@@ -113,7 +114,7 @@ def found(
     pairs: Pairs,
     *,
     chunk: int,
-    side: int | None = None,
+    side: Side = None,
     tau: float | None = None,
     centred: bool = False,
     part: Part = "key",
@@ -143,7 +144,7 @@ def found(
 
 
 def _maps(
-    look: Callable[[Tensor], Features],
+    look: Callable[..., Features],
     cut: Callable[[Features], Tensor],
     images: Tensor,
     pairs: Pairs,
@@ -153,7 +154,8 @@ def _maps(
     wanted = sorted({image for image, _ in pairs})
     if not wanted:
         return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    grids = of_pictures(look(images[wanted]), frames.of(wanted), cut)
+    where = frames.of(wanted)
+    grids = of_pictures(look(images[wanted], frames=where), where, cut)
     empty = int((grids == 0).flatten(1).all(1).sum())
     if empty:
         print(

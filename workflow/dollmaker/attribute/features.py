@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import last_map
 from dollmaker.attribute.passes import count_prefix_tokens
+from dollmaker.classify.patches import complaint, published_side
 from dollmaker.errors import ModelError
 from dollmaker.geometry import Box, inside
+from dollmaker.positions import at_side, own_side, patch_side
 
 #: What of a transformer's attention is the feature of a place.
 Part = Literal["query", "key", "value"]
+
+#: The side at which images are shown, see :func:`seen_at`.
+Side = int | Literal["published"] | None
 
 #: Places across that a convolutional network's last feature map should have.
 _ACROSS = 14
@@ -48,9 +53,10 @@ def features(
     network: nn.Module,
     images: Tensor,
     *,
-    side: int | None = None,
+    side: Side = None,
     part: Part = "key",
     block: int = -1,
+    frames: Frames = WHOLE,
 ) -> Features:
     """Features of images.
 
@@ -64,15 +70,17 @@ def features(
     Args:
         network: Evaluation mode.
         images: float (B, C, H, W), prepared for the network.
-        side: Enlarge the images to this side first; ``None`` enlarges so that the last feature map
-            is about 14 across. Transformers keep their own size.
+        side: Resize the images to this side first (:func:`seen_at`).
         part: Which of a transformer's queries, keys and values.
         block: Which of its attentions, counted from 0, or from the end: -1 is the last.
+        frames: Where the pictures lie: a transformer's are enlarged without what is around them.
 
     Raises:
-        ModelError: If the network has no feature map, no such attention, or a part or a block is
-            asked of a network without attention.
+        ModelError: If the network has no feature map, no such attention, cannot be shown images of
+            that side, or a part or a block is asked of a network without attention.
     """
+    if own_side(network):
+        images, network = _at_side(network, images, side, frames)
     attentions = _attentions(network)
     if attentions and not -len(attentions) <= block < len(attentions):
         raise ModelError(
@@ -90,15 +98,69 @@ def features(
     with torch.no_grad():
         if attentions:
             chosen = attentions[block]
+            _require_own_side(network, side)
             parts = [_tokens(network, chosen, rows, part) for rows in torch.split(filled, _ROWS)]
         else:
-            size = side or _enough(network, images)
+            size = side if isinstance(side, int) else _enough(network, images)
             parts = [_maps(network, _enlarge(rows, size)) for rows in torch.split(filled, _ROWS)]
     return Features(
         values=torch.cat([part.values for part in parts])[:count],
         attention=torch.cat([part.attention for part in parts])[:count],
         grid=parts[0].grid,
     )
+
+
+def seen_at(network: nn.Module, side: Side) -> int | None:
+    """The side at which one of timm's vision transformers is shown images for its features.
+
+    Args:
+        network: A network.
+        side: In pixels; ``published`` is TokenCut's and MaskCut's, 480, or the largest whole number
+            of patches within. ``None`` is the network's own. Other networks are enlarged until
+            their last feature map is about 14 across, unless a number says otherwise.
+
+    Returns:
+        Pixels; ``None`` for networks of other kinds.
+
+    Raises:
+        ModelError: If a number is no whole number of patches.
+    """
+    own = own_side(network)
+    if own is None or side is None:
+        return own
+    patch = patch_side(network)
+    if side == "published":
+        return published_side(patch)
+    if side % patch:
+        raise ModelError(f"side is {side}: {complaint(side, patch).format(key='side')}.")
+    return side
+
+
+def _at_side(
+    network: nn.Module, images: Tensor, side: Side, frames: Frames
+) -> tuple[Tensor, nn.Module]:
+    """Images as a transformer is shown them, and the transformer for images of that side."""
+    wanted = seen_at(network, side) or images.shape[-1]
+    if images.shape[-1] == wanted:
+        return images, at_side(network, wanted)
+
+    def resized(x: Tensor) -> Tensor:
+        return nn.functional.interpolate(x, size=wanted, mode="bilinear", antialias=True)
+
+    if frames.boxes is None:
+        return resized(images), at_side(network, wanted)
+    # What is around a picture must not blend into it.
+    alone = torch.stack([frames.repeat_edges(channel) for channel in images.unbind(1)], 1)
+    picture = frames.inside((wanted, wanted), images.device)[:, None]
+    return resized(alone).where(picture, resized(images)), at_side(network, wanted)
+
+
+def _require_own_side(network: nn.Module, side: Side) -> None:
+    if isinstance(side, int) and own_side(network) is None:
+        raise ModelError(
+            f"side is {side}, but the network is a transformer that takes images of one side only; "
+            "remove side."
+        )
 
 
 def strength(found: Features, frames: Frames = WHOLE) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dollmaker import positions
 from dollmaker.classify.networks import create_network
 from dollmaker.errors import DamagedError
 from dollmaker.files import read_json, sha256_file, write_json
@@ -97,6 +98,9 @@ def save_member(
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
     }
+    kept = getattr(network, positions.KEPT, None)
+    if kept is not None:
+        state[positions.KEPT] = kept.detach().cpu().contiguous()
     save_file(state, folder / "model.safetensors")
     description: Mapping[str, Any] = {
         "architecture": architecture,
@@ -138,6 +142,8 @@ def load_member(folder: Path, device: torch.device) -> Member:
         size=spec.size,
     )
     load_weights(network, state, source=str(weights))
+    if positions.KEPT in state:
+        positions.put(network, state[positions.KEPT])
     network.eval().to(device).to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         parameter.requires_grad_(False)

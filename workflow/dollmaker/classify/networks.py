@@ -5,9 +5,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from dollmaker import trial
-from dollmaker.classify import xrv
+from dollmaker.classify import patches, xrv
 from dollmaker.classify.micranet import MicraNet
 from dollmaker.errors import ModelError, unknown
+from dollmaker.weights import Normalisation
 
 #: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
 #: more than logits in training; files of weights that have them still load.
@@ -43,6 +44,8 @@ def create_network(
     title = f"{library}:{name}"
     try:
         network = _MAKERS[library](name, outputs, channels, size)
+    except ModelError:
+        raise
     except Exception as error:  # the libraries raise many types for what does not fit
         raise ModelError(_refusal(library, name, size, trial.first_line(error))) from None
     if tried:
@@ -109,14 +112,14 @@ def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     if known is not None and known.fixed_input_size:
         options["img_size"] = size
     network: nn.Module = timm.create_model(name, **options)
-    _require_whole_patches(network, size)
+    _require_whole_patches(network, f"timm:{name}", size)
     return network
 
 
 _MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm, "xrv": _xrv}
 
 
-def _require_whole_patches(network: nn.Module, size: int) -> None:
+def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
     """Refuse what would never see the rest of an image that is no whole number of patches."""
     from timm.layers import PatchEmbed
 
@@ -124,7 +127,8 @@ def _require_whole_patches(network: nn.Module, size: int) -> None:
         if isinstance(layer, PatchEmbed) and not layer.dynamic_img_pad:
             side = layer.patch_size[0]
             if size % side:
-                raise ValueError(f"{size} is no multiple of its patches' side, {side}")
+                wrong = patches.complaint(size, side).format(key="prepare.size")
+                raise ModelError(f"{title} does not take images of {size} pixels: {wrong}.")
 
 
 def _try(network: nn.Module, library: str, name: str, shape: tuple[int, ...], outputs: int) -> None:
@@ -182,6 +186,30 @@ def head_name(network: nn.Module, outputs: int) -> str:
             "the network has no last layer with one output per finding; use another one."
         )
     return found
+
+
+def published_normalisation(architecture: str) -> tuple[Normalisation, str] | None:
+    """Mean and deviation of the published weights of one of timm's transformers, and its name.
+
+    What stands in for a file of weights that names none: its patches were never trained on
+    anything else than what their library states. ``None`` for other networks.
+
+    Args:
+        architecture: As it is configured; timm's tag after the name (``.dino``) says whose weights.
+
+    Raises:
+        ModelError: If no library knows it.
+    """
+    library, name = find_architecture(architecture)
+    if library != "timm" or patches.side_of(name) is None:
+        return None
+    import timm
+
+    try:
+        known = timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ModelError(f"{architecture}: {trial.first_line(error)}; correct its tag.") from None
+    return known and (Normalisation(mean=tuple(known.mean), std=tuple(known.std)), f"timm:{name}")
 
 
 def _suggest(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dollmaker import positions
 from dollmaker.classify import ready
 from dollmaker.classify.member import Member
 from dollmaker.classify.networks import create_network
@@ -47,7 +48,8 @@ def take(
     """
     names = ready.outputs(member)
     whole, architecture = _make(member, spec, len(names))
-    last = load(whole, read_weights(file, without=_NO_WEIGHTS), member, spec, str(file))
+    given = read_weights(file, without=_NO_WEIGHTS)
+    last = load(whole, given, member, spec, str(file))
     matched = ready.match(names, findings)
     network, _ = _make(member, spec, len(findings))
     state = whole.state_dict()
@@ -58,6 +60,7 @@ def take(
                 tensor[finding] = state[key][output]
         else:
             tensor.copy_(state[key])
+    positions.keep(network, given)
     found = {findings[finding]: str(names[output]) for finding, output in matched.items()}
     taken = Member(
         name=name,

@@ -1,5 +1,6 @@
 """The stage: train one member, measure it, write it."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import polars as pl
 import torch
 from torch import nn
 
-from dollmaker import devices, parallel, provenance, scores, tables
+from dollmaker import devices, parallel, positions, provenance, scores, tables
 from dollmaker.classify.calibrate import fit_temperature
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.member import Calibration, Member, save_member
-from dollmaker.classify.networks import create_network, head_name
+from dollmaker.classify.networks import create_network, head_name, published_normalisation
 from dollmaker.classify.outputs import take
-from dollmaker.classify.ready import input_options, is_ready
+from dollmaker.classify.ready import input_options, is_ready, is_xrv
 from dollmaker.classify.train import ClassifierTraining, positive_weights
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.fetch import names
@@ -43,6 +44,30 @@ def member_input(
         own: What its weights file names.
     """
     return Input(**input_options(config, member, vars(own) if own else {}))
+
+
+def _normalisation(
+    name: str, config: dict[str, Any], member: dict[str, Any], file: Path | None
+) -> tuple[Normalisation | None, dict[str, str]]:
+    """Mean and deviation of a member's weights, and what ``model.json`` says of their origin.
+
+    A file that names none is taken for the published one where the architecture is one of timm's
+    transformers (:func:`published_normalisation`); the log says so.
+    """
+    own = read_normalisation(file) if file else None
+    places = (member, config["classify"])
+    given = all(any(one[key] is not None for one in places) for key in ("mean", "std"))
+    if not file or own or given or is_xrv(member):
+        return own, {}
+    published = published_normalisation(member["architecture"])
+    if not published:
+        return None, {}
+    print(
+        f"classify {name}: {file.name} names no mean and deviation; those of {published[1]} are "
+        "taken, set mean and std if it was trained on others",
+        file=sys.stderr,
+    )
+    return published[0], {"normalisation": published[1]}
 
 
 def member_options(member: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +112,8 @@ def train_member(
     file = None
     if mine["weights"]:
         file = names.locate(weights_root, mine["weights"], mine["architecture"])
-    spec = member_input(config, mine, read_normalisation(file) if file else None)
+    own, facts = _normalisation(name, config, mine, file)
+    spec = member_input(config, mine, own)
     if file and is_ready(mine):
         member, outputs = take(name, mine, spec, findings, file, device)
         header = provenance.header(
@@ -100,7 +126,7 @@ def train_member(
         _write(
             member, index, images, options, seed, device, work, output, header,
             best_epoch=0, curve=[], outputs=outputs,
-            unknown=[finding for finding in findings if finding not in outputs],
+            unknown=[finding for finding in findings if finding not in outputs], **facts,
         )  # fmt: skip
         return
     train = index.filter(pl.col("split") == "train")
@@ -112,7 +138,10 @@ def train_member(
     )
     head = head_name(network, len(findings))
     if file:
-        load_weights(network, read_weights(file), optional=(head,), source=f"weights file {file}")
+        state = read_weights(file)
+        load_weights(network, state, optional=(head,), source=f"weights file {file}")
+        if mine["linear_probe"] or not options["epochs"]:
+            positions.keep(network, state)
         inputs["weights"] = sha256_file(file)
     network = network.to(device).to(memory_format=torch.channels_last)
     member = Member(
@@ -168,7 +197,7 @@ def train_member(
     curve = [{key: _finite(value) for key, value in row.items()} for row in module.curve]
     _write(
         member, index, images, options, seed, device, work, output, header,
-        best_epoch=module.best_epoch, curve=curve,
+        best_epoch=module.best_epoch, curve=curve, **facts,
     )  # fmt: skip
 
 
