@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker import scores, tables
 from dollmaker.attribute import consensus
+from dollmaker.attribute import sample as module
 from dollmaker.attribute.faithfulness import insertion_deletion
 from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.sample import _correlations, draw_pairs, explain_sample
@@ -99,6 +100,18 @@ def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
     assert np.isfinite(found["randomised"]).sum() == 6
     assert np.nanmedian(found["randomised"]) < 0.9
     assert (found["views"][:, :, 1].max((2, 3)) == 1).all()  # mirrored and turned back
+
+
+def test_progress_counts_all_maps_and_its_steps_change_no_byte(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, step in (("one", 1), ("all", 99)):
+        monkeypatch.setattr(module, "_STEP", {"cpu": step})
+        sample(folder, f"{name}.h5", nodes=2)
+        # 18 pairs, 6 of them checked: 2 members, as it is and mirrored, 3 draws, another finding.
+        maps = 2 * (18 * 2 + 6 * 3 + 6)
+        assert f"sample doll: {maps}/{maps} maps" in capsys.readouterr().err
+    assert (folder / "one.h5").read_bytes() == (folder / "all.h5").read_bytes()
 
 
 def test_a_mirrored_view_is_turned_back(folder: Path) -> None:

@@ -6,12 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dollmaker.bench import cuts
 from dollmaker.bench.binarize import blobs
 from dollmaker.binarize.steps import STEPS
 from dollmaker.cli import main
+from dollmaker.graphs import normalised_cut
 
 
-def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_step_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts, "GRIDS", (6, 18))
     words = "bench binarize --size 32 --images 1 --rounds 1 --json"
     assert main([*words.split(), str(tmp_path / "b.json")]) == 0
     found = json.loads((tmp_path / "b.json").read_text())
@@ -20,6 +25,20 @@ def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().out
     assert "32 px" in printed
     assert all(f"\n{name} " in printed for name in STEPS)
+    assert set(found["cuts_per_second"]) == {"6x6", "18x18"}
+    assert "\n18x18 " in printed
+
+
+@pytest.mark.parametrize("side", [4, 9, 18])  # LAPACK's and, from 300 nodes on, Lanczos' way
+def test_cuts_are_those_of_the_reference(side: int) -> None:
+    for weights in cuts.graphs(2, side):
+        vector, value = normalised_cut(weights)
+        their_value, theirs = cuts.reference(weights.numpy())
+        cuts.require_same(vector.numpy(), float(value), theirs, their_value)
+        other = theirs.copy()
+        other[0] += 0.01
+        with pytest.raises(AssertionError, match="to LAPACK"):
+            cuts.require_same(vector.numpy(), float(value), other, their_value)
 
 
 def test_pairs_are_seeded_and_have_something_to_find() -> None:

@@ -14,10 +14,13 @@ class Progress:
         total: Images to do.
         done: Images that an earlier run had done.
         every: Seconds between lines.
+        unit: What is counted, if it is not images.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0, every: float = 5.0) -> None:
-        self._label, self._total, self._every = label, total, every
+    def __init__(
+        self, label: str, total: int, done: int = 0, every: float = 5.0, unit: str = "images"
+    ) -> None:
+        self._label, self._total, self._every, self._unit = label, total, every, unit
         self._done = self._first = done
         self._start = self._last = time.monotonic()
         self._maps = self._nodes = 0
@@ -39,7 +42,8 @@ class Progress:
         seconds = max(now - self._start, 1e-9)
         left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
         text = (
-            f"{self._label}: {self._done}/{self._total} images, {self._maps / seconds:.1f} maps/s, "
+            f"{self._label}: {self._done}/{self._total} {self._unit}, "
+            f"{self._maps / seconds:.1f} maps/s, "
             f"{self._nodes / max(self._maps, 1):.1f} nodes/map, {memory_mb():.0f} MB, "
             f"{duration(left)} left"
         )

@@ -24,6 +24,7 @@ from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frames import Frames, frames_of
+from dollmaker.attribute.passes import Pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
@@ -39,6 +40,8 @@ from dollmaker.shards import Array, ImageShards, create_shard
 #: Side of the members' maps that are kept.
 VIEW = 64
 _BLOCK = 16
+#: Images that are explained between two lines of progress. Maps do not depend on it.
+_STEP = {"cpu": 4, "cuda": 16}
 
 #: Networks with random weights for each member. The median correlation with the maps of one varies
 #: from draw to draw by 0.013 to 0.045 (standard deviation; nuclei, wbc, phantoms), the mean of
@@ -55,6 +58,21 @@ class _Lab:
     mean: Tensor
     size: int
     fit: Fit
+    progress: Progress
+
+    def explain(
+        self, experts: Committee, images: Tensor, ids: list[str], pairs: Pairs, frames: Frames
+    ) -> Consensus:
+        """Explain pairs a few images at a time, with a line of progress after each."""
+        rows, step = sorted({row for row, _ in pairs}), _STEP[images.device.type]
+        parts = []
+        for start in range(0, len(rows), step):
+            some = rows[start : start + step]
+            places = [place for place, (row, _) in enumerate(pairs) if row in some]
+            wanted = [pairs[place] for place in places]
+            parts.append((places, experts.explain(images, ids, wanted, frames)))
+            self.progress.add(len(places), len(places), 0)
+        return mixed.gather(parts).consensus
 
     def members(self) -> list[Member]:
         """All members."""
@@ -163,6 +181,7 @@ def explain_sample(
         mean=mean.to(device),
         size=config["prepare"]["size"],
         fit=config["prepare"]["fit"],
+        progress=Progress(f"sample {recipe}", _count(members, names, pairs), 0, unit="maps"),
     )
     header = provenance.header(
         "sample",
@@ -172,7 +191,6 @@ def explain_sample(
     )
     rows = sorted({pair.row for pair in pairs})
     pixels = ImageShards(images_folder)
-    progress = Progress(f"sample {recipe}", len(rows), 0)
     with create_shard(output, "relevance", header) as writer:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
@@ -187,7 +205,19 @@ def explain_sample(
                 for name in ("views", "view_scale"):
                     arrays[name] = _among_all(arrays[name], who, len(members))
                 writer.append(table, **arrays)
-            progress.add(len(block), len(here), 0)
+
+
+def _count(members: Sequence[Member], names: Sequence[str], pairs: Sequence[_Drawn]) -> int:
+    """Maps that a sample takes of its members: plain, mirrored, random, of another finding."""
+    total = 0
+    for pair in pairs:
+        output = names.index(pair.finding)
+        experts = mixed.experts(members, output)
+        total += len(experts) * (2 + DRAWS * pair.checked)
+        mine = [members[number] for number in experts]
+        other = _other(mine, output) if pair.checked and mine else None
+        total += 0 if other is None else len(mixed.experts(mine, other))
+    return total
 
 
 def _among_all(values: Array, who: mixed.Experts, members: int) -> Array:
@@ -234,9 +264,9 @@ def _explain(
     wanted = [(pair.row, names.index(pair.finding)) for pair in pairs]
     images_of, outputs = [row for row, _ in wanted], [k for _, k in wanted]
     frames = frames_of(rows, lab.size, lab.fit)
-    plain = [each.explain(images, ids, wanted, frames).consensus for each in lab.plain]
+    plain = [lab.explain(each, images, ids, wanted, frames) for each in lab.plain]
     turned = images.flip(-1), ids, wanted, frames.mirrored()
-    mirrored = [each.explain(*turned).consensus for each in lab.plain]
+    mirrored = [lab.explain(each, *turned) for each in lab.plain]
     joined = consensus.agree([_whole(one) for one in plain])
     labels = label_matrix(rows, names)[images_of, outputs]
     probabilities = torch.stack([each.probabilities(images) for each in lab.plain]).mean(0)
@@ -253,9 +283,7 @@ def _explain(
         maps = joined.maps[checked]
         drawn = []
         for networks in lab.random:
-            blind = [
-                _whole(each.explain(images, ids, chosen, frames).consensus) for each in networks
-            ]
+            blind = [_whole(lab.explain(each, images, ids, chosen, frames)) for each in networks]
             drawn.append(_correlations(maps, consensus.agree(blind).maps, where))
         randomised[checked] = scores.nanmean(np.stack(drawn), axis=0)
         own = [_whole(one)[checked] for one in plain]
@@ -312,7 +340,7 @@ def _with_others(
     for who, numbers in groups.items():
         here = [places[number] for number in numbers]
         wanted = [(pairs[place][0], int(others[place] or 0)) for place in here]
-        shown = [lab.plain[k].explain(images, ids, wanted, frames).consensus for k in who]
+        shown = [lab.explain(lab.plain[k], images, ids, wanted, frames) for k in who]
         mine = consensus.agree([maps[k][here] for k in who])
         theirs = consensus.agree([_whole(one) for one in shown])
         where = frames.of([image for image, _ in wanted])

@@ -89,10 +89,13 @@ def run(name: str, arguments: argparse.Namespace) -> None:
 
 
 def _binarize(arguments: argparse.Namespace) -> dict[str, Any]:
+    from dollmaker.bench import cuts
     from dollmaker.bench.binarize import measure, print_speeds
 
     results = measure(size=arguments.size, images=arguments.images, rounds=arguments.rounds)
     print_speeds(results)
+    results["cuts_per_second"] = cuts.measure_cuts(images=arguments.images, grids=cuts.GRIDS)
+    cuts.print_cuts(results["cuts_per_second"])
     return results
 
 
