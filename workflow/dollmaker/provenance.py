@@ -29,7 +29,7 @@ STAGES: dict[str, int] = {
     "sanity": 2,
     "binarize": 4,
     "labels": 2,
-    "release": 3,
+    "release": 4,
     "segment": 8,
     "explain": 4,
     "adapt": 9,
