@@ -52,8 +52,8 @@ def test_levels_with_parts_are_augmented_as_eight_bits_are(channels: int) -> Non
         one, _ = augment(transform, image, None, seed=0, epoch=0, index=index)
         other, _ = augment(transform, image.float(), None, seed=0, epoch=0, index=index)
         assert one.shape == image.shape and other.dtype == torch.float32
-        assert (one.float() - other).abs().max() < 4  # three roundings, one of them enlarged
-        assert (one.float() - other).abs().mean() < 1 and not torch.equal(one, image)
+        # Of 8 bits torchvision cuts parts off in each of three steps, and contrast enlarges.
+        assert (one.float() - other).abs().max() < 4 and not torch.equal(one, image)
 
 
 def test_contrast_of_any_channels_is_that_around_the_mean_of_all() -> None:

@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from dollmaker import config as configuration
 from dollmaker import tables
@@ -18,10 +19,14 @@ from dollmaker.attribute.sample import explain_sample
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.stage import train_member
+from dollmaker.errors import ConfigError
 from dollmaker.evaluate.means import MASKS
+from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare import stage as prepare
 from dollmaker.prepare.audit import audit_images
 from dollmaker.prepare.convert import convert
+from dollmaker.release.browse import show
+from dollmaker.release.export import export
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.load import PseudoLabels
 from dollmaker.release.stage import build_release
@@ -180,3 +185,22 @@ def test_tasks_and_their_baselines_take_sixteen_bits(world: Path) -> None:
         assert np.array_equal(task.images[3], shard.read("image", int(row)))
     scores = score_baselines(task)
     assert set(scores["baseline"]) == {"empty", "centre", "intensity", "whole"}
+
+
+def test_people_see_the_first_channel_and_other_tools_each(world: Path, tmp_path: Path) -> None:
+    table = tables.read(world / "index.parquet")
+    path = next(p for p in table["path"] if p.endswith("P01_z000.tif"))
+    name = table.filter(path=path)["image_id"][0]
+    pixels = read_channels(world / "source" / path, channels=4, bits=8, max_pixels=10**6).pixels
+    show(world / "release", name, tmp_path / "x.png", world / "source")
+    drawn = np.asarray(Image.open(tmp_path / "x.png"))
+    assert (drawn == pixels[0][..., None]).all(-1).mean() > 0.5  # but for outlines and text
+    export(world / "release", "nnunet", tmp_path / "nn", world / "source")
+    (folder,) = (tmp_path / "nn").iterdir()
+    for number in range(4):
+        (file,) = folder.glob(f"images*/{name}_{number:04d}.png")
+        assert np.array_equal(np.asarray(Image.open(file)), pixels[number])
+    assert len(json.loads((folder / "dataset.json").read_text())["channel_names"]) == 4
+    with pytest.raises(ConfigError, match="these images have 4 channels; leave --images out"):
+        export(world / "release", "yolo", tmp_path / "yolo", world / "source")
+    export(world / "release", "yolo", tmp_path / "yolo")

@@ -13,15 +13,15 @@ from dollmaker.classify.networks import create_network
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]
 
 
-def network(name: str) -> nn.Module:
+def network(name: str, channels: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    net, _ = create_network(name, outputs=4, channels=3, size=64)
+    net, _ = create_network(name, outputs=4, channels=channels, size=64)
     return net.eval().requires_grad_(False)
 
 
-def inputs(seed: int = 1) -> tuple[Tensor, Tensor]:
+def inputs(seed: int = 1, channels: int = 3) -> tuple[Tensor, Tensor]:
     torch.manual_seed(seed)
-    return torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64) * 0.1
+    return torch.randn(4, channels, 64, 64), torch.randn(4, channels, 64, 64) * 0.1
 
 
 def relative(a: Tensor, b: Tensor) -> float:
@@ -29,11 +29,15 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize(
-    "name", ["torchvision:resnet18", "timm:test_vit", "torchvision:densenet121"]
+    ("name", "channels"),
+    [
+        *(("torchvision:resnet18", 3), ("timm:test_vit", 3), ("torchvision:densenet121", 3)),
+        *(("torchvision:resnet18", 4), ("timm:test_vit", 2)),
+    ],
 )
-def test_same_nodes_as_captum_give_the_same_maps(name: str) -> None:
-    net = network(name)
-    x, start = inputs()
+def test_same_nodes_as_captum_give_the_same_maps(name: str, channels: int) -> None:
+    net = network(name, channels)
+    x, start = inputs(channels=channels)
     ours = integrated_gradients(net, x, start, PAIRS, nodes=7, chunk=16)
     oracle = IntegratedGradients(net)
     for number, (image, output) in enumerate(PAIRS):

@@ -245,3 +245,11 @@ def test_volumes_say_where_they_are_read(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.zeros((3, 3, 3)), np.eye(4)), tmp_path / "x.nii")
     with pytest.raises(DataError, match=r"volumes are read by source\.kind msd"):
         read(tmp_path / "x.nii", 1)
+
+
+def test_many_channels_of_large_pictures_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", values(5, 40, 50), photometric="minisblack")
+    np.save(tmp_path / "x.npy", values(5, 40, 50))
+    for name in ("x.tif", "x.npy"):
+        with pytest.raises(DataError, match="50x40 of 5 channels is over 8000 values"):
+            read_channels(tmp_path / name, channels=5, bits=8, max_pixels=2000)

@@ -107,7 +107,7 @@ def _tiff(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stor
         if not pages:
             return None
         first: Any = pages[0]
-        check_size(int(first.imagewidth), int(first.imagelength), max_pixels)
+        _check_values(int(first.imagewidth), int(first.imagelength), channels, max_pixels)
         several = len(pages) > 1 or goes_on(file)
         if several:
             values = _pages(file, pages, channels)
@@ -176,7 +176,7 @@ def _array(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Sto
         raise DataError(f"holds an array of the type {kind}, not numbers")
     place = _place(shape, channels)
     height, width = (length for axis, length in enumerate(shape) if axis != place)
-    check_size(width, height, max_pixels)
+    _check_values(width, height, channels, max_pixels)
     values = np.load(io.BytesIO(data), allow_pickle=False)
     values = values[None] if place is None else np.moveaxis(values, place, 0)
     pixels = _scaled(values, 8 * kind.itemsize if kind.kind == "u" else 64, bits, own=False)
@@ -204,6 +204,16 @@ def _place(shape: tuple[int, ...], channels: int) -> int | None:
     if len(places) > 1:
         raise DataError(f"{held}, which its first and its last axis have")
     return places[0]
+
+
+def _check_values(width: int, height: int, channels: int, max_pixels: int) -> None:
+    """Refuse what is larger, or has more values than four channels of the largest."""
+    check_size(width, height, max_pixels)
+    if width * height * channels > 4 * max_pixels:
+        raise DataError(
+            f"{width}x{height} of {channels} channels is over {4 * max_pixels} values (four times "
+            "prepare.max_pixels)"
+        )
 
 
 def _scaled(values: npt.NDArray[Any], depth: int, bits: Bits, own: bool) -> Stored:
