@@ -166,6 +166,7 @@ def test_a_second_call_has_nothing_to_do(place: Path) -> None:
         ("truth/when_labelled", False, SCORES),
         ("truth/column", "other", LIST),
         ("evaluate/bootstrap", 20, SCORES),
+        ("evaluate/confidence", 0.8, SCORES),
         ("report/gallery", 3, REPORT),
         ("study/seeds", 9, REPORT),
         ("explain/images", 3, REPORT),

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from dollmaker.bench.browser import missing, start
 from dollmaker.gallery.stage import write_gallery
 from gallery import chromium
-from gallery.fake_pairs import make_others, make_rows, picture, relevance
+from gallery.fake_pairs import FINDINGS, make_others, make_rows, picture, relevance
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +25,10 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def galleries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders ``full`` (pictures, maps, another recipe) and ``plain`` (masks only)."""
+    """Folders ``full`` (pictures, maps, another recipe), ``plain`` (masks only) and ``bounded``.
+
+    Of the last every second pair, the findings' second, has a bound: its quality less 0.25.
+    """
     folder = tmp_path_factory.mktemp("galleries")
     rows = make_rows()
     words = {"title": "Gallery <i>one</i>", "version": "1.2.3", "source": "made, CC0"}
@@ -32,6 +36,10 @@ def galleries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shown = {"picture": picture, "relevance": relevance, "others": others}
     write_gallery(rows, folder / "full", **shown, **words)  # type: ignore[arg-type]
     write_gallery(rows, folder / "plain", picture=None, relevance=None, **words)  # type: ignore[arg-type]
+    second = pl.col("finding") == FINDINGS[1]
+    bounds = pl.when(second).then((pl.col("quality") - 0.25).clip(0).round(4)).alias("iou_bound")
+    bounded = {"picture": None, "relevance": None, "confidence": 0.9, **words}
+    write_gallery(rows.with_columns(bounds), folder / "bounded", **bounded)  # type: ignore[arg-type]
     return folder
 
 
@@ -48,6 +56,15 @@ def full(browser: Any, galleries: Path) -> Iterator["chromium.Page"]:
 def plain(browser: Any, galleries: Path) -> Iterator["chromium.Page"]:
     """The gallery without pictures."""
     page = chromium.Page(browser, galleries / "plain")
+    page.errors()
+    yield page
+    assert page.errors() == []
+
+
+@pytest.fixture
+def bounded(browser: Any, galleries: Path) -> Iterator["chromium.Page"]:
+    """The gallery with bounds of the IoU."""
+    page = chromium.Page(browser, galleries / "bounded")
     page.errors()
     yield page
     assert page.errors() == []

@@ -358,3 +358,33 @@ def test_a_mouse_opens_a_tile(full: Page) -> None:
     tile = full.driver.find_element(By.CSS_SELECTOR, ".cell:nth-child(3) .tile")
     ActionChains(full.driver).move_to_element(tile).click().perform()
     assert opened(full) and title(full) == ROWS.select("finding", "image_id").row(2)
+
+
+FACT = (
+    "return [...document.querySelectorAll('#facts dt')].find(d => d.textContent === 'IoU')"
+    ".nextSibling.textContent"
+)
+
+
+def test_bounds_are_shown_and_sort_and_what_has_none_ranks_only(bounded: Page) -> None:
+    bounded.open("#sort=bound-")
+    first = bounded.tiles()[0]
+    assert first["finding"] == FINDINGS[1] and first["quality"] == "1.00"
+    text = bounded.js("return document.querySelector('.tile .caption .number').textContent")
+    assert str(text).startswith("IoU ≥ 0.74, ")  # 0.7458, rounded down
+    assert "90\u00a0%" in bounded.text("#promise")
+    bounded.click(".tile")
+    bounded.until("return document.querySelectorAll('#facts dt').length > 0")
+    assert bounded.js(FACT) == "at least 0.74 (90\u00a0%)"
+    bounded.open("#finding=Edema")
+    bounded.click(".tile")
+    bounded.until("return document.querySelectorAll('#facts dt').length > 0")
+    assert bounded.js(FACT) == "rank only"
+
+
+def test_without_bounds_the_page_says_that_quality_only_ranks(plain: Page) -> None:
+    plain.open("#sort=bound-")
+    assert plain.text("#promise") == "No bounds of the IoU: quality only ranks."
+    sort = "return [document.getElementById('sort').value, document.getElementById('sort').length]"
+    assert plain.js(sort) == ["quality-", 4]
+    assert plain.tiles()[0]["quality"] == "1.00"

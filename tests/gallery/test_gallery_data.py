@@ -100,3 +100,14 @@ def test_a_gallery_of_nothing_is_well_formed() -> None:
     facts = data.pairs(data.arrange(rows, 10), total=0, recipes=[])
     assert facts["images"] == [] and facts["findings"] == []
     assert list(data.details(rows, {})) == []
+
+
+def test_bounds_are_told_only_with_their_confidence() -> None:
+    rows = make_rows(2).with_columns(
+        iou_bound=pl.Series([0.42, None, 0.0, 0.1234], dtype=pl.Float32)
+    )
+    facts = data.pairs(rows, total=4, recipes=[], confidence=0.9)
+    assert facts["bound"] == [0.42, None, 0.0, 0.1234] and facts["confidence"] == 0.9
+    plain = data.pairs(rows, total=4, recipes=[])
+    assert "bound" not in plain and "confidence" not in plain
+    assert data.pairs(make_rows(2), total=4, recipes=[]) == plain

@@ -1,5 +1,6 @@
 """A small release with known masks, made by the stages themselves."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from scipy import ndimage
 
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
-from dollmaker.evaluate.means import MASKS
+from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.files import write_json, write_text
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.stage import build_release
@@ -151,7 +152,14 @@ def score_rows(recipe: str, level: float) -> list[dict[str, Any]]:
 
 
 def build(
-    folder: Path, shards: int = 1, *, truth: bool = False, drawn: bool = False, **options: Any
+    folder: Path,
+    shards: int = 1,
+    *,
+    truth: bool = False,
+    drawn: bool = False,
+    pairs: Sequence[dict[str, Any]] = (),
+    evaluated: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> Path:
     """All stages from the masks on.
 
@@ -160,15 +168,21 @@ def build(
         shards: Number of shards.
         truth: With scores.
         drawn: As for :func:`make_results`.
+        pairs: Rows of pairs.parquet, without what is the same of all.
+        evaluated: More of the section evaluate.
         options: More of the section release.
     """
     folder.mkdir()
     config = make_results(folder, shards, drawn=drawn)
     config["release"] |= options
+    config["evaluate"] |= evaluated or {}
     if truth:
         config["truth"] = {"kind": "chexlocalize", "files": []}
     rows = [*score_rows("doll", 0.25), *score_rows("centre", 0.125)] if truth else []
     tables.write(pl.DataFrame(rows, schema=MASKS, orient="row"), folder / "scores.parquet", {})
+    same = {"recipe": "doll", "target": "finding", "explained": True}
+    scored = pl.DataFrame([same | row for row in pairs], schema=PAIRS, orient="row")
+    tables.write(scored, folder / "pairs.parquet", {"targets": ["finding"]})
     build_release(
         config,
         index_file=folder / "index.parquet",
@@ -178,6 +192,7 @@ def build(
         committee=[folder / "a"],
         sanity=folder / "sanity.json",
         scores=folder / "scores.parquet",
+        pairs=folder / "pairs.parquet",
         others={},
         output=folder / "release",
     )

@@ -132,7 +132,7 @@ READS: dict[str, Reads] = {
         rules=("build_release",),
         keys=(
             *("seed", "prepare", "classify", "attribute", "sample", "recipes", "truth"),
-            "release",
+            *("release", "evaluate.confidence", "evaluate.min_probability"),
         ),
     ),
     "study": Reads(

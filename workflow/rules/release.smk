@@ -9,7 +9,7 @@ REQUIRED INPUTS
     committee = results/{dataset}/committee/{member}/
     sample    = results/{dataset}/sample/{recipe}.h5
     segmenter = results/{dataset}/segmenter/
-    scores    = results/{dataset}/scores/masks.parquet
+    scores    = results/{dataset}/scores/    (masks.parquet, pairs.parquet)
 OUTPUTS
     sanity    = results/{dataset}/sanity/{recipe}.json
     labels    = results/{dataset}/labels/       (SHA256SUMS lists its files)
@@ -118,6 +118,7 @@ rule build_release:
             recipe=CONFIG["release"]["recipe"],
         ),
         scores="results/{dataset}/scores/masks.parquet",
+        pairs="results/{dataset}/scores/pairs.parquet",
         others=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
             recipe=[
@@ -152,6 +153,7 @@ rule build_release:
             --committee {input.committee:q} \
             --sanity {input.sanity:q} \
             --scores {input.scores:q} \
+            --pairs {input.pairs:q} \
             --others {input.others:q} \
             --output {params.release:q} 2>&1 | tee {log:q}
         """

@@ -14,7 +14,7 @@ import polars as pl
 
 from dollmaker import config as configuration
 from dollmaker import provenance, tables
-from dollmaker.evaluate.means import MASKS
+from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.files import write_json
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.load import PseudoLabels
@@ -58,7 +58,8 @@ def measure(*, size: int, pairs: int) -> dict[str, Any]:
                 lambda: build_release(
                     config, index_file=folder / "index.parquet", images_folder=folder,
                     labels=labels, segmenter=folder / "segmenter", committee=[member],
-                    sanity=sanity, scores=folder / "scores.parquet", others={}, output=release,
+                    sanity=sanity, scores=folder / "scores.parquet",
+                    pairs=folder / "pairs.parquet", others={}, output=release,
                 )
             ),
         }  # fmt: skip
@@ -136,6 +137,7 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
     write_json(folder / "segmenter" / "segmenter.json", facts)
     write_sanity(folder / "sanity.json")
     tables.write(pl.DataFrame(schema=MASKS), folder / "scores.parquet", header)
+    tables.write(pl.DataFrame(schema=PAIRS), folder / "pairs.parquet", header)
     prepare = {"size": size}
     source = {"kind": "phantoms"}
     return configuration.resolve({"dataset": "bench", "source": source, "prepare": prepare})

@@ -139,7 +139,8 @@ STEPS = (
     Step(
         f"release --config {{config}} {_INDEX} --labels {{root}}/labels --segmenter "
         f"{{root}}/segmenter {_MEMBER} --sanity {{root}}/sanity.json "
-        "--scores {root}/scores/masks.parquet --output {root}/release",
+        "--scores {root}/scores/masks.parquet --pairs {root}/scores/pairs.parquet "
+        "--output {root}/release",
         "dollmaker.release.stage:write_formats",
     ),
 )

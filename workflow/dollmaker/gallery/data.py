@@ -63,13 +63,16 @@ def sources(paths: Sequence[str]) -> list[str]:
     return [""] * len(paths)
 
 
-def pairs(rows: pl.DataFrame, *, total: int, recipes: Sequence[str]) -> dict[str, Any]:
+def pairs(
+    rows: pl.DataFrame, *, total: int, recipes: Sequence[str], confidence: float | None = None
+) -> dict[str, Any]:
     """What filters, sorting and captions need of all pairs, by column.
 
     Args:
         rows: Arranged rows.
         total: Pairs of the release.
         recipes: Names of the other recipes.
+        confidence: That of the column ``iou_bound``; ``None`` where the quality only ranks.
     """
     numbers = {name: k for k, name in enumerate(rows["image_id"].unique(maintain_order=True))}
     pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)
@@ -82,6 +85,7 @@ def pairs(rows: pl.DataFrame, *, total: int, recipes: Sequence[str]) -> dict[str
         "image": [numbers[name] for name in rows["image_id"]],
         "quality": _plain(rows["quality"]),
         "area": _plain(shares, 5),
+        **({"bound": _plain(rows["iou_bound"]), "confidence": confidence} if confidence else {}),
         **_coded("finding", "findings", rows["finding"].to_list()),
         **_coded("split", "splits", rows["split"].to_list(), ("train", "valid", "test")),
         **_coded("source", "sources", sources(rows["path"].to_list())),

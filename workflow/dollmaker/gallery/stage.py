@@ -22,6 +22,7 @@ def write_gallery(
     picture: Callable[[str], Picture | None] | None,
     relevance: Callable[[str, str], Picture | None] | None,
     others: Mapping[str, pl.DataFrame] | None = None,
+    confidence: float | None = None,
     source: str,
     limit: int = LIMIT,
 ) -> None:
@@ -39,6 +40,8 @@ def write_gallery(
         relevance: image_id, finding -> relevance map, uint8 (S, S), or ``None`` as above. With
             neither, tiles are plain fields with the mask.
         others: Other recipe -> its rows of the same pairs, to be seen side by side.
+        confidence: That of the column ``iou_bound``, null where a pair has no bound; ``None``
+            where the quality only ranks.
         source: Name and licence of the source images, shown as it is.
         limit: Of more pairs than this, as many are drawn by hash; the page says so.
 
@@ -48,7 +51,7 @@ def write_gallery(
     others = others or {}
     shown = data.arrange(rows, limit)
     with atomic_path(folder) as part:
-        facts = data.pairs(shown, total=len(rows), recipes=list(others))
+        facts = data.pairs(shown, total=len(rows), recipes=list(others), confidence=confidence)
         facts["pictures"] = {
             "image": picture
             and write_sheets(part / "sheets", "image", facts["images"], picture, as_image),

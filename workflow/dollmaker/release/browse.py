@@ -11,6 +11,8 @@ from dollmaker.errors import DataError
 from dollmaker.files import atomic_path, inside
 from dollmaker.pixels.depth import to_show
 from dollmaker.pixels.pictures import read_channels, read_picture
+from dollmaker.release.bounds import RANK_ONLY, percent, tell
+from dollmaker.release.parts import BOUND
 from dollmaker.release.read import find_image, read_release, source_mask
 
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
@@ -18,7 +20,7 @@ _MAX_PIXELS = 100_000_000
 
 
 def stats(folder: Path) -> str:
-    """Masks, area and quality of every finding and split, as text.
+    """Masks, area, quality and bounds of every finding and split, as text.
 
     Raises:
         ArtifactError: If the folder is no release.
@@ -32,16 +34,33 @@ def stats(folder: Path) -> str:
             pl.col("image_id").n_unique().alias("images"),
             (pl.col("area") / pixels).median().round(3).alias("median area"),
             pl.col("quality").median().round(3).alias("median quality"),
+            pl.col(BOUND)
+            .median()
+            .round(3)
+            .cast(pl.String)
+            .fill_null(RANK_ONLY)
+            .alias("median IoU bound"),
             pl.col("components").median().alias("median parts"),
         )
         .sort("finding", "split")
     )
     total = f"{len(release.table)} masks of {release.table['image_id'].n_unique()} images"
-    with pl.Config(tbl_hide_dataframe_shape=True, tbl_rows=-1, tbl_hide_column_data_types=True):
-        return f"{release.name} {release.version}: {total}\n{table}"
+    bounded = int(release.table[BOUND].count())
+    if release.confidence is None or not bounded:
+        promise = f"{RANK_ONLY}: no mask has a bound of its IoU"
+        table = table.drop("median IoU bound")
+    else:
+        promise = (
+            f"{bounded} masks have a bound of their IoU with {percent(release.confidence)} "
+            f"confidence, the others: {RANK_ONLY}"
+        )
+    with pl.Config(
+        tbl_hide_dataframe_shape=True, tbl_rows=-1, tbl_hide_column_data_types=True, tbl_cols=-1
+    ):
+        return f"{release.name} {release.version}: {total}\n{promise}\n{table}"
 
 
-def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None:
+def show(folder: Path, image_id: str, output: Path, images: Path | None) -> list[str]:
     """Write a PNG with the outlines of an image's masks, at the size of the source.
 
     Args:
@@ -49,6 +68,9 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
         image_id: The image.
         output: PNG file to write.
         images: Root of the source images; ``None`` draws on black.
+
+    Returns:
+        What is written on it: finding, quality and bound of each mask.
 
     Raises:
         DataError: If the image is not in the release, or not under ``images``.
@@ -74,11 +96,15 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> None
         pixels[_outline(source_mask(release, row))] = colour
     drawn = Image.fromarray(pixels)
     pen = ImageDraw.Draw(drawn)
-    for number, row in enumerate(rows):
-        text = f"{row['finding']}  quality {row['quality']:.2f}"
+    lines = [
+        f"{row['finding']}  quality {row['quality']:.2f}  {tell(row[BOUND], release.confidence)}"
+        for row in rows
+    ]
+    for number, text in enumerate(lines):
         pen.text((6, 6 + 13 * number), text, fill=_COLOURS[number % len(_COLOURS)])
     with atomic_path(output) as part:
         drawn.save(part, format="PNG")
+    return lines
 
 
 def _picture(path: Path, channels: int) -> Image.Image:

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 
+from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.facts import (
     Facts,
     headline,
@@ -17,7 +18,7 @@ from dollmaker.release.facts import (
     worst,
 )
 from dollmaker.release.licence import hub_licence, licence_url
-from dollmaker.release.parts import SPLITS
+from dollmaker.release.parts import BOUND, SPLITS
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
@@ -35,6 +36,7 @@ def write_card(facts: Facts) -> str:
         _composition(facts),
         _collection(facts),
         _scores(facts),
+        _bounds(facts),
         _sanity(facts),
         _failures(facts),
         _uses(facts),
@@ -136,6 +138,7 @@ def _composition(facts: Facts) -> str:
         if facts.config["release"]["relevance"]
         else ""
     )
+    bound = ", and a lower bound of its IoU (`iou_bound`)" * bool(facts.table[BOUND].count())
     pixels = "There are no pixels of the source in it"
     if facts.config["release"]["pictures"]:
         pixels += ", but for the pictures in `contact-sheet.png` and `gallery/`"
@@ -149,7 +152,7 @@ Images: {", ".join(counts)}; no patient is in two splits. Masks by finding:
 
 - `data/{{split}}-*.parquet`: one row per pair: image_id, path and sha256 of the source image, its
   width and height, finding, label, probability, the mask as COCO RLE (`size`, `counts`), area
-  (pixels), box (x, y, width, height), components, threshold, quality and its parts.
+  (pixels), box (x, y, width, height), components, threshold, quality and its parts{bound}.
 - `masks/{{split}}-*.h5`: the same rows as arrays (plain gzip): `mask` with 0 background, 1 finding,
   255 ignore; `level`, positive in the mask, whose zero between pixels is the outline: enlarged
   bilinearly and cut at 0 it is the mask at the size of the source{maps}.
@@ -229,6 +232,47 @@ Mean IoU of trivial masks on the same pairs: {baselines}. Truth: {facts.config["
 area `{_text(mine["target"])}`. The hit rate is the share of maps whose highest pixel is inside, of
 all pairs with truth; the area correlation is Spearman's, of the areas of masks and truth.
 """
+
+
+def _bounds(facts: Facts) -> str:
+    """How much of the truth each mask has at least, and whether that was so."""
+    known, title = facts.bounds, "## Bounds on every mask"
+    if known is None:
+        return f"""{title}
+
+None: no released mask has truth. `quality` can only rank the masks ({RANK_ONLY}).
+"""
+    bounds, sure = facts.table[BOUND].drop_nulls().to_list(), known["confidence"]
+    highest = f", at best: {tell(max(bounds), sure)}" if bounds else ""
+    lines = [
+        f"| {_text(row['finding'])} | {row['split']} | {row['label']} | {row['patients']} "
+        f"| {row['masks']} | {number(row['margin'])} | {_covered(row)} | {number(row['width'])} "
+        f"| {_percent(row['telling'])} |"
+        for row in known["calibrations"]
+    ]
+    return f"""{title}
+
+Of {len(facts.table)} masks {len(bounds)} have a lower bound of their IoU with the truth
+(`iou_bound`){highest}. It is the mask's quality minus a margin, a split-conformal quantile over the
+patients with truth of the same finding, split and label. It holds with {percent(sure)} confidence
+for a mask drawn from those of a new patient, if that patient is like those that calibrated: not for
+masks that were chosen by their bound, nor for another hospital's. All other masks have none: their
+`quality` only ranks ({RANK_ONLY}). `bounds.json` has all numbers.
+
+| finding | split | label | patients | masks | margin | coverage | width | bounds over 0.1 |
+|---|---|---|---|---|---|---|---|---|
+{chr(10).join(lines)}
+
+Coverage is that of margins of half of the patients on the other half, each patient counting alike:
+the mean of {known["draws"]} draws and the middle 95 % of them; width is the mean of 1 minus bound
+there. Fewer than {known["least_patients"]} patients, or too few for the confidence, give no bound.
+"""
+
+
+def _covered(row: dict[str, Any]) -> str:
+    if row["coverage"] is None:
+        return "-"
+    return interval(row, "coverage")
 
 
 def _sanity(facts: Facts) -> str:

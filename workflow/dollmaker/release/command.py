@@ -42,6 +42,7 @@ def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--labels", type=Path, required=True, help="folder of the labels")
         parser.add_argument("--segmenter", type=Path, required=True, help="its folder")
         parser.add_argument("--scores", type=Path, required=True, help="masks.parquet")
+        parser.add_argument("--pairs", type=Path, required=True, help="pairs.parquet")
         parser.add_argument(
             "--others", type=Path, nargs="*", default=[], help="mask shards of other recipes"
         )
@@ -91,6 +92,7 @@ def _build(arguments: argparse.Namespace) -> None:
         committee=arguments.committee,
         sanity=arguments.sanity,
         scores=arguments.scores,
+        pairs=arguments.pairs,
         others=_by_recipe(arguments.others),
         output=arguments.output,
     )
@@ -127,7 +129,8 @@ def _stats(arguments: argparse.Namespace) -> None:
 def _show(arguments: argparse.Namespace) -> None:
     from dollmaker.release.browse import show
 
-    show(arguments.release, arguments.image_id, arguments.output, arguments.images)
+    lines = show(arguments.release, arguments.image_id, arguments.output, arguments.images)
+    print("\n".join(lines))
 
 
 def _diff(arguments: argparse.Namespace) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import polars as pl
 
+from dollmaker import tables
 from dollmaker.files import sha256_file
 from dollmaker.release.licence import licence_url
-from dollmaker.release.parts import IMAGES, SCHEMA
+from dollmaker.release.parts import BOUND, IMAGES, SCHEMA
 
 #: What the columns of the tables are.
 _COLUMNS = {
@@ -31,6 +32,7 @@ _COLUMNS = {
     "quality": "Estimate of the mask's quality in 0..1 that knows nothing of the truth.",
     "agreement": "Agreement of the committee's maps.",
     "completeness": "Relative completeness error of the maps; NaN for methods without it.",
+    BOUND: "Least IoU with the truth, with the confidence of bounds.json; null: unknown.",
     "explained": "Whether any finding of the image was explained.",
 }
 
@@ -94,6 +96,7 @@ def describe(
     options = config["release"]
     name, source = options["name"], f"the data set {config['dataset']}"
     files = sorted((folder / "data").glob("*.parquet"))
+    bounded = any(BOUND in tables.read(path).columns for path in files)
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -130,7 +133,7 @@ def describe(
             _records(
                 "masks",
                 "One image-finding pair with its mask.",
-                SCHEMA,
+                {**SCHEMA, BOUND: pl.Float32} if bounded else SCHEMA,
                 {"fileSet": {"@id": "tables"}},
             ),
             _records(

@@ -24,6 +24,7 @@ class Facts:
         segmenter: segmenter.json.
         sanity: What the stage sanity says about the recipe.
         scores: masks.parquet of the evaluation; empty without truth.
+        bounds: What bounds.json says; ``None`` where no released mask has truth.
     """
 
     config: dict[str, Any]
@@ -34,6 +35,7 @@ class Facts:
     segmenter: dict[str, Any]
     sanity: dict[str, Any]
     scores: pl.DataFrame
+    bounds: dict[str, Any] | None
 
 
 def headline(facts: Facts, *, pairs: str = "full") -> pl.DataFrame:

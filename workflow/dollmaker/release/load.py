@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.files import inside, read_json
 from dollmaker.pixels.depth import to_levels
-from dollmaker.release.parts import SPLITS, find_parts, read_rows
+from dollmaker.release.bounds import read_bounds
+from dollmaker.release.parts import BOUND, SPLITS, find_parts, read_rows
 from dollmaker.shards import ShardSeries
 
 Form = Literal["plain", "torchxrayvision"]
@@ -31,7 +32,9 @@ class PseudoLabels(Dataset[dict[str, Any]]):
       pixels to leave out of a loss;
     - ``labels``: float32 (K,), 1 for a finding with a mask, NaN for one without (which says
       nothing: it may be absent, or its mask was not released);
-    - ``quality``: float32 (K,), 0 where there is no mask; ``image_id``.
+    - ``quality``: float32 (K,), 0 where there is no mask; ``iou_bound``: float32 (K,), what the
+      mask's IoU with the truth is at least, with the release's ``confidence``, NaN where that is
+      not known; ``image_id``.
 
     ``torchxrayvision`` items are like those of its data sets: ``idx``, ``lab`` (K,), ``img``
     float32 (1, S, S) in [-1024, 1024], ``pathology_masks`` {number: (1, S, S)}.
@@ -43,6 +46,8 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         splits: Splits to take.
         findings: Findings in the order of the masks; ``None`` takes all.
         min_quality: Masks under it are left out.
+        min_bound: Masks whose bound of the IoU is under it, or that have none, are left out; 0
+            takes all.
         channels: Of the image: 1, 3, or as many as the files hold.
         form: ``plain`` or ``torchxrayvision``.
         transform: Called on each item.
@@ -60,6 +65,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         splits: Sequence[str] = ("train",),
         findings: Sequence[str] | None = None,
         min_quality: float = 0.0,
+        min_bound: float = 0.0,
         channels: int = 1,
         form: Form = "plain",
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
@@ -86,10 +92,20 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         rows = pl.concat(parts).filter(
             pl.col("finding").is_in(self.findings) & (pl.col("quality") >= min_quality)
         )
+        bounds = read_bounds(self.release)
+        #: Of the bounds; ``None`` where quality only ranks.
+        self.confidence: float | None = bounds["confidence"] if bounds else None
+        if min_bound > 0:
+            if not rows[BOUND].count():
+                raise ConfigError(
+                    f"min_bound is {min_bound}, but no such mask of {self.release} has a bound of "
+                    "its IoU (rank only); leave it out, and filter by min_quality."
+                )
+            rows = rows.filter(pl.col(BOUND) >= min_bound)
         #: One row per mask, in the order of the items.
         self.table = rows
         self._items = [
-            (key, group.select("finding", "row", "quality").rows(), group.row(0, named=True))
+            (key, group.select("finding", "row", "quality", BOUND).rows(), group.row(0, named=True))
             for (key,), group in rows.group_by(("image_id",), maintain_order=True)
         ]
         self._masks = {
@@ -106,18 +122,21 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         ignore = np.zeros((count, size, size), bool)
         quality = np.zeros(count, np.float32)
         labels = np.full(count, np.nan, np.float32)
+        bounds = labels.copy()
         masks = self._masks[facts["split"]]
-        for finding, row, score in pairs:
+        for finding, row, score, bound in pairs:
             number = self.findings.index(finding)
             stored = masks.read("mask", row)
             np.equal(stored, FINDING, out=present[number])
             np.equal(stored, IGNORE, out=ignore[number])
             quality[number], labels[number] = score, 1
+            bounds[number] = np.nan if bound is None else bound
         found = {
             "image_id": image_id,
             "masks": torch.from_numpy(present.view(np.uint8)),
             "ignore": torch.from_numpy(ignore),
             "quality": torch.from_numpy(quality),
+            "iou_bound": torch.from_numpy(bounds),
             "labels": torch.from_numpy(labels),
         }
         if self._images is not None:

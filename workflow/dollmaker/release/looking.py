@@ -11,7 +11,7 @@ from dollmaker.gallery.sprites import Picture
 from dollmaker.gallery.stage import LIMIT, write_gallery
 from dollmaker.pixels.depth import to_show
 from dollmaker.release.collect import read_pairs
-from dollmaker.release.parts import SPLITS, find_parts
+from dollmaker.release.parts import BOUND, SPLITS, find_parts
 from dollmaker.shards import ImageShards, ShardSeries
 
 
@@ -22,6 +22,7 @@ def add_gallery(
     images_folder: Path,
     labels: Path,
     others: Mapping[str, Sequence[Path]],
+    bounds: Mapping[str, Any] | None,
     folder: Path,
 ) -> None:
     """Write ``gallery/`` of a release.
@@ -35,6 +36,7 @@ def add_gallery(
         images_folder: Folder of the image shards.
         labels: Folder of the labels.
         others: Other recipe -> its mask shards, to be seen side by side.
+        bounds: What bounds.json says; ``None`` where quality only ranks.
         folder: The folder to make.
     """
     options = config["release"]
@@ -54,6 +56,7 @@ def add_gallery(
         picture=picture if options["pictures"] else None,
         relevance=_Maps(labels, table) if options["relevance"] else None,
         others={name: read_pairs(seen, shards) for name, shards in others.items()},
+        confidence=bounds["confidence"] if bounds and table[BOUND].count() else None,
         source=f"{config['dataset']}: {options['source_license']}",
     )
 

@@ -40,6 +40,10 @@ SCHEMA: dict[str, Any] = {
     "completeness": pl.Float32,
 }
 
+#: The column that tables have beside :data:`SCHEMA` where bounds of the IoU are known: null where
+#: a mask has none.
+BOUND = "iou_bound"
+
 #: Columns of images.parquet, one row per image, with or without a mask.
 IMAGES: dict[str, Any] = {
     "image_id": pl.String,
@@ -80,17 +84,23 @@ def find_parts(folder: Path, kind: Kind, split: str) -> list[Path]:
 
 
 def read_rows(folder: Path, split: str) -> pl.DataFrame:
-    """All rows of a split, with the columns :data:`SCHEMA`.
+    """All rows of a split, with the columns :data:`SCHEMA` and :data:`BOUND`.
 
     Raises:
         ArtifactError: If a file is missing, damaged or no table of masks.
     """
-    parts = [pl.DataFrame(schema=SCHEMA)]
+    parts = [pl.DataFrame(schema={**SCHEMA, BOUND: pl.Float32})]
     for path in find_parts(folder, "data", split):
         table = tables.read(path)
-        if dict(table.schema) != dict(parts[0].schema):
+        if not is_table(table):
             raise ArtifactError(f"{path}: columns or types are not a release's; get it anew.")
         if table.filter(pl.col("split") != split).height:
             raise ArtifactError(f"{path} holds rows of another split; get it anew.")
         parts.append(table)
-    return pl.concat(parts)
+    return pl.concat(parts, how="diagonal")
+
+
+def is_table(table: pl.DataFrame) -> bool:
+    """Whether columns and types are those of ``data/``, with bounds of the IoU or without."""
+    plain = dict(pl.DataFrame(schema=SCHEMA).schema)
+    return dict(table.schema) in (plain, {**plain, BOUND: pl.Float32})

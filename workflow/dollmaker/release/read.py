@@ -12,6 +12,7 @@ from dollmaker import enlarge
 from dollmaker.errors import ArtifactError, DataError
 from dollmaker.files import read_json
 from dollmaker.geometry import Fit, unfit_mask
+from dollmaker.release.bounds import read_bounds
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.rle import decode
 from dollmaker.shards import ShardSeries
@@ -30,6 +31,8 @@ class Release:
         channels: How many the networks saw of them.
         name: Its name.
         version: Its semantic version.
+        confidence: That of the bounds of the masks' IoU (``iou_bound`` of the table); ``None``
+            where quality only ranks.
     """
 
     folder: Path
@@ -40,6 +43,7 @@ class Release:
     channels: int
     name: str
     version: str
+    confidence: float | None = None
 
     def images(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """Per image: facts of the image, and its rows."""
@@ -65,6 +69,7 @@ def read_release(folder: Path) -> Release:
             f"{folder / 'provenance.json'} is not that of a release; give the folder of a release "
             "(not its labels)."
         ) from None
+    bounds = read_bounds(folder)
     return Release(
         folder=folder,
         table=pl.concat([read_rows(folder, split).with_row_index("place") for split in SPLITS]),
@@ -74,6 +79,7 @@ def read_release(folder: Path) -> Release:
         channels=channels,
         name=name,
         version=version,
+        confidence=bounds["confidence"] if bounds else None,
     )
 
 

@@ -11,6 +11,7 @@ from dollmaker import provenance, tables
 from dollmaker.files import atomic_path, read_json, sha256_file, write_json, write_text
 from dollmaker.prepare.stage import read_index
 from dollmaker.release import croissant, prov
+from dollmaker.release.bounds import BOUNDS, add_bounds, calibrate_release, write_tables
 from dollmaker.release.card import write_card
 from dollmaker.release.checksums import CHECKSUMS, checksums
 from dollmaker.release.facts import Facts, summary
@@ -33,6 +34,7 @@ def build_release(
     committee: Sequence[Path],
     sanity: Path,
     scores: Path,
+    pairs: Path,
     others: Mapping[str, Sequence[Path]],
     output: Path,
 ) -> None:
@@ -47,6 +49,7 @@ def build_release(
         committee: Folders of the members that explained.
         sanity: What the stage sanity says about the recipe.
         scores: masks.parquet of the evaluation; empty without truth.
+        pairs: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
         others: Other recipe -> its mask shards, for the gallery.
         output: Folder to make.
 
@@ -57,6 +60,10 @@ def build_release(
     checks = {k: v for k, v in read_json(sanity).items() if k != "header"}
     findings = read_json(labels / "provenance.json")["findings"]
     table = pl.concat([read_rows(labels, split) for split in SPLITS])
+    target = next(iter(tables.read_header(pairs).get("targets", [])), None)
+    bounds = calibrate_release(config, table, tables.read(pairs), target)
+    if bounds is not None:
+        table = add_bounds(table, bounds)
     facts = Facts(
         config=config,
         findings=findings,
@@ -66,12 +73,13 @@ def build_release(
         segmenter=read_json(segmenter / "segmenter.json"),
         sanity=checks,
         scores=tables.read(scores),
+        bounds=bounds,
     )
     commit = provenance.find_commit()
     with atomic_path(output) as folder:
         folder.mkdir()
-        for name in ("data", "masks"):
-            shutil.copytree(labels / name, folder / name)
+        write_tables(labels, folder, bounds)
+        shutil.copytree(labels / "masks", folder / "masks")
         shutil.copyfile(labels / "images.parquet", folder / "images.parquet")
         for split in SPLITS:
             images = facts.images.filter(split=split)
@@ -82,9 +90,11 @@ def build_release(
         for name, member in members.items():
             write_json(folder / "models" / "committee" / f"{name}.json", member)
         write_json(folder / "sanity.json", checks)
+        if bounds is not None:
+            write_json(folder / BOUNDS, bounds)
         index, _ = read_index(index_file)
         _contact_sheet(config, table, index, images_folder).save(folder / "contact-sheet.png")
-        add_gallery(config, table, index, images_folder, labels, others, folder / "gallery")
+        add_gallery(config, table, index, images_folder, labels, others, bounds, folder / "gallery")
         write_json(
             folder / "provenance.json",
             _provenance(config, committee, findings, commit, labels, facts, folder),

@@ -17,8 +17,9 @@ from dollmaker.files import inside, read_json, sha256_file
 from dollmaker.geometry import Fit
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release import formats
+from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.checksums import verify_checksums
-from dollmaker.release.parts import IMAGES, SCHEMA, SPLITS, find_parts
+from dollmaker.release.parts import IMAGES, SPLITS, find_parts, is_table
 from dollmaker.release.polygons import paint_all
 from dollmaker.release.source import SourceMask, to_source
 from dollmaker.shards import Shard
@@ -33,8 +34,9 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
     """Everything that is wrong with a release; an empty list if nothing is.
 
     Checked: every file's sha256, files that are missing or not listed, the schema of the tables,
-    every RLE, area and box against the mask files, the JSON files of CheXlocalize and COCO against
-    both, patients in one split only. What a damaged file says is not compared with others.
+    every RLE, area and box against the mask files, bounds of the IoU against bounds.json, the JSON
+    files of CheXlocalize and COCO against both, patients in one split only. What a damaged file
+    says is not compared with others.
 
     Args:
         folder: The release.
@@ -49,7 +51,7 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
     damaged = verify_checksums(folder)
     faults = [f"{name}: {fault}" for name, fault in damaged.items()]
     with _Workers(workers) as pool:
-        for check in (_verify_patients, _verify_formats):
+        for check in (_verify_patients, _verify_bounds, _verify_formats):
             try:
                 faults += check(folder, damaged, pool)
             except DollmakerError as error:
@@ -108,6 +110,18 @@ def _verify_patients(folder: Path, damaged: Container[str], _: _Workers) -> list
             name = path.relative_to(folder)
             faults.append(f"{name}: an image is not, or not so, in images.parquet")
     return faults
+
+
+def _verify_bounds(folder: Path, damaged: Container[str], _: _Workers) -> list[str]:
+    """Bounds of the tables are those that bounds.json gives."""
+    if BOUNDS in damaged:
+        return []
+    facts = read_bounds(folder)
+    return [
+        f"{path.relative_to(folder)}: bounds of the IoU are not those of {BOUNDS}"
+        for path in _tables(folder, damaged)
+        if is_table(table := tables.read(path)) and wrong_bounds(table, facts)
+    ]
 
 
 def _tables(folder: Path, damaged: Container[str]) -> list[Path]:
@@ -220,7 +234,7 @@ def _read_part(
     data: Path, masks: Path, name: str, other: str, split: str, faults: list[str]
 ) -> pl.DataFrame | None:
     table = tables.read(data)
-    if dict(table.schema) != dict(pl.DataFrame(schema=SCHEMA).schema):
+    if not is_table(table):
         faults.append(f"{name}: columns or types are not those of a release")
         return None
     if table.filter(pl.col("split") != split).height:

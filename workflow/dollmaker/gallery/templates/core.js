@@ -82,6 +82,22 @@ function percent(share) {
   return share === null ? "–" : `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 }
 
+/** A row's bound in two digits, rounded down; null where its quality only ranks. */
+function boundOf(row) {
+  const bound = data.bound?.[row] ?? null;
+  return bound === null ? null : (Math.floor(Math.round(bound * 1e4) / 100) / 100).toFixed(2);
+}
+
+/** A row's bound in words. */
+function boundText(row) {
+  const bound = boundOf(row);
+  return bound === null ? "rank only" : `at least ${bound} (${confidence()})`;
+}
+
+function confidence() {
+  return `${Number((100 * data.confidence).toPrecision(4))}\u00a0%`;
+}
+
 /** Which pictures there are of a row, the wanted kind first. */
 function ground(row) {
   const kinds = state.show === "image" ? ["image", "relevance"] : ["relevance", "image"];

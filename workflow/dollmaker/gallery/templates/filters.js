@@ -21,6 +21,10 @@ function buildFilters() {
     button.addEventListener("click", () => change({ splits: toggled(state.splits, place) }));
     $("splits").append(button);
   });
+  if (data.bound) $("sort").append(new Option("Bound of the IoU, highest first", BOUND_SORT));
+  $("promise").textContent = data.bound
+    ? `A bound as in "IoU ≥ 0.42" holds for ${confidence()} of patients like those it was measured on.`
+    : "No bounds of the IoU: quality only ranks.";
   $("splits-row").hidden = data.splits.length < 2;
   $("source-row").hidden = data.sources.length < 2;
   $("source").append(new Option("all", ""), ...data.sources.map((name) => new Option(name, name)));

@@ -134,12 +134,13 @@ function fill(cell, place, named) {
   button.dataset.row = String(row);
   const quality = number(data.quality[row]);
   button.setAttribute("aria-label",
-    `${findingOf(row)}, quality ${quality}, area ${percent(data.area[row])}, image ${imageId(row)}`);
+    `${findingOf(row)}, quality ${quality}, IoU ${boundText(row)}, area ${percent(data.area[row])}, image ${imageId(row)}`);
   cell.title.textContent = findingOf(row);
   cell.quality.textContent = quality;
   cell.id.textContent = imageId(row);
   cell.id.title = imageId(row);
-  cell.area.textContent = percent(data.area[row]);
+  const bound = boundOf(row);
+  cell.area.textContent = (bound === null ? "" : `IoU ≥ ${bound}, `) + percent(data.area[row]);
   fitPanels(cell.field, cell.panels, side, named);
   for (const one of cell.panels) {
     one.img.hidden = true;

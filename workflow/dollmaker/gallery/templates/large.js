@@ -101,6 +101,7 @@ function showFacts(row) {
   const size = facts("size");
   const lines = [
     ["Quality", number(data.quality[row], 3)],
+    ["IoU", boundText(row)],
     ["Agreement", number(facts("agreement"), 3)],
     ["Completeness", number(facts("completeness"), 3)],
     ["Probability", number(facts("probability"), 3)],

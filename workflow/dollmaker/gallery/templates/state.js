@@ -4,9 +4,14 @@ const DEFAULTS = {
   fill: 30, tile: 160, show: "image", masks: true, recipes: false, open: -1,
 };
 const SORTS = ["quality-", "quality", "area-", "area"];
+const BOUND_SORT = "bound-";
 let state = { ...DEFAULTS };
 let view = []; // rows that fit the filters, in order
 let leaving = false;
+
+function sorts() {
+  return data.bound ? [...SORTS, BOUND_SORT] : SORTS;
+}
 
 function clamp(text, low, high, otherwise) {
   const value = Number(text);
@@ -28,7 +33,7 @@ function readAddress() {
     low: clamp(low, 0, 1, 0),
     high: clamp(high ?? null, 0, 1, 1),
     find: given.get("find") ?? "",
-    sort: SORTS.includes(given.get("sort")) ? given.get("sort") : DEFAULTS.sort,
+    sort: sorts().includes(given.get("sort")) ? given.get("sort") : DEFAULTS.sort,
     fill: clamp(given.get("fill"), 0, 100, DEFAULTS.fill),
     tile: clamp(given.get("tile"), 96, 320, DEFAULTS.tile),
     show: data.pictures.relevance && (given.get("show") === "relevance" || !data.pictures.image)

@@ -1,0 +1,121 @@
+"""Bounds of the masks' IoU in a release: the column ``iou_bound``, and bounds.json behind it."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dollmaker import tables
+from dollmaker.errors import ArtifactError
+from dollmaker.evaluate.bounds import DRAWS, LEAST, bounds_of, calibrate
+from dollmaker.files import read_json
+from dollmaker.release.parts import BOUND, SPLITS, find_parts
+
+#: Name of the file.
+BOUNDS = "bounds.json"
+
+#: What a mask without a bound has.
+RANK_ONLY = "rank only"
+
+
+def calibrate_release(
+    config: Mapping[str, Any], table: pl.DataFrame, pairs: pl.DataFrame, target: str | None
+) -> dict[str, Any] | None:
+    """What bounds.json says: the calibration of every finding that released masks have truth of.
+
+    Args:
+        config: The resolved configuration.
+        table: All rows of the release.
+        pairs: pairs.parquet of the evaluation.
+        target: The first target of the truth; ``None`` without truth.
+
+    Returns:
+        ``confidence``, ``target``, ``min_probability`` (masks under it are scored as empty: they
+        neither calibrate nor have a bound), ``least_patients``, ``draws`` and ``calibrations``
+        (:func:`dollmaker.evaluate.bounds.calibrate`); ``None`` where no released mask has truth.
+    """
+    options = config["evaluate"]
+    known = pairs.filter(
+        "explained", pl.col("recipe") == config["release"]["recipe"], pl.col("target") == target
+    )
+    masks = _counted(table, options["min_probability"]).join(
+        known.select("image_id", "finding", "iou"), on=["image_id", "finding"]
+    )
+    if masks.is_empty():
+        return None
+    whose = masks.with_columns(pl.col("patient_id").fill_null(pl.col("image_id")))
+    return {
+        "confidence": options["confidence"],
+        "target": target,
+        "min_probability": options["min_probability"],
+        "least_patients": LEAST,
+        "draws": DRAWS,
+        "calibrations": calibrate(whose, options["confidence"], config["seed"]),
+    }
+
+
+def add_bounds(table: pl.DataFrame, facts: Mapping[str, Any]) -> pl.DataFrame:
+    """Rows of a release with the column ``iou_bound`` that bounds.json gives them."""
+    bounds = bounds_of(table, facts["calibrations"])
+    counted = _counted(table.with_row_index("_row"), facts["min_probability"])["_row"]
+    inside = pl.int_range(pl.len()).is_in(counted.implode())
+    return table.with_columns(bounds).with_columns(pl.when(inside).then(BOUND).alias(BOUND))
+
+
+def _counted(table: pl.DataFrame, min_probability: float) -> pl.DataFrame:
+    """Rows that are scored as they are; those without a probability are."""
+    return table.filter(~(pl.col("probability") < min_probability).fill_null(value=False))
+
+
+def write_tables(labels: Path, folder: Path, facts: Mapping[str, Any] | None) -> None:
+    """The files of ``data/`` of a release: those of the labels, with bounds where there are any.
+
+    Args:
+        labels: Folder of the labels.
+        folder: The release.
+        facts: What bounds.json says, ``None`` without it.
+    """
+    (folder / "data").mkdir()
+    bounded = facts is not None and any(row["margin"] is not None for row in facts["calibrations"])
+    for source in (path for split in SPLITS for path in find_parts(labels, "data", split)):
+        target = folder / "data" / source.name
+        if facts is None or not bounded:
+            shutil.copyfile(source, target)
+            continue
+        tables.write(add_bounds(tables.read(source), facts), target, tables.read_header(source))
+
+
+def read_bounds(folder: Path) -> dict[str, Any] | None:
+    """What bounds.json of a release says; ``None`` where quality only ranks.
+
+    Raises:
+        ArtifactError: If it is damaged.
+    """
+    if not (folder / BOUNDS).is_file():
+        return None
+    facts = read_json(folder / BOUNDS)
+    if not isinstance(facts, dict) or not isinstance(facts.get("confidence"), float):
+        raise ArtifactError(f"{folder / BOUNDS} is not that of a release; get the release again.")
+    return facts
+
+
+def wrong_bounds(table: pl.DataFrame, facts: Mapping[str, Any] | None) -> bool:
+    """Whether the bounds of a table are others than bounds.json gives."""
+    if BOUND not in table.columns:
+        return facts is not None and not add_bounds(table, facts)[BOUND].is_null().all()
+    return facts is None or not add_bounds(table, facts)[BOUND].equals(table[BOUND])
+
+
+def tell(bound: float | None, confidence: float | None) -> str:
+    """A bound in words, e.g. ``IoU at least 0.42 (90 %)``; two digits, rounded down."""
+    if bound is None or confidence is None:
+        return RANK_ONLY
+    return f"IoU at least {math.floor(round(bound * 1e4) / 100) / 100:.2f} ({percent(confidence)})"
+
+
+def percent(share: float) -> str:
+    """A share in percent, e.g. ``90 %``."""
+    return f"{100 * share:.4g} %"
