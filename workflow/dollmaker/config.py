@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from dollmaker import catalogue, texts
-from dollmaker.classify import patches, ready
+from dollmaker import catalogue, patches, texts
+from dollmaker.classify import ready
 from dollmaker.errors import ConfigError
 from dollmaker.prepare import channels, options
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dollmaker import trial
-from dollmaker.classify import patches, xrv
+from dollmaker import patches, trial
+from dollmaker.classify import xrv
 from dollmaker.classify.micranet import MicraNet
 from dollmaker.errors import ModelError, unknown
 from dollmaker.weights import Normalisation

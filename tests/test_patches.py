@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dollmaker import config as configuration
-from dollmaker.classify import patches
+from dollmaker import patches
 from dollmaker.errors import ConfigError
 
 
