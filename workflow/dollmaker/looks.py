@@ -40,8 +40,8 @@ _LIBRARIES = {
 
 #: Files of this package that decide what passes.
 _CODE = (
-    *("looks.py", "positions.py", "trial.py", "weights.py", "segment/models.py"),
-    *(f"classify/{name}.py" for name in ("networks", "outputs", "patches", "ready", "xrv")),
+    *("looks.py", "patches.py", "positions.py", "trial.py", "weights.py", "segment/models.py"),
+    *(f"classify/{name}.py" for name in ("networks", "outputs", "ready", "xrv")),
 )
 
 #: Verdicts that are kept.
