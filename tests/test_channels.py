@@ -21,6 +21,7 @@ from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.stage import train_member
 from dollmaker.errors import ConfigError
 from dollmaker.evaluate.means import MASKS
+from dollmaker.files import safe_name
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare import stage as prepare
 from dollmaker.prepare.audit import audit_images
@@ -198,7 +199,7 @@ def test_people_see_the_first_channel_and_other_tools_each(world: Path, tmp_path
     export(world / "release", "nnunet", tmp_path / "nn", world / "source")
     (folder,) = (tmp_path / "nn").iterdir()
     for number in range(4):
-        (file,) = folder.glob(f"images*/{name}_{number:04d}.png")
+        (file,) = folder.glob(f"images*/{safe_name(name)}_{number:04d}.png")
         assert np.array_equal(np.asarray(Image.open(file)), pixels[number])
     assert len(json.loads((folder / "dataset.json").read_text())["channel_names"]) == 4
     with pytest.raises(ConfigError, match="these images have 4 channels; leave --images out"):
