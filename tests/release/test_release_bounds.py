@@ -174,6 +174,22 @@ def test_masks_under_the_probability_that_counts_have_no_bound(release: Path) ->
     assert expected[0] is not None and bounds.to_list() == [None, *expected[1:]]
 
 
+def test_other_tools_read_the_column(
+    release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    mlc = pytest.importorskip("mlcroissant", reason="mlcroissant is not installed: not tested")
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed: not tested")
+    mine = read_rows(release, "train")["iou_bound"].to_list()
+    found = datasets.load_dataset(str(release), cache_dir=str(tmp_path / "cache"))["train"]
+    assert found["iou_bound"][:] == mine
+    records = mlc.Dataset(jsonld=str(release / "croissant.json")).records("masks")
+    train = [r["masks/iou_bound"] for r in records if r["masks/split"] == b"train"]
+    assert_allclose(train, [np.nan if bound is None else bound for bound in mine])
+
+
 def test_changed_bounds_are_found(release: Path, tmp_path: Path) -> None:
     path, sums = release / "data/train-00000-of-00001.parquet", release / "SHA256SUMS"
     facts, kept = read_json(release / "bounds.json"), [path.read_bytes(), sums.read_bytes()]
