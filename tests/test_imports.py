@@ -44,7 +44,8 @@ STAGES = {
     ),
     "release": (
         TABLES | {"scipy", "matplotlib", "jinja2"},
-        "--index x --images x --labels x --segmenter x --committee x --sanity x --scores x",
+        "--index x --images x --labels x --segmenter x --committee x --sanity x --scores x "
+        "--pairs x",
     ),
 }
 
