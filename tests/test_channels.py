@@ -20,7 +20,7 @@ from dollmaker.attribute.stage import explain_shard
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.stage import train_member
 from dollmaker.errors import ConfigError
-from dollmaker.evaluate.means import MASKS
+from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.files import safe_name
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare import stage as prepare
@@ -131,6 +131,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     train_segmenter(config, index, images, root / "labels", [root / "a"], root, root / "segmenter")
     tables.write(pl.DataFrame(schema=MASKS), root / "scores.parquet", {})
+    tables.write(pl.DataFrame(schema=PAIRS), root / "pairs.parquet", {})
     build_release(
         config,
         index_file=index,
@@ -140,6 +141,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         committee=[root / "a"],
         sanity=root / "sanity.json",
         scores=root / "scores.parquet",
+        pairs=root / "pairs.parquet",
         others={},
         output=root / "release",
     )
