@@ -47,13 +47,14 @@ def test_other_recipes_are_beside_it(tmp_path: Path) -> None:
     labels = make_labels(tmp_path, config)
     index, _ = read_index(tmp_path / "index.parquet")
     shards = sorted((tmp_path / "masks").glob("*.h5"))
-    table = pl.concat([read_rows(labels, split) for split in SPLITS])
+    table = pl.concat([read_rows(labels, split) for split in SPLITS]).drop("iou_bound")
     pairs = read_pairs(index, shards)
     keys = ["image_id", "finding"]
     assert pairs.sort(keys).equals(table.sort(keys))
     assert pairs.schema == table.schema
+    others = {"band": shards}
     add_gallery(
-        config, table, index, tmp_path / "images", labels, {"band": shards}, tmp_path / "gallery"
+        config, table, index, tmp_path / "images", labels, others, None, tmp_path / "gallery"
     )
     assert facts(tmp_path / "gallery")["recipes"] == ["band"]
     assert tables.read(tmp_path / "index.parquet").height == len(index)

@@ -37,6 +37,8 @@ def calibrate_release(
         neither calibrate nor have a bound), ``least_patients``, ``draws`` and ``calibrations``
         (:func:`dollmaker.evaluate.bounds.calibrate`); ``None`` where no released mask has truth.
     """
+    if target is None:
+        return None
     options = config["evaluate"]
     known = pairs.filter(
         "explained", pl.col("recipe") == config["release"]["recipe"], pl.col("target") == target
