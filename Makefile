@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml envs/constraints.txt
 	@touch $@
 
 demo: install  ## the whole pipeline on generated radiographs
-	@echo "Running the whole pipeline on generated radiographs, 5 to 10 minutes on 2 cores; open results/phantoms/report.html at the end."
+	@echo "Running the whole pipeline on generated radiographs, 3 to 10 minutes on 2 cores; open results/phantoms/report.html at the end."
 	@snakemake --cores $(CORES) --quiet rules host --rerun-incomplete
 	@snakemake --cores 1 --quiet all --report results/phantoms/report.zip >/dev/null 2>&1
 	@echo "Done: results/phantoms/report.html (page), report.zip (workflow report), release/ (verified), summary.json (numbers)."
