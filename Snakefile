@@ -17,10 +17,10 @@ min_version("9.0")
 ROOT = Path(str(workflow.current_basedir))
 sys.path.insert(0, str(ROOT / "workflow"))
 
-from dollmaker import pipeline
-from dollmaker.errors import DollmakerError
+from dollmaker.launch import pipeline
+from dollmaker.runtime.errors import DollmakerError
 from dollmaker.fetch import names, wiring
-from dollmaker.preflight import preflight, preflight_segmenter, preflight_study
+from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
 from dollmaker.status.failed import mend_error
 
 logger.addFilter(mend_error)

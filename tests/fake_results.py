@@ -16,11 +16,11 @@ import polars as pl
 from PIL import Image
 from pycocotools import mask as coco
 
-from dollmaker import config as configuration
-from dollmaker import provenance, tables
+from dollmaker.config import settings as configuration
 from dollmaker.explain.page import MEASURES
-from dollmaker.files import write_json
-from dollmaker.shards import create_shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import write_json
+from dollmaker.store.shards import create_shard
 
 HOSTILE = "<script>alert(1)</script>"
 FINDINGS = ["Cardiomegaly", "Lung Lesion", HOSTILE]

@@ -11,17 +11,14 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker import tables
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.trivial import score_baselines
 from dollmaker.attribute.sample import explain_sample
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.stage import train_member
-from dollmaker.errors import ConfigError
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import MASKS, PAIRS
-from dollmaker.files import safe_name
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare import stage as prepare
 from dollmaker.prepare.audit import audit_images
@@ -32,9 +29,12 @@ from dollmaker.release.labels import collect_labels
 from dollmaker.release.load import PseudoLabels
 from dollmaker.release.stage import build_release
 from dollmaker.release.verify import verify
+from dollmaker.runtime.errors import ConfigError
 from dollmaker.sanity.stage import check_recipe
 from dollmaker.segment.stage import train_segmenter
-from dollmaker.shards import Shard
+from dollmaker.store import tables
+from dollmaker.store.files import safe_name
+from dollmaker.store.shards import Shard
 
 CASES, SIDE = 12, 32
 

@@ -51,7 +51,7 @@ STAGES = {
 
 LOOK = """
 import sys
-from dollmaker.cli import main
+from dollmaker.runtime.cli import main
 code = main(sys.argv[1:])
 print(*sorted({name.split(".")[0] for name in sys.modules}))
 sys.exit(code)
@@ -60,7 +60,7 @@ sys.exit(code)
 
 def test_help_is_instant() -> None:
     """Seconds of the processor, which others that run beside it do not change."""
-    code = "import time\nfrom dollmaker.cli import main\ntry: main(['--help'])\n"
+    code = "import time\nfrom dollmaker.runtime.cli import main\ntry: main(['--help'])\n"
     code += "finally: print(time.process_time())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "fetch" in done.stdout and float(done.stdout.split()[-1]) < 0.2, done.stdout

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from dollmaker import config as configuration
-from dollmaker import patches
-from dollmaker.errors import ConfigError
+from dollmaker.config import settings as configuration
+from dollmaker.pixels import patches
+from dollmaker.runtime.errors import ConfigError
 
 
 @pytest.mark.parametrize(

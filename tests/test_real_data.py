@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from dollmaker import config as configuration
 from dollmaker.adapt.tasks import read_task
 from dollmaker.classify.networks import create_network, head_name
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth
 from dollmaker.fetch.stage import fetch
+from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.prepare import stage
-from dollmaker.weights import Normalisation, load_weights, read_normalisation, read_weights
 
 ROOT = Path(__file__).parents[1]
 

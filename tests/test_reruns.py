@@ -19,10 +19,12 @@ import polars as pl
 import pytest
 from snakemake.cli import main
 
-from dollmaker import config as configuration
-from dollmaker import contents, pipeline, provenance, reads, tables
 from dollmaker.classify import stage
-from dollmaker.shards import create_shard
+from dollmaker.config import reads
+from dollmaker.config import settings as configuration
+from dollmaker.launch import pipeline
+from dollmaker.store import contents, provenance, tables
+from dollmaker.store.shards import create_shard
 
 ROOT = Path(__file__).parents[1]
 
@@ -128,7 +130,7 @@ def blind() -> Iterator[None]:
     """Without looks at data and networks before the first job: there are none."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("preflight", "preflight_segmenter", "preflight_study"):
-            patch.setattr(f"dollmaker.preflight.{name}", lambda *_: None)
+            patch.setattr(f"dollmaker.launch.preflight.{name}", lambda *_: None)
         yield
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker.config import resolve
+from dollmaker.config.settings import resolve
 
 
 @pytest.fixture

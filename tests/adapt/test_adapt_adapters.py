@@ -6,7 +6,7 @@ from torch import nn
 
 from dollmaker.adapt.adapters import add_adapters, find_places, widths
 from dollmaker.adapt.tuning import Tuned
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 from dollmaker.segment.models import create
 
 NETWORKS = [

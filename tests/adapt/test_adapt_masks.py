@@ -14,9 +14,9 @@ from pycocotools import mask as coco
 from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import read_task
-from dollmaker.config import resolve
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.rle import encode
+from dollmaker.config.settings import resolve
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store.rle import encode
 
 WIDTH, HEIGHT = 24, 18
 LEFT = np.zeros((HEIGHT, WIDTH), bool)

@@ -11,19 +11,20 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dollmaker import provenance, statistics, tables
 from dollmaker.adapt import stage, train
 from dollmaker.adapt.starts import find_beginning, make_network
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
-from dollmaker.cli import main
-from dollmaker.errors import ArtifactError, DataError, ModelError
-from dollmaker.files import write_json
-from dollmaker.inputs import Input
+from dollmaker.networks import batch_norm as statistics
+from dollmaker.networks.inputs import Input
 from dollmaker.pixels.masks import IGNORE
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ArtifactError, DataError, ModelError
 from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
-from dollmaker.tables import read_header
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import write_json
+from dollmaker.store.tables import read_header
 
 
 def beginning_of(config: dict[str, Any], init: str, root: Path) -> Any:

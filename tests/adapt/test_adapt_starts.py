@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.adapt.starts import Beginning, blocks, make_network
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
 
 
 def test_the_last_blocks_of_a_trained_decoder_start_anew(config: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import fit_classes, read_task
-from dollmaker.config import resolve
-from dollmaker.errors import ConfigError, DataError
+from dollmaker.config.settings import resolve
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import ConfigError, DataError
 
 
 def test_pixels(config: dict[str, Any], root: Path) -> None:

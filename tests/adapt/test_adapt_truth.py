@@ -13,8 +13,8 @@ from dollmaker.adapt import train
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.trivial import score_baselines
 from dollmaker.adapt.truth import overlap, pack, score
-from dollmaker.geometry import Fit, fit_mask
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.pixels.geometry import Fit, fit_mask
 from dollmaker.pixels.masks import IGNORE
 
 #: Width and height of sources: wide, high, square, smaller than the square of 32.

@@ -15,14 +15,14 @@ from dollmaker.adapt.lora import find_layers
 from dollmaker.adapt.saved import pack, save_adapter
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning, biases
-from dollmaker.cli import main
-from dollmaker.config import resolve
-from dollmaker.errors import ArtifactError, ConfigError, ModelError
-from dollmaker.files import read_json, write_json
-from dollmaker.inputs import Input
+from dollmaker.config.settings import resolve
+from dollmaker.networks.inputs import Input
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError
 from dollmaker.segment import load_adapter
 from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
+from dollmaker.store.files import read_json, write_json
 
 MODES = list(get_args(Tuning))
 SPEC = Input(channels=1, size=32)

@@ -10,9 +10,9 @@ from PIL import Image
 
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.unseen import alike_within, require_unseen
-from dollmaker.alike import NEAR
-from dollmaker.errors import DataError
-from dollmaker.files import sha256_file
+from dollmaker.pixels.alike import NEAR
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.files import sha256_file
 
 
 @pytest.mark.parametrize(

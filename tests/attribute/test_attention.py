@@ -12,7 +12,7 @@ from torchvision.models import VisionTransformer
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.attention import attention_rollout
 from dollmaker.attribute.passes import enlarge
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 
 def sharpen(net: nn.Module) -> None:

@@ -15,8 +15,8 @@ from dollmaker.attribute.consensus import agree, cosine, reduce_channels, smooth
 from dollmaker.attribute.frames import WHOLE
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.attribute.stage import explain_shard
-from dollmaker.errors import ConfigError
-from dollmaker.shards import Shard
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store.shards import Shard
 
 
 def test_baselines_are_what_their_names_say() -> None:

@@ -19,7 +19,7 @@ from dollmaker.attribute.cams import (
     principal_component,
 )
 from dollmaker.attribute.passes import enlarge
-from dollmaker.errors import ConfigError, ModelError
+from dollmaker.runtime.errors import ConfigError, ModelError
 
 CAMS = [grad_cam, hires_cam, layer_cam, multi_layer_cam]
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.deep_lift import deep_lift
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 
 def differences(net: nn.Module, x: Tensor, start: Tensor, pairs: list[tuple[int, int]]) -> Tensor:

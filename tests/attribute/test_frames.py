@@ -17,7 +17,7 @@ from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, of_pictures, strength
 from dollmaker.attribute.frames import WHOLE, Frames, frames_of
 from dollmaker.attribute.noise import noisy_copies
-from dollmaker.geometry import Box, box, inside
+from dollmaker.pixels.geometry import Box, box, inside
 
 SIZE = 40
 #: Width and height of sources: wide, tall, square, and thinner than a cell of most grids.

@@ -17,8 +17,8 @@ from dollmaker.attribute.methods import METHODS
 from dollmaker.binarize.choice import choose_thresholds, read_thresholds
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ModelError
-from dollmaker.shards import Shard
+from dollmaker.runtime.errors import ModelError
+from dollmaker.store.shards import Shard
 
 CPU = torch.device("cpu")
 

@@ -6,7 +6,7 @@ from captum.attr import Occlusion
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.occlusion import occlusion
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 
 @pytest.mark.parametrize(

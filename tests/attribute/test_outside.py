@@ -20,9 +20,9 @@ from dollmaker.attribute.methods import METHODS
 from dollmaker.attribute.refine import Refined
 from dollmaker.classify.member import Member
 from dollmaker.classify.networks import create_network
-from dollmaker.config import resolve
-from dollmaker.geometry import Fit, box, fit_image, inside
-from dollmaker.inputs import Input
+from dollmaker.config.settings import resolve
+from dollmaker.networks.inputs import Input
+from dollmaker.pixels.geometry import Fit, box, fit_image, inside
 
 SIZE, MEAN = 32, torch.tensor([90.0])
 #: Width and height of three sources, and how they are fitted.

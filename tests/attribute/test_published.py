@@ -25,8 +25,8 @@ from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.thresholds import at
 from dollmaker.classify.micranet import MicraNet
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ModelError
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.networks.weights import load_weights, read_weights
+from dollmaker.runtime.errors import ModelError
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = "dinov2_vits14.safetensors"

@@ -22,15 +22,15 @@ from attribute.test_published import (
     plain_maskcut,
     plain_tokencut,
 )
-from dollmaker import config as configuration
 from dollmaker.attribute import noise
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, features
 from dollmaker.classify.member import Member
 from dollmaker.classify.networks import create_network
-from dollmaker.inputs import Input
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.config import settings as configuration
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import load_weights, read_weights
 
 #: Images of the fast test, and of the slow one.
 FEW, MANY = 6, 30

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.rectifiers import deconvolution, guided_backprop
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 METHODS = {"guided": guided_backprop, "deconvolution": deconvolution}
 RECTIFIER_MODULES = nn.ReLU | nn.ReLU6 | nn.SiLU | nn.Hardswish | nn.GELU

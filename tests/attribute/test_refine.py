@@ -15,7 +15,7 @@ from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.quadrature import Level, nested
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]
 

@@ -8,14 +8,14 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dollmaker import config as configuration
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.features import features, seen_at
 from dollmaker.attribute.frames import Frames
 from dollmaker.classify.member import Member
-from dollmaker.errors import ModelError
-from dollmaker.inputs import Input
-from dollmaker.positions import at_side
+from dollmaker.config import settings as configuration
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.positions import at_side
+from dollmaker.runtime.errors import ModelError
 
 
 def vit(size: int, name: str = "test_vit", channels: int = 3) -> nn.Module:

@@ -12,9 +12,9 @@ from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute import stage
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.methods import METHODS
-from dollmaker.config import load
-from dollmaker.errors import ConfigError
-from dollmaker.shards import Shard
+from dollmaker.config.settings import load
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store.shards import Shard
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import nn
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.bench.fidelity import fidelity, tune
 from dollmaker.bench.subject import clouds
-from dollmaker.cli import main
+from dollmaker.runtime.cli import main
 
 
 def test_fidelity_is_the_overlap_of_the_top_fifth() -> None:

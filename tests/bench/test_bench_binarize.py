@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dollmaker.attribute.graphs import normalised_cut
 from dollmaker.bench import cuts
 from dollmaker.bench.binarize import blobs
 from dollmaker.binarize.steps import STEPS
-from dollmaker.cli import main
-from dollmaker.graphs import normalised_cut
+from dollmaker.runtime.cli import main
 
 
 def test_every_step_is_measured(

@@ -9,10 +9,10 @@ import pytest
 
 from dollmaker.bench.browser import missing
 from dollmaker.bench.gallery import pairs
-from dollmaker.cli import main
-from dollmaker.errors import ConfigError
 from dollmaker.release.parts import SCHEMA
-from dollmaker.rle import decode
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store.rle import decode
 
 
 def test_pairs_are_seeded_and_like_those_of_a_release() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dollmaker.cli import main
+from dollmaker.runtime.cli import main
 
 
 def test_every_step_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from dollmaker.bench.begin import BEGUN
 from dollmaker.bench.startup import STEPS
-from dollmaker.cli import main
+from dollmaker.runtime.cli import main
 
 
 def begin(*words: str) -> subprocess.CompletedProcess[str]:

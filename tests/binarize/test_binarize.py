@@ -20,7 +20,7 @@ from dollmaker.binarize.thresholds import (
     quantile,
     two_threshold,
 )
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 
 def pair(values: np.ndarray | None = None, **changes: object) -> Pair:

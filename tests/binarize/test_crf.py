@@ -11,7 +11,7 @@ from dollmaker.binarize.crf import OF_MAP, dense_crf, of_map
 from dollmaker.binarize.fields import Kernels, lattice_field, mean_field
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.thresholds import otsu
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 #: Of the lattice, in probability.
 TOLERANCE = 0.02

@@ -7,11 +7,11 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
-from dollmaker import provenance
 from dollmaker.binarize.choice import choose_thresholds, chosen_of, cuts_of, read_thresholds
 from dollmaker.binarize.cuts import AREAS, COUNT, FAMILIES, Cut, candidates, level
 from dollmaker.binarize.label_free import CRITERIA, Views, choose, curves
-from dollmaker.shards import create_shard
+from dollmaker.store import provenance
+from dollmaker.store.shards import create_shard
 
 NUMBERS = {"area": AREAS, "otsu": np.array([1.0])}
 

@@ -7,7 +7,7 @@ from skimage import exposure, measure, morphology, segmentation
 from dollmaker.binarize.morphology import equalised_level
 from dollmaker.binarize.morphology import morphology as step
 from dollmaker.binarize.pair import Pair
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 
 def pair(values: np.ndarray) -> Pair:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from dollmaker.attribute.graphs import ncut_value
 from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair
-from dollmaker.errors import ConfigError
-from dollmaker.graphs import ncut_value
+from dollmaker.runtime.errors import ConfigError
 
 
 def pair(values: np.ndarray, image: np.ndarray | None = None) -> Pair:

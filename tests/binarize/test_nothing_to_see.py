@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dollmaker import provenance
 from dollmaker.binarize.cuts import FAMILY, Cut
 from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.binarize.steps import STEPS, make_chain, nothing_to_see
-from dollmaker.catalogue import catalogue
-from dollmaker.shards import Shard, create_shard
+from dollmaker.config.catalogue import catalogue
+from dollmaker.store import provenance
+from dollmaker.store.shards import Shard, create_shard
 
 SIDE = 40
 NOISE = np.random.default_rng(5)

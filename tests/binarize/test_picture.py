@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from dollmaker import geometry, provenance
 from dollmaker.binarize.choice import choose_thresholds, cuts_of, read_thresholds
 from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.quality import stability
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.binarize.steps import STEPS, make_chain
-from dollmaker.catalogue import catalogue
-from dollmaker.shards import Shard, create_shard
+from dollmaker.config.catalogue import catalogue
+from dollmaker.pixels import geometry
+from dollmaker.store import provenance
+from dollmaker.store.shards import Shard, create_shard
 
 SIDE = 48
 SOURCES = {"wide": (160, 90), "tall": (50, 120), "square": (64, 64)}

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dollmaker import config as configuration
-from dollmaker import provenance, tables
 from dollmaker.classify import stage
 from dollmaker.classify.data import label_matrix, targets
 from dollmaker.classify.member import load_member
 from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import masked_bce, positive_weights
-from dollmaker.errors import ArtifactError, ConfigError, ModelError
-from dollmaker.findings import BLANK
-from dollmaker.shards import ImageShards, create_shard
+from dollmaker.config import settings as configuration
+from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError
+from dollmaker.store import provenance, tables
+from dollmaker.store.findings import BLANK
+from dollmaker.store.shards import ImageShards, create_shard
 
 FINDINGS = ["bright", "dark"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dollmaker.classify import networks
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ModelError
-from dollmaker.weights import load_weights
+from dollmaker.networks.weights import load_weights
+from dollmaker.runtime.errors import ModelError
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])

@@ -11,13 +11,14 @@ import torch
 from safetensors.torch import save_file
 
 from classify.test_classify import FINDINGS, make_config, make_dataset, train
-from dollmaker import config as configuration
-from dollmaker import looks, tables
 from dollmaker.classify import ready, xrv
 from dollmaker.classify.member import load_member
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ConfigError, ModelError
-from dollmaker.shards import ImageShards
+from dollmaker.config import settings as configuration
+from dollmaker.launch import looks
+from dollmaker.runtime.errors import ConfigError, ModelError
+from dollmaker.store import tables
+from dollmaker.store.shards import ImageShards
 
 CPU = torch.device("cpu")
 

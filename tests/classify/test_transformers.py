@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 from classify.test_classify import make_config, make_dataset, train
-from dollmaker import positions
 from dollmaker.classify import ready, stage
 from dollmaker.classify.member import load_member
 from dollmaker.classify.networks import create_network, published_normalisation
-from dollmaker.errors import ModelError
-from dollmaker.inputs import Input
-from dollmaker.weights import Normalisation
+from dollmaker.networks import positions
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import Normalisation
+from dollmaker.runtime.errors import ModelError
 
 IMAGENET = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 VIT = {"architecture": "timm:vit_small_patch14_dinov2", "weights": "own.safetensors"}

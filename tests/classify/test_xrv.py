@@ -11,15 +11,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from classify.xrv_library import library, logits, own_network, pictures
-from dollmaker import config as configuration
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.classify import outputs, ready, xrv
 from dollmaker.classify.member import Member
-from dollmaker.errors import ModelError
-from dollmaker.geometry import fit_image
-from dollmaker.inputs import Input
+from dollmaker.config import settings as configuration
+from dollmaker.networks.inputs import Input
+from dollmaker.pixels.geometry import fit_image
+from dollmaker.runtime.errors import ModelError
 
 CPU = torch.device("cpu")
 NIH = ["Mass", "Pleural Effusion", "Lung opacity", "Cardiomegaly", "Pneumonia", "No Finding"]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from cluster.loopback import NODES, CannotStart, Loopback, install
-from dollmaker.files import sha256_file
 from dollmaker.release.verify import verify
-from dollmaker.stopping import on_sigterm
+from dollmaker.runtime.stopping import on_sigterm
+from dollmaker.store.files import sha256_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from dollmaker.compare.pairs import at_levels, shown_only
-from dollmaker.enlarge import level_set, source_mask
 from dollmaker.evaluate.masks import source_map
-from dollmaker.geometry import Fit
-from dollmaker.scores import iou
+from dollmaker.measures.scores import iou
+from dollmaker.pixels.enlarge import level_set, source_mask
+from dollmaker.pixels.geometry import Fit
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])

@@ -4,7 +4,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dollmaker import scores
 from dollmaker.binarize.choice import Chosen
 from dollmaker.binarize.cuts import FAMILY, Cut
 from dollmaker.binarize.label_free import CRITERIA
@@ -22,6 +21,7 @@ from dollmaker.compare.rules import (
     is_tuning,
     summarize_rules,
 )  # fmt: skip
+from dollmaker.measures import scores
 
 COUNT = 40
 CANDIDATES = tuple(Cut(FAMILY, k / COUNT) for k in range(COUNT))

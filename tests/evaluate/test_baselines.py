@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 from skimage.filters import threshold_otsu
 
 from dollmaker.evaluate.baselines import guess
-from dollmaker.geometry import Fit
+from dollmaker.pixels.geometry import Fit
 
 
 def test_centre_is_a_disk_of_a_quarter_of_the_side() -> None:

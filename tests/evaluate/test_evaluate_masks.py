@@ -9,10 +9,10 @@ from numpy.testing import assert_array_equal
 from scipy import ndimage
 
 from dollmaker.evaluate.masks import RecipeShards, read_pair, source_map
-from dollmaker.geometry import Fit
-from dollmaker.provenance import header
-from dollmaker.scores import iou
-from dollmaker.shards import Shard, create_shard
+from dollmaker.measures.scores import iou
+from dollmaker.pixels.geometry import Fit
+from dollmaker.store.provenance import header
+from dollmaker.store.shards import Shard, create_shard
 
 
 @pytest.fixture

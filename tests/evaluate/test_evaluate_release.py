@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import rle
-from dollmaker.cli import main
-from dollmaker.files import safe_name
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.read import read_release, source_mask
+from dollmaker.runtime.cli import main
+from dollmaker.store import rle
+from dollmaker.store.files import safe_name
 from release.small_release import FINDINGS, build
 
 Masks = dict[tuple[str, str], npt.NDArray[np.bool_]]

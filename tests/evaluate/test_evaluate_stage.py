@@ -9,9 +9,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import fake_results as fake
-from dollmaker import cli, tables
-from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.stage import evaluate
+from dollmaker.runtime import cli
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
 
 
 def _run(tree: Any, output: Path, **changes: Any) -> dict[str, pl.DataFrame]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dollmaker import scores
 from dollmaker.evaluate.paired import mean_score, paired_difference
 from dollmaker.evaluate.tasks import Runs, score_tasks
+from dollmaker.measures import scores
 
 
 def test_what_images_and_seeds_have_in_common_cancels() -> None:

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from dollmaker import config as configuration
-from dollmaker.errors import ConfigError, DataError
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import ConfigError, DataError
 
 ROW = {"image_id": "a", "width": 9, "height": 7, "mask": "a.png", "X": 1, "Y": 0}
 

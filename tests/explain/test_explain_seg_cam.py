@@ -8,9 +8,9 @@ from torch.nn import functional
 
 from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.layers import as_maps, outputs_of
-from dollmaker.errors import ConfigError
 from dollmaker.explain.depth import find_layer
 from dollmaker.explain.seg_cam import METHODS, Explained, choose_pixels, explain_pixels
+from dollmaker.runtime.errors import ConfigError
 from dollmaker.segment.models import create
 
 

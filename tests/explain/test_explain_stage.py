@@ -10,16 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker import pipeline, provenance, tables
-from dollmaker.cli import main
-from dollmaker.errors import ConfigError
+from dollmaker.config import settings as configuration
 from dollmaker.explain.network import blind_seeds, load_segmenter
 from dollmaker.explain.page import MEASURES, page
-from dollmaker.inputs import Input
+from dollmaker.launch import pipeline
+from dollmaker.networks.inputs import Input
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ConfigError
 from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
-from dollmaker.shards import Shard, create_shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.shards import Shard, create_shard
 
 SIZE, FINDINGS = 64, ["Bright", "Dark"]
 OPTIONS = {

@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dollmaker import cli, provenance, tables
-from dollmaker.errors import ArtifactError, DamagedError
-from dollmaker.faults import RESULTS, out_of_space, set_aside
-from dollmaker.shards import Shard, create_shard
+from dollmaker.runtime import cli
+from dollmaker.runtime.errors import ArtifactError, DamagedError
+from dollmaker.runtime.faults import RESULTS, out_of_space, set_aside
+from dollmaker.store import provenance, tables
+from dollmaker.store.shards import Shard, create_shard
 from hostile.hostile_models import classify_words, member
 from hostile.place import Place, prepare_words, sound
 

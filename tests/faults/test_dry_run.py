@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dollmaker.findings import CHEXPERT
+from dollmaker.store.findings import CHEXPERT
 
 ROOT = Path(__file__).parents[2]
 TRAIN, VALID = 223_414, 234

@@ -12,10 +12,10 @@ import pytest
 
 from attribute.test_attribute import explain
 from classify.test_classify import make_config, make_dataset, train
-from dollmaker import cli
 from dollmaker.attribute import stage as attribute_stage
 from dollmaker.classify.train import ClassifierTraining
-from dollmaker.stopping import STOPPED, Terminated, on_sigterm
+from dollmaker.runtime import cli
+from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 from faults.watch import stop_and_watch
 
 ROOT = Path(__file__).parents[2]
@@ -112,8 +112,8 @@ def test_a_process_leaves_no_part_behind(tmp_path: Path) -> None:
     """Also when what reads its words was stopped first, as in ``2>&1 | tee``."""
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from dollmaker.files import atomic_path\nfrom dollmaker.release import command\n"
-        "from dollmaker import cli\n"
+        "from dollmaker.store.files import atomic_path\nfrom dollmaker.release import command\n"
+        "from dollmaker.runtime import cli\n"
         "def run(*_):\n"
         f"    with atomic_path(Path({str(tmp_path)!r}) / 'out') as part:\n"
         "        part.write_text('half')\n        print('ready', flush=True)\n"

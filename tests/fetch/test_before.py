@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from dollmaker import config as configuration
-from dollmaker import preflight
-from dollmaker.errors import ModelError
+from dollmaker.config import settings as configuration
 from dollmaker.fetch import before, lock, needed, originals
 from dollmaker.fetch.stage import fetch
+from dollmaker.launch import preflight
+from dollmaker.runtime.errors import ModelError
 from fetch.hub import NAME, REPO, Hub, serving, weights
 
 ROOT = Path(__file__).parents[2]

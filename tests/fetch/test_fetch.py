@@ -13,11 +13,11 @@ import torchvision
 import yaml
 from safetensors.torch import load, save
 
-from dollmaker import cli
-from dollmaker.errors import ModelError
 from dollmaker.fetch import libraries, lock
 from dollmaker.fetch.stage import fetch
-from dollmaker.weights import Normalisation, read_normalisation, read_weights
+from dollmaker.networks.weights import Normalisation, read_normalisation, read_weights
+from dollmaker.runtime import cli
+from dollmaker.runtime.errors import ModelError
 from fetch.hub import COMMIT, NAME, REPO, Hub, weights
 
 FILE = f"{REPO}/model.safetensors"

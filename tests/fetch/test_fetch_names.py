@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dollmaker import config as configuration
-from dollmaker.errors import ConfigError
+from dollmaker.config import settings as configuration
 from dollmaker.fetch import names, needed, wiring
+from dollmaker.runtime.errors import ConfigError
 
 
 @pytest.mark.parametrize(

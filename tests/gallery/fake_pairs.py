@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.release.parts import SCHEMA
-from dollmaker.rle import encode
+from dollmaker.store.rle import encode
 
 SIDE = 32
 HOSTILE = "<script>alert(1)</script> \"'&amp; שלום \u202eabc\u2028\\"

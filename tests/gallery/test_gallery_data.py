@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dollmaker import rle
 from dollmaker.gallery import data
+from dollmaker.store import rle
 from gallery.fake_pairs import FINDINGS, HOSTILE, make_others, make_rows
 
 

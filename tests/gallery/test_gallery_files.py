@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker.errors import DataError
 from dollmaker.gallery import page
 from dollmaker.gallery.sprites import Sheets, as_heat, as_image, write_sheets
 from dollmaker.gallery.stage import write_gallery
+from dollmaker.runtime.errors import DataError
 from gallery.fake_pairs import counting, make_others, make_rows, picture, relevance
 
 WORDS: dict[str, Any] = {"title": "A <b>title</b>", "version": "1.0.0", "source": "S & <i>T</i>"}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dollmaker.gallery import page
-from dollmaker.rle import encode
+from dollmaker.store.rle import encode
 
 CODE = (Path(page.__file__).parent / "templates/masks.js").read_text()
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dollmaker.files import sha256_file
-from dollmaker.shards import Shard
+from dollmaker.store.files import sha256_file
+from dollmaker.store.shards import Shard
 from hostile.hostile_images import Bomb, png_header
 from hostile.place import Case, Place, prepare_words, write_table
 

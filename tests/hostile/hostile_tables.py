@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.findings import CHEXPERT
+from dollmaker.store.findings import CHEXPERT
 from hostile.place import GOOD, Case, Place, prepare_words, write_table
 
 HEAD = "image,patient,A,B"

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from PIL import Image
 
-from dollmaker.shards import Shard
+from dollmaker.store.shards import Shard
 
 SIZE = 16
 GOOD = 5

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dollmaker import config, rle, tables
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.files import inside
+from dollmaker.config import settings as config
 from dollmaker.pixels.names import image_id
 from dollmaker.prepare.columns import labels
 from dollmaker.prepare.sources import make_plan
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store import rle, tables
+from dollmaker.store.files import inside
 
 FEW = settings(
     max_examples=40,

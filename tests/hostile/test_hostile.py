@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dollmaker import cli
+from dollmaker.runtime import cli
 from hostile import hostile_images, hostile_models, hostile_tables
 from hostile.place import GOOD, Case, snapshot, sound
 

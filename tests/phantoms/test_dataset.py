@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from dollmaker.errors import ConfigError
-from dollmaker.findings import CHEXPERT
 from dollmaker.phantoms import FINDINGS, write_dataset
 from dollmaker.phantoms.dataset import ORGAN_BITS
 from dollmaker.phantoms.findings import OPACITIES
 from dollmaker.phantoms.sheet import contact_sheet
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store.findings import CHEXPERT
 
 ROOT = "CheXpert-v1.0-small"
 HEADER = (

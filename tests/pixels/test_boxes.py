@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.annotations.boxes import BoxTable
+from dollmaker.runtime.errors import DataError
 
 WIDTH, HEIGHT = 50, 40
 

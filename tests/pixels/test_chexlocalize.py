@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dollmaker import rle
-from dollmaker.errors import DataError
 from dollmaker.pixels.annotations.chexlocalize import FindingFiles
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import rle
 
 HEIGHT, WIDTH = 6, 8
 UPPER = np.zeros((HEIGHT, WIDTH), bool)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker.errors import ConfigError, DataError
 from dollmaker.pixels.annotations.coco import CocoFile
+from dollmaker.runtime.errors import ConfigError, DataError
 
 WIDTH, HEIGHT = 12, 9
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.depth import (
     by_percentiles,
     deepened,
@@ -14,6 +13,7 @@ from dollmaker.pixels.depth import (
     to_stored,
     white_of,
 )
+from dollmaker.runtime.errors import DataError
 
 
 def test_the_range_is_that_of_the_percentiles() -> None:

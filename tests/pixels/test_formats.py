@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.formats import read_frame, turn_upright
 from dollmaker.pixels.pictures import read_picture
+from dollmaker.runtime.errors import DataError
 
 RAMP = np.tile(np.linspace(0, 1, 48), (20, 1))
 TWELVE = (RAMP * 4095).round().astype(np.uint16)

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dollmaker.errors import DataError
 from dollmaker.pixels import headers
 from dollmaker.pixels.headers import read_header, starts_as_dicom
+from dollmaker.runtime.errors import DataError
 from prepare.studies import radiograph, write_study_file
 
 

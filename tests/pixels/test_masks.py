@@ -8,9 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import MaskPicture, read_mask
+from dollmaker.runtime.errors import DataError
 
 SIZE = (96, 80)
 Y, X = np.mgrid[: SIZE[1], : SIZE[0]]

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dollmaker.errors import DataError
 from dollmaker.pixels import names
+from dollmaker.runtime.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.volumes import Volume, read_volume, require_same_grid, whole_numbers
+from dollmaker.runtime.errors import DataError
 
 Values = npt.NDArray[Any]
 

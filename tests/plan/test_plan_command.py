@@ -8,11 +8,11 @@ import pytest
 import torch
 import yaml
 
-from dollmaker import cli
-from dollmaker import config as configuration
 from dollmaker.attribute.committee import Committee
-from dollmaker.files import read_json
+from dollmaker.config import settings as configuration
 from dollmaker.plan.committee import find_committee, untrained_member
+from dollmaker.runtime import cli
+from dollmaker.store.files import read_json
 
 ROOT = Path(__file__).parents[2]
 MICRO = str(ROOT / "tests/micro.yaml")

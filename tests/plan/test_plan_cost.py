@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dollmaker import config as configuration
+from dollmaker.config import settings as configuration
 from dollmaker.plan import cost, disk, table
 from dollmaker.plan.calibrate import Rates
 from dollmaker.plan.clock import Rate

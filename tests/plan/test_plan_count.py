@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dollmaker import config as configuration
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.findings import CHEXPERT, NO_FINDING
+from dollmaker.config import settings as configuration
 from dollmaker.plan.count import Counts, count, read_source, spread_by_pairs
 from dollmaker.plan.phantoms import generate_source
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store.findings import CHEXPERT, NO_FINDING
 
 TABLE = """\
 file,who,part,A,B,mask

@@ -8,13 +8,16 @@ import numpy.typing as npt
 import polars as pl
 import pytest
 
-from dollmaker import cli, config, pipeline, provenance, tables
+from dollmaker.config import settings as config
+from dollmaker.launch import pipeline
 from dollmaker.prepare import audit as module
 from dollmaker.prepare import confounding
 from dollmaker.prepare.audit import audit, warnings
 from dollmaker.prepare.border import shape_features
 from dollmaker.prepare.confounding import FOLDS, deal, predictability, ridge
-from dollmaker.shards import Shard, create_shard
+from dollmaker.runtime import cli
+from dollmaker.store import provenance, tables
+from dollmaker.store.shards import Shard, create_shard
 
 IMAGES = 240
 SIZE = 32

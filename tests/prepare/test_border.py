@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dollmaker.geometry import Fit, box
+from dollmaker.pixels.geometry import Fit, box
 from dollmaker.prepare.border import border_features, resampled, shape_features
 
 SIZE = 50

@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker.errors import ConfigError, DataError
+from dollmaker.config import settings as configuration
+from dollmaker.launch.preflight import _list
 from dollmaker.pixels.pictures import read_picture
-from dollmaker.preflight import _list
 from dollmaker.prepare import dicom
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.sources import make_plan
+from dollmaker.runtime.errors import ConfigError, DataError
 from prepare.studies import radiograph, write_study_file
 
 KEY = "0123456789abcdef-key"

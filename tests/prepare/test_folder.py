@@ -11,14 +11,14 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
 from dollmaker.adapt.tasks import _known_splits
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.preflight import _list
+from dollmaker.config import settings as configuration
+from dollmaker.launch.preflight import _list
 from dollmaker.prepare import stage
 from dollmaker.prepare.folder import _folded
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import ConfigError, DataError
 
 TWO = ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
 

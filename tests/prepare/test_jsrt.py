@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker.errors import DataError
-from dollmaker.preflight import preflight
+from dollmaker.config import settings as configuration
+from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.jsrt import ORGANS
 from dollmaker.prepare.sources import make_plan
+from dollmaker.runtime.errors import DataError
 
 RAW, SIZE = 32, 16
 

@@ -11,12 +11,12 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker.errors import ConfigError, DataError
+from dollmaker.config import settings as configuration
+from dollmaker.launch.preflight import preflight
 from dollmaker.pixels.pictures import read_channels
-from dollmaker.preflight import preflight
 from dollmaker.prepare.convert import convert, list_items
 from dollmaker.prepare.msd import DEFAULT_FINDINGS
+from dollmaker.runtime.errors import ConfigError, DataError
 
 SHAPE = (5, 7, 6)
 

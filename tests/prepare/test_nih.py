@@ -6,13 +6,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from dollmaker import config as configuration
-from dollmaker import pipeline
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.preflight import preflight
+from dollmaker.config import settings as configuration
+from dollmaker.launch import pipeline
+from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.nih import NIH
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import ConfigError, DataError
 
 HEAD = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Sex,View Position,"

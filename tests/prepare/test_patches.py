@@ -8,14 +8,14 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker import pipeline
-from dollmaker.errors import DataError
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth
-from dollmaker.preflight import preflight
+from dollmaker.launch import pipeline
+from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {

@@ -8,16 +8,16 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker import tables
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.findings import CHEXPERT
-from dollmaker.geometry import Fit, window
+from dollmaker.config import settings as configuration
+from dollmaker.pixels.geometry import Fit, window
 from dollmaker.prepare import stage
 from dollmaker.prepare.images import decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assert_disjoint, assign
-from dollmaker.shards import Shard
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store import tables
+from dollmaker.store.findings import CHEXPERT
+from dollmaker.store.shards import Shard
 
 TABLE = {"file": "t.csv", "images": "images", "image_column": "name", "label_column": "class"}
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker import config as configuration
-from dollmaker.errors import ConfigError, DataError
+from dollmaker.config import settings as configuration
+from dollmaker.launch.preflight import preflight
 from dollmaker.pixels.names import image_id
-from dollmaker.preflight import preflight
+from dollmaker.runtime.errors import ConfigError, DataError
 
 TABLE = {
     "kind": "table",

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 from scipy import ndimage
 
-from dollmaker import config as configuration
-from dollmaker import provenance, tables
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import MASKS, PAIRS
-from dollmaker.files import write_json, write_text
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.stage import build_release
-from dollmaker.shards import create_shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import write_json, write_text
+from dollmaker.store.shards import create_shard
 
 FINDINGS = ["Edema", "<b>Odd|name</b>"]
 

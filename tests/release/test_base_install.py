@@ -35,7 +35,7 @@ sys.meta_path.insert(0, Refuse())
 
 USE = """
 from dollmaker import PseudoLabels
-from dollmaker.cli import main
+from dollmaker.runtime.cli import main
 
 release, output = sys.argv[2:]
 data = PseudoLabels(release)

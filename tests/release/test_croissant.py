@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dollmaker import config as configuration
+from dollmaker.config import settings as configuration
 from dollmaker.release.croissant import _responsible
 
 TABLE = {"file": "t.csv", "images": ".", "image_column": "i", "label_column": "c"}

@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from dollmaker import PseudoLabels, scores, tables
-from dollmaker.cli import main
-from dollmaker.enlarge import level_set, pack
-from dollmaker.enlarge import source_mask as cut
-from dollmaker.files import safe_name
-from dollmaker.geometry import unfit_map, unfit_mask
+from dollmaker import PseudoLabels
+from dollmaker.measures import scores
+from dollmaker.pixels.enlarge import level_set, pack
+from dollmaker.pixels.enlarge import source_mask as cut
+from dollmaker.pixels.geometry import unfit_map, unfit_mask
 from dollmaker.release import formats
 from dollmaker.release.checksums import CHECKSUMS, checksums
 from dollmaker.release.export import export
@@ -22,8 +21,11 @@ from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.read import read_release, source_mask, square_mask
 from dollmaker.release.source import to_source
 from dollmaker.release.verify import verify
-from dollmaker.rle import decode
-from dollmaker.shards import Shard, create_shard
+from dollmaker.runtime.cli import main
+from dollmaker.store import tables
+from dollmaker.store.files import safe_name
+from dollmaker.store.rle import decode
+from dollmaker.store.shards import Shard, create_shard
 from release.small_release import FINDINGS, build
 
 Masks = dict[tuple[str, str], npt.NDArray[np.bool_]]

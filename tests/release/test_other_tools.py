@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from dollmaker.release.export import export
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.read import read_release, source_mask
-from dollmaker.rle import decode
+from dollmaker.store.rle import decode
 from release.small_release import FINDINGS, build
 
 

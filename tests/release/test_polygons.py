@@ -5,8 +5,8 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker import rle
 from dollmaker.release.polygons import outline, paint_all
+from dollmaker.store import rle
 
 
 def painted(polygons: list[list[int]], width: int, height: int) -> npt.NDArray[np.bool_]:

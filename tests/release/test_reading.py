@@ -12,15 +12,15 @@ from pycocotools.coco import COCO
 from torch.utils.data import DataLoader
 
 from dollmaker import PseudoLabels
-from dollmaker.cli import main
-from dollmaker.errors import ArtifactError, ConfigError, DataError
-from dollmaker.geometry import unfit_mask
+from dollmaker.pixels.geometry import unfit_mask
 from dollmaker.release.browse import show
 from dollmaker.release.diff import diff
 from dollmaker.release.export import export
 from dollmaker.release.read import read_release, source_mask
 from dollmaker.release.verify import verify
-from dollmaker.rle import decode
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError
+from dollmaker.store.rle import decode
 from release.small_release import FINDINGS, build
 
 
@@ -137,7 +137,7 @@ def test_differences_are_counted(release: Path, tmp_path: Path) -> None:
     assert (same["added"], same["removed"], same["changed"], same["iou"]) == (0, 0, 0, 1.0)
     other = build(tmp_path / "y")
     table = pl.read_parquet(other / "data/train-00000-of-00001.parquet")
-    from dollmaker import rle, tables
+    from dollmaker.store import rle, tables
 
     mask = decode(table["counts"][0], 24, 24)
     half = mask.copy()

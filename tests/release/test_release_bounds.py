@@ -10,17 +10,18 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose
 
-from dollmaker import PseudoLabels, tables
-from dollmaker.cli import main
-from dollmaker.errors import ConfigError
+from dollmaker import PseudoLabels
 from dollmaker.evaluate.means import PAIRS
-from dollmaker.files import read_json, write_json
 from dollmaker.release.bounds import RANK_ONLY, add_bounds, calibrate_release, tell
 from dollmaker.release.browse import stats
 from dollmaker.release.checksums import checksums
 from dollmaker.release.parts import read_rows
 from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store import tables
+from dollmaker.store.files import read_json, write_json
 from release.small_release import FINDINGS, build
 
 #: IoU of the first finding's masks, by image; two images a patient.

@@ -8,10 +8,10 @@ import pytest
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from dollmaker import rle
-from dollmaker.enlarge import level_set, pack, source_mask
-from dollmaker.geometry import Fit, unfit_mask
+from dollmaker.pixels.enlarge import level_set, pack, source_mask
+from dollmaker.pixels.geometry import Fit, unfit_mask
 from dollmaker.release.source import SourceMask, to_source
+from dollmaker.store import rle
 
 FITS: tuple[Fit, ...] = ("letterbox", "resize", "crop")
 

@@ -10,9 +10,9 @@ import polars as pl
 import pytest
 from PIL import Image, ImageDraw
 
-from dollmaker.errors import DataError
 from dollmaker.release.export import FORMS, yolo_label
 from dollmaker.release.read import Release, read_release, source_mask
+from dollmaker.runtime.errors import DataError
 from release.small_release import build
 
 

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 import fake_results as fake
-from dollmaker import provenance, tables
 from dollmaker.prepare.audit import _ROW
 from dollmaker.report import figures
 from dollmaker.report.stage import report
+from dollmaker.store import provenance, tables
 
 TITLE = "Labels that need no content"
 NAN = float("nan")

@@ -15,12 +15,12 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import fake_results as fake
-from dollmaker import cli
-from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.stage import evaluate
 from dollmaker.report import figures
 from dollmaker.report.gather import read_seconds
 from dollmaker.report.stage import report
+from dollmaker.runtime import cli
+from dollmaker.runtime.errors import ArtifactError
 
 
 class Report(NamedTuple):

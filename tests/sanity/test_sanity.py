@@ -7,11 +7,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dollmaker import provenance, tables
-from dollmaker.files import read_json
 from dollmaker.sanity.judge import MIN_PAIRS, judge
 from dollmaker.sanity.stage import check_recipe
-from dollmaker.shards import create_shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import read_json
+from dollmaker.store.shards import create_shard
 
 COUNT = 24
 

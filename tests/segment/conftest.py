@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 from segment_network import NETWORK
 
-from dollmaker import provenance, tables
-from dollmaker.config import resolve
-from dollmaker.shards import create_shard
+from dollmaker.config.settings import resolve
+from dollmaker.store import provenance, tables
+from dollmaker.store.shards import create_shard
 
 SIZE = 32
 FINDINGS = ["No Finding", "Bright", "Dark"]

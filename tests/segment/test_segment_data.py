@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dollmaker.errors import ArtifactError
+from dollmaker.runtime.errors import ArtifactError
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
-from dollmaker.shards import ImageShards, create_shard
+from dollmaker.store.shards import ImageShards, create_shard
 
 # image: A, B labels; what is released of it; what must become of A and B ("m" mask, 0, 255)
 CASES = [

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
-from dollmaker.errors import ModelError
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation
+from dollmaker.runtime.errors import ModelError
 from dollmaker.segment import export, export_encoder, stage
 from dollmaker.segment.models import create
-from dollmaker.weights import Normalisation, load_weights, read_normalisation
 
 
 def segmenter(

@@ -8,10 +8,10 @@ from safetensors.torch import save_file
 from segment_network import NETWORK
 from torchvision.models import mobilenet_v2
 
-from dollmaker.errors import ModelError
-from dollmaker.files import write_json
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.runtime.errors import ModelError
 from dollmaker.segment.models import create, find_start
+from dollmaker.store.files import write_json
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from segment_network import NETWORK
 from torch import Tensor, nn
 
 from dollmaker.attribute.frames import Frames
-from dollmaker.errors import ModelError
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.runtime.errors import ModelError
 from dollmaker.segment import stage
 from dollmaker.segment.models import create, narrow
 from dollmaker.segment.structure import Structure, make_structure

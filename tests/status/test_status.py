@@ -8,10 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from dollmaker import cli, provenance, tables
-from dollmaker.errors import DataError
+from dollmaker.runtime import cli
+from dollmaker.runtime.errors import DataError
 from dollmaker.status.page import render
 from dollmaker.status.run import RULES, SILENT, look
+from dollmaker.store import provenance, tables
 
 NOW = 1_800_000_000.0
 

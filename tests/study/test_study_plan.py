@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from dollmaker import pipeline
-from dollmaker.config import resolve
-from dollmaker.errors import ConfigError
+from dollmaker.config.settings import resolve
+from dollmaker.launch import pipeline
+from dollmaker.runtime.errors import ConfigError
 from dollmaker.study import plan
 
 TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",

@@ -9,11 +9,11 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker import provenance, tables
-from dollmaker.cli import main
-from dollmaker.config import resolve
-from dollmaker.errors import ArtifactError, DataError
-from dollmaker.files import write_json
+from dollmaker.config.settings import resolve
+from dollmaker.runtime.cli import main
+from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import write_json
 from dollmaker.study.gather import check_hygiene, gather
 from dollmaker.study.speed import first_crossing, steps_to_share
 

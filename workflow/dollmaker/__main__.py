@@ -1,5 +1,5 @@
 """``python -m dollmaker``."""
 
-from dollmaker.cli import entry
+from dollmaker.runtime.cli import entry
 
 entry()

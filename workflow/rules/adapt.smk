@@ -58,5 +58,5 @@ rule adapt_segmenter:
             --committee {input.committee:q} \
             --segmenter {input.segmenter:q} \
             --output {output.task:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.task:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.task:q} {output.sums:q}
         """

@@ -50,5 +50,5 @@ rule train_member:
             --weights-root {params.weights_root:q} \
             --gpus {resources.gpu} \
             --output {output.member:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.member:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.member:q} {output.sums:q}
         """

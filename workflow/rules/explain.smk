@@ -58,5 +58,5 @@ rule explain_segmenter:
             --images {params.images:q} \
             --labels {params.labels:q} \
             --output {output.explained:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.explained:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.explained:q} {output.sums:q}
         """

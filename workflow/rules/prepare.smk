@@ -41,7 +41,7 @@ rule generate_phantoms:
             --seed {params.seed} \
             --workers {threads} \
             --output {output.phantoms:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.phantoms:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.phantoms:q} {output.sums:q}
         """
 
 
@@ -73,7 +73,7 @@ rule convert_source:
             --data-root {params.data_root:q} \
             --workers {threads} \
             --output {output.source:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.source:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.source:q} {output.sums:q}
         """
 
 

@@ -55,5 +55,5 @@ rule pretrain_segmenter:
             --weights-root {params.weights_root:q} \
             --gpus {resources.gpu} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.segmenter:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.segmenter:q} {output.sums:q}
         """

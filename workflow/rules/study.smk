@@ -81,7 +81,7 @@ rule pretrain_variant:
             --weights-root {params.weights_root:q} \
             --gpus {resources.gpu} \
             --output {output.segmenter:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.segmenter:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.segmenter:q} {output.sums:q}
         """
 
 
@@ -148,7 +148,7 @@ rule adapt_variant:
             --index {input.index:q} \
             --committee {input.committee:q} {params.segmenter:q} \
             --output {output.task:q} 2>&1 | tee {log:q}
-        python -m dollmaker.sums {output.task:q} {output.sums:q}
+        python -m dollmaker.store.sums {output.task:q} {output.sums:q}
         """
 
 

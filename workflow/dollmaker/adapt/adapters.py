@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 #: Adapters have less than this share of the encoder's parameters.
 MOST = 0.05

@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Fine-tune on a task."""
-    from dollmaker import config
     from dollmaker.adapt.stage import adapt
+    from dollmaker.config import settings as config
 
     adapt(
         config.load(arguments.config),

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dollmaker import tables
-from dollmaker.errors import DataError
-from dollmaker.files import inside
 from dollmaker.pixels import names
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import tables
+from dollmaker.store.files import inside
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 
 def find_layers(encoder: nn.Module, x: Tensor) -> list[str]:

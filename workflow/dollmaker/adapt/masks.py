@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.files import inside
 from dollmaker.pixels.annotations.chexlocalize import Entry, FindingFiles
 from dollmaker.pixels.annotations.coco import CocoFile
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import IGNORE, Ints, read_mask, require_upright
 from dollmaker.pixels.names import Names, list_pictures
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store.files import inside
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import tables
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.train import Run, mean_iou
 from dollmaker.adapt.trivial import score_baselines
 from dollmaker.adapt.truth import SCORED
-from dollmaker.errors import ArtifactError
-from dollmaker.files import atomic_path, write_json
-from dollmaker.outside import surround
+from dollmaker.networks.outside import surround
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
+from dollmaker.store.files import atomic_path, write_json
 
 #: Number of test images in examples.npz.
 EXAMPLES = 6

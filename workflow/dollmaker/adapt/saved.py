@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from dollmaker.adapt.adapters import has_adapters
 from dollmaker.adapt.tuning import FROZEN, Tuned
-from dollmaker.errors import ArtifactError, ModelError
-from dollmaker.files import atomic_path, read_json, sha256_file, write_json
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import read_weights
+from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.segment.export import read_segmenter
-from dollmaker.weights import read_weights
+from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"
 

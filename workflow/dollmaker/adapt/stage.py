@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dollmaker import devices, provenance, scores
 from dollmaker.adapt import learning_rates
 from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
@@ -19,10 +18,13 @@ from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
 from dollmaker.adapt.unseen import alike_within, require_unseen
-from dollmaker.errors import DataError
-from dollmaker.files import atomic_path
+from dollmaker.measures import scores
 from dollmaker.prepare.stage import read_index
-from dollmaker.work import Work
+from dollmaker.runtime import devices
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import provenance
+from dollmaker.store.files import atomic_path
+from dollmaker.store.work import Work
 
 #: Starts that no image of the data set has taught anything.
 NEVER_SAW = ("random", "imagenet")

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from dollmaker.adapt import PLAIN
-from dollmaker.errors import ArtifactError, ModelError
 from dollmaker.fetch import names
-from dollmaker.files import read_json, sha256_file
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import load_weights, read_weights
+from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.store.files import read_json, sha256_file
 
 #: Blocks of a Unet's decoder that start anew: the last draw the outline, which transfers worst. How
 #: many is our choice.

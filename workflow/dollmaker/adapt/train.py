@@ -10,16 +10,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dollmaker import scores, statistics
 from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.truth import overlap, score
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
-from dollmaker.augment import augment, make_transform
-from dollmaker.inputs import Input
-from dollmaker.outside import surround
+from dollmaker.measures import scores
+from dollmaker.networks import batch_norm as statistics
+from dollmaker.networks.augment import augment, make_transform
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.outside import surround
+from dollmaker.networks.schedule import one_cycle
 from dollmaker.pixels.masks import IGNORE
-from dollmaker.schedule import one_cycle
 from dollmaker.segment.losses import pixel_loss
 from dollmaker.segment.predict import predict, predict_logits
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import scores
-from dollmaker.enlarge import source_mask
-from dollmaker.geometry import Fit
+from dollmaker.measures import scores
+from dollmaker.pixels.enlarge import source_mask
+from dollmaker.pixels.geometry import Fit
 from dollmaker.pixels.masks import IGNORE
 
 Mask = npt.NDArray[np.bool_]

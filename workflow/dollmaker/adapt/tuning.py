@@ -6,11 +6,12 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from dollmaker import statistics, trial
 from dollmaker.adapt.adapters import Inserted, find_inserted, insert
 from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
-from dollmaker.errors import ModelError
-from dollmaker.weights import freeze_batch_norm
+from dollmaker.networks import batch_norm as statistics
+from dollmaker.networks import trial
+from dollmaker.networks.weights import freeze_batch_norm
+from dollmaker.runtime.errors import ModelError
 
 Tuning = Literal["full", "head", "decoder", "adapter", "lora", "bias"]
 
@@ -53,7 +54,7 @@ class Tuned(nn.Module):
         base: Parts whose starting weights others have as well (a shared base). What is frozen but
             not in the base belongs to the task: see :meth:`own_state`.
         inserted: ``inserted`` of another one, to make the same adapters or LoRA.
-        measure: Statistics are measured before evaluation (:mod:`dollmaker.statistics`).
+        measure: Statistics are measured before evaluation (:mod:`dollmaker.networks.batch_norm`).
     """
 
     def __init__(

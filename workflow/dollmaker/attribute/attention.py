@@ -15,7 +15,7 @@ from torch.nn import functional
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs, count_prefix_tokens, enlarge, plan
 from dollmaker.attribute.rectifiers import Intercept
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 
 def attention_rollout(

@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from dollmaker.attribute.frames import Frames
-from dollmaker.errors import ConfigError, unknown
-from dollmaker.geometry import inside
+from dollmaker.pixels.geometry import inside
+from dollmaker.runtime.errors import ConfigError, unknown
 
 #: Baselines that are the same for all pictures.
 _SHARED = frozenset({"black", "white", "mean"})

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
 from dollmaker.attribute.passes import Pairs, backward, enlarge, plan
-from dollmaker.errors import ModelError
-from dollmaker.geometry import inside
+from dollmaker.pixels.geometry import inside
+from dollmaker.runtime.errors import ModelError
 
 Combine = Callable[[Tensor, Tensor], Tensor]
 Upsample = Literal["nearest", "bilinear"]

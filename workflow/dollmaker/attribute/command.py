@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Explain one shard, or the sample."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
 
     if name == "sample":
         from dollmaker.attribute.sample import explain_sample

@@ -20,7 +20,7 @@ from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.classify.member import Member
-from dollmaker.positions import own_side
+from dollmaker.networks.positions import own_side
 
 
 class Committee:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.passes import enlarge
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,7 +39,7 @@ from dollmaker.attribute.rectifiers import (
     operation,
     replace_elementwise,
 )
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 #: Values that differ by less, as a share of the larger, are taken as equal.
 _TINY = 1e-10

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dollmaker.geometry import Box, inside
+from dollmaker.pixels.geometry import Box, inside
 
 #: Shares of the picture that are shown or hidden.
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)

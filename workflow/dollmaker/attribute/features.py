@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import last_map
 from dollmaker.attribute.passes import count_prefix_tokens
-from dollmaker.errors import ModelError
-from dollmaker.geometry import Box, inside
-from dollmaker.patches import complaint, published_side
-from dollmaker.positions import at_side, own_side, patch_side
+from dollmaker.networks.positions import at_side, own_side, patch_side
+from dollmaker.pixels.geometry import Box, inside
+from dollmaker.pixels.patches import complaint, published_side
+from dollmaker.runtime.errors import ModelError
 
 #: What of a transformer's attention is the feature of a place.
 Part = Literal["query", "key", "value"]

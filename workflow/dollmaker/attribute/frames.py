@@ -14,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker.geometry import Box, Fit, box, mirrored
+from dollmaker.pixels.geometry import Box, Fit, box, mirrored
 
 
 @dataclass(frozen=True)

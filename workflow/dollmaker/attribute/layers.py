@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.passes import count_prefix_tokens
-from dollmaker.errors import ConfigError, ModelError
+from dollmaker.runtime.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 Result = TypeVar("Result")
 

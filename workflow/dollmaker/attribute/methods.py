@@ -18,7 +18,7 @@ from dollmaker.attribute import (
 )
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Refined
 from dollmaker.classify.member import Member
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 #: Numbers of the members that know a finding.
 Experts = tuple[int, ...]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.frames import WHOLE, Frames
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 #: How the attributions of the copies become one: mean, mean of squares, variance.
 KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")

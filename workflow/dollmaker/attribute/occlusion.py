@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.passes import Pairs
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 
 def occlusion(

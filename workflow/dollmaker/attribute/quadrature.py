@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 Floats = npt.NDArray[np.float64]
 

@@ -31,7 +31,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from dollmaker.attribute.passes import Forward, Pairs, input_gradients
-from dollmaker.errors import ModelError
+from dollmaker.runtime.errors import ModelError
 
 Elementwise = Callable[[Tensor], Tensor]
 Apply = Callable[[Tensor, Elementwise, bool], Tensor]

@@ -18,7 +18,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker import devices, findings, provenance, scores, tables
 from dollmaker.attribute import consensus, faithfulness, mixed
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
@@ -28,14 +27,17 @@ from dollmaker.attribute.passes import Pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import DataError
-from dollmaker.files import sha256_file
-from dollmaker.findings import ABSENT, BLANK, PRESENT
-from dollmaker.geometry import Fit, inside
+from dollmaker.measures import scores
+from dollmaker.measures.ranks import rank_correlation
+from dollmaker.pixels.geometry import Fit, inside
 from dollmaker.prepare.stage import read_index
-from dollmaker.progress import Progress
-from dollmaker.ranks import rank_correlation
-from dollmaker.shards import Array, ImageShards, create_shard
+from dollmaker.runtime import devices
+from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.progress import Progress
+from dollmaker.store import findings, provenance, tables
+from dollmaker.store.files import sha256_file
+from dollmaker.store.findings import ABSENT, BLANK, PRESENT
+from dollmaker.store.shards import Array, ImageShards, create_shard
 
 #: Side of the members' maps that are kept.
 VIEW = 64

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.classify.data import label_matrix
-from dollmaker.findings import PRESENT
+from dollmaker.store.findings import PRESENT
 
 
 def select_images(

@@ -17,18 +17,19 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker import devices, findings, provenance, tables
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.frames import Frames, frames_of
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import load_member
-from dollmaker.errors import ArtifactError, ConfigError, unknown
-from dollmaker.files import sha256_file
 from dollmaker.prepare.stage import read_index
-from dollmaker.progress import Progress
-from dollmaker.shards import Array, Shard, create_shard
-from dollmaker.work import Work
+from dollmaker.runtime import devices
+from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
+from dollmaker.runtime.progress import Progress
+from dollmaker.store import findings, provenance, tables
+from dollmaker.store.files import sha256_file
+from dollmaker.store.shards import Array, Shard, create_shard
+from dollmaker.store.work import Work
 
 #: Images explained and written at a time.
 BLOCK = {"cpu": 32, "cuda": 128}

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dollmaker import devices
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import integrated_gradients
 from dollmaker.attribute.memory import Chunk, fitting_rows
@@ -22,8 +21,9 @@ from dollmaker.attribute.quadrature import nested
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.bench.fidelity import Tuned, fidelity, summarize, tune
 from dollmaker.bench.subject import Subject
-from dollmaker.errors import ModelError
-from dollmaker.progress import peak_memory_mb
+from dollmaker.runtime import devices
+from dollmaker.runtime.errors import ModelError
+from dollmaker.runtime.progress import peak_memory_mb
 
 #: Rows of a pass that are tried for Captum; the fastest is taken.
 _BATCHES = (8, 16, 25, 50)

@@ -15,7 +15,7 @@ BEGUN = "the work begins"
 
 def main(words: list[str]) -> None:
     """Run the command ``words[1:]`` until it calls ``words[0]``."""
-    from dollmaker import cli
+    from dollmaker.runtime import cli
 
     module, _, path = words[0].partition(":")
     owner: Any = importlib.import_module(module)

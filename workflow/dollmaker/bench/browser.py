@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -61,8 +61,8 @@ _OWN = {
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Measure and print a table."""
-    from dollmaker.errors import ConfigError
-    from dollmaker.files import write_json
+    from dollmaker.runtime.errors import ConfigError
+    from dollmaker.store.files import write_json
 
     for key, value in _OWN.get(arguments.what, _USUAL).items():
         if getattr(arguments, key) is None:
@@ -127,7 +127,7 @@ def _attribute(arguments: argparse.Namespace) -> dict[str, Any]:
     from dollmaker.bench.attribute import Setting, measure
     from dollmaker.bench.subject import make_subject
     from dollmaker.bench.table import print_table
-    from dollmaker.errors import ConfigError
+    from dollmaker.runtime.errors import ConfigError
 
     if arguments.images < 2:
         raise ConfigError("--images is 1; give at least 2, one to tune on and one to measure.")

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from dollmaker.attribute.graphs import normalised_cut
 from dollmaker.bench.subject import clouds
-from dollmaker.graphs import normalised_cut
 
 #: Places along a side of the grids: a ViT/14 at 476 pixels, MaskCut's ViT/8 at 480.
 GRIDS = (34, 60)

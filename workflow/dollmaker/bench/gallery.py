@@ -14,12 +14,12 @@ import polars as pl
 from scipy import ndimage
 
 from dollmaker.bench.browser import start
-from dollmaker.findings import CHEXPERT
 from dollmaker.gallery.stage import write_gallery
 from dollmaker.phantoms.patient import sample_patient
 from dollmaker.phantoms.study import render_frontal
 from dollmaker.release.parts import SCHEMA
-from dollmaker.rle import encode
+from dollmaker.store.findings import CHEXPERT
+from dollmaker.store.rle import encode
 
 _WINDOW = (1600, 1000)
 _PHANTOMS, _MASKS = 24, 200

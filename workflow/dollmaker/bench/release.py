@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import config as configuration
-from dollmaker import provenance, tables
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import MASKS, PAIRS
-from dollmaker.files import write_json
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.load import PseudoLabels
 from dollmaker.release.stage import build_release
 from dollmaker.release.verify import verify
-from dollmaker.shards import create_shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import write_json
+from dollmaker.store.shards import create_shard
 
 _FINDINGS = [f"finding {number}" for number in range(13)]
 _PER_IMAGE = 3

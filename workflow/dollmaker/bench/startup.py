@@ -20,8 +20,8 @@ from typing import Any
 
 from dollmaker.bench.begin import BEGUN
 from dollmaker.bench.release import write_sanity
-from dollmaker.cli import main
-from dollmaker.files import write_json
+from dollmaker.runtime.cli import main
+from dollmaker.store.files import write_json
 
 #: The share of a job that its start should stay under.
 SHARE = 0.05

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dollmaker import devices
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ConfigError
+from dollmaker.runtime import devices
+from dollmaker.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ def _phantoms(images: int, size: int) -> Tensor:
 def _stored(shard: Path, images: int) -> Tensor:
     import numpy as np
 
-    from dollmaker.shards import Shard
+    from dollmaker.store.shards import Shard
 
     with Shard(shard, "images") as source:
         if len(source) < images:

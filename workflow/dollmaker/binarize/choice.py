@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import provenance, tables
 from dollmaker.binarize.cuts import COUNT, FAMILIES, Cut, candidates
 from dollmaker.binarize.label_free import CRITERIA, Views, choose, curves
-from dollmaker.files import sha256_file
-from dollmaker.findings import PRESENT
-from dollmaker.shards import Shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import sha256_file
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import Shard
 
 #: One row per finding and candidate; the finding "" stands for all that have no pair.
 COLUMNS: dict[str, Any] = {

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from dollmaker.binarize.pair import FOREGROUND, IGNORE, Pair
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 
 def clean(

@@ -25,8 +25,8 @@ def run(name: str, arguments: argparse.Namespace) -> None:
 
         choose_thresholds(arguments.sample, arguments.output)
         return
-    from dollmaker import config
     from dollmaker.binarize.stage import binarize_shard
+    from dollmaker.config import settings as config
 
     binarize_shard(
         config.load(arguments.config),

@@ -10,7 +10,7 @@ from dollmaker.binarize.clean import decided, filled
 from dollmaker.binarize.fields import Array, Kernels, device_field, lattice_field
 from dollmaker.binarize.pair import FOREGROUND, IGNORE, Pair
 from dollmaker.binarize.thresholds import otsu
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 Mask = npt.NDArray[np.bool_]
 Unary = Literal["mask", "map"]

@@ -95,7 +95,7 @@ def device_field(
     """Mean field by :func:`mean_field`, on the GPU if there is one; see :func:`lattice_field`."""
     import torch
 
-    from dollmaker import devices
+    from dollmaker.runtime import devices
 
     place = devices.choose("auto")
     start, picture = (torch.from_numpy(a[None]).to(place) for a in (foreground, image))

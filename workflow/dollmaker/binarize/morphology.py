@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from dollmaker.binarize.clean import disk, filled, largest, without_small
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 Equalise = Literal["global", "adaptive"]
 

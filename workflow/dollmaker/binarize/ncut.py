@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 Array = npt.NDArray[np.float64]
 Split = Literal["best", "mean"]
@@ -88,7 +88,7 @@ def _relaxed(affinity: Array, split: Split) -> Array:
     """How far each node's entry of the relaxed cut is over the threshold, (N,)."""
     import torch
 
-    from dollmaker.graphs import best_split, normalised_cut
+    from dollmaker.attribute.graphs import best_split, normalised_cut
 
     graph = torch.from_numpy(affinity)
     vector, _ = normalised_cut(graph)

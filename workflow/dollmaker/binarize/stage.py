@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 
-from dollmaker import geometry, provenance
 from dollmaker.binarize.choice import cuts_of, read_thresholds
 from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import make_chain
-from dollmaker.errors import ArtifactError, ConfigError, unknown
-from dollmaker.files import sha256_file
+from dollmaker.pixels import geometry
 from dollmaker.pixels.depth import to_eight_bits
-from dollmaker.shards import Shard, create_shard
+from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
+from dollmaker.store import provenance
+from dollmaker.store.files import sha256_file
+from dollmaker.store.shards import Shard, create_shard
 
 _BLOCK = 64
 

@@ -23,7 +23,7 @@ from dollmaker.binarize.thresholds import (
     quantile,
     two_threshold,
 )
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 #: Every step by name. A new one is a function and a line here.
 STEPS: dict[str, Step] = {

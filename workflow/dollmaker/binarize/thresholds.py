@@ -9,7 +9,7 @@ from dollmaker.binarize.cuts import FAMILIES, FAMILY, level
 from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair
 from dollmaker.binarize.quality import CHANGE
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError, unknown
 
 
 def gate(pair: Pair, *, labels: Sequence[int] | None = (1,), min_probability: float = 0.0) -> Pair:

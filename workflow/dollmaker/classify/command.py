@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Train one member."""
-    from dollmaker import config
     from dollmaker.classify.stage import train_member
+    from dollmaker.config import settings as config
 
     train_member(
         config.load(arguments.config),

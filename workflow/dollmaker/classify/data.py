@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dollmaker.augment import Kind, augment, make_transform
-from dollmaker.findings import ABSENT, BLANK, PRESENT, UNCERTAIN
-from dollmaker.shards import ImageShards
+from dollmaker.networks.augment import Kind, augment, make_transform
+from dollmaker.store.findings import ABSENT, BLANK, PRESENT, UNCERTAIN
+from dollmaker.store.shards import ImageShards
 
 Floats = npt.NDArray[np.float32]
 

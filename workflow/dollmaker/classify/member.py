@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker import positions
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import DamagedError
-from dollmaker.files import read_json, sha256_file, write_json
-from dollmaker.inputs import Input
-from dollmaker.weights import load_weights, read_weights
+from dollmaker.networks import positions
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import load_weights, read_weights
+from dollmaker.runtime.errors import DamagedError
+from dollmaker.store.files import read_json, sha256_file, write_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,11 +4,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dollmaker import patches, trial
 from dollmaker.classify import xrv
 from dollmaker.classify.micranet import MicraNet
-from dollmaker.errors import ModelError, unknown
-from dollmaker.weights import Normalisation
+from dollmaker.networks import trial
+from dollmaker.networks.weights import Normalisation
+from dollmaker.pixels import patches
+from dollmaker.runtime.errors import ModelError, unknown
 
 #: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
 #: more than logits in training; files of weights that have them still load.

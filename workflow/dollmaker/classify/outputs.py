@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker import positions
 from dollmaker.classify import ready
 from dollmaker.classify.member import Member
 from dollmaker.classify.networks import create_network
-from dollmaker.errors import ModelError
-from dollmaker.inputs import Input
-from dollmaker.weights import load_weights, read_weights, unify
+from dollmaker.networks import positions
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import load_weights, read_weights, unify
+from dollmaker.runtime.errors import ModelError
 
 #: torchxrayvision's operating points lie among its weights; they are no part of the logit.
 _NO_WEIGHTS = ("op_threshs",)

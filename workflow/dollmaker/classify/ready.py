@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dollmaker.classify import xrv
-from dollmaker.errors import ConfigError, ModelError, unknown
 from dollmaker.fetch import names
+from dollmaker.runtime.errors import ConfigError, ModelError, unknown
 
 Config = Mapping[str, Any]
 
@@ -58,7 +58,7 @@ def outputs(member: Config) -> list[str | None]:
 
 
 def input_options(config: Config, member: Config, own: Config | None = None) -> dict[str, Any]:
-    """What a member's network expects, as :class:`dollmaker.inputs.Input` takes it.
+    """What a member's network expects, as :class:`dollmaker.networks.inputs.Input` takes it.
 
     Of torchxrayvision's networks it is known. Of others, channels and size are the member's own
     (``input``), else the committee's and the images'; mean and deviation are the member's own, else

@@ -11,7 +11,6 @@ import polars as pl
 import torch
 from torch import nn
 
-from dollmaker import devices, parallel, positions, provenance, scores, tables
 from dollmaker.classify.calibrate import fit_temperature
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.member import Calibration, Member, save_member
@@ -19,16 +18,20 @@ from dollmaker.classify.networks import create_network, head_name, published_nor
 from dollmaker.classify.outputs import take
 from dollmaker.classify.ready import input_options, is_ready, is_xrv
 from dollmaker.classify.train import ClassifierTraining, positive_weights
-from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.fetch import names
-from dollmaker.files import atomic_path, sha256_file
-from dollmaker.findings import BLANK, PRESENT
-from dollmaker.inputs import Input
+from dollmaker.measures import scores
+from dollmaker.networks import positions
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.training import fit, train_loader
+from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.prepare.stage import digest_index, read_index
-from dollmaker.shards import ImageShards
-from dollmaker.training import fit, train_loader
-from dollmaker.weights import Normalisation, load_weights, read_normalisation, read_weights
-from dollmaker.work import Work
+from dollmaker.runtime import devices, parallel
+from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import atomic_path, sha256_file
+from dollmaker.store.findings import BLANK, PRESENT
+from dollmaker.store.shards import ImageShards
+from dollmaker.store.work import Work
 
 _BATCH = 64
 

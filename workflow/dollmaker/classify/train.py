@@ -8,10 +8,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dollmaker import parallel
-from dollmaker.schedule import one_cycle
-from dollmaker.training import EpochLoss
-from dollmaker.weights import freeze_batch_norm
+from dollmaker.networks.schedule import one_cycle
+from dollmaker.networks.training import EpochLoss
+from dollmaker.networks.weights import freeze_batch_norm
+from dollmaker.runtime import parallel
 
 Probabilities = npt.NDArray[np.float32]
 

@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Compare all recipes."""
-    from dollmaker import config
     from dollmaker.compare.stage import compare
+    from dollmaker.config import settings as config
 
     settings = config.complete(config.load(arguments.config))
     compare(settings, arguments.results, arguments.data_root)

@@ -14,9 +14,9 @@ from dollmaker.evaluate.baselines import BASELINES, guess
 from dollmaker.evaluate.masks import RecipeShards, open_recipes, read_pair
 from dollmaker.evaluate.means import compare_mask
 from dollmaker.evaluate.truth import Truth
-from dollmaker.findings import BLANK, PRESENT
-from dollmaker.geometry import Fit, box, inside, window
-from dollmaker.shards import ImageShards
+from dollmaker.pixels.geometry import Fit, box, inside, window
+from dollmaker.store.findings import BLANK, PRESENT
+from dollmaker.store.shards import ImageShards
 
 #: Columns of the table of pairs. ``iou_at``, ``dice_at`` and ``area_at`` (share of the source) are
 #: of the candidates of the recipe's table of thresholds, in its order; trivial baselines have none.

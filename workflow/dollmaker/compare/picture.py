@@ -18,9 +18,9 @@ from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.masks import open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.truth import Truth
-from dollmaker.geometry import Fit, unfit_map
 from dollmaker.pixels.depth import to_show
-from dollmaker.shards import ImageShards
+from dollmaker.pixels.geometry import Fit, unfit_map
+from dollmaker.store.shards import ImageShards
 
 #: Rules shown, with their colours (Okabe and Ito 2008).
 _SHOWN = {PUBLISHED: "#3f7fd6", "stability": "#009e73", TUNED: "#8c8f99"}

@@ -5,19 +5,19 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import config as configuration
-from dollmaker import findings, provenance, tables
 from dollmaker.binarize.choice import Cuts, read_thresholds
 from dollmaker.compare import picture
 from dollmaker.compare.pairs import score_pairs
 from dollmaker.compare.report import write_report
 from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_rules
 from dollmaker.compare.timing import time_recipes
-from dollmaker.errors import DataError
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth, require_sound
-from dollmaker.files import atomic_path, read_json, write_text
-from dollmaker.findings import PRESENT
 from dollmaker.prepare.stage import read_index
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import findings, provenance, tables
+from dollmaker.store.files import atomic_path, read_json, write_text
+from dollmaker.store.findings import PRESENT
 
 
 def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:

@@ -8,8 +8,6 @@ from typing import Any
 import polars as pl
 import torch
 
-from dollmaker import catalogue, devices, tables
-from dollmaker import config as configuration
 from dollmaker.attribute import mixed
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.frames import frames_of
@@ -18,10 +16,14 @@ from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import load_member
-from dollmaker.findings import PRESENT
-from dollmaker.geometry import inside
+from dollmaker.config import catalogue
+from dollmaker.config import settings as configuration
 from dollmaker.pixels.depth import to_eight_bits
-from dollmaker.shards import ImageShards
+from dollmaker.pixels.geometry import inside
+from dollmaker.runtime import devices
+from dollmaker.store import tables
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import ImageShards
 
 
 def time_recipes(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.geometry import Fit, box, inside, unfit_map
+from dollmaker.pixels.geometry import Fit, box, inside, unfit_map
 
 #: Names in the order of the tables.
 BASELINES = ("centre", "intensity", "whole")

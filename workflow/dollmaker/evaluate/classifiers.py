@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import scores, tables
-from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.calibration import reliability
-from dollmaker.findings import ABSENT, PRESENT
+from dollmaker.measures import scores
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
+from dollmaker.store.findings import ABSENT, PRESENT
 
 #: Name of the rows of the mean over members.
 COMMITTEE = "committee"

@@ -88,7 +88,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
 
 
 def _run_stage(arguments: argparse.Namespace) -> None:
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.evaluate.stage import evaluate
 
     evaluate(
@@ -107,8 +107,8 @@ def _run_stage(arguments: argparse.Namespace) -> None:
 def _score_release(arguments: argparse.Namespace) -> None:
     from dollmaker.evaluate.folders import open_truth
     from dollmaker.evaluate.release import describe, score_release
-    from dollmaker.files import write_json
     from dollmaker.release.read import read_release
+    from dollmaker.store.files import write_json
 
     findings = read_release(arguments.release).findings
     classes = _classes(arguments.classes, findings)
@@ -128,7 +128,7 @@ def _score_release(arguments: argparse.Namespace) -> None:
 
 def _classes(words: list[str], findings: list[str]) -> dict[str, list[int]]:
     """``Edema=1`` and the like."""
-    from dollmaker.errors import ConfigError, unknown
+    from dollmaker.runtime.errors import ConfigError, unknown
 
     classes = {}
     for word in words:

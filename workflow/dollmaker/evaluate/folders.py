@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dollmaker.errors import ConfigError, DataError
 from dollmaker.evaluate.truth import (
     EMPTY,
     UNKNOWN,
@@ -17,11 +16,12 @@ from dollmaker.evaluate.truth import (
     read_mask_file,
     read_number_file,
 )
-from dollmaker.files import safe_name
 from dollmaker.pixels.formats import MAX_PIXELS
 from dollmaker.pixels.levels import Numbers
 from dollmaker.pixels.masks import Ints
 from dollmaker.pixels.names import Names, list_pictures
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store.files import safe_name
 
 
 def open_truth(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dollmaker.findings import PRESENT
+from dollmaker.store.findings import PRESENT
 
 #: What the step ``gate`` keeps unless it is told otherwise.
 LABELS = (PRESENT,)

@@ -10,15 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import config as configuration
-from dollmaker.enlarge import level_set, pack, source_mask
-from dollmaker.errors import ArtifactError
+from dollmaker.config import settings as configuration
 from dollmaker.evaluate.baselines import BASELINES, Guess, guess
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth
-from dollmaker.findings import BLANK
-from dollmaker.geometry import Fit, inside, unfit_map, window
-from dollmaker.shards import ImageShards, Shard
+from dollmaker.pixels.enlarge import level_set, pack, source_mask
+from dollmaker.pixels.geometry import Fit, inside, unfit_map, window
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store.findings import BLANK
+from dollmaker.store.shards import ImageShards, Shard
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def read_pair(recipe: RecipeShards, place: int, width: int, height: int, fit: Fi
 def source_map(
     values: npt.NDArray[Any], width: int, height: int, fit: Fit
 ) -> npt.NDArray[np.float32]:
-    """As :func:`dollmaker.geometry.unfit_map`, but what a crop does not show ranks last."""
+    """As :func:`dollmaker.pixels.geometry.unfit_map`, but what a crop does not show ranks last."""
     large = unfit_map(values, width, height, fit)
     shown = window(width, height, fit)
     if shown == (0, 0, width, height):

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import scores
-from dollmaker.ranks import rank_correlation
+from dollmaker.measures import scores
+from dollmaker.measures.ranks import rank_correlation
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.
 PAIRS = {

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker import scores
+from dollmaker.measures import scores
 
 Floats = npt.NDArray[np.float64]
 

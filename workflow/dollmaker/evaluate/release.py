@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import scores, tables
-from dollmaker.errors import DataError
 from dollmaker.evaluate.gates import gated_by
 from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, summarize
 from dollmaker.evaluate.truth import Truth, require_sound
-from dollmaker.files import read_json
-from dollmaker.geometry import unfit_map
+from dollmaker.measures import scores
+from dollmaker.pixels.geometry import unfit_map
 from dollmaker.release.read import Release, read_release, source_mask
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import tables
+from dollmaker.store.files import read_json
 
 _METRICS = {"miou": "mean IoU", "dice": "Dice", "hit_rate": "hit rate"}
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dollmaker import provenance, tables
 from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.gates import gated_by
@@ -12,8 +11,9 @@ from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.means import summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.evaluate.truth import load_truth, require_sound
-from dollmaker.findings import localized
 from dollmaker.prepare.stage import read_index
+from dollmaker.store import provenance, tables
+from dollmaker.store.findings import localized
 
 
 def evaluate(

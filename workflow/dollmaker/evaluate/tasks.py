@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import scores, tables
-from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.paired import mean_score, paired_difference
+from dollmaker.measures import scores
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
 
 #: Name of the rows of the mean over classes.
 MEAN = "mean"

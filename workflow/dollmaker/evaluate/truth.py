@@ -8,14 +8,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import DataError
-from dollmaker.files import inside
-from dollmaker.findings import PRESENT
 from dollmaker.pixels.annotations.boxes import BoxTable
 from dollmaker.pixels.annotations.chexlocalize import FindingFiles
 from dollmaker.pixels.annotations.codes import require_called
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import Ints, MaskPicture, read_mask, require_upright
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.files import inside
+from dollmaker.store.findings import PRESENT
 
 Mask = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]

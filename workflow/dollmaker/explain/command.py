@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Explain a segmenter."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.explain.stage import Request, explain_segmenter
 
     options = config.load(arguments.config)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.layers import Call, as_maps, named, trace
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 #: The deepest stage of the encoder.
 DEEPEST = "encoder.-1"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker import ranks
+from dollmaker.measures import ranks
 from dollmaker.pixels.masks import IGNORE
 
 Map = npt.NDArray[np.float32]

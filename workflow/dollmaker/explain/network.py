@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.errors import ArtifactError, ModelError
-from dollmaker.files import read_json, sha256_file
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import read_weights
+from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.segment.models import create
-from dollmaker.weights import read_weights
+from dollmaker.store.files import read_json, sha256_file
 
 #: Untrained networks of the randomisation test: one alone may resemble the trained one by chance.
 BLIND = 3

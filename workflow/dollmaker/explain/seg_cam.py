@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import as_maps, outputs_of
 from dollmaker.attribute.passes import Pairs, Pass, Round, backward, enlarge, plan
-from dollmaker.errors import ConfigError, unknown
 from dollmaker.explain.depth import DEEPEST, find_layer
+from dollmaker.runtime.errors import ConfigError, unknown
 
 Method = Literal["seg_grad_cam", "seg_hires_cam"]
 PixelSet = Literal["image", "class", "truth", "point", "zero"]

@@ -13,9 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker import devices, provenance, tables
 from dollmaker.attribute.frames import Frames, frames_of
-from dollmaker.errors import ArtifactError, ConfigError, DataError
 from dollmaker.explain.depth import DEEPEST
 from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
 from dollmaker.explain.network import Segmenter, load_segmenter
@@ -29,13 +27,16 @@ from dollmaker.explain.seg_cam import (
     choose_pixels,
     explain_pixels,
 )
-from dollmaker.files import atomic_path, sha256_file, write_text
-from dollmaker.findings import PRESENT
-from dollmaker.geometry import Fit, inside
+from dollmaker.pixels.geometry import Fit, inside
 from dollmaker.prepare.stage import read_index
-from dollmaker.progress import Progress
 from dollmaker.release.parts import find_parts
-from dollmaker.shards import ImageShards, ShardSeries, create_shard
+from dollmaker.runtime import devices
+from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError
+from dollmaker.runtime.progress import Progress
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import atomic_path, sha256_file, write_text
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import ImageShards, ShardSeries, create_shard
 
 #: Images that are held at a time, rows of a forward pass, and rows of the picture.
 _BLOCK, _CHUNK, _SHOWN = 32, 8, 8

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from dollmaker import contents
-from dollmaker.errors import ModelError
 from dollmaker.fetch import lock, names
 from dollmaker.fetch.needed import Need
+from dollmaker.runtime.errors import ModelError
+from dollmaker.store import contents
 
 _LIBRARIES = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "huggingface_hub")
 

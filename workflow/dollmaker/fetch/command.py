@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Fetch published weights, or list them."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.fetch import needed, page
 
     root = arguments.weights_root

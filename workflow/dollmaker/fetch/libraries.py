@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dollmaker.errors import ModelError, unknown
 from dollmaker.fetch import lock, names
-from dollmaker.weights import Normalisation
+from dollmaker.networks.weights import Normalisation
+from dollmaker.runtime.errors import ModelError, unknown
 
 #: Files of the Hub that hold the weights of a whole network, the best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from dollmaker.errors import ModelError
-from dollmaker.files import write_text
+from dollmaker.runtime.errors import ModelError
+from dollmaker.store.files import write_text
 
 #: Beside the files, so that it is copied with them.
 LOCK = "weights.lock.yaml"

@@ -9,7 +9,7 @@ library is needed to go from one to the other.
 import re
 from pathlib import Path
 
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 PRETRAINED = "pretrained"
 

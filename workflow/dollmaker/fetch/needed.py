@@ -6,9 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dollmaker.errors import ConfigError
 from dollmaker.fetch import names, wiring
 from dollmaker.fetch.wiring import Start
+from dollmaker.runtime.errors import ConfigError
 from dollmaker.study import plan
 
 Config = dict[str, Any]

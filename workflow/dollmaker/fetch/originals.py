@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from dollmaker import trial
-from dollmaker.errors import ModelError
-from dollmaker.faults import out_of_space
 from dollmaker.fetch.libraries import Source
-from dollmaker.files import sha256_file
+from dollmaker.networks import trial
+from dollmaker.runtime.errors import ModelError
+from dollmaker.runtime.faults import out_of_space
+from dollmaker.store.files import sha256_file
 
 T = TypeVar("T")
 

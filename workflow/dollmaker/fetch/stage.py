@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
-from dollmaker import trial
-from dollmaker.errors import ModelError
-from dollmaker.faults import out_of_space
 from dollmaker.fetch import lock, names, originals
 from dollmaker.fetch.libraries import Source, locked
-from dollmaker.files import atomic_path, read_json, sha256_file
-from dollmaker.weights import Normalisation, State, read_metadata, to_bytes
+from dollmaker.networks import trial
+from dollmaker.networks.weights import Normalisation, State, read_metadata, to_bytes
+from dollmaker.runtime.errors import ModelError
+from dollmaker.runtime.faults import out_of_space
+from dollmaker.store.files import atomic_path, read_json, sha256_file
 
 
 def fetch(name: str, root: Path) -> Path:

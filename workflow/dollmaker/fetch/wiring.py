@@ -7,8 +7,8 @@ no input of any rule: the checksum of its content is a parameter.
 from pathlib import Path
 from typing import Any
 
-from dollmaker import pipeline
 from dollmaker.fetch import names
+from dollmaker.launch import pipeline
 from dollmaker.study import plan
 
 Config = dict[str, Any]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker.errors import DataError
+from dollmaker.runtime.errors import DataError
 
 #: Name, longest side in pixels, cells a row of the sheet, quality of the JPEG. Tiles come from
 #: small sheets; large ones, for the large view, are made where pictures are larger than a tile's.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
-from dollmaker.files import atomic_path, write_text
 from dollmaker.gallery import data, page
 from dollmaker.gallery.sprites import Picture, as_heat, as_image, write_sheets
+from dollmaker.store.files import atomic_path, write_text
 
 #: A page with more pairs than this would be larger than the tables that it shows.
 LIMIT = 20_000

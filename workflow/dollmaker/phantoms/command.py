@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Write a generated data set, whole or not at all."""
-    from dollmaker.files import atomic_path, require_new
     from dollmaker.phantoms import write_dataset
     from dollmaker.phantoms.dataset import ROOT
+    from dollmaker.store.files import atomic_path, require_new
 
     if not (arguments.output / ROOT).is_dir():  # an older one is made anew
         require_new(arguments.output)

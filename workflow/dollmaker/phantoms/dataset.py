@@ -21,9 +21,6 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco
 
-from dollmaker.errors import ConfigError
-from dollmaker.files import write_json, write_text
-from dollmaker.findings import CHEXPERT
 from dollmaker.phantoms.findings import Sign
 from dollmaker.phantoms.grid import Mask
 from dollmaker.phantoms.patient import Patient, sample_patient
@@ -35,6 +32,9 @@ from dollmaker.phantoms.sampling import (
     labeller_labels,
 )
 from dollmaker.phantoms.study import Picture, render_frontal, render_lateral
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store.files import write_json, write_text
+from dollmaker.store.findings import CHEXPERT
 
 ROOT = "CheXpert-v1.0-small"
 COLUMNS = ("Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *CHEXPERT)

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dollmaker.findings import CHEXPERT, NO_FINDING
 from dollmaker.phantoms.findings import OPACITIES, ORDER, Sign
+from dollmaker.store.findings import CHEXPERT, NO_FINDING
 
 STORIES: Mapping[str, tuple[float, float, Mapping[str, float]]] = {
     # name: (share of studies, share of them lying in bed (AP), probability of each finding)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.findings import CHEXPERT, NO_FINDING
 from dollmaker.phantoms.anatomy import Chest, build_chest, place_grid
 from dollmaker.phantoms.findings import Sign, apply, deform
 from dollmaker.phantoms.grid import Grid, Map, Mask, shrink
 from dollmaker.phantoms.lateral import build_lateral
 from dollmaker.phantoms.patient import Patient
 from dollmaker.phantoms.render import Materials, develop, expose, finish, transmit
+from dollmaker.store.findings import CHEXPERT, NO_FINDING
 
 FINDINGS = tuple(name for name in CHEXPERT if name != NO_FINDING)
 """The 13 findings that have a place in the picture."""

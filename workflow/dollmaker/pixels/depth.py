@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import DataError
+from dollmaker.runtime.errors import DataError
 
 Bits = Literal[8, 16]
 Pixels = npt.NDArray[np.uint8]

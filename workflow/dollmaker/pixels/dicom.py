@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.depth import Bits, Stored, by_percentiles, scale, white_of
+from dollmaker.runtime.errors import DataError
 
 #: Its content is inflated as a whole before anything can be checked.
 DEFLATED = b"1.2.840.10008.1.2.1.99"

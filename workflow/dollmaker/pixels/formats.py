@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dollmaker.errors import DataError
-from dollmaker.files import POINTERS, WEB_PAGE
 from dollmaker.pixels.depth import Bits
 from dollmaker.pixels.dicom import is_dicom, read_dicom
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.files import POINTERS, WEB_PAGE
 
 #: Formats that Pillow decodes. It knows more; of some (EPS) the decoder is another program.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")

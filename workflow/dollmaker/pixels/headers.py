@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.dicom import DEFLATED, is_dicom
+from dollmaker.runtime.errors import DataError
 
 #: Elements that are read, of which pydicom skips all others.
 _ELEMENTS = (

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture
+from dollmaker.runtime.errors import DataError
 
 #: Levels between black and white, from which on edges were smoothed if no area has one.
 _SOFT_LEVELS = 3

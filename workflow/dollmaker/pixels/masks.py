@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.formats import MAX_PIXELS, Frame, read_frame
+from dollmaker.runtime.errors import DataError
 
 #: Value of pixels that are not known, in masks that were read and in those that are made.
 IGNORE = 255

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
-from dollmaker.errors import DataError
+from dollmaker.runtime.errors import DataError
 
 #: Suffixes of the pictures that are read, in any case.
 SUFFIXES = frozenset(

@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.depth import Bits, Stored, by_percentiles, deepened, white_of
 from dollmaker.pixels.formats import Frame, decode_frame, read_bytes, read_frame
 from dollmaker.pixels.stacks import read_stack
+from dollmaker.runtime.errors import DataError
 
 #: What red, green and blue are worth in grey, in thousandths (ITU-R 601-2, as Pillow has it).
 _GREY = np.array([299, 587, 114], np.int64)

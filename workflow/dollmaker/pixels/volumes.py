@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import DataError
+from dollmaker.runtime.errors import DataError
 
 SUFFIXES = (".nii", ".nii.gz")
 

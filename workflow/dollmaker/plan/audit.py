@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dollmaker.geometry import Fit
+from dollmaker.pixels.geometry import Fit
 from dollmaker.plan.clock import Rate, measure
 from dollmaker.plan.material import SAMPLE, Material
 from dollmaker.prepare.border import border_features, shape_features

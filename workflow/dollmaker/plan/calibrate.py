@@ -7,10 +7,9 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from dollmaker import pipeline
 from dollmaker.adapt.tuning import Tuning
-from dollmaker.catalogue import committee
-from dollmaker.errors import ModelError
+from dollmaker.config.catalogue import committee
+from dollmaker.launch import pipeline
 from dollmaker.plan import maps, training
 from dollmaker.plan.audit import audit
 from dollmaker.plan.clock import Budget, Rate, say
@@ -19,6 +18,7 @@ from dollmaker.plan.count import Source, spread_by_pairs
 from dollmaker.plan.maps import Attribution, Masks
 from dollmaker.plan.material import SAMPLE, Material, gather
 from dollmaker.plan.training import Training
+from dollmaker.runtime.errors import ModelError
 
 Result = TypeVar("Result")
 

@@ -28,9 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Print what the full run costs."""
-    from dollmaker import config
-    from dollmaker.errors import ConfigError
-    from dollmaker.files import write_json
+    from dollmaker.config import settings as config
+    from dollmaker.runtime.errors import ConfigError
+    from dollmaker.store.files import write_json
 
     if any(number < 1 for number in arguments.devices):
         raise ConfigError("--devices has a number under 1; give numbers of devices, e.g. 8.")

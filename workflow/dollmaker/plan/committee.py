@@ -10,8 +10,8 @@ from dollmaker.classify.member import Member, load_member
 from dollmaker.classify.networks import create_network
 from dollmaker.classify.ready import unknown_to
 from dollmaker.classify.stage import member_input
-from dollmaker.errors import DollmakerError
-from dollmaker.files import read_json
+from dollmaker.runtime.errors import DollmakerError
+from dollmaker.store.files import read_json
 
 
 def find_committee(

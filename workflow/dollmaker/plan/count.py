@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import findings
 from dollmaker.adapt.listing import list_images
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
-from dollmaker.errors import DataError
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import DataError
 from dollmaker.segment.data import list_targets
+from dollmaker.store import findings
 
 _SPLITS = ("train", "valid", "test")
 

@@ -8,21 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from dollmaker import provenance
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.frames import frames_of
 from dollmaker.attribute.stage import BLOCK
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.data import label_matrix
 from dollmaker.classify.member import Member
-from dollmaker.errors import DataError
-from dollmaker.findings import PRESENT
 from dollmaker.plan.clock import measure, measure_each, seconds_of
 from dollmaker.plan.count import midpoints
 from dollmaker.plan.material import Material, smooth_noise
 from dollmaker.release.collect import collect_split
 from dollmaker.release.parts import find_parts
-from dollmaker.shards import Shard, create_shard
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import provenance
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import Shard, create_shard
 
 #: Most rows of a forward pass that the engine takes on a CPU by itself.
 _CPU_ROWS = 32

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from dollmaker import provenance, tables
 from dollmaker.pixels.depth import Stored, to_stored
 from dollmaker.pixels.stacks import write_stack
 from dollmaker.plan.clock import Rate, say
 from dollmaker.plan.count import Source
 from dollmaker.prepare import stage as prepare
-from dollmaker.shards import ImageShards, create_shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.shards import ImageShards, create_shard
 
 #: Images of the calibration, and of each of its shards; the first shard is the warm-up.
 SAMPLE, _SHARD = 32, 8

@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 
-from dollmaker import devices, pipeline
 from dollmaker.adapt import learning_rates
 from dollmaker.classify.stage import member_options
+from dollmaker.launch import pipeline
 from dollmaker.plan import cost, disk
 from dollmaker.plan.calibrate import Rates, calibrate
 from dollmaker.plan.clock import say
 from dollmaker.plan.cost import Stage
 from dollmaker.plan.count import Counts, Source, count, read_source
 from dollmaker.plan.phantoms import generate_source
+from dollmaker.runtime import devices
 
 
 def make_plan(

@@ -21,12 +21,13 @@ from dollmaker.classify.data import LabelledImages, label_matrix, targets
 from dollmaker.classify.networks import head_name
 from dollmaker.classify.stage import member_options, predict
 from dollmaker.classify.train import ClassifierTraining, positive_weights
-from dollmaker.errors import DataError
-from dollmaker.geometry import box, unfit_mask
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.training import fit, train_loader
+from dollmaker.pixels.geometry import box, unfit_mask
 from dollmaker.plan.clock import measure_each, seconds_of
 from dollmaker.plan.committee import untrained_member
 from dollmaker.plan.material import Material, smooth_noise
+from dollmaker.runtime.errors import DataError
 from dollmaker.segment.data import (
     PseudoLabelled,
     ReleasedMasks,
@@ -35,8 +36,7 @@ from dollmaker.segment.data import (
 )
 from dollmaker.segment.models import create
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
-from dollmaker.training import fit, train_loader
-from dollmaker.work import Work
+from dollmaker.store.work import Work
 
 #: Steps of a measured training at most.
 _STEPS = 32

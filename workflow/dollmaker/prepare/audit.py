@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import provenance, tables
-from dollmaker.geometry import Fit
+from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.border import border_features, shape_features
 from dollmaker.prepare.confounding import predictability
 from dollmaker.prepare.stage import read_index
-from dollmaker.shards import Shard
+from dollmaker.store import provenance, tables
+from dollmaker.store.shards import Shard
 
 #: What is looked at -> as a sentence calls it.
 PARTS = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dollmaker.classify import ready
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 #: Sources whose pictures are grey or colours. The files of others decide.
 _PICTURES = ("phantoms", "chexpert", "nih", "jsrt")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
-from dollmaker.errors import DataError
 from dollmaker.pixels import names
+from dollmaker.runtime.errors import DataError
 
 #: Columns of the plan before the findings.
 COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Run one of the five commands."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.prepare import audit, convert, stage
 
     settings = config.load(arguments.config)

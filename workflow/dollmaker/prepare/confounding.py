@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.scores import Interval, auroc_interval
+from dollmaker.measures.scores import Interval, auroc_interval
 
 Floats = npt.NDArray[np.float64]
 

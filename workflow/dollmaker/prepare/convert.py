@@ -17,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import provenance
-from dollmaker.errors import DataError
-from dollmaker.files import atomic_path, write_json
 from dollmaker.pixels.depth import Stored
 from dollmaker.pixels.levels import Numbers
 from dollmaker.pixels.stacks import write_stack
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import provenance
+from dollmaker.store.files import atomic_path, write_json
 
 Pixels = npt.NDArray[np.uint8]
 Row = dict[str, Any]

@@ -13,15 +13,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dollmaker import tables
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.files import inside, safe_name, sha256_file
 from dollmaker.pixels import names
 from dollmaker.pixels.headers import Header, read_header, starts_as_dicom
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import check_names, filled, labels, patients
 from dollmaker.prepare.convert import Item, Piece
 from dollmaker.prepare.tree import Tree, walk
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store import tables
+from dollmaker.store.files import inside, safe_name, sha256_file
 
 #: What a row of the labels may be of -> the element of the header.
 _ELEMENTS = {"patient": "PatientID", "study": "StudyInstanceUID", "image": "SOPInstanceUID"}

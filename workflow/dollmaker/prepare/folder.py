@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from dollmaker.errors import ConfigError, DataError, unknown
 from dollmaker.pixels import names
 from dollmaker.prepare.columns import MOST_CLASSES, check_names
 from dollmaker.prepare.splits import assign
 from dollmaker.prepare.tree import Tree, pictures, walk
 from dollmaker.prepare.twins import require_one_label
+from dollmaker.runtime.errors import ConfigError, DataError, unknown
 
 #: How folders of splits are called, in small letters, and the split that they are.
 _SPLITS = {

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker import texts
-from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import inside
 from dollmaker.pixels.depth import Bits, Stored, type_of
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
 from dollmaker.prepare.channels import require_volumes
 from dollmaker.prepare.convert import Item, Piece
+from dollmaker.runtime import texts
+from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store.files import inside
 
 #: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
 DEFAULT_FINDINGS = {"tumour": [1, 2, 3]}

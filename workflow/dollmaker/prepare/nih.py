@@ -6,13 +6,14 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import tables, texts
-from dollmaker.errors import DataError
-from dollmaker.files import inside
-from dollmaker.findings import NO_FINDING
 from dollmaker.pixels.names import SUFFIXES, image_ids, is_junk, without_suffix
 from dollmaker.prepare.columns import filled, paths, patients
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime import texts
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import tables
+from dollmaker.store.files import inside
+from dollmaker.store.findings import NO_FINDING
 
 #: The 14 findings of ChestX-ray14, and the label of images with none of them.
 NIH = (

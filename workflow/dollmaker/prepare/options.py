@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dollmaker.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError
 
 
 def check(config: Mapping[str, Any]) -> None:

@@ -14,17 +14,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker import tables
-from dollmaker.errors import DataError
-from dollmaker.files import inside
-from dollmaker.geometry import resized
 from dollmaker.pixels import names
+from dollmaker.pixels.geometry import resized
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import filled, patients
 from dollmaker.prepare.convert import Item, Piece
 from dollmaker.prepare.splits import assign
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import tables
+from dollmaker.store.files import inside
 
 
 def list_items(

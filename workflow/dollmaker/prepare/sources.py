@@ -15,9 +15,6 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import findings, tables
-from dollmaker.errors import ConfigError, DataError
-from dollmaker.files import inside
 from dollmaker.pixels import names as pixel_names
 from dollmaker.prepare.columns import (
     COLUMNS,
@@ -32,6 +29,9 @@ from dollmaker.prepare.convert import CONVERTED, converted_findings
 from dollmaker.prepare.folder import read_folder
 from dollmaker.prepare.nih import read_nih
 from dollmaker.prepare.splits import assert_disjoint, assign_all
+from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store import findings, tables
+from dollmaker.store.files import inside
 
 Plan = tuple[pl.DataFrame, list[str]]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from dollmaker.errors import DataError
+from dollmaker.runtime.errors import DataError
 
 
 def assign(patient_id: str, valid: float, test: float) -> str:

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import provenance, reads, tables
-from dollmaker.errors import DataError
-from dollmaker.files import atomic_path, inside
+from dollmaker.config import reads
 from dollmaker.pixels.depth import type_of
 from dollmaker.prepare.columns import COLUMNS, DECODED
 from dollmaker.prepare.images import Decoded, decode
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.prepare.twins import tell_alike
-from dollmaker.shards import create_shard
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import atomic_path, inside
+from dollmaker.store.shards import create_shard
 
 _BLOCK = 256
 

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from dollmaker.errors import DataError
-from dollmaker.files import inside
 from dollmaker.pixels.names import SUFFIXES, is_junk, is_picture
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.files import inside
 
 #: Signs that no name may hold: control characters, and bytes that are not UTF-8.
 _NO_TEXT = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import polars as pl
 
-from dollmaker.alike import near_pairs
-from dollmaker.errors import DataError
-from dollmaker.files import sha256_file
+from dollmaker.pixels.alike import near_pairs
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.files import sha256_file
 
 #: Files as path and class.
 Group = list[tuple[str, str]]

@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import tables
-from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.bounds import DRAWS, LEAST, bounds_of, calibrate
-from dollmaker.files import read_json
 from dollmaker.release.parts import BOUND, SPLITS, find_parts
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
+from dollmaker.store.files import read_json
 
 #: Name of the file.
 BOUNDS = "bounds.json"

@@ -5,8 +5,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dollmaker.errors import ArtifactError, DataError
-from dollmaker.files import inside, sha256_file
+from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.store.files import inside, sha256_file
 
 CHECKSUMS = "SHA256SUMS"
 

@@ -11,12 +11,12 @@ import numpy.typing as npt
 import polars as pl
 from scipy import ndimage
 
-from dollmaker import tables
-from dollmaker.enlarge import level_set, pack
-from dollmaker.errors import ArtifactError
+from dollmaker.pixels.enlarge import level_set, pack
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, part_name
-from dollmaker.rle import encode
-from dollmaker.shards import Shard, create_shard
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
+from dollmaker.store.rle import encode
+from dollmaker.store.shards import Shard, create_shard
 
 #: A shard of masks, and that of the maps they were cut from.
 Source = tuple[Path, Path]

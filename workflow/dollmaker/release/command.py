@@ -65,7 +65,7 @@ def run(name: str, arguments: argparse.Namespace) -> None:
 
 
 def _labels(arguments: argparse.Namespace) -> None:
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.release.labels import collect_labels
 
     collect_labels(
@@ -80,7 +80,7 @@ def _labels(arguments: argparse.Namespace) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.release.stage import build_release
 
     build_release(
@@ -107,8 +107,8 @@ def _by_recipe(shards: list[Path]) -> dict[str, list[Path]]:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
-    from dollmaker.errors import ArtifactError
     from dollmaker.release.verify import verify
+    from dollmaker.runtime.errors import ArtifactError
 
     faults = verify(arguments.release, arguments.images, os.cpu_count() or 1)
     if faults:
@@ -134,8 +134,8 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _diff(arguments: argparse.Namespace) -> None:
-    from dollmaker.files import write_json
     from dollmaker.release.diff import describe, diff
+    from dollmaker.store.files import write_json
 
     result = diff(arguments.old, arguments.new)
     print(describe(result))

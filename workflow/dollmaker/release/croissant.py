@@ -6,10 +6,10 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import tables
-from dollmaker.files import sha256_file
 from dollmaker.release.licence import licence_url
 from dollmaker.release.parts import BOUND, IMAGES, SCHEMA
+from dollmaker.store import tables
+from dollmaker.store.files import sha256_file
 
 #: What the columns of the tables are.
 _COLUMNS = {

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker import scores
+from dollmaker.measures import scores
 from dollmaker.release.parts import KEY
 from dollmaker.release.read import read_release, square_mask
 

@@ -10,14 +10,14 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import atomic_path, inside, require_new, safe_name, write_json
-from dollmaker.geometry import unfit_mask
+from dollmaker.pixels.geometry import unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.pixels.names import without_suffix
 from dollmaker.pixels.pictures import Picture, read_channels, read_picture
 from dollmaker.release.read import Release, read_release, source_mask, square
 from dollmaker.release.source import to_source
+from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store.files import atomic_path, inside, require_new, safe_name, write_json
 
 _MAX_PIXELS = 100_000_000
 

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import rle
-from dollmaker.files import atomic_path
-from dollmaker.geometry import Fit
+from dollmaker.pixels.geometry import Fit
 from dollmaker.release.parts import find_parts
 from dollmaker.release.source import SourceMask, to_source
-from dollmaker.shards import Shard
+from dollmaker.store import rle
+from dollmaker.store.files import atomic_path
+from dollmaker.store.shards import Shard
 
 _BLOCK = 512
 

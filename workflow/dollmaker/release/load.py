@@ -9,12 +9,12 @@ import polars as pl
 import torch
 from torch.utils.data import Dataset
 
-from dollmaker.errors import ConfigError, DataError, unknown
-from dollmaker.files import inside, read_json
 from dollmaker.pixels.depth import to_levels
 from dollmaker.release.bounds import read_bounds
 from dollmaker.release.parts import BOUND, SPLITS, find_parts, read_rows
-from dollmaker.shards import ShardSeries
+from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store.files import inside, read_json
+from dollmaker.store.shards import ShardSeries
 
 Form = Literal["plain", "torchxrayvision"]
 

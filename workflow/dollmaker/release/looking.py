@@ -12,7 +12,7 @@ from dollmaker.gallery.stage import LIMIT, write_gallery
 from dollmaker.pixels.depth import to_show
 from dollmaker.release.collect import read_pairs
 from dollmaker.release.parts import BOUND, SPLITS, find_parts
-from dollmaker.shards import ImageShards, ShardSeries
+from dollmaker.store.shards import ImageShards, ShardSeries
 
 
 def add_gallery(

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import polars as pl
 
-from dollmaker import tables
-from dollmaker.errors import ArtifactError
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
 
 SPLITS = ("train", "valid", "test")
 

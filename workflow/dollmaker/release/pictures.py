@@ -9,7 +9,7 @@ import polars as pl
 from PIL import Image, ImageDraw
 
 from dollmaker.pixels.depth import to_show
-from dollmaker.rle import decode
+from dollmaker.store.rle import decode
 
 _SIDE, _PER_ROW, _TEXT = 112, 8, 16
 _COLOUR = (255, 99, 71)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dollmaker.provenance import STAGES
+from dollmaker.store.provenance import STAGES
 
 #: Activity -> (what it used, what it made). Members have activities of their own.
 _FLOW = {

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker import enlarge
-from dollmaker.errors import ArtifactError, DataError
-from dollmaker.files import read_json
-from dollmaker.geometry import Fit, unfit_mask
+from dollmaker.pixels import enlarge
+from dollmaker.pixels.geometry import Fit, unfit_mask
 from dollmaker.release.bounds import read_bounds
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
-from dollmaker.rle import decode
-from dollmaker.shards import ShardSeries
+from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.store.files import read_json
+from dollmaker.store.rle import decode
+from dollmaker.store.shards import ShardSeries
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker import rle
-from dollmaker.geometry import Fit, box, inside, taps, window
+from dollmaker.pixels.geometry import Fit, box, inside, taps, window
 from dollmaker.release.polygons import outline
+from dollmaker.store import rle
 
 Ints = npt.NDArray[np.int64]
 
@@ -48,8 +48,8 @@ def to_source(
 
     Args:
         squares: Level sets, int8 (size, size) each, which give what
-            :func:`dollmaker.enlarge.source_mask` paints; or masks, bool, which give what
-            :func:`dollmaker.geometry.unfit_mask` paints.
+            :func:`dollmaker.pixels.enlarge.source_mask` paints; or masks, bool, which give what
+            :func:`dollmaker.pixels.geometry.unfit_mask` paints.
         sizes: Width and height of each source image in pixels.
         fit: How the sources lie in the square.
         polygons: Also trace the outlines.
@@ -93,7 +93,7 @@ def _crossings(levels: npt.NDArray[np.int8], width: int, height: int) -> tuple[I
     down, across = taps(values.shape[0], height), taps(values.shape[1], width)
 
     def positive(y: Ints, x: Ints) -> npt.NDArray[np.bool_]:
-        """The very arithmetic of :func:`dollmaker.geometry.unfit_map`."""
+        """The very arithmetic of :func:`dollmaker.pixels.geometry.unfit_map`."""
         (up, low, deep), (left, right, far) = _at(down, y), _at(across, x)
         near = values[up, left] + (values[low, left] - values[up, left]) * deep
         other = values[up, right] + (values[low, right] - values[up, right]) * deep

@@ -7,8 +7,6 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import provenance, tables
-from dollmaker.files import atomic_path, read_json, sha256_file, write_json, write_text
 from dollmaker.prepare.stage import read_index
 from dollmaker.release import croissant, prov
 from dollmaker.release.bounds import BOUNDS, add_bounds, calibrate_release, write_tables
@@ -21,7 +19,9 @@ from dollmaker.release.licence import write_changes, write_licence
 from dollmaker.release.looking import add_gallery
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.pictures import contact_sheet
-from dollmaker.shards import ImageShards
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json, write_text
+from dollmaker.store.shards import ImageShards
 
 
 def build_release(

@@ -11,10 +11,7 @@ from typing import Any, Self
 import numpy as np
 import polars as pl
 
-from dollmaker import rle, tables
-from dollmaker.errors import DataError, DollmakerError
-from dollmaker.files import inside, read_json, sha256_file
-from dollmaker.geometry import Fit
+from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
@@ -22,7 +19,10 @@ from dollmaker.release.checksums import verify_checksums
 from dollmaker.release.parts import IMAGES, SPLITS, find_parts, is_table
 from dollmaker.release.polygons import paint_all
 from dollmaker.release.source import SourceMask, to_source
-from dollmaker.shards import Shard
+from dollmaker.runtime.errors import DataError, DollmakerError
+from dollmaker.store import rle, tables
+from dollmaker.store.files import inside, read_json, sha256_file
+from dollmaker.store.shards import Shard
 
 _BLOCK = 512
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.findings import ABSENT, PRESENT, UNCERTAIN
 from dollmaker.report.gather import Results
+from dollmaker.store.findings import ABSENT, PRESENT, UNCERTAIN
 
 _SPLITS = ("train", "valid", "test")
 

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Run the command."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.report.stage import report
 
     report(

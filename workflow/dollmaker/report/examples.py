@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from dollmaker.errors import ArtifactError
 from dollmaker.report import gallery
+from dollmaker.runtime.errors import ArtifactError
 
 _ROWS = 4
 _SIDE = 128

@@ -10,14 +10,14 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import findings as labels
-from dollmaker import tables
-from dollmaker.errors import ArtifactError
 from dollmaker.evaluate.truth import Truth, load_truth
 from dollmaker.explain import page as explanations
-from dollmaker.files import read_json
 from dollmaker.prepare.stage import read_index
 from dollmaker.release.parts import SPLITS, read_rows
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import findings as labels
+from dollmaker.store import tables
+from dollmaker.store.files import read_json
 
 #: Rule name -> stage, for the benchmark files.
 STAGE_OF_RULE = {

@@ -6,9 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import tables
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
-from dollmaker.files import atomic_path, write_json, write_text
 from dollmaker.report import examples as task_examples
 from dollmaker.report import figures, gallery
 from dollmaker.report.examples import Examples
@@ -17,6 +15,8 @@ from dollmaker.report.gallery import Gallery
 from dollmaker.report.gather import Results, gather, headline_split
 from dollmaker.report.page import render
 from dollmaker.report.summary import summarize
+from dollmaker.store import tables
+from dollmaker.store.files import atomic_path, write_json, write_text
 
 
 def report(

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Check one recipe."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.sanity.stage import check_recipe
 
     check_recipe(

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker import scores
-from dollmaker.findings import PRESENT
+from dollmaker.measures import scores
+from dollmaker.store.findings import PRESENT
 
 #: A median rank correlation with the maps of random weights over this: the map ignores the model.
 IGNORES_MODEL = 0.9

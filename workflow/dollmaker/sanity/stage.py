@@ -5,17 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from dollmaker import geometry, provenance
 from dollmaker.binarize.choice import cuts_of, read_thresholds
 from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.steps import make_chain
-from dollmaker.errors import ConfigError, unknown
-from dollmaker.files import sha256_file, write_json
-from dollmaker.findings import PRESENT
+from dollmaker.pixels import geometry
 from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.prepare.stage import read_index
+from dollmaker.runtime.errors import ConfigError, unknown
 from dollmaker.sanity.judge import judge
-from dollmaker.shards import ImageShards, Shard
+from dollmaker.store import provenance
+from dollmaker.store.files import sha256_file, write_json
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import ImageShards, Shard
 
 
 def check_recipe(

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Train the segmenter."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.segment.stage import train_segmenter
 
     train_segmenter(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dollmaker import geometry
-from dollmaker.augment import Kind, augment, make_transform
-from dollmaker.errors import ArtifactError
-from dollmaker.findings import ABSENT, BLANK, PRESENT
-from dollmaker.outside import surround
+from dollmaker.networks.augment import Kind, augment, make_transform
+from dollmaker.networks.outside import surround
+from dollmaker.pixels import geometry
 from dollmaker.pixels.masks import IGNORE
-from dollmaker.shards import ImageShards, ShardSeries
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store.findings import ABSENT, BLANK, PRESENT
+from dollmaker.store.shards import ImageShards, ShardSeries
 
 Masks = npt.NDArray[np.uint8]
 
@@ -156,7 +156,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
 
     Items are image (C, H, W) in levels, masks uint8 (K, H, W) with 255 = ignore, the weight of each
     mask (K,), the labels float32 (K,): 1, 0, NaN unknown, and what of the square is picture, bool
-    (H, W). Outside the picture masks are :data:`dollmaker.outside.OUTSIDE`.
+    (H, W). Outside the picture masks are :data:`dollmaker.networks.outside.OUTSIDE`.
     """
 
     def __init__(

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.errors import ArtifactError, ModelError
-from dollmaker.files import atomic_path, read_json
-from dollmaker.inputs import Input, per_channel
-from dollmaker.weights import Normalisation, inflate, to_bytes, unify
+from dollmaker.networks.inputs import Input, per_channel
+from dollmaker.networks.weights import Normalisation, inflate, to_bytes, unify
+from dollmaker.runtime.errors import ArtifactError, ModelError
+from dollmaker.store.files import atomic_path, read_json
 
 #: Encoders of segmentation-models-pytorch that are torchvision's networks under its names.
 _TORCHVISION = re.compile(
@@ -42,7 +42,8 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     ``tu-`` encoders get the names of ``timm.create_model`` and keep their input channels (give it
     ``in_chans``). Torchvision's networks take three: a first convolution of one channel is spread
     over three, so that a grey image fed thrice gives the same output
-    (:func:`dollmaker.weights.inflate`); any other number stays. Other encoders keep the names
+    (:func:`dollmaker.networks.weights.inflate`); any other number stays. Other encoders keep the
+    names
     of segmentation-models-pytorch. The metadata of the file says which (``library``,
     ``architecture``, ``channels``, ``mean`` and ``std``, and ``img_size`` where a transformer of
     timm has a fixed one).

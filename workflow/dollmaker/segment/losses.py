@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from dollmaker import parallel
 from dollmaker.pixels.masks import IGNORE
+from dollmaker.runtime import parallel
 
 Kind = Literal["bce_dice", "focal"]
 

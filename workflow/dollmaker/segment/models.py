@@ -16,12 +16,12 @@ import torch
 from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
 from torch import Tensor, nn
 
-from dollmaker import trial
-from dollmaker.errors import ArtifactError, ModelError, unknown
 from dollmaker.fetch import names
-from dollmaker.files import read_json, sha256_file
-from dollmaker.inputs import Input
-from dollmaker.weights import Normalisation, load_weights, read_normalisation, read_weights
+from dollmaker.networks import trial
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
+from dollmaker.runtime.errors import ArtifactError, ModelError, unknown
+from dollmaker.store.files import read_json, sha256_file
 
 ARCHITECTURES: dict[str, str] = {
     name: model.__name__ for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
@@ -204,8 +204,8 @@ def member_start(folder: Path, *, channels: int, size: int) -> Start:
     """A committee member as start: its weights and its normalisation.
 
     Channels and size stay those of the images: a first convolution is adapted without changing
-    what it computes (see :func:`dollmaker.weights.load_weights`), mean and deviation as
-    :func:`dollmaker.inputs.per_channel` says.
+    what it computes (see :func:`dollmaker.networks.weights.load_weights`), mean and deviation as
+    :func:`dollmaker.networks.inputs.per_channel` says.
 
     Raises:
         ArtifactError: If its description is missing or damaged.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from dollmaker.inputs import Input
+from dollmaker.networks.inputs import Input
 
 #: Images of a pass.
 BATCH = 32

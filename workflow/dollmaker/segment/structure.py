@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
 from dollmaker.attribute.frames import Frames
-from dollmaker.geometry import Box
+from dollmaker.pixels.geometry import Box
 
 #: Strides of the feature maps that are joined: parts of organs, not edges and not whole images.
 _STRIDES = (4, 8, 16)

@@ -7,16 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dollmaker import parallel, scores, statistics
-from dollmaker.inputs import Input
+from dollmaker.measures import scores
+from dollmaker.networks import batch_norm as statistics
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.schedule import one_cycle
+from dollmaker.networks.training import EpochLoss
+from dollmaker.networks.weights import freeze_batch_norm
 from dollmaker.pixels.masks import IGNORE
-from dollmaker.schedule import one_cycle
+from dollmaker.runtime import parallel
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.losses import cluster_loss, label_loss, pixel_loss
 from dollmaker.segment.predict import BATCH, predict
 from dollmaker.segment.structure import Structure
-from dollmaker.training import EpochLoss
-from dollmaker.weights import freeze_batch_norm
 
 
 class SegmenterTraining(EpochLoss):

@@ -1,6 +1,6 @@
 """The state of a run as text."""
 
-from dollmaker.progress import duration
+from dollmaker.runtime.progress import duration
 from dollmaker.status.run import SILENT, Job, Run, Stage, tail
 
 #: Longest line of a log that is shown.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from dollmaker.errors import DataError
+from dollmaker.runtime.errors import DataError
 
 #: Rules in the order in which the data flow; those with one job a shard.
 RULES = (
@@ -214,7 +214,7 @@ def _stage(rule: str, jobs: list[Job], shards: int | None) -> Stage:
 
 def _plan(folder: Path) -> tuple[int | None, int | None]:
     """Images and shards of the plan."""
-    from dollmaker import tables
+    from dollmaker.store import tables
 
     plan = folder / "prepare/plan.parquet"
     if not plan.is_file():

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(name: str, arguments: argparse.Namespace) -> None:
     """Gather the runs of a study."""
-    from dollmaker import config
+    from dollmaker.config import settings as config
     from dollmaker.study.stage import write_study
 
     write_study(

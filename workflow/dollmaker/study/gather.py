@@ -7,10 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker import tables
-from dollmaker.errors import ArtifactError, DataError
 from dollmaker.evaluate.tasks import NOTHING, compare_starts, read_runs, score_tasks
-from dollmaker.files import read_json
+from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.store import tables
+from dollmaker.store.files import read_json
 from dollmaker.study.budgets import steps_of_runs
 from dollmaker.study.speed import steps_to_share
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dollmaker import config as configuration
 from dollmaker.adapt import PLAIN, TUNINGS
-from dollmaker.errors import ConfigError, unknown
+from dollmaker.config import settings as configuration
+from dollmaker.runtime.errors import ConfigError, unknown
 
 Config = dict[str, Any]
 

@@ -7,13 +7,13 @@ from typing import Any
 import polars as pl
 from PIL import Image
 
-from dollmaker import provenance, tables
-from dollmaker.errors import DataError
 from dollmaker.evaluate.tasks import NOTHING
-from dollmaker.files import atomic_path, write_json, write_text
 from dollmaker.prepare.stage import read_index
 from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import atomic_path, write_json, write_text
 from dollmaker.study import plan
 from dollmaker.study.gather import BEST, check_hygiene, gather
 from dollmaker.study.page import write_page

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dollmaker import tables
-from dollmaker.errors import DataError
 from dollmaker.pixels.annotations.codes import Mask
 from dollmaker.pixels.names import Names, posix
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import tables
 
 #: Left, top, right and bottom.
 Box = tuple[float, float, float, float]
@@ -82,7 +82,7 @@ class BoxTable:
     without a box, nothing is known.
 
     Args:
-        file: The table, as :func:`dollmaker.tables.read_source` reads it.
+        file: The table, as :func:`dollmaker.store.tables.read_source` reads it.
         space: Side in pixels of the square that the boxes were drawn on; they are scaled from there
             to the image's own size. ``None``: they are in pixels of the image.
         key: The configuration's section that names both, for messages.

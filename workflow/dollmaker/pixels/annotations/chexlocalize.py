@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from dollmaker.errors import DataError
 from dollmaker.pixels.annotations.codes import Mask, called, paint_runs, read_object, require_called
 from dollmaker.pixels.names import Names
+from dollmaker.runtime.errors import DataError
 
 #: Finding -> run lengths, ``{"size": [h, w], "counts": text or numbers}``.
 Entry = Mapping[str, Any]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.errors import ConfigError, DataError
 from dollmaker.pixels.annotations.codes import paint, read_object, require_size, whole
 from dollmaker.pixels.names import Names, posix
+from dollmaker.runtime.errors import ConfigError, DataError
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker import rle, texts
-from dollmaker.errors import DataError
+from dollmaker.runtime import texts
+from dollmaker.runtime.errors import DataError
+from dollmaker.store import rle
 
 Mask = npt.NDArray[np.bool_]
 

@@ -1,0 +1,246 @@
+"""The configuration: closed, with defaults, and errors in one sentence."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dollmaker.config import settings as config
+from dollmaker.launch import pipeline
+from dollmaker.runtime.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+MINIMAL: dict[str, Any] = {"dataset": "x", "source": {"kind": "phantoms"}}
+
+
+def test_defaults_reach_every_depth() -> None:
+    full = config.resolve({**MINIMAL, "recipes": {"doll": {"binarize": [{"otsu": {}}]}}})
+    assert full["classify"]["members"] == {
+        "member0": {
+            "architecture": "mobilenet_v2",
+            "weights": None,
+            "findings": None,
+            "input": {},
+            "linear_probe": False,
+            "mean": None,
+            "std": None,
+            "seed": 0,
+            "committee": "doll",
+            "optimizer": "adamw",
+            "epochs": None,
+            "learning_rate": None,
+        }
+    }
+    assert full["recipes"]["doll"]["attribute"]["nodes"] == 16
+
+
+def test_resolving_twice_changes_nothing() -> None:
+    once = config.resolve(MINIMAL)
+    assert config.resolve(once) == once
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"epochz": 3}, ["unknown key 'epochz'", "known keys", "classify"]),
+        ({"classify": {"epochz": 3}}, ["'classify'", "unknown key 'epochz'"]),
+        ({"classify": {"members": {"a": {"arch": "x"}}}}, ["members.a", "unknown key 'arch'"]),
+        ({"classify": {"epochs": "many"}}, ["classify.epochs", "must be of type integer"]),
+        ({"adapt": {"learning_rate": None}}, ["adapt.learning_rate", "of type number or array."]),
+        ({"study": {"tunings": "full"}}, ["study.tunings", "must be of type array or object."]),
+        ({"device": "tpu"}, ["device", '"auto", "cpu", "cuda"']),
+        ({"source": {"kind": "table"}}, ["source.table is missing"]),
+        ({"source": {}}, ["'source' lacks the key 'kind'"]),
+        ({"prepare": {"valid": 0.6, "test": 0.5}}, ["no patients to train"]),
+        ({"release": {"recipe": "dolls"}}, ["'dolls'", "use one of: doll"]),
+        (
+            {"recipes": {"doll": {"attribute": "other", "binarize": [{"otsu": {}}]}}},
+            ["no maps of its own"],
+        ),
+        ({"recipes": {"doll": {"attribute": {"nodez": 3}, "binarize": [{"otsu": {}}]}}}, ["nodez"]),
+        ({"dataset": "../evil"}, ["dataset"]),
+        ({"truth": {"kind": "masks"}}, ["truth.folder is missing"]),
+        ({"dataset": "my data"}, ["'dataset' has 'my data'", "use letters, digits"]),
+        ({"adapt": {"runs": ["dol/full"]}}, ["has 'dol/full'", "random, imagenet, classifier"]),
+        ({"study": {"pretrainings": {"x\n": {}}}}, ["use letters, digits"]),
+        ({"classify": {"learning_rate": "0,001"}}, ["of type number", "write 0.001"]),
+        ({"seed": 4.5}, ["'seed' is 4.5", "of type integer."]),
+        ({"seed": "1e-3"}, ["of type integer."]),
+        ({"seed": "12"}, ["of type integer", "quoted numbers for text: write 12"]),
+        ({"seed": True}, ["of type integer."]),
+        ({"seed": "1e999"}, ["of type integer"]),
+        ({"dataset": 2024}, ["'dataset' is 2024", "Put it in quotes."]),
+        ({"data_root": None}, ["'data_root' is null", "takes ~ and a missing value for null"]),
+        ({"data_root": "~/x"}, ["data_root is '~/x'", "write the whole path"]),
+        ({"weights_root": "$HOME/x"}, ["weights_root is '$HOME/x'", "write the whole path"]),
+        ({"allow_links": "yes"}, ["'allow_links' is \"yes\"", "Write true or false"]),
+        ({"attribute": {"findings": [True]}}, ["attribute.findings.0", "put the word in quotes"]),
+        ({"classify": {"members": {True: {}}}}, ["'classify.members' has the key true", "quotes"]),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_key(
+    change: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config.resolve({**MINIMAL, **change})
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    "file", [ROOT / "config.yaml", *(ROOT / "workflow/configs").glob("*.yaml")]
+)
+def test_shipped_configurations_are_valid_and_name_no_local_folder(file: Path) -> None:
+    pipeline.compared(pipeline.configure(config.read(str(file)), ROOT / "config.yaml"))
+    assert "shared" not in file.read_text()
+
+
+def test_every_key_of_the_schema_is_described() -> None:
+    def walk(rules: Any, where: str) -> list[str]:
+        missing = []
+        if isinstance(rules, dict):
+            for key, rule in rules.get("properties", {}).items():
+                if "description" not in rule:
+                    missing.append(f"{where}.{key}")
+                missing += walk(rule, f"{where}.{key}")
+            for option in rules.get("oneOf", ()):
+                missing += walk(option, where)
+            missing += walk(rules.get("additionalProperties"), f"{where}.*")
+        return missing
+
+    assert walk(config.schema(), "") == []
+
+
+def test_inline_json_and_files_are_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(MINIMAL))
+    assert config.load(str(file)) == config.load('{"dataset": "x", "source": {"kind": "phantoms"}}')
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("dataset: x\nsource: {kind: phantoms}\ntruth: null\nseed: 1\ntruth: null\n")
+    with pytest.raises(ConfigError, match="'truth' is in lines 3 and 5"):
+        config.load(str(file))
+    file.write_text("dataset: x\nsource: {kind: phantoms}\nprepare: {size: 32,\n  size: 64}\n")
+    with pytest.raises(ConfigError, match="'size' is in lines 3 and 4"):
+        pipeline.configure({**MINIMAL, "prepare": {"size": 64}}, ROOT / "config.yaml", [file])
+
+
+def test_numbers_are_what_the_schema_asks_for_at_every_depth() -> None:
+    noise = {"samples": 2.0, "stdev": 1.0}
+    doll = {"attribute": {"nodes": 8.0, "noise": noise}, "binarize": [{"otsu": {}}]}
+    change = {
+        "seed": 3.0,
+        "prepare": {"channels": 3.0, "max_pixels": "1e6", "valid": "1e-1", "test": 0.0},
+        "classify": {"members": {"a": {"epochs": 4.0, "learning_rate": "1.0e-3"}}, "std": 1.0},
+        "recipes": {"doll": doll},
+        "tasks": {"t": {"images": "i", "masks": "m", "classes": {"c": [1.0, "1e3"]}}},
+        "study": {"n": [5.0, "all"]},
+        "adapt": {"learning_rate": ["1e-3", 1.0]},
+    }
+    full = config.resolve({**MINIMAL, **change})
+    member, attribute = full["classify"]["members"]["a"], full["recipes"]["doll"]["attribute"]
+    found = [
+        (full["seed"], 3),
+        (full["prepare"]["channels"], 3),
+        (full["prepare"]["max_pixels"], 1_000_000),
+        (full["prepare"]["valid"], 0.1),
+        (full["prepare"]["test"], 0.0),
+        (member["epochs"], 4),
+        (member["learning_rate"], 0.001),
+        (full["classify"]["std"], 1.0),
+        (attribute["nodes"], 8),
+        (attribute["noise"]["samples"], 2),
+        (attribute["noise"]["stdev"], 1.0),
+        (full["tasks"]["t"]["classes"]["c"], [1, "1e3"]),
+        (full["study"]["n"], [5, "all"]),
+        (full["adapt"]["learning_rate"], [0.001, 1.0]),
+    ]
+    assert [repr(value) for value, _ in found] == [repr(wanted) for _, wanted in found]
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("on", "True"), ("No", "False"), ("010", "8"), ("1.10", "1.1"), ("2024-01-01", "2024-01-01")],
+)
+def test_a_key_that_yaml_takes_for_something_else_is_refused(
+    tmp_path: Path, key: str, meant: str
+) -> None:
+    file = tmp_path / "c.yaml"
+    text = "dataset: x\nsource: {kind: phantoms}\nclassify:\n  members:\n    KEY: {}\n"
+    file.write_text(text.replace("KEY", key))
+    with pytest.raises(
+        ConfigError, match=f"line 5: YAML takes (the key )?{key} for {meant}; put it"
+    ):
+        config.load(str(file))
+    file.write_text(text.replace("KEY", f'"{key}"'))
+    assert list(config.load(str(file))["classify"]["members"]) == [key]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("010", "8"), ("-017", "-15"), ("1:30", "90"), ("1:30.5", "90.5")]
+)
+def test_a_number_to_another_base_is_refused(tmp_path: Path, written: str, meant: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(f"dataset: x\nsource: {{kind: phantoms}}\nclassify: {{epochs: {written}}}\n")
+    with pytest.raises(ConfigError, match=f"line 3: YAML takes {written} for {meant}; put it in"):
+        config.load(str(file))
+    file.write_text(f'dataset: "{written}"\nsource: {{kind: phantoms}}\nseed: 0x10\n')
+    assert config.read(str(file))["dataset"] == written
+
+
+def test_a_number_as_key_is_its_text(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("dataset: x\nsource: {kind: phantoms}\nclassify: {members: {1: {}, 2.5: {}}}\n")
+    assert list(config.load(str(file))["classify"]["members"]) == ["1", "2.5"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_bytes("# ü\r\ndataset: x\r\nsource: {kind: phantoms}\r\n".encode(encoding))
+    assert config.load(str(file)) == config.resolve(MINIMAL)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (
+            "dataset: x\n# ü\n".encode("latin-1"),
+            r"line 2 is not UTF-8: .* 'ü' .*; save it in UTF-8",
+        ),
+        (b"source:\n\tkind: x\n", r"line 2: found character '\\t' .*; indent with blanks"),
+        (b"dataset: x\nsource: {kind: phantoms\n", "line 3: expected ',' or '}'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_the_line(
+    tmp_path: Path, data: bytes, words: str
+) -> None:
+    (tmp_path / "c.yaml").write_bytes(data)
+    with pytest.raises(ConfigError, match=words) as caught:
+        config.load(str(tmp_path / "c.yaml"))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_command_knows_that_links_are_allowed_and_only_then() -> None:
+    closed = config.resolve(MINIMAL)
+    opened = config.resolve({**MINIMAL, "allow_links": True})
+    assert closed["allow_links"] is False
+    for text in (config.sections(closed, ("seed",)), config.sections(closed, closed)):
+        assert "allow_links" not in text
+    for text in (config.sections(opened, ("seed",)), config.sections(opened, opened)):
+        assert config.load(text)["allow_links"] is True
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "key: !!python/object:os.system x"])
+def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        config.load(str(file))
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.load(str(tmp_path / "absent.yaml"))

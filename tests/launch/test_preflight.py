@@ -1,0 +1,287 @@
+"""What is refused before the first job: settings that exclude each other, weights, networks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+from safetensors.numpy import save, save_file
+
+from dollmaker.config import settings as config
+from dollmaker.launch import preflight
+from dollmaker.launch.looks import MEMORY
+from dollmaker.runtime.errors import ConfigError, DataError, ModelError
+
+MASKS = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}
+WHOLE = save({"a": np.zeros((2, 3), np.float32)})
+
+
+def resolved(**changes: Any) -> dict[str, Any]:
+    small = {"members": {"a": {"architecture": "timm:test_resnet"}}}
+    plain: dict[str, Any] = {"classify": small, "segment": {"encoder": "tu-test_resnet"}}
+    plain |= {"dataset": "x", "source": {"kind": "phantoms"}, "prepare": {"size": 64}}
+    return config.resolve({**plain, **changes})
+
+
+def listing(*rows: tuple[str, str | None, int | None]) -> pl.DataFrame:
+    """Images with their split, mask and label of A; B is present nowhere."""
+    schema = {"split": pl.String, "mask": pl.String, "A": pl.Int8}
+    table = pl.DataFrame(list(rows), schema=schema, orient="row")
+    return table.with_columns(B=pl.lit(-1, pl.Int8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "said"),
+    [
+        ({}, [("valid", None, 1), ("test", None, 1)], "none of the 2 images is in the split train"),
+        (
+            {"truth": MASKS, "attribute": {"with_truth": True, "splits": ["test"]}},
+            [("train", "m.png", 1), ("test", None, 1)],
+            r"no image of attribute\.splits \(test\) has one; name other splits",
+        ),
+        ({}, [("train", None, 0), ("test", None, 1)], r"sample\.splits \(train, valid\) has a pos"),
+        ({"sample": {"splits": ["test"]}}, [("train", None, 0), ("test", None, 1)], None),
+        ({"attribute": {"findings": ["B"]}}, [("train", None, 1)], "positive label of a finding"),
+        ({}, [("train", None, 1)], None),
+    ],
+)
+def test_what_no_run_could_end_with(changes: Any, rows: Any, said: str | None) -> None:
+    found = preflight.find_mistake(resolved(**changes), listing(*rows), ["A", "B"])
+    if said is None:
+        assert found is None
+    else:
+        with pytest.raises(ConfigError, match=said):
+            preflight._refuse(found)
+
+
+TRUE = {"truth": MASKS, "attribute": {"with_truth": True}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "said"),
+    [
+        ({"attribute": {"splits": ["valid", "test"]}}, None, r"attribute\.splits leaves train out"),
+        ({**TRUE, "prepare": {"hold_out_truth": True}}, None, "keeps them all from training"),
+        (TRUE, [("train", None, 1), ("test", "m", 1)], "no training image has one"),
+        (TRUE, [("train", None, 1), ("train", "m", 0)], "no training image that is explained"),
+        (TRUE, [("train", None, 0), ("train", "m", 1)], None),
+        (TRUE, None, None),
+        ({}, [("train", None, 0), ("valid", None, 1)], "no training image that is explained"),
+        ({}, [("train", None, None), ("train", None, 1)], None),
+    ],
+)
+def test_what_the_segmenter_could_not_learn_from(changes: Any, rows: Any, said: str | None) -> None:
+    listed = None if rows is None else listing(*rows)
+    settings = resolved(**changes)
+    found = preflight.find_segmenter_mistake(settings, listed, ["A", "B"])
+    assert (found is None) == (said is None)
+    if said:
+        with pytest.raises(ConfigError, match=said):
+            preflight.preflight_segmenter(settings, (listed, ["A", "B"]))
+        with pytest.raises(ConfigError, match=said):
+            task = {"images": "i", "masks": "m", "classes": {"c": [1]}}
+            studied = resolved(**changes, tasks={"t": task}, study={"inits": ["doll"]})
+            preflight.preflight_study(studied, (listed, ["A", "B"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (WHOLE[:-1], r"is no whole safetensors file \(.*\); get it again"),
+        (WHOLE[:12], "is no whole safetensors file"),
+        (b"", "is no whole safetensors file"),
+        (b"PK\x03\x04" + bytes(60), "is a pickle of PyTorch, which is never loaded"),
+        (b"\x80\x04\x95\x10" + bytes(60), "is a pickle, which is never loaded"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "pointer of Git LFS"),
+        (b"<!doctype html><title>404</title>", "is a web page"),
+        (save({}), "holds no weights"),
+    ],
+)
+def test_weights_that_are_none(content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / "w.st").write_bytes(content)
+    with pytest.raises(ModelError, match=said) as caught:
+        preflight.check_weights(tmp_path / "w.st")
+    assert str(caught.value).startswith(f"weights file {tmp_path / 'w.st'} ")
+
+
+def test_weights_whose_header_looks_like_something_else(tmp_path: Path) -> None:
+    file = tmp_path / "w.st"
+    for length in range(1, 200):
+        save_file({"a" * length: np.zeros(1, np.float32)}, file)
+        if file.read_bytes()[0] == 0x80:
+            break
+    assert file.read_bytes()[0] == 0x80
+    preflight.check_weights(file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"classify": {"members": {"b": {"architecture": "resnet999"}}}},
+            r"classify\.members\.b: ",
+        ),
+        ({"segment": {"encoder": "resnet999"}}, "^segment: unknown encoder 'resnet999'"),
+        ({"segment": {"architecture": "Anet"}}, "^segment: unknown architecture 'Anet'"),
+        (
+            {"study": {"architectures": {"a": {}, "b": {"encoder": "tu-nonet"}}}},
+            r"^study\.architectures\.b: unknown encoder 'tu-nonet'",
+        ),
+        ({"segment": {"init": "w.st"}}, r"w\.st is a pickle"),
+    ],
+)
+def test_names_and_files_are_looked_at(
+    changes: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.st").write_bytes(b"PK\x03\x04" + bytes(60))
+    with pytest.raises(ModelError, match=said):
+        preflight.preflight(resolved(weights_root=".", **changes))
+    assert not (tmp_path / "results").exists()
+
+
+def test_networks_of_segmenter_and_study_are_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = {"images": "i", "masks": "m", "classes": {"c": [1]}}
+    adapt = {"batch_size": 1, "runs": ["random/head", "random/full"]}
+    upernet = {"architecture": "UPerNet", "encoder": "tu-test_resnet"}
+    study = {"architectures": {"u": upernet}, "inits": ["random"], "tunings": ["decoder"]}
+    given = resolved(tasks={"t": task}, adapt=adapt, study=study)
+    listed = preflight.preflight(given)
+    assert listed[0] is None and (tmp_path / MEMORY).is_file()
+    preflight.preflight_segmenter(given, listed)
+    with pytest.raises(ModelError, match=r"^study\.architectures\.u, study\.tunings decoder: UPer"):
+        preflight.preflight_study(given, listed)
+    other = resolved(tasks={"t": task}, adapt=adapt, segment=upernet)
+    with pytest.raises(ModelError, match=r"^adapt\.runs random/full: UPerNet with .*batch_size"):
+        preflight.preflight_segmenter(other, listed)
+    preflight.preflight_segmenter(resolved(adapt=adapt, segment=upernet), listed)  # no task
+    init = {"study": {"pretrainings": {"p": {"segment": {"init": "w.st"}}}, "inits": ["p"]}}
+    with pytest.raises(ModelError, match=r"segment\.init is 'w\.st'"):
+        preflight.preflight_study(resolved(tasks={"t": task}, **init), listed)
+
+
+def test_a_table_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = {"file": "t.csv", "images": ".", "image_column": "i", "split_column": "s"}
+    source = {"kind": "table", "table": {**table, "finding_columns": ["A"]}}
+    given = resolved(source=source, data_root=".")
+    (tmp_path / "t.csv").write_text("i,A,s\na.png,1,train\nb.png,0,valid\n")
+    listed, names = preflight.preflight(given)
+    assert listed is not None and len(listed) == 2 and names == ["A"]
+    (tmp_path / "t.csv").write_text("i,A,s\na.png,1,test\nb.png,0,valid\n")
+    with pytest.raises(ConfigError, match="split train"):
+        preflight.preflight(given)
+
+
+def with_masks(root: Path, value: int, **changes: Any) -> dict[str, Any]:
+    """A table of 12 images whose masks hold one value, as truth and as a task."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(exist_ok=True)
+    values = np.zeros((20, 24), np.uint8)
+    values[4:9, 5:12] = value
+    rows = ["image,mask,A,split"]
+    for number in range(12):
+        Image.new("L", (24, 20), number).save(root / f"images/{number}.png")
+        Image.fromarray(values).save(root / f"masks/{number}.png")
+        split = ("train", "valid", "test")[number // 4]
+        rows.append(f"{number}.png,{number}.png,{number % 2},{split}")
+    (root / "t.csv").write_text("\n".join(rows) + "\n")
+    columns = {"image_column": "image", "split_column": "split", "finding_columns": ["A"]}
+    table = {"file": "t.csv", "images": "images", **columns}
+    source = {"kind": "table", "table": table}
+    return resolved(source=source, data_root=str(root), **changes)
+
+
+TASK = {"images": "images", "masks": "masks", "classes": {"x": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("value", "changes", "said"),
+    [
+        (
+            7,
+            {"truth": MASKS},
+            r"'x' \(values \[1\]\) is in no mask; values there: 0, 7\. Correct tr",
+        ),
+        (7, {"tasks": {"t": TASK}}, r"task t: class 'x' \(values \[1\]\) is in no .*tasks\.t\.cl"),
+        (255, {"truth": MASKS, "tasks": {"t": TASK}}, None),
+        (0, {"truth": MASKS, "tasks": {"t": TASK}}, None),
+        (1, {"truth": {**MASKS, "targets": {"x": [1], "rare": [9]}}}, None),
+    ],
+)
+def test_a_handful_of_masks_is_looked_at(
+    tmp_path: Path, value: int, changes: Any, said: str | None
+) -> None:
+    settings = with_masks(tmp_path, value, **changes)
+    if said is None:
+        preflight.preflight(settings)
+    else:
+        with pytest.raises(DataError, match=said):
+            preflight.preflight(settings)
+
+
+def test_masks_of_another_size_or_colour_are_said_before_the_run(tmp_path: Path) -> None:
+    settings = with_masks(tmp_path, 1, tasks={"t": TASK}, truth=MASKS)
+    Image.new("L", (9, 9)).save(tmp_path / "masks/0.png")
+    with pytest.raises(DataError, match=r"true mask '0\.png' of '0': is 9x9, its image 24x20"):
+        preflight.preflight(settings)
+    with pytest.raises(DataError, match=r"mask 'of 0\.png' in 'masks': is 9x9, its image 24x20"):
+        preflight.preflight({**settings, "truth": None})
+    Image.new("RGB", (24, 20), "red").save(tmp_path / "masks/0.png")
+    with pytest.raises(DataError, match=r"true mask '0\.png' of '0': has colours"):
+        preflight.preflight(settings)
+
+
+def json_of(root: Path, names: list[str], finding: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Truth in CheXlocalize's form, of the images of :func:`with_masks`."""
+    code = {"size": list(size), "counts": [size[0] * size[1]]}
+    (root / "t.json").write_text(json.dumps({name: {finding: code} for name in names}))
+    return {"kind": "chexlocalize", "files": ["t.json"]}
+
+
+@pytest.mark.parametrize(
+    ("images", "finding", "size", "said"),
+    [
+        ("{}", "a", (20, 24), None),
+        ("{}", "Edema", (20, 24), "tells of Edema, of none of the findings A"),
+        ("scan{}", "A", (20, 24), "truth is of no image of the source, e.g. 'images/0.png'"),
+        ("{}", "A", (24, 20), "20x24 pixels, its image has 24x20"),
+    ],
+)
+def test_truth_in_one_file_is_looked_at(
+    tmp_path: Path, images: str, finding: str, size: tuple[int, int], said: str | None
+) -> None:
+    truth = json_of(tmp_path, [images.format(number) for number in range(12)], finding, size)
+    settings = with_masks(tmp_path, 1, truth=truth)
+    if said is None:
+        preflight.preflight(settings)
+    else:
+        with pytest.raises(DataError, match=said):
+            preflight.preflight(settings)
+
+
+def test_every_mask_that_is_named_is_there(tmp_path: Path) -> None:
+    settings = with_masks(tmp_path, 1, tasks={"t": TASK}, truth=MASKS)
+    (tmp_path / "masks/7.png").unlink()
+    with pytest.raises(DataError, match=r"true mask '7\.png' of '7': file is missing"):
+        preflight.preflight(settings)
+    with pytest.raises(DataError, match=r"task t: mask 'of 7\.png' in 'masks': file is missing"):
+        preflight.preflight({**settings, "truth": None})
+
+
+def test_truth_of_no_mask_or_of_no_finding_is_refused(tmp_path: Path) -> None:
+    settings = with_masks(tmp_path, 1, truth={**MASKS, "findings": ["B"]})
+    with pytest.raises(ConfigError, match=r"truth\.findings: unknown finding 'B'; use one of: A"):
+        preflight.preflight(settings)
+    table = (tmp_path / "t.csv").read_text().splitlines()
+    rows = [row.replace(".png,", ".png;", 1).split(",", 1) for row in table[1:]]
+    cells = [f"{row[0].split(';')[0]},NA,{row[1]}" for row in rows]
+    (tmp_path / "t.csv").write_text("\n".join([table[0], *cells]) + "\n")
+    with pytest.raises(DataError, match=r"column 'mask' of truth\.column names no mask"):
+        preflight.preflight({**settings, "truth": MASKS})

@@ -1,0 +1,1 @@
+"""The configuration: read, completed, checked, and what each stage reads of it."""

@@ -1,0 +1,400 @@
+"""Looks at the configured networks before the run, remembered once they passed.
+
+A look makes a network as the stage will, without numbers where it can be made so: does it exist,
+does it take the images, can it be trained with such batches, do its starting weights fit? Its
+libraries take seconds to load. What has passed is therefore noted in a file, and not looked at
+again as long as configuration, weights and libraries stay the same.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dollmaker.classify import ready
+from dollmaker.fetch import names
+from dollmaker.runtime.errors import ModelError
+from dollmaker.store.files import write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Config = dict[str, Any]
+
+#: What has passed, below the folder of the run.
+MEMORY = Path(".snakemake/dollmaker/looks.json")
+
+#: Modules and distributions of the libraries that make networks.
+_LIBRARIES = {
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "segmentation_models_pytorch": "segmentation-models-pytorch",
+}
+
+#: Files of this package that decide what passes.
+_CODE = (
+    *("launch/looks.py", "pixels/patches.py", "segment/models.py"),
+    *(f"networks/{name}.py" for name in ("positions", "trial", "weights")),
+    *(f"classify/{name}.py" for name in ("networks", "outputs", "ready", "xrv")),
+)
+
+#: Verdicts that are kept.
+_MOST = 1000
+
+#: Enough to be more than one, where the size of a batch does not matter.
+_SEVERAL = 2
+
+_MORE = "batch_size to 2 or more, with as many training images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """A look at one network.
+
+    Attributes:
+        place: Where the configuration names it, for messages.
+        check: Raises a :class:`ModelError` for ``settings`` that do not work.
+        settings: All that decides the verdict, as JSON.
+    """
+
+    place: str
+    check: Callable[[Config], None]
+    settings: Config
+
+
+def look(looks: Iterable[Look], memory: Path = MEMORY) -> None:
+    """Look at networks, but for those that are known to pass.
+
+    Where the libraries are not installed, jobs bring an environment of their own, and there is
+    nothing to look at.
+
+    Args:
+        looks: What to look at.
+        memory: File that keeps what has passed; one that is damaged counts as empty.
+
+    Raises:
+        ModelError: With the first network that does not work.
+    """
+    if not all(find_spec(module) for module in _LIBRARIES):
+        return
+    base = _base()
+    known = _read(memory)
+    passed = dict.fromkeys(known)
+    try:
+        for one in looks:
+            text = json.dumps([base, one.check.__name__, one.settings], sort_keys=True)
+            key = hashlib.sha256(text.encode()).hexdigest()
+            if key not in passed:
+                _check(one)
+                passed[key] = None
+    finally:
+        if len(passed) > len(known):
+            _write(memory, list(passed))
+
+
+def _check(one: Look) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one.check(one.settings)
+    except ModelError as error:
+        raise ModelError(f"{one.place}: {error}") from None
+
+
+def _base() -> list[str]:
+    """What every verdict depends on: the libraries and the code."""
+    folder = Path(__file__).parents[1]
+    code = hashlib.sha256(b"".join((folder / name).read_bytes() for name in _CODE)).hexdigest()
+    return [*(metadata.version(name) for name in _LIBRARIES.values()), code]
+
+
+def _read(memory: Path) -> list[str]:
+    try:
+        found = json.loads(memory.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
+
+
+def _write(memory: Path, passed: list[str]) -> None:
+    try:
+        write_json(memory, passed[-_MOST:])
+    except OSError:
+        return  # it is looked at again next time
+
+
+def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
+    """Looks at the members of the committee.
+
+    Args:
+        config: The resolved configuration.
+        findings: Number of findings.
+        images: Number of training images, if it is known.
+    """
+    options = config["classify"]
+    return [
+        _of_ready(name, config, member)
+        if ready.is_ready(member)
+        else Look(
+            place=f"classify.members.{name}",
+            check=check_member,
+            settings={
+                "architecture": member["architecture"],
+                **_seen(config, member),
+                "outputs": findings,
+                "batch": _batch(options["batch_size"], images),
+                "linear_probe": member["linear_probe"],
+                "freeze_norm": bool(options["freeze_batch_norm"] and member["weights"]),
+                "weights": _file(config, member["weights"], member["architecture"]),
+            },
+        )
+        for name, member in options["members"].items()
+    ]
+
+
+def _of_ready(name: str, config: Config, member: Config) -> Look:
+    """A look at a ready classifier."""
+    settings = {
+        "architecture": member["architecture"],
+        "findings": ready.outputs(member),
+        "input": _seen(config, member),
+        "weights": _file(config, member["weights"], member["architecture"]),
+    }
+    return Look(place=f"classify.members.{name}", check=check_ready, settings=settings)
+
+
+def _seen(config: Config, member: Config) -> Config:
+    """Channels and size of what a member sees."""
+    spec = ready.input_options(config, member)
+    return {key: spec[key] for key in ("channels", "size")}
+
+
+def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[Look]:
+    """Looks at names alone.
+
+    Args:
+        networks: Place in the configuration -> ``architecture`` and ``encoder``.
+    """
+    return [
+        Look(
+            place=place,
+            check=check_names,
+            settings={key: options[key] for key in ("architecture", "encoder")},
+        )
+        for place, options in networks.items()
+    ]
+
+
+def of_segmenter(place: str, config: Config, findings: int, images: int | None) -> Look:
+    """A look at the network that is pre-trained.
+
+    Args:
+        place: Where the configuration names it.
+        config: The resolved configuration with its section ``segment``.
+        findings: Number of localized findings.
+        images: Number of training images, if it is known.
+    """
+    options = config["segment"]
+    clusters = options["clusters"] if options["objectives"]["structure"] else 0
+    return Look(
+        place=place,
+        check=check_segmenter,
+        settings={
+            **_network(config, findings + clusters),
+            "batch": _batch(options["batch_size"], images),
+            "tuning": None,
+            "freeze_norm": options["freeze_batch_norm"] and options["init"] != "random",
+            "start": _start(config, options["init"]),
+        },
+    )
+
+
+def of_tuning(place: str, config: Config, init: str, tuning: str) -> Look:
+    """A look at a network that is fine-tuned.
+
+    Args:
+        place: Where the configuration names it.
+        config: The resolved configuration with its sections ``segment`` and ``adapt``.
+        init: Where it starts.
+        tuning: What is trained of it.
+    """
+    options = config["adapt"]
+    first = next(iter(config["classify"]["members"]))
+    starts = {"classifier": first, "imagenet": options["imagenet"]}
+    freeze = options["freeze_batch_norm"] and init != "random" and tuning == "full"
+    return Look(
+        place=place,
+        check=check_segmenter,
+        settings={
+            **_network(config, 1),
+            "batch": _batch(options["batch_size"], None),
+            "tuning": tuning,
+            "freeze_norm": freeze,
+            "start": _start(config, starts.get(init, "random")),
+        },
+    )
+
+
+def _batch(size: int, images: int | None) -> int:
+    """Images of a training step: one, or several."""
+    return min(size, _SEVERAL if images is None else images, _SEVERAL)
+
+
+def _network(config: Config, classes: int) -> Config:
+    options, prepare = config["segment"], config["prepare"]
+    return {
+        **{key: options[key] for key in ("architecture", "encoder", "arguments")},
+        "channels": prepare["channels"],
+        "size": prepare["size"],
+        "classes": classes,
+    }
+
+
+def _start(config: Config, init: str | None) -> Config:
+    """Where an encoder starts: a member, a file, or random numbers."""
+    if init not in config["classify"]["members"]:
+        encoder = names.of_encoder(config["segment"]["encoder"])
+        return {"file": None if init == "random" else _file(config, init, encoder)}
+    mine = config["classify"]["members"][init]
+    return {"member": {"name": init, "architecture": mine["architecture"], **_seen(config, mine)}}
+
+
+def _file(config: Config, weights: str | None, network: str) -> list[Any] | None:
+    """A weights file and what changes when it does; ``None`` if there is none yet."""
+    if not weights:
+        return None
+    path = names.locate(Path(config["weights_root"]), weights, network)
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return [str(path), stat.st_size, stat.st_mtime_ns]
+
+
+def check_names(settings: Config) -> None:
+    """Refuse an architecture or an encoder of a segmenter that does not exist."""
+    from dollmaker.segment import models
+
+    models.check_names(settings["architecture"], settings["encoder"])
+
+
+def check_member(settings: Config) -> None:
+    """Refuse a classifier that cannot be made, fed, trained or started as configured."""
+    from dollmaker.classify.networks import create_network, head_name
+    from dollmaker.networks import trial
+    from dollmaker.networks.weights import freeze_batch_norm
+
+    channels, size, outputs = (settings[key] for key in ("channels", "size", "outputs"))
+    network, title = _make(
+        lambda: create_network(
+            settings["architecture"], outputs=outputs, channels=channels, size=size
+        )
+    )
+    head = head_name(network, outputs)
+    network.train(not settings["linear_probe"])
+    if settings["freeze_norm"]:
+        freeze_batch_norm(network)
+    if settings["batch"] == 1 and trial.fails_on_one(network, (1, channels, size, size)):
+        raise ModelError(trial.needs_two(f"{title} at {size} pixels", f"set classify.{_MORE}"))
+    if settings["weights"]:
+        file = settings["weights"][0]
+        _check_fit(network, _header(file), (head,), f"weights file {file}")
+
+
+def check_ready(settings: Config) -> None:
+    """Refuse a ready classifier that cannot be made, fed, or filled with its weights."""
+    from dollmaker.classify import outputs
+    from dollmaker.classify.networks import create_network
+    from dollmaker.networks.inputs import Input
+
+    spec, wanted = settings["input"], len(settings["findings"])
+    network, _ = _make(lambda: create_network(settings["architecture"], outputs=wanted, **spec))
+    if settings["weights"]:
+        file = settings["weights"][0]
+        with suppress(RuntimeError):  # as in _check_fit
+            outputs.load(network.to("meta"), _header(file), settings, Input(**spec), file)
+
+
+def check_segmenter(settings: Config) -> None:
+    """Refuse a segmenter that cannot be made, fed, trained or started as configured."""
+    from dollmaker.adapt.tuning import FROZEN, one_image
+    from dollmaker.networks import trial
+    from dollmaker.networks.weights import freeze_batch_norm
+    from dollmaker.segment.models import create
+
+    channels, size, tuning = (settings[key] for key in ("channels", "size", "tuning"))
+    model = _make(
+        lambda: create(settings, channels=channels, classes=settings["classes"], size=size, seed=0)
+    )
+    model.train()
+    for part in FROZEN[tuning] if tuning else ():
+        model.get_submodule(part).eval()
+    encoder = model.get_submodule("encoder")
+    if settings["freeze_norm"]:
+        freeze_batch_norm(encoder)
+    if settings["batch"] == 1 and trial.fails_on_one(model, (1, channels, size, size)):
+        title = f"{settings['architecture']} with encoder {settings['encoder']}"
+        pretraining = trial.needs_two(title, f"set segment.{_MORE}")
+        raise ModelError(one_image(title) if tuning else pretraining)
+    state, source = _state(settings["start"])
+    if state:
+        _check_fit(encoder, state, (), source)
+
+
+def _make(make: Callable[[], Any]) -> Any:
+    """A network without numbers; with them where it cannot be made otherwise, or is refused."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return make()
+    except Exception:
+        return make()
+
+
+def _state(start: Config) -> tuple[dict[str, "Tensor"], str]:
+    """Names and shapes of the weights of a start, and what they are for messages."""
+    if "member" in start:
+        from dollmaker.classify.networks import create_network
+
+        member = start["member"]
+        network, title = _make(
+            lambda: create_network(
+                member["architecture"],
+                outputs=1,
+                channels=member["channels"],
+                size=member["size"],
+                tried=False,
+            )
+        )
+        state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
+        return state, f"committee member {member['name']} ({title})"
+    if start["file"] is None:
+        return {}, ""
+    return _header(start["file"][0]), f"weights file {start['file'][0]}"
+
+
+def _header(file: str) -> dict[str, "Tensor"]:
+    """Names and shapes of a safetensors file."""
+    import torch
+    from safetensors import safe_open
+
+    with safe_open(file, framework="np") as content:
+        shapes = {name: content.get_slice(name).get_shape() for name in content.keys()}  # noqa: SIM118
+    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _check_fit(
+    module: "nn.Module", state: Mapping[str, "Tensor"], optional: tuple[str, ...], source: str
+) -> None:
+    """Refuse weights of another network."""
+    from dollmaker.networks.weights import load_weights
+
+    with suppress(RuntimeError):  # they cannot be laid side by side without numbers; the stage will
+        load_weights(module.to("meta"), state, optional=optional, source=source)

@@ -1,0 +1,399 @@
+"""Before the first job: refuse at once what would stop the run hours later."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dollmaker.adapt.tasks import look_at_task
+from dollmaker.classify import ready
+from dollmaker.config import catalogue
+from dollmaker.evaluate.truth import load_truth, require_sound
+from dollmaker.fetch import before, names, needed
+from dollmaker.fetch.needed import Need
+from dollmaker.launch import looks
+from dollmaker.pixels.pictures import Channels, read_channels
+from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
+from dollmaker.prepare.nih import NIH, table_file
+from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
+from dollmaker.store import findings
+from dollmaker.store.files import POINTERS, WEB_PAGE, inside
+from dollmaker.store.findings import CHEXPERT, PRESENT
+from dollmaker.study import plan
+
+Config = dict[str, Any]
+
+#: The images of the source, ``None`` where they are not listed before the run, and its findings.
+Listing = tuple[pl.DataFrame | None, list[str]]
+
+#: True masks that are looked at before the run, of the truth and of every task.
+_HANDFUL = 4
+
+#: How weights files begin that are no safetensors, and what they are.
+_FOREIGN = {
+    b"PK": "a pickle of PyTorch, which is never loaded; convert it to safetensors",
+    b"\x80": "a pickle, which is never loaded; convert it to safetensors",
+    **POINTERS,
+    b"<": WEB_PAGE,
+}
+
+
+def preflight(config: Config) -> Listing:
+    """Refuse at once what would stop the run hours later, whatever is made of the configuration.
+
+    Returns:
+        The listing of the source, for :func:`preflight_segmenter` and :func:`preflight_study`.
+
+    Raises:
+        DataError: If the data folder or a table is missing or not as described.
+        ConfigError: If a configured finding or step does not exist, or settings exclude each other.
+        ModelError: If a weights file or a network is missing, or does not fit.
+    """
+    root = Path(config["data_root"])
+    if config["source"]["kind"] != "phantoms" and not root.is_dir():
+        raise DataError(f"data folder {root} does not exist; set data_root to an existing folder.")
+    truth = config["truth"]
+    if config["attribute"]["with_truth"] and (truth is None or truth["kind"] != "masks"):
+        raise ConfigError(
+            "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
+        )
+    plan.check(config)
+    _check_init(config)
+    members = config["classify"]["members"]
+    ready.require_files(members, Path(config["weights_root"]))
+    _look_at_weights(config, needed.of_config(config))
+    listed, names = _list(config, root)
+    check_findings(names, config)
+    if listed is not None:
+        _refuse(find_mistake(config, listed, names))
+        _look_at_channels(config, root, listed)
+    _check_masks(config, root, listed, names)
+    from dollmaker.binarize.steps import check_order, make_chain
+
+    wanted = findings.localized(names, config["attribute"]["findings"])
+    for name, recipe in config["recipes"].items():
+        ready.check_known(members, names, wanted, name, catalogue.committee(config, name))
+        make_chain(recipe["binarize"])
+        check_order(recipe["binarize"])
+    if config["device"] == "cuda":
+        from dollmaker.runtime import devices
+
+        devices.uses_gpu("cuda")  # which one, each job chooses
+    looks.look(
+        [*looks.of_members(config, len(names), _to_train(listed)), *looks.of_names(_nets(config))]
+    )
+    return listed, names
+
+
+def preflight_segmenter(config: Config, listing: Listing) -> None:
+    """Refuse what would stop the pre-training of the segmenter, or its fine-tuning.
+
+    Args:
+        config: The resolved configuration.
+        listing: What :func:`preflight` has returned.
+
+    Raises:
+        ConfigError: If no training image would get a mask.
+        ModelError: If the network does not take the images, cannot be trained with such batches,
+            or its starting weights do not fit.
+    """
+    listed, names = listing
+    _refuse(find_segmenter_mistake(config, listed, names))
+    localized = len(findings.localized(names, config["attribute"]["findings"]))
+    wanted = [looks.of_segmenter("segment", config, localized, _to_train(listed))]
+    for run in config["adapt"]["runs"] if config["tasks"] else []:
+        wanted.append(looks.of_tuning(f"adapt.runs {run}", config, *run.split("/")))
+    looks.look(wanted)
+
+
+def preflight_study(config: Config, listing: Listing) -> None:
+    """The same for all networks of the study.
+
+    Args:
+        config: The resolved configuration.
+        listing: What :func:`preflight` has returned.
+
+    Raises:
+        ConfigError: If no training image would get a mask.
+        ModelError: If a network does not take the images, cannot be trained with such batches, or
+            its starting weights do not fit.
+    """
+    study, (listed, names) = config["study"], listing
+    localized = len(findings.localized(names, config["attribute"]["findings"]))
+    task = next(iter(study["tasks"] or config["tasks"]), None)
+    wanted = []
+    for architecture, init in product(study["architectures"], study["inits"] if task else ()):
+        place = f"study.architectures.{architecture}"
+        if plan.pretrained(config, init):
+            _refuse(find_segmenter_mistake(config, listed, names))
+            mine = plan.pretraining_config(config, architecture, init)
+            _check_init(mine)
+            wanted.append(looks.of_segmenter(place, mine, localized, _to_train(listed)))
+        for name, changes in plan.tunings(config).items():
+            tuned = plan.run_config(config, architecture, str(task), init, name)
+            where = f"{place}, study.tunings {name}"
+            wanted.append(looks.of_tuning(where, tuned, init, changes["tuning"]))
+    _look_at_weights(config, needed.of_study(config))
+    looks.look(wanted)
+
+
+def _refuse(mistake: str | None) -> None:
+    if mistake:
+        raise ConfigError(mistake)
+
+
+def _nets(config: Config) -> dict[str, Config]:
+    """Place -> section ``segment`` of every network that is named."""
+    named = {"segment": config["segment"]}
+    for name, changes in config["study"]["architectures"].items():
+        named[f"study.architectures.{name}"] = {**config["segment"], **changes}
+    return named
+
+
+def _to_train(listed: pl.DataFrame | None) -> int | None:
+    """Number of training images, if it is known."""
+    return None if listed is None else int((listed["split"] == "train").sum())
+
+
+def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> str | None:
+    """Why no run on these images could end, whatever is made.
+
+    Args:
+        config: The resolved configuration.
+        listed: The plan, as :func:`dollmaker.prepare.sources.make_plan` gives it.
+        names: The findings of the source.
+
+    Returns:
+        The first reason as a sentence, or ``None``.
+    """
+    if not _to_train(listed):
+        return (
+            f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
+            "prepare.test, or correct the split column."
+        )
+    splits = config["attribute"]["splits"]
+    explained = listed.filter(pl.col("split").is_in(splits))
+    if config["attribute"]["with_truth"] and explained["mask"].null_count() == len(explained):
+        return (
+            "attribute.with_truth explains images with a true mask only, and no image of "
+            f"attribute.splits ({', '.join(splits)}) has one; name other splits or remove it."
+        )
+    splits = config["sample"]["splits"]
+    if not _positive(listed.filter(pl.col("split").is_in(splits)), config, names):
+        return (
+            f"no image of sample.splits ({', '.join(splits)}) has a positive label of a finding "
+            "that is localized; name other splits, or correct the labels or attribute.findings."
+        )
+    return None
+
+
+def find_segmenter_mistake(
+    config: Config, listed: pl.DataFrame | None, names: Sequence[str]
+) -> str | None:
+    """Why the segmenter could not be pre-trained: none of its images would get a mask.
+
+    Args:
+        config: The resolved configuration.
+        listed: The plan, if it is known.
+        names: The findings of the source.
+
+    Returns:
+        The first reason as a sentence, or ``None``.
+    """
+    options = config["attribute"]
+    if "train" not in options["splits"]:
+        return (
+            "the segmenter learns from masks of training images, and attribute.splits leaves train "
+            "out; add it, or run `snakemake compare` alone."
+        )
+    if options["with_truth"] and config["prepare"]["hold_out_truth"]:
+        return (
+            "attribute.with_truth explains images with a true mask only, and "
+            "prepare.hold_out_truth keeps them all from training, so that the segmenter has no "
+            "mask to learn from; remove one of them, or run `snakemake compare` alone."
+        )
+    if listed is None:
+        return None
+    train = listed.filter(pl.col("split") == "train")
+    if options["with_truth"]:
+        train = train.filter(pl.col("mask").is_not_null())
+        if train.is_empty():
+            return (
+                "attribute.with_truth explains images with a true mask only, and no training image "
+                "has one, so that the segmenter has no mask to learn from; remove it, or run "
+                "`snakemake compare` alone."
+            )
+    if not _positive(train, config, names):
+        return (
+            "no training image that is explained has a positive label of a finding that is "
+            "localized, so that the segmenter has no mask to learn from; correct the labels, the "
+            "splits or attribute.findings."
+        )
+    return None
+
+
+def _positive(listed: pl.DataFrame, config: Config, names: Sequence[str]) -> bool:
+    """Whether an image has a positive label of a finding that is localized."""
+    localized = findings.localized(names, config["attribute"]["findings"])
+    return any((listed[finding] == PRESENT).any() for finding in localized)
+
+
+def _look_at_weights(config: Config, needs: list[Need]) -> None:
+    """Weights files are there and are some; those of a name may also be fetched yet."""
+    for need in sorted(needs, key=lambda need: need.file):
+        if not need.name or need.file.is_file():
+            check_weights(need.file)
+    before.look(needs, Path(config["weights_root"]))
+
+
+def check_weights(path: Path) -> None:
+    """Refuse a weights file that is missing or is no safetensors, by its header alone.
+
+    Raises:
+        ModelError: If it cannot be read as safetensors, or holds nothing.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ModelError(
+            f"weights file {path} does not exist; correct weights_root or the file's name."
+        )
+    try:
+        with safe_open(path, framework="np") as content:
+            names = list(content.keys())
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"weights file {path} is {_foreign(path, error)}.") from None
+    if not names:
+        raise ModelError(f"weights file {path} holds no weights; get it again.")
+
+
+def _foreign(path: Path, error: Exception) -> str:
+    """What a file that is no whole safetensors file is, and what to do."""
+    with path.open("rb") as handle:
+        head = handle.read(32)
+    for start, kind in _FOREIGN.items():
+        if head.startswith(start):
+            return kind
+    detail = " ".join(str(error).split())[:200]
+    return f"no whole safetensors file ({detail}); get it again, or convert it to safetensors"
+
+
+def _check_init(config: Config) -> None:
+    """The start of the segmenter's encoder is a member or a file."""
+    init, members = config["segment"]["init"], config["classify"]["members"]
+    path = Path(config["weights_root"]) / init
+    if init == "random" or init in members:
+        return
+    if not names.parse(init, names.of_encoder(config["segment"]["encoder"])) and not path.is_file():
+        raise ModelError(
+            f"segment.init is {init!r}, which is no committee member, and weights file {path} does "
+            f"not exist; use random, {', '.join(members)}, or a file under weights_root."
+        )
+
+
+def _check_masks(
+    config: Config, root: Path, listed: pl.DataFrame | None, names: Sequence[str]
+) -> None:
+    """True masks that are the user's are there, and a handful of them holds what is asked for.
+
+    Generated and converted ones are made later.
+    """
+    if config["source"]["kind"] in ("phantoms", *CONVERTED):
+        return
+    truth, links = config["truth"] or {}, config.get("allow_links", False)
+    named = [("truth.files", file) for file in truth.get("files", ())]
+    named += [(f"truth.{key}", truth[key]) for key in ("file", "folder") if truth.get(key)]
+    for task, options in config["tasks"].items():
+        keys = [key for key in ("table", "images", "masks") if options[key]]
+        named += [(f"tasks.{task}.{key}", options[key]) for key in keys]
+    for key, name in named:
+        if not inside(root, name, links).exists():
+            raise DataError(f"{root / name} does not exist; correct {key} or data_root.")
+    _look_at_truth(config, root, listed, names)
+    for task in config["tasks"]:
+        look_at_task(task, config, root, _HANDFUL)
+
+
+def _look_at_truth(
+    config: Config, root: Path, listed: pl.DataFrame | None, names: Sequence[str]
+) -> None:
+    """Open the truth, find the images that have some, and read a handful of it."""
+    for name in (config["truth"] or {}).get("findings") or ():
+        if name not in names:
+            raise ConfigError(f"truth.findings: {unknown('finding', name, names)}")
+    truth = load_truth(config, root, findings.localized(names, config["attribute"]["findings"]))
+    if truth is None or listed is None:
+        return
+    rows = [row for row in listed.iter_rows(named=True) if truth.knows(row)]
+    if not rows:
+        raise DataError(
+            f"truth is of no image of the source, e.g. {listed['path'][0]!r}; call what is in it "
+            "as the images, or remove truth."
+        )
+    for row in rows[:: max(1, len(rows) // _HANDFUL)][:_HANDFUL]:
+        if facts := _look_at_image(config, root, row["path"]):
+            truth.look(row | facts)
+    require_sound(truth, "truth.targets or truth.encoding", some=True)
+
+
+def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
+    """Refuse other channels than the files hold, if none of a handful holds those asked for.
+
+    Grey pictures and colours become each other.
+    """
+    asked, paths = config["prepare"]["channels"], listed["path"].to_list()
+    if asked in (1, 3):
+        return
+    reasons = []
+    for path in paths[:: max(1, len(paths) // _HANDFUL)][:_HANDFUL]:
+        try:
+            _read_image(config, root, path)
+            return
+        except DataError as error:
+            reasons.append(f"image {path!r} {error}")
+    raise DataError(
+        f"{reasons[0]}; none of {len(reasons)} images that were looked at can be used: set "
+        "prepare.channels to what they hold."
+    )
+
+
+def _read_image(config: Config, root: Path, path: str) -> Channels:
+    """An image as the stage prepare reads it."""
+    options = config["prepare"]
+    return read_channels(
+        inside(root, path, config.get("allow_links", False)),
+        channels=options["channels"],
+        bits=options["bits"],
+        max_pixels=options["max_pixels"],
+    )
+
+
+def _look_at_image(config: Config, root: Path, path: str) -> dict[str, int]:
+    """Size and orientation of an image; nothing where it will be left out, with the reason."""
+    try:
+        image, origin = _read_image(config, root, path)
+    except DataError:
+        return {}
+    height, width = image.shape[1:]
+    return {"width": width, "height": height, "orientation": origin.orientation}
+
+
+def _list(config: Config, root: Path) -> Listing:
+    """The listing of the source; what is generated or converted is not there yet.
+
+    A table and a tree of class folders are read whole. The tables of published data sets are long
+    and as described: they are read where settings decide which of their images are left.
+    """
+    kind, options = config["source"]["kind"], config["attribute"]
+    if kind in CONVERTED:
+        look_at_original(config, root)
+        return None, converted_findings(config)
+    if kind == "nih":
+        table_file(config, root)
+    chosen = config["prepare"]["hold_out_truth"] or options["with_truth"]
+    if kind in ("table", "folder") or (kind in ("nih", "chexpert") and chosen):
+        return make_plan(config, root)
+    return None, list(NIH if kind == "nih" else CHEXPERT)

@@ -1,0 +1,1 @@
+"""Scores and correlations, with numpy alone."""

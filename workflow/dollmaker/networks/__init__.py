@@ -1,0 +1,1 @@
+"""What classify, attribute, segment, explain and adapt share: weights, inputs, training."""

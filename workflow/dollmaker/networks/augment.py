@@ -1,0 +1,91 @@
+"""Augmentation of an image and its mask, with torchvision.transforms.v2."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+Kind = Literal["none", "geometric", "flip"]
+
+
+class _Exposure(v2.ColorJitter):  # type: ignore[misc]
+    """Brightness and contrast of images of any number of channels.
+
+    torchvision knows grey and colours. The channels of others are seen as one grey image, so that
+    contrast is that around the mean of all, and they keep what they are to each other.
+    """
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Transform one input, as v2 calls it."""
+        if not isinstance(inpt, tv_tensors.Image) or inpt.shape[-3] in (1, 3):
+            return super().transform(inpt, params)
+        grey = tv_tensors.Image(inpt.reshape(1, -1, inpt.shape[-1]))
+        return tv_tensors.wrap(super().transform(grey, params).reshape(inpt.shape), like=inpt)
+
+
+def make_transform(kind: Kind) -> v2.Transform:
+    """The random transform of a configured ``augment``.
+
+    ``geometric`` shifts, scales and rotates a little and varies brightness and contrast, as
+    positioning and exposure do; ``flip`` also mirrors left to right, which chest films do not.
+    Pixels that come from beyond the square are 0 in images and in masks: nothing is to be seen
+    there. Were they ignored, little would be taught of the rim of the image, and networks draw
+    there. The bars of a letterbox, which are ignored (:mod:`dollmaker.networks.outside`), move
+    with it.
+    """
+    if kind == "none":
+        return v2.Identity()
+    steps: list[v2.Transform] = [
+        v2.RandomAffine(
+            degrees=7,
+            translate=(0.05, 0.05),
+            scale=(0.92, 1.08),
+            interpolation=v2.InterpolationMode.BILINEAR,
+            fill=0,
+        ),
+        _Exposure(brightness=0.15, contrast=0.15),
+    ]
+    if kind == "flip":
+        steps.append(v2.RandomHorizontalFlip())
+    return v2.Compose(steps)
+
+
+def augment(
+    transform: v2.Transform,
+    image: Tensor,
+    masks: Tensor | None,
+    *,
+    seed: int,
+    epoch: int,
+    index: int,
+) -> tuple[Tensor, Tensor | None]:
+    """Transform one image and its masks alike.
+
+    The random numbers depend on (seed, epoch, index) alone: neither batches nor workers nor a
+    resumed run change them.
+
+    Args:
+        transform: From :func:`make_transform`.
+        image: (C, H, W) in levels: uint8, or float32 in 0..255.
+        masks: uint8 (K, H, W), or ``None``.
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
+        index: Index of the image in the data set.
+    """
+    if isinstance(transform, v2.Identity):
+        return image, masks
+    white = 255 if image.is_floating_point() else 1  # to torchvision, white is 1 in reals
+    shown = tv_tensors.Image(image / white if white > 1 else image)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hash((seed, epoch, index)) % 2**63)
+        if masks is None:
+            return _levels(transform(shown), white), None
+        moved = transform(shown, tv_tensors.Mask(masks))
+    return _levels(moved[0], white), moved[1].as_subclass(Tensor)
+
+
+def _levels(image: Tensor, white: int) -> Tensor:
+    plain = image.as_subclass(Tensor)
+    return plain * white if white > 1 else plain

@@ -1,0 +1,168 @@
+"""From a source image of any shape to the square the networks see, and back.
+
+The square may hold more than the picture (the bars of a letterbox) or less (a crop). :func:`box`
+says where the picture lies in the square, :func:`window` which part of it the square shows.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Fit = Literal["letterbox", "resize", "crop"]
+
+#: left, top, right, bottom in pixels.
+Box = tuple[int, int, int, int]
+
+
+def box(width: int, height: int, size: int, fit: Fit) -> Box:
+    """Where the picture lies inside the square.
+
+    Args:
+        width: Width of the source in pixels.
+        height: Height of the source in pixels.
+        size: Side of the square.
+        fit: ``letterbox`` keeps the aspect ratio and centres; ``resize`` fills the square with the
+            whole picture, ``crop`` with its centre.
+
+    Returns:
+        left, top, right, bottom in pixels of the square.
+    """
+    if fit != "letterbox":
+        return 0, 0, size, size
+    scale = size / max(width, height)
+    inner_w, inner_h = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (size - inner_w) // 2, (size - inner_h) // 2
+    return left, top, left + inner_w, top + inner_h
+
+
+def window(width: int, height: int, fit: Fit) -> Box:
+    """Which part of the source the square shows: all of it, or of a crop the centre square.
+
+    Returns:
+        left, top, right, bottom in pixels of the source.
+    """
+    if fit != "crop":
+        return 0, 0, width, height
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def inside(values: Any, where: Box) -> Any:
+    """The part of squares (..., S, S), NumPy or torch, that is the picture: a view (..., h, w)."""
+    left, top, right, bottom = where
+    return values[..., top:bottom, left:right]
+
+
+def framed(values: npt.NDArray[Any], where: Box, size: int, fill: int = 0) -> npt.NDArray[Any]:
+    """What is known of a picture (..., h, w) as squares (..., size, size), ``fill`` around it."""
+    squares = np.full((*values.shape[:-2], size, size), fill, values.dtype)
+    inside(squares, where)[...] = values
+    return squares
+
+
+def mirrored(where: Box, size: int) -> Box:
+    """Where the picture lies in the square that is turned left to right."""
+    left, top, right, bottom = where
+    return size - right, top, size - left, bottom
+
+
+def fit_image(pixels: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[Any]:
+    """Scale an image (C, h, w), uint8 or uint16, into the square; the rest is black."""
+    return _fit(pixels, size, fit, Image.Resampling.BILINEAR)
+
+
+def fit_mask(mask: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[np.uint8]:
+    """Scale a mask of small integers (h, w) into the square by nearest neighbour."""
+    whole = np.asarray(mask, dtype=np.uint8)[None]
+    square: npt.NDArray[np.uint8] = _fit(whole, size, fit, Image.Resampling.NEAREST)[0]
+    return square
+
+
+def shown(pixels: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
+    """The part of an image (..., h, w) that the square shows: a view."""
+    height, width = pixels.shape[-2:]
+    part: npt.NDArray[Any] = inside(pixels, window(width, height, fit))
+    return part
+
+
+def resized(
+    pixels: npt.NDArray[Any],
+    width: int,
+    height: int,
+    how: Image.Resampling = Image.Resampling.BILINEAR,
+) -> npt.NDArray[Any]:
+    """An image (C, h, w), uint8 or uint16, in another size, each channel by itself.
+
+    16 bits are scaled as reals and rounded.
+    """
+    kind = pixels.dtype
+    plain = pixels if kind == np.uint8 else pixels.astype(np.float32)
+    large = [np.asarray(Image.fromarray(one).resize((width, height), how)) for one in plain]
+    return np.stack(large) if kind == np.uint8 else np.rint(large).astype(kind)
+
+
+def _fit(pixels: npt.NDArray[Any], size: int, fit: Fit, how: Image.Resampling) -> npt.NDArray[Any]:
+    height, width = pixels.shape[-2:]
+    where = box(width, height, size, fit)
+    inner = resized(shown(pixels, fit), where[2] - where[0], where[3] - where[1], how)
+    return inner if inner.shape[-2:] == (size, size) else framed(inner, where, size)
+
+
+def unfit_mask(mask: npt.NDArray[Any], width: int, height: int, fit: Fit) -> npt.NDArray[np.uint8]:
+    """Bring a square mask (size, size) back to the source's (height, width), nearest neighbour.
+
+    What a crop does not show is 0. A mask that was cut from a map has a finer outline at this
+    size: see :mod:`dollmaker.pixels.enlarge`.
+    """
+    part = window(width, height, fit)
+    inner = inside(np.asarray(mask, dtype=np.uint8), box(width, height, mask.shape[0], fit))
+    size = part[2] - part[0], part[3] - part[1]
+    large = np.asarray(Image.fromarray(inner).resize(size, Image.Resampling.NEAREST))
+    return _placed(large, part, width, height)
+
+
+def unfit_map(
+    values: npt.NDArray[Any], width: int, height: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """Bring a square map (size, size) of reals back to (height, width), bilinear.
+
+    Places between the centres of pixels are interpolated, those beyond the outermost centres have
+    their values (``align_corners=False`` of torch). What a crop does not show is 0.
+    """
+    part = window(width, height, fit)
+    inner = inside(np.asarray(values, dtype=np.float32), box(width, height, values.shape[0], fit))
+    size = part[2] - part[0], part[3] - part[1]
+    rows, columns = (taps(inner.shape[axis], size[1 - axis]) for axis in (0, 1))
+    tall = _blend(inner, rows)
+    return _placed(_blend(tall.T, columns).T, part, width, height)
+
+
+def taps(
+    inner: int, outer: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Linear interpolation from one number of pixels to another.
+
+    Returns:
+        For each of the ``outer`` pixels the two of ``inner`` that it lies between, and the share
+        of the second.
+    """
+    place = ((np.arange(outer) + 0.5) * (inner / outer) - 0.5).clip(0, inner - 1)
+    first = np.floor(place).astype(np.int64)
+    return first, np.minimum(first + 1, inner - 1), (place - first).astype(np.float32)
+
+
+def _blend(values: npt.NDArray[np.float32], where: Any) -> npt.NDArray[np.float32]:
+    first, second, share = where
+    low, high = values[first], values[second]
+    return np.asarray(low + (high - low) * share[:, None])
+
+
+def _placed(part: npt.NDArray[Any], where: Box, width: int, height: int) -> npt.NDArray[Any]:
+    if part.shape == (height, width):
+        return np.ascontiguousarray(part)
+    whole = np.zeros((height, width), part.dtype)
+    inside(whole, where)[...] = part
+    return whole

@@ -1,0 +1,1 @@
+"""What lies on disk: files, tables, shards, run lengths, provenance."""

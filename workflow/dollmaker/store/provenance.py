@@ -1,0 +1,113 @@
+"""Where an artifact comes from: the header that every file of the pipeline carries."""
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from dollmaker import __version__
+
+#: Version of the file contracts. Readers refuse files of another one.
+FORMAT = 1
+
+#: Version of each stage's computation. Raise it when results change: the workflow passes it
+#: through ``params``, so that exactly the stages concerned run again.
+STAGES: dict[str, int] = {
+    "fetch": 1,
+    "phantom": 1,
+    "convert": 2,
+    "prepare": 4,
+    "audit": 1,
+    "classify": 5,
+    "attribute": 5,
+    "sample": 4,
+    "thresholds": 4,
+    "sanity": 2,
+    "binarize": 4,
+    "labels": 2,
+    "release": 4,
+    "segment": 8,
+    "explain": 4,
+    "adapt": 9,
+    "study": 8,
+    "evaluate": 6,
+    "compare": 4,
+    "report": 3,
+}
+
+_LIBRARIES = ("torch", "numpy", "scikit-image", "h5py")
+
+
+def header(
+    stage: str,
+    config: Mapping[str, Any],
+    *,
+    seed: int | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Describe the origin of an artifact.
+
+    Args:
+        stage: Name of the stage that writes it.
+        config: The stage's section of the configuration.
+        seed: Seed of its random numbers, if it has any.
+        inputs: Name -> sha256 of the models and files it was made from.
+
+    Returns:
+        A JSON-serialisable dictionary without times or paths: equal inputs give equal headers.
+    """
+    return {
+        "format": FORMAT,
+        "stage": stage,
+        "stage_version": STAGES[stage],
+        "dollmaker": __version__,
+        "config": dict(config),
+        "seed": seed,
+        "inputs": dict(inputs or {}),
+        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The commit of the code that runs.
+
+    Attributes:
+        name: 40 hexadecimal digits, with ``-dirty`` where files differ from it.
+        date: ISO 8601 date of the commit.
+    """
+
+    name: str
+    date: str
+
+
+def find_commit() -> Commit | None:
+    """The commit of a checkout; ``None`` for an installed package, or without git."""
+    package = Path(__file__).parents[1]
+    try:
+        root = Path(_git(package, "rev-parse", "--show-toplevel"))
+        if root.resolve() / "workflow" / "dollmaker" != package.resolve():
+            return None  # the repository of somebody else, which dollmaker is installed in
+        dirty = "-dirty" if _git(package, "status", "--porcelain", "--", ".") else ""
+        return Commit(
+            _git(package, "rev-parse", "HEAD") + dirty,
+            _git(package, "show", "-s", "--format=%cs", "HEAD"),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    command = ["git", "-C", str(folder), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+    return done.stdout.strip()
+
+
+def digest(value: Any) -> str:
+    """Short stable hash of a JSON-serialisable value, used as key of resumable state."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,345 @@
+"""Shards: the HDF5 files of the pipeline. The only module that opens HDF5.
+
+A shard is a table (one row per image or per image-finding pair) and stacked arrays with the same
+number of rows, one row a chunk. Every chunk is checksummed by Fletcher-32, and every row, column
+and the header by us, as HDF5 does not protect what says where a chunk lies: a flipped bit is an
+error on read, not a wrong pixel. A JSON header says where it comes from
+(:mod:`dollmaker.store.provenance`).
+One process writes a shard, once, and it appears whole under its name or not at all.
+"""
+
+import hashlib
+import json
+import operator
+import zlib
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, Self, SupportsIndex
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from dollmaker.pixels.depth import to_levels
+from dollmaker.runtime.errors import ArtifactError, DamagedError
+from dollmaker.store.files import atomic_path
+from dollmaker.store.provenance import FORMAT
+from dollmaker.store.spool import Spool
+
+Kind = Literal["images", "relevance", "masks"]
+Array = npt.NDArray[Any]
+
+
+class ShardWriter:
+    """Appends rows to one shard. Made by :func:`create_shard`."""
+
+    def __init__(self, file: h5py.File, gzip: bool) -> None:
+        self._file = file
+        self._gzip = gzip
+        self._digests: dict[str, Any] = {}
+
+    def append(self, table: Mapping[str, Sequence[Any] | Array], **arrays: Array) -> None:
+        """Append rows.
+
+        Args:
+            table: Column name -> values, all of one length P. Strings become UTF-8.
+            arrays: Array name -> values of shape (P, ...).
+        """
+        for name, column in table.items():
+            values = np.asarray(column)
+            if values.dtype.kind in "UO":
+                values = values.astype(object)
+            self._extend(f"table/{name}", values, compress=False)
+        for name, values in arrays.items():
+            self._extend(f"arrays/{name}", values, compress=True)
+            self._extend(f"checks/{name}", _row_checks(values), compress=False)
+
+    def _extend(self, path: str, values: Array, *, compress: bool) -> None:
+        if path not in self._file:
+            text = values.dtype.kind == "O"
+            self._file.create_dataset(
+                path,
+                shape=(0, *values.shape[1:]),
+                maxshape=(None, *values.shape[1:]),
+                chunks=(1, *values.shape[1:]) if compress else (1024,),
+                dtype=h5py.string_dtype() if text else values.dtype,
+                fletcher32=not text,
+                **(self._filters() if compress else {}),
+            )
+        dataset = self._file[path]
+        start = dataset.shape[0]
+        dataset.resize(start + len(values), axis=0)
+        dataset[start:] = values
+        if path.startswith("table/"):
+            digest = self._digests.setdefault(path, hashlib.sha256())
+            digest.update(_bytes(values.astype(dataset.dtype)))
+
+    def seal(self) -> None:
+        """Give every column its checksum."""
+        for path, digest in self._digests.items():
+            self._file[path].attrs["sha256"] = digest.hexdigest()
+
+    def _filters(self) -> dict[str, Any]:
+        if self._gzip:
+            return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+        import hdf5plugin
+
+        return dict(hdf5plugin.LZ4())
+
+
+def _column(dataset: h5py.Dataset) -> Array:
+    if h5py.check_string_dtype(dataset.dtype):
+        return np.asarray(dataset.asstr()[:], dtype=object)
+    return np.asarray(dataset[:])
+
+
+def _bytes(values: Array) -> bytes:
+    """What the checksum of a column is made of; of texts their lengths, too."""
+    if values.dtype.kind != "O":
+        return values.tobytes()
+    texts = [str(value).encode() for value in values]
+    return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
+
+
+def _row_checks(values: Array) -> npt.NDArray[np.uint32]:
+    """CRC-32 of each row of an array."""
+    rows = (zlib.crc32(np.ascontiguousarray(row).tobytes()) for row in values)
+    return np.fromiter(rows, np.uint32, len(values))
+
+
+def _rows(rows: Any, count: int) -> int | slice | list[int]:
+    """Rows as HDF5 wants them, of a shard of so many; refuse what no shard has."""
+    if rows is None:
+        return slice(None)
+    if isinstance(rows, slice):
+        start, stop, step = rows.indices(count)
+        if step < 1:
+            raise IndexError(f"rows are read upwards, not in steps of {step}")
+        return slice(start, max(start, stop), step)
+    if np.ndim(rows) == 0:
+        return _row(rows, count)
+    numbers = [_row(row, count) for row in rows]
+    if any(later <= earlier for earlier, later in pairwise(numbers)):
+        raise IndexError("row numbers do not increase")
+    return numbers
+
+
+def _row(row: SupportsIndex, count: int) -> int:
+    number = operator.index(row)
+    if not 0 <= number < count:
+        raise IndexError(f"row {number} of a shard of {count} rows")
+    return number
+
+
+@contextmanager
+def create_shard(
+    path: Path, kind: Kind, header: Mapping[str, Any], *, gzip: bool = False
+) -> Iterator[ShardWriter]:
+    """Write a shard: open, append, close, rename.
+
+    Args:
+        path: Where the finished shard appears.
+        kind: What it holds.
+        header: Provenance, see :func:`dollmaker.store.provenance.header`.
+        gzip: Use gzip, which every HDF5 reader has, instead of LZ4. For released files.
+    """
+    with atomic_path(path) as part:
+        spool = Spool(part)
+        try:
+            with closing(spool), h5py.File(spool, "w", track_order=True) as file:
+                text = json.dumps(header, ensure_ascii=False)
+                file.attrs["kind"] = kind
+                file.attrs["header"] = text
+                file.attrs["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+                writer = ShardWriter(file, gzip)
+                yield writer
+                writer.seal()
+                file.attrs["complete"] = True
+        finally:
+            spool.check()  # the disk's complaint explains all that follow from it
+
+
+class Shard:
+    """An open shard, read-only.
+
+    Args:
+        path: The file.
+        kind: The kind that is expected.
+
+    Raises:
+        ArtifactError: If the file is missing, damaged, half-written or of another kind.
+    """
+
+    def __init__(self, path: Path, kind: Kind) -> None:
+        with suppress(ImportError):  # the LZ4 filter, which released files do without
+            import hdf5plugin  # noqa: F401
+
+        self.path = path
+        self._arrays: dict[str, h5py.Dataset | None] = {}
+        try:
+            self._file = h5py.File(path, "r", locking="best-effort")
+        except FileNotFoundError:
+            raise ArtifactError(
+                f"shard {path} does not exist; run the stage that makes it."
+            ) from None
+        except OSError as error:
+            raise DamagedError(f"shard {path} is damaged ({error})", path) from None
+        with self._checked():
+            attrs = dict(self._file.attrs)
+            text = str(attrs.get("header", "{}"))
+            if attrs.get("sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
+                raise ValueError("the checksum of its header is wrong")
+            self.header: dict[str, Any] = json.loads(text)
+        if not attrs.get("complete") or attrs.get("kind") != kind:
+            raise DamagedError(f"{path} is not a complete shard of {kind}", path)
+        if self.header.get("format") != FORMAT:
+            raise DamagedError(
+                f"{path} has format version {self.header.get('format')}, this program reads "
+                f"{FORMAT}",
+                path,
+            )
+
+    def table(self) -> dict[str, Array]:
+        """All columns, strings as Python ``str`` in object arrays."""
+        return {name: self._column(name) for name in self._file.get("table", {})}
+
+    def _column(self, name: str) -> Array:
+        with self._checked():
+            dataset = self._file[f"table/{name}"]
+            values = _column(dataset)
+            if dataset.attrs.get("sha256", "") not in (
+                "",
+                hashlib.sha256(_bytes(values)).hexdigest(),
+            ):
+                raise ValueError(f"the checksum of {name} is wrong")
+            return values
+
+    def __len__(self) -> int:
+        for group in ("table", "arrays"):
+            for dataset in self._file.get(group, {}).values():
+                return int(dataset.shape[0])
+        return 0
+
+    def read(self, name: str, rows: int | slice | Sequence[int] | None = None) -> Array:
+        """Read rows of an array; images come in levels (:mod:`dollmaker.pixels.depth`).
+
+        Args:
+            name: Array name, e.g. ``"image"``.
+            rows: One row, a slice, increasing row numbers, or ``None`` for all.
+
+        Raises:
+            DamagedError: If the file is not as it was written.
+            IndexError: If there is no such row, or numbers do not increase.
+            TypeError: If rows are no such numbers.
+        """
+        with self._checked():
+            array, checks = self._find(f"arrays/{name}"), self._find(f"checks/{name}")
+            if array is None:
+                return np.zeros((0, 0, 0), dtype=np.uint8)
+            count = int(array.shape[0])
+        chosen = _rows(rows, count)  # an error of the caller, who must not lose a file for it
+        with self._checked():
+            values = np.asarray(array[chosen])
+            if checks is not None:
+                found = _row_checks(values[None] if isinstance(chosen, int) else values)
+                if not np.array_equal(found, np.atleast_1d(checks[chosen])):
+                    raise ValueError(f"the checksum of {name} is wrong")
+        return to_levels(values) if name == "image" else values
+
+    def _find(self, name: str) -> Any:
+        """A data set or ``None``; looking a name up takes as long as reading a row."""
+        if name not in self._arrays:
+            # Not `get`, which calls a damaged one absent.
+            known = name in self._file
+            self._arrays[name] = self._file[name] if known else None
+        return self._arrays[name]
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+            raise DamagedError(f"shard {self.path} is damaged ({error})", self.path) from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ShardSeries:
+    """Shards of masks that follow each other, as one: rows are numbered through.
+
+    Files are opened on first use in each process.
+
+    Args:
+        paths: The files in order; none is an empty series.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self._open: list[Shard] = []
+        self._ends: list[int] = []
+
+    def table(self) -> dict[str, Array]:
+        """All columns of all files, as :meth:`Shard.table`."""
+        tables = [shard.table() for shard in self._shards()]
+        names = tables[0] if tables else ()
+        return {name: np.concatenate([table[name] for table in tables]) for name in names}
+
+    def read(self, name: str, row: int) -> Array:
+        """One row of an array."""
+        shards = self._shards()
+        number = bisect_right(self._ends, row)
+        return shards[number].read(name, row - (self._ends[number - 1] if number else 0))
+
+    def headers(self) -> list[dict[str, Any]]:
+        """Provenance of each file."""
+        return [shard.header for shard in self._shards()]
+
+    def _shards(self) -> list[Shard]:
+        if not self._open:
+            self._open = [Shard(path, "masks") for path in self.paths]
+            self._ends = np.cumsum([len(shard) for shard in self._open]).tolist()
+        return self._open
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"paths": self.paths, "_open": [], "_ends": []}
+
+
+class ImageShards:
+    """Random access to the images of all shards of a data set.
+
+    Files are opened on first use in each process (h5py objects do not survive a fork) and at most
+    ``max_open`` stay open.
+
+    Args:
+        folder: The folder with ``{shard}.h5``.
+        max_open: Number of files kept open.
+    """
+
+    def __init__(self, folder: Path, max_open: int = 32) -> None:
+        self.folder = folder
+        self._max_open = max_open
+        self._open: OrderedDict[str, Shard] = OrderedDict()
+
+    def read(self, shard: str, row: int) -> Array:
+        """One image (C, H, W) in levels: uint8, or float32 in 0..255 where shards have 16 bits."""
+        if shard not in self._open:
+            if len(self._open) >= self._max_open:
+                self._open.popitem(last=False)[1].close()
+            self._open[shard] = Shard(self.folder / f"{shard}.h5", "images")
+        self._open.move_to_end(shard)
+        return self._open[shard].read("image", row)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "_max_open": self._max_open, "_open": OrderedDict()}
