@@ -60,7 +60,7 @@ def test_starts_differ_in_what_is_loaded_only(config: dict[str, Any], starts: Pa
     states, inputs = {}, {}
     for init in ("random", "imagenet", "classifier", "doll"):
         beginning = beginning_of(config, init, starts)
-        states[init] = make_network(beginning, config["segment"], 2, 5).state_dict()
+        states[init] = make_network(beginning, config["segment"], ["a", "b"], 5).state_dict()
         inputs[init] = (beginning.input.mean, beginning.input.std)
     assert inputs["random"] == inputs["imagenet"] == ((0.5,), (0.5,))
     assert inputs["classifier"] == ((0.2,), (0.1,)) and inputs["doll"] == ((0.4,), (0.3,))
@@ -192,7 +192,7 @@ def test_a_random_decoder_is_measured_and_a_learned_one_is_left(
 ) -> None:
     for init, moves in (("imagenet", True), ("doll", False)):
         tuned, _, beginning = tuned_by(config, starts, init, tuning, "few")
-        first = make_network(beginning, config["segment"], 2, 0).state_dict()
+        first = make_network(beginning, config["segment"], ["a", "b"], 0).state_dict()
         after = {n.removeprefix("model."): value for n, value in tuned.state_dict().items()}
         for name in (name for name in first if "running_" in name):
             moved = moves and name.startswith("decoder.")
@@ -424,12 +424,23 @@ def test_the_curve_leaves_out_what_is_ignored(config: dict[str, Any], root: Path
     task = read_task("squares", config, root)
     spec, rows = Input(channels=1, size=32), task.rows("valid")
     task.masks[rows[0], 1] = np.where(task.masks[rows[0], 1] == 1, 0, task.masks[rows[0], 1])
-    iou = train.on_squares(Everything(), spec, task, rows, torch.device("cpu"))  # type: ignore[arg-type]
+    found = train.on_squares(Everything(), spec, task, rows, torch.device("cpu"))  # type: ignore[arg-type]
+    iou, present = found
+    assert present.tolist() == (task.masks[rows] == 1).any((2, 3)).tolist()
+    assert not present[0, 1]
     for i, row in enumerate(rows):
         for k in (0, 1):
             known = task.masks[row, k][task.masks[row, k] != IGNORE]
             assert len(known) < 32 * 28  # 48 x 40 as 32 x 27, less what is ignored
             assert iou[i, k] == pytest.approx((known == 1).mean())
+
+
+def test_the_mean_is_over_the_images_that_hold_the_class() -> None:
+    """Drawing nothing on images without the class would otherwise hide what is drawn on others."""
+    iou = np.array([[0.4, 1.0], [0.6, 0.0], [1.0, np.nan], [0.0, 1.0]])
+    present = np.array([[True, False], [True, False], [False, False], [False, False]])
+    assert train.mean_iou(iou, present) == pytest.approx((0.5 + 2 / 3) / 2)
+    assert np.isnan(train.mean_iou(np.full((2, 1), np.nan), np.zeros((2, 1), bool)))
 
 
 def test_learns(config: dict[str, Any], root: Path) -> None:

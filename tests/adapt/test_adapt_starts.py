@@ -17,7 +17,7 @@ def test_the_last_blocks_of_a_trained_decoder_start_anew(config: dict[str, Any])
 
     def network(anew: int, parts: dict[str, Any], seed: int) -> Any:
         start = Beginning(parts=parts, input=spec, sha256="", source="test")
-        return make_network(start, options, 2, seed, anew)
+        return make_network(start, options, ["a", "b"], seed, anew)
 
     def state(network: Any, part: str) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = network.get_submodule(part).state_dict()
@@ -37,6 +37,34 @@ def test_the_last_blocks_of_a_trained_decoder_start_anew(config: dict[str, Any])
             assert torch.equal(tensor, state(source, "decoder")[name]), (anew, name)
         for name, tensor in state(made, "encoder").items():
             assert torch.equal(tensor, parts["encoder"][name])
+
+
+def test_a_class_that_was_pre_trained_keeps_its_part_of_the_head(config: dict[str, Any]) -> None:
+    """A start that knows the finding draws as its segmenter does; others draw by chance."""
+    spec = Input(channels=1, size=32)
+    plain = Beginning(parts={}, input=spec, sha256="", source="test")
+    trained = make_network(plain, config["segment"], ["tumour", "oedema"], 7).eval()
+    parts = {part: trained.get_submodule(part).state_dict() for part in ("encoder", "decoder")}
+    layer: Any = trained.get_submodule("segmentation_head.0")
+    layer.bias.data = torch.tensor([3.0, -2.0])  # a new head has zeros
+    head = {
+        name: {"weight": layer.weight[k], "bias": layer.bias[k]}
+        for k, name in enumerate(("tumour", "oedema"))
+    }
+    start = Beginning(parts=parts, input=spec, sha256="", source="test", head=head)
+    x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    wanted = trained(x)
+
+    def drawn(classes: list[str], anew: int | None, **more: bool) -> Tensor:
+        return make_network(start, config["segment"], classes, 8, anew, **more).eval()(x)
+
+    for anew in (0, None):  # by itself a known head keeps the blocks under it
+        assert torch.equal(drawn(["oedema", "tumour"], anew), wanted[:, [1, 0]])
+    mixed = drawn(["lung", "tumour"], 0)
+    assert torch.equal(mixed[:, 1], wanted[:, 0]) and not torch.equal(mixed[:, 0], wanted[:, 0])
+    for strange in (drawn(["tumour"], 0, new_head=True), drawn(["tumour"], 1)):
+        assert not torch.allclose(strange[:, 0], wanted[:, 0], atol=0.1)
+    assert not torch.allclose(drawn(["lung", "tumour"], None)[:, 1], wanted[:, 0], atol=0.1)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ def keep(run: Run, file: Path, keys: Mapping[str, Any]) -> None:
             predictions=run.predictions,
             iou=run.iou,
             dice=run.dice,
+            present=run.present,
         )
 
 
@@ -63,6 +64,7 @@ def take(file: Path) -> tuple[dict[str, Any], Run]:
                 predictions=arrays["predictions"],
                 iou=arrays["iou"],
                 dice=arrays["dice"],
+                present=arrays["present"],
                 cost=words["cost"],
             )
     except Exception as error:  # any damage of the file
@@ -101,9 +103,6 @@ def write_results(
     """
     test = task.rows("test")
     baselines = score_baselines(task)
-    present = {
-        row[:2]: row[2] for row in baselines.select("image_id", "class", "present").iter_rows()
-    }
     curve = [{**keys, **point} for keys, run in runs for point in run.curve]
     scores = [
         {
@@ -111,7 +110,7 @@ def write_results(
             "image_id": task.image_ids[row],
             "patient_id": task.patients[row],
             "class": name,
-            "present": present[task.image_ids[row], name],
+            "present": bool(run.present[i, k]),
             "iou": float(run.iou[i, k]),
             "dice": float(run.dice[i, k]),
         }
@@ -123,7 +122,8 @@ def write_results(
     tables.write(pl.DataFrame(scores, schema=SCORES), folder / "scores.parquet", header)
     tables.write(baselines, folder / "baselines.parquet", header)
     described = [
-        {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou))} for keys, run in runs
+        {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou, run.present))}
+        for keys, run in runs
     ]
     attempts = [{**entry, "valid_miou": _finite(entry["valid_miou"])} for entry in tried]
     write_json(folder / "runs.json", {"header": header, "runs": described, "tried": attempts})

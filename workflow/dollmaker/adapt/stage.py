@@ -111,7 +111,7 @@ def adapt(
         # Who looks on while rates are tried sees what chooses among them.
         score = f"valid_miou {run.curve[-1]['valid_miou']:.4f}"
         if len(rates) == 1:
-            score = f"test_miou {mean_iou(run.iou):.4f}"
+            score = f"test_miou {mean_iou(run.iou, run.present):.4f}"
         print(
             f"adapt {task_name} {init}/{tuning} n={n} ({len(chosen)} images) seed={seed} "
             f"learning_rate={rate:g} {score} ({run.cost['seconds']:.0f} s)",
@@ -184,7 +184,7 @@ def make_tuned(
     spec = beginning.input
     # A decoder that is not trained must be the one that was.
     anew = 0 if "decoder" in FROZEN[tuning] else options["new_blocks"]
-    model = make_network(beginning, network, len(task.classes), seed, anew)
+    model = make_network(beginning, network, task.classes, seed, anew, new_head=options["new_head"])
     generator = torch.Generator().manual_seed(0)
     return Tuned(
         model,

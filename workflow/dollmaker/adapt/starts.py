@@ -1,11 +1,12 @@
 """Where a network starts: random, ImageNet, a classifier of the committee, or the segmenter."""
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dollmaker.adapt import PLAIN
@@ -15,6 +16,9 @@ from dollmaker.networks.weights import load_weights, read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
 from dollmaker.store.files import read_json, sha256_file
+
+#: The convolution of a segmenter that draws its classes.
+_HEAD = "segmentation_head.0."
 
 #: Blocks of a Unet's decoder that start anew: the last draw the outline, which transfers worst. How
 #: many is our choice.
@@ -30,12 +34,15 @@ class Beginning:
         input: What the network expects.
         sha256: Checksum of the weights; empty if all are random.
         source: For messages.
+        head: Finding -> its filter and bias in the head of a segmenter, by their names in the
+            convolution.
     """
 
     parts: dict[str, dict[str, Tensor]]
     input: Input
     sha256: str
     source: str
+    head: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
 
 def find_beginning(
@@ -89,7 +96,7 @@ def find_beginning(
 
 
 def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: int) -> Beginning:
-    """Encoder and decoder of a segmenter; its head is for other classes."""
+    """Encoder, decoder and head of a segmenter."""
     description = read_json(folder / "segmenter.json")
     file = folder / "model.safetensors"
     state = read_weights(file)
@@ -97,6 +104,7 @@ def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: in
         theirs = description["input"]
         spec = Input(channels=channels, size=size, mean=theirs["mean"], std=theirs["std"])
         network = (description["architecture"], description["encoder"])
+        findings = [str(name) for name in description["findings"]]
         damaged = description["sha256"] != (sha256 := sha256_file(file))
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(
@@ -118,44 +126,67 @@ def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: in
         }
         for part in ("encoder", "decoder")
     }
-    return Beginning(parts=parts, input=spec, sha256=sha256, source=f"segmenter {folder}")
+    own = {name.removeprefix(_HEAD): t for name, t in state.items() if name.startswith(_HEAD)}
+    head = {finding: {n: t[k] for n, t in own.items()} for k, finding in enumerate(findings)}
+    return Beginning(
+        parts=parts, input=spec, sha256=sha256, source=f"segmenter {folder}", head=head
+    )
 
 
 def make_network(
     beginning: Beginning,
     options: Mapping[str, Any],
-    classes: int,
+    classes: Sequence[str],
     seed: int,
     new_blocks: int | None = 0,
+    *,
+    new_head: bool = False,
 ) -> nn.Module:
     """The network of the section ``segment`` with its starting weights.
 
     What is random is the same for every start of a seed. The last blocks of a decoder that was
-    trained before can start anew: those that draw the outline are the ones that transfer worst.
+    trained before can start anew: those that draw the outline are the ones that transfer worst. A
+    class that the segmenter was pre-trained on by name keeps its part of the head, unless the
+    blocks under it are new: such a start draws something before the first step.
 
     Args:
         beginning: The weights.
         options: Section ``segment``.
-        classes: Number of classes.
+        classes: Names of the classes.
         seed: Seed of what is random.
         new_blocks: Number of blocks at the decoder's end that stay random; more than it has make
-            it all new; ``None`` is two where blocks follow each other (Unet, Linknet, MAnet),
-            and otherwise none.
+            it all new; ``None`` is none where the head is kept for every class, otherwise two
+            where blocks follow each other (Unet, Linknet, MAnet).
+        new_head: Whether the head is new even for classes that it knows.
 
     Raises:
         ModelError: If the weights belong to another network.
     """
     spec = beginning.input
-    model = create(options, channels=spec.channels, classes=classes, size=spec.size, seed=seed)
+    count = len(classes)
+    model = create(options, channels=spec.channels, classes=count, size=spec.size, seed=seed)
     decoder = model.get_submodule("decoder")
+    known = {} if new_head else {k: beginning.head.get(name) for k, name in enumerate(classes)}
     if new_blocks is None:
-        new_blocks = _NEW_BLOCKS if isinstance(getattr(decoder, "blocks", 0), nn.ModuleList) else 0
+        follow = isinstance(getattr(decoder, "blocks", 0), nn.ModuleList)
+        new_blocks = _NEW_BLOCKS if follow and not (known and all(known.values())) else 0
     fresh = {name: copy.deepcopy(block.state_dict()) for name, block in blocks(decoder)}
     for part, state in beginning.parts.items():
         load_weights(model.get_submodule(part), state, source=f"{beginning.source} ({part})")
     for name in list(fresh)[-new_blocks:] if new_blocks else []:
         decoder.get_submodule(name).load_state_dict(fresh[name])
+    if not new_blocks:
+        _keep_head(model, {k: state for k, state in known.items() if state})
     return model
+
+
+def _keep_head(model: nn.Module, known: Mapping[int, Mapping[str, Tensor]]) -> None:
+    """Put what a segmenter learned of classes into a head, by their numbers."""
+    layer = model.get_submodule(_HEAD.removesuffix("."))
+    with torch.no_grad():
+        for k, state in known.items():
+            for name, tensor in state.items():
+                layer.get_parameter(name)[k].copy_(tensor)
 
 
 def blocks(decoder: nn.Module) -> list[tuple[str, nn.Module]]:

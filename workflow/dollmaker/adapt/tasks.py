@@ -77,6 +77,11 @@ class Task:
             raise ValueError(f"image {self.image_ids[row]} is not of the test images")
         return masks
 
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Whether each test image holds each class, (T, K), at the size of the sources."""
+        true = [self.true(row) for row in self.rows("test")]
+        return np.array([[t.read(k)[0].any() for k in range(len(self.classes))] for t in true])
+
     def choose(self, n: int | str, seed: int) -> npt.NDArray[np.int64]:
         """Positions of ``n`` training images.
 

@@ -33,12 +33,13 @@ class Run:
 
     Attributes:
         curve: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou`` (on
-            the squares).
+            the squares, see :func:`mean_iou`).
         predictions: uint8 (T, K, S, S) of the test images, by the final weights, 0 outside the
             picture.
         iou: (T, K) at the size of the sources; 1 where a class is not there and nothing is drawn,
             NaN where no pixel is known.
         dice: (T, K), likewise.
+        present: Boolean (T, K), whether the image holds the class.
         cost: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
             ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that
             the task costs beside the shared base), ``steps``, ``learning_rate``.
@@ -48,6 +49,7 @@ class Run:
     predictions: npt.NDArray[np.uint8]
     iou: Floats
     dice: Floats
+    present: npt.NDArray[np.bool_]
     cost: dict[str, float]
 
 
@@ -111,7 +113,7 @@ def train_run(
                     "step": step + 1,
                     "epoch": (step + 1) * options["batch_size"] / len(chosen),
                     "loss": float(np.mean(losses)),
-                    "valid_miou": mean_iou(on_squares(tuned, spec, task, valid, device)),
+                    "valid_miou": mean_iou(*on_squares(tuned, spec, task, valid, device)),
                 }
             )
             losses.clear()
@@ -127,7 +129,14 @@ def train_run(
         "steps": steps,
         "learning_rate": options["learning_rate"],
     }
-    return Run(curve=curve, predictions=predictions, iou=iou, dice=dice, cost=cost)
+    return Run(
+        curve=curve,
+        predictions=predictions,
+        iou=iou,
+        dice=dice,
+        present=task.present(),
+        cost=cost,
+    )
 
 
 def to_measure(task: Task, chosen: npt.NDArray[np.int64], norm: str) -> Tensor | None:
@@ -175,8 +184,8 @@ def make_batch(
 
 def on_squares(
     tuned: Tuned, spec: Input, task: Task, rows: npt.NDArray[np.int64], device: torch.device
-) -> Floats:
-    """IoU (T, K) on the squares, by the masks that were fitted into them: quick, for the curve.
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """IoU (T, K) on the squares and where the class is: quick, for the curve.
 
     Leaves the network in evaluation mode.
     """
@@ -184,7 +193,7 @@ def on_squares(
     predicted = predict(tuned, torch.from_numpy(task.images[rows]), spec, device).numpy()
     truth = task.masks[rows]
     iou: Floats = overlap(predicted, truth == 1, truth == IGNORE)[0]
-    return iou
+    return iou, (truth == 1).any((-2, -1))
 
 
 def on_sources(
@@ -205,6 +214,14 @@ def on_sources(
     return np.stack(predictions), iou, dice
 
 
-def mean_iou(iou: Floats) -> float:
-    """Mean over classes of the mean over images, both passing over NaN."""
-    return float(scores.nanmean(scores.nanmean(iou, axis=0)))
+def mean_iou(iou: Floats, present: npt.NDArray[np.bool_]) -> float:
+    """Mean over classes of the mean over the images that hold the class: what is reported, too.
+
+    Where no image holds a class, a right "nothing" is what counts (1, else 0).
+
+    Args:
+        iou: (T, K); NaN is passed over.
+        present: (T, K), whether the image holds the class.
+    """
+    held = scores.nanmean(np.where(present, iou, np.nan), axis=0)
+    return float(scores.nanmean(np.where(present.any(0), held, scores.nanmean(iou, axis=0))))

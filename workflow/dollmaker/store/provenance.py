@@ -32,7 +32,7 @@ STAGES: dict[str, int] = {
     "release": 4,
     "segment": 8,
     "explain": 4,
-    "adapt": 9,
+    "adapt": 10,
     "study": 8,
     "evaluate": 6,
     "compare": 4,
