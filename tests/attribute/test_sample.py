@@ -77,7 +77,7 @@ def sample(
         [folder / m for m in members], "doll", folder / name,
     )  # fmt: skip
     with Shard(folder / name, "relevance") as shard:
-        arrays = {array: shard.read(array) for array in ("map", "views", "view_scale")}
+        arrays = {array: shard.read(array) for array in ("map", "views", "view_scale", "blind")}
         return {**shard.table(), **arrays}
 
 
@@ -98,6 +98,12 @@ def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
         row = place[found["image_id"][k], found["finding"][k]]
         np.testing.assert_allclose(found["map"][k], maps[row], atol=2e-3)
     assert found["views"].shape == (18, 2, 2, 32, 32)
+    checked = np.isfinite(found["randomised"])
+    assert found["blind"].shape == (18, module.DRAWS, 32, 32) and checked.sum() == 6
+    assert np.isnan(found["blind"][~checked]).all()
+    for k in np.nonzero(checked)[0]:
+        ranks = [spearmanr(found["map"][k].ravel(), b.ravel())[0] for b in found["blind"][k]]
+        assert np.mean(ranks) == pytest.approx(found["randomised"][k], abs=0.02)
     assert np.isfinite(found["randomised"]).sum() == 6
     assert np.nanmedian(found["randomised"]) < 0.9
     assert (found["views"][:, :, 1].max((2, 3)) == 1).all()  # mirrored and turned back

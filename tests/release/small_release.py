@@ -106,7 +106,9 @@ def make_results(folder: Path, shards: int, *, drawn: bool = False) -> dict[str,
 SANITY = {
     "recipe": "doll",
     **dict.fromkeys(("positives", "negatives"), 8),
-    **dict.fromkeys(("randomised", "other", "insertion", "deletion", "masked_negatives"), 0.5),
+    **dict.fromkeys(
+        ("same_masks", "randomised", "other", "insertion", "deletion", "masked_negatives"), 0.5
+    ),
     **dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False),
     "doubts": [],
     "verdict": "depends on model and finding",

@@ -154,9 +154,10 @@ def explain_sample(
     mirrored (turned back), float16 (P, M, 2, v, v), v at most 64: the picture alone, averaged over
     v x v places; and ``view_scale``, float32 (P, M, 2), by which a view is multiplied to be in
     logits per pixel of the square, as ``map`` is by the column ``scale``. Both are NaN of members
-    that do not know the finding. More columns: ``randomised`` and ``other``, rank correlations of
-    the map with those of random weights (mean of :data:`DRAWS` networks) and of another finding;
-    ``insertion`` and ``deletion``, see :mod:`faithfulness`.
+    that do not know the finding; ``blind``, float16 (P, :data:`DRAWS`, S, S), the maps of networks
+    with random weights, NaN of pairs that were not checked. More columns: ``randomised`` and
+    ``other``, rank correlations of the map with those of random weights (mean of the draws) and of
+    another finding; ``insertion`` and ``deletion``, see :mod:`faithfulness`.
 
     Raises:
         ArtifactError: If a file of an earlier stage is damaged.
@@ -279,14 +280,17 @@ def _explain(
     ]
     scales = [torch.stack([member.scale for member in one], 1) for one in (plain, mirrored)]
     randomised, other, insertion, deletion = np.full((4, len(pairs)), np.nan, np.float32)
+    blind = np.full((len(pairs), DRAWS, *joined.maps.shape[1:]), np.nan, np.float16)
     if checked:
         chosen = [wanted[p] for p in checked]
         where = frames.of([row for row, _ in chosen])
         maps = joined.maps[checked]
         drawn = []
-        for networks in lab.random:
-            blind = [_whole(lab.explain(each, images, ids, chosen, frames)) for each in networks]
-            drawn.append(_correlations(maps, consensus.agree(blind).maps, where))
+        for draw, networks in enumerate(lab.random):
+            found = [_whole(lab.explain(each, images, ids, chosen, frames)) for each in networks]
+            theirs = consensus.agree(found).maps
+            blind[checked, draw] = theirs.half().cpu().numpy()
+            drawn.append(_correlations(maps, theirs, where))
         randomised[checked] = scores.nanmean(np.stack(drawn), axis=0)
         own = [_whole(one)[checked] for one in plain]
         other[checked] = _with_others(lab, images, ids, chosen, frames, own)
@@ -311,6 +315,7 @@ def _explain(
         "map": joined.maps.half().cpu().numpy(),
         "views": torch.stack(views, 2).half().cpu().numpy(),
         "view_scale": torch.stack(scales, 2).cpu().numpy(),
+        "blind": blind,
     }
     return table, arrays
 

@@ -145,7 +145,15 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
 
 def write_sanity(file: Path) -> None:
     """What the stage sanity writes of a recipe that passes."""
-    numbers = ("positives", "negatives", "randomised", "other", "insertion", "deletion")
+    numbers = (
+        "positives",
+        "negatives",
+        "same_masks",
+        "randomised",
+        "other",
+        "insertion",
+        "deletion",
+    )
     checks = dict.fromkeys((*numbers, "masked_negatives"), 0)
     flags = dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False)
     said = {"doubts": [], "verdict": "depends on model and finding"}

@@ -96,10 +96,11 @@ def _quality(ruled: pl.DataFrame, target: str, order: Sequence[str]) -> list[str
 
 
 def _sanity(sanity: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    names = ("randomised", "other", "insertion", "deletion", "masked_negatives")
+    names = ("same_masks", "randomised", "other", "insertion", "deletion", "masked_negatives")
     lines = [
-        "| recipe | random weights | other finding | insertion | deletion | masks on negatives | |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | masks of random weights | maps of them | other finding | insertion | deletion "
+        "| masks on negatives | |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for recipe, facts in sanity.items():
         cells = [_number(facts[name]) for name in names]

@@ -281,9 +281,11 @@ def _sanity(facts: Facts) -> str:
 
 On {checks["positives"]} pairs with the finding and {checks["negatives"]} without (`sanity.json`):
 
-- Rank correlation (median) of the maps with those of a network with random weights:
+- IoU (median) of the masks with those that networks with random weights have for the same pairs:
+  {number(checks["same_masks"])}; over 0.5 the recipe is said to ignore the model.
+- Rank correlation (median) of the maps with those of such networks:
   {number(checks["randomised"])}; with those of another finding of the image:
-  {number(checks["other"])}. A map that ignores the model or the finding has 1.
+  {number(checks["other"])}. A map that ignores the finding has 1.
 - Verdict: {checks["verdict"]}.
 - Insertion {number(checks["insertion"])}, deletion {number(checks["deletion"])} (areas under the
   logit's curve; maps in random order have about the same of both).

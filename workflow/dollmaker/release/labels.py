@@ -94,7 +94,7 @@ def labels_header(config: dict[str, Any], committee: Sequence[Path]) -> dict[str
 def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
     """Refuse maps that fail a check or that could not be checked; warn of those in doubt."""
     reasons = {
-        "ignores_model": "hardly change when the network's weights are random",
+        "ignores_model": "lead to the same masks when the networks' weights are random",
         "ignores_finding": "are the same for every finding of an image",
     }
     unknown = {

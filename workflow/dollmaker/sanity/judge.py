@@ -9,8 +9,9 @@ import numpy.typing as npt
 from dollmaker.measures import scores
 from dollmaker.store.findings import PRESENT
 
-#: A median rank correlation with the maps of random weights over this: the map ignores the model.
-IGNORES_MODEL = 0.9
+#: A median IoU of masks with those of random weights over this: more than half of what either draws
+#: needs no learning, the recipe ignores the model (our choice).
+SAME_MASKS = 0.5
 
 #: A median rank correlation with the maps of another finding over this: it ignores the finding.
 IGNORES_FINDING = 0.99
@@ -23,25 +24,30 @@ Floats = npt.NDArray[np.float64]
 
 
 def judge(
-    table: Table, areas: Floats, patients: Sequence[str], *, several: bool = True
+    table: Table, areas: Floats, same: Floats, patients: Sequence[str], *, several: bool = True
 ) -> dict[str, Any]:
     """Numbers and verdicts; intervals are 95 % bootstrap intervals over patients.
 
-    The maps ignore the model (or the finding) where the whole interval of the median correlation
-    is over the limit, or where it reaches over the limit and the recipe is uninformative: either
-    alone may be chance or a hard case, and a verdict should be the same for the next committee.
+    Whether a recipe ignores the model is asked of its masks: maps of mostly dark pictures have
+    nearly the same ranks whatever the weights, and what is released are masks. It does, where the
+    whole interval of the median IoU with the masks of random weights is over the limit, or where
+    it reaches over the limit and the recipe is uninformative: either alone may be chance or a hard
+    case, and a verdict should be the same for the next committee. Whether it ignores the finding is
+    asked in the same way of the rank correlation with the map of another finding.
 
     Args:
         table: Columns of the sample.
         areas: Share of foreground of each pair's mask.
+        same: IoU of each pair's mask with those that random weights have for it, mean of the draws;
+            NaN where none was drawn.
         patients: The patient of each pair.
         several: Whether there is another finding to explain.
 
     Returns:
-        ``positives``, ``negatives`` and ``checked`` (numbers of pairs); medians of ``randomised``
-        and ``other`` with ``_low`` and ``_high``, of ``insertion`` and ``deletion`` (null if
-        unknown); shares of pairs with a mask and their mean areas, on positives and negatives,
-        and the difference of the two with ``_low`` and ``_high``; ``ignores_model``,
+        ``positives``, ``negatives`` and ``checked`` (numbers of pairs); medians of ``same_masks``,
+        ``randomised`` and ``other`` with ``_low`` and ``_high``, of ``insertion`` and ``deletion``
+        (null if unknown); shares of pairs with a mask and their mean areas, on positives and
+        negatives, and the difference of the two with ``_low`` and ``_high``; ``ignores_model``,
         ``ignores_finding`` and ``uninformative`` (masks of positives and negatives do not differ
         in these two), true, false, or null where there are under :data:`MIN_PAIRS` pairs;
         ``doubts``, which of the first two are not sure to be false; ``verdict``, in words.
@@ -52,8 +58,9 @@ def judge(
         "negatives": int((~positive).sum()),
         "checked": int(np.isfinite(table["randomised"]).sum()),
     }
-    for name in ("randomised", "other"):
-        found = _median(table[name].astype(np.float64), patients)
+    values_of = {"same_masks": same, "randomised": table["randomised"], "other": table["other"]}
+    for name, values in values_of.items():
+        found = _median(values.astype(np.float64), patients)
         ends = ("", "_low", "_high")
         facts |= {name + end: _number(value) for end, value in zip(ends, found, strict=True)}
     for name in ("insertion", "deletion"):
@@ -66,12 +73,12 @@ def judge(
         ends = ("", "_low", "_high")
         facts |= {f"{name}_difference{e}": _number(v) for e, v in zip(ends, gap, strict=True)}
     facts["uninformative"] = _uninformative(facts)
-    known = {"model": "randomised", "finding": "other"}
-    limits = {"model": IGNORES_MODEL, "finding": IGNORES_FINDING}
+    known = {"model": "same_masks", "finding": "other"}
+    limits = {"model": SAME_MASKS, "finding": IGNORES_FINDING}
     facts["doubts"] = []
     for what, name in known.items():
         low, high = facts[f"{name}_low"], facts[f"{name}_high"]
-        count = int(np.isfinite(table[name]).sum())
+        count = int(np.isfinite(values_of[name]).sum())
         if what == "finding" and not several:
             facts["ignores_finding"] = False
         elif count < MIN_PAIRS or low is None:

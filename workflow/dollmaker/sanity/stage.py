@@ -1,5 +1,6 @@
 """The stage: one recipe's sample in, one verdict out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from dollmaker.binarize.choice import cuts_of, read_thresholds
 from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.steps import make_chain
+from dollmaker.measures import scores
 from dollmaker.pixels import geometry
 from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.prepare.stage import read_index
@@ -31,7 +33,8 @@ def check_recipe(
     """Write what the sample says about a recipe.
 
     Pairs without the finding go through the steps as if they had it: how often is a mask drawn
-    where there is nothing?
+    where there is nothing? The maps of networks with random weights go through the same steps, with
+    the scale and the probability of the pair: what is compared is where they draw.
 
     Args:
         config: The resolved configuration.
@@ -54,6 +57,7 @@ def check_recipe(
     with Shard(sample_file, "relevance") as sample:
         table = sample.table()
         areas, patients = np.zeros(len(sample)), []
+        same = np.full(len(sample), np.nan)
         for row in range(len(sample)):
             of = rows_of[table["image_id"][row]]
             values = sample.read("map", row).astype(np.float32)
@@ -66,9 +70,16 @@ def check_recipe(
                 scale=float(table["scale"][row]),
                 cuts=cuts_of(cuts, table["finding"][row]),
             )
-            areas[row] = float(np.mean(np.asarray(chain(pair).mask) == FOREGROUND))
+            mask = np.asarray(chain(pair).mask) == FOREGROUND
+            areas[row] = float(np.mean(mask))
+            if np.isfinite(table["randomised"][row]):
+                blind = geometry.inside(sample.read("blind", row).astype(np.float32), where)
+                drawn = [np.asarray(chain(replace(pair, map=each)).mask) for each in blind]
+                same[row] = scores.nanmean(
+                    np.array([scores.iou(each == FOREGROUND, mask) for each in drawn])
+                )
             patients.append(of["patient_id"])
-    facts = judge(table, areas, patients, several=len(names) > 1)
+    facts = judge(table, areas, same, patients, several=len(names) > 1)
     header = provenance.header(
         "sanity",
         {"recipe": recipe, "steps": steps, "fit": fit},
