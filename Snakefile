@@ -17,10 +17,11 @@ min_version("9.0")
 ROOT = Path(str(workflow.current_basedir))
 sys.path.insert(0, str(ROOT / "workflow"))
 
+from dollmaker.config import weight_names
+from dollmaker.fetch import weight_files
 from dollmaker.launch import pipeline
-from dollmaker.runtime.errors import DollmakerError
-from dollmaker.fetch import names, wiring
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
+from dollmaker.runtime.errors import DollmakerError
 from dollmaker.status.failed import mend_error
 
 logger.addFilter(mend_error)
@@ -57,7 +58,7 @@ wildcard_constraints:
     architecture=r"[^/]+",
     pretraining=r"[^/]+",
     start=r"[^/]+",
-    weights=names.FILES,
+    weights=weight_names.FILES,
     named="|".join(map(re.escape, pipeline.study_tunings(CONFIG))),
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from dollmaker.config import patch_sizes
 from dollmaker.config import settings as configuration
-from dollmaker.pixels import patches
 from dollmaker.runtime.errors import ConfigError
 
 
@@ -27,12 +27,12 @@ from dollmaker.runtime.errors import ConfigError
     ],
 )
 def test_names_say_the_side_of_patches(name: str, side: int | None) -> None:
-    assert patches.side_of(name) == side
+    assert patch_sizes.side_of(name) == side
 
 
 @pytest.mark.parametrize(("patch", "side"), [(14, 476), (16, 480), (8, 480), (32, 480), (500, 500)])
 def test_the_published_side_is_a_whole_number_of_patches(patch: int, side: int) -> None:
-    assert patches.published_side(patch) == side
+    assert patch_sizes.published_side(patch) == side
 
 
 def configured(size: int, member: dict[str, Any], **attribute: Any) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from dollmaker.adapt.tasks import read_task
-from dollmaker.classify.networks import create_network, head_name
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth
 from dollmaker.fetch.stage import fetch
+from dollmaker.networks.classifiers import create_network, head_name
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.prepare import stage
+from dollmaker.store.index import read_index
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,7 +43,7 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
         config, tmp_path / "plan.parquet", [tmp_path / "rows.parquet"],
         tmp_path / "index.parquet", tmp_path / "quarantine.csv",
     )  # fmt: skip
-    index, names = stage.read_index(tmp_path / "index.parquet")
+    index, names = read_index(tmp_path / "index.parquet")
     assert (len(index), names[-1]) == (299, "neutrophil")
     # one file lies there twice, under two names: it must not be in two splits
     assert "d1_139.png,the same file belongs to patient d1_112" in (

@@ -6,8 +6,8 @@ from torch import nn
 
 from dollmaker.adapt.adapters import add_adapters, find_places, widths
 from dollmaker.adapt.tuning import Tuned
+from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ModelError
-from dollmaker.segment.models import create
 
 NETWORKS = [
     ("Unet", "resnet18", {}, 5),

@@ -17,10 +17,10 @@ from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, DataError, ModelError
-from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from dollmaker import load_adapter
 from dollmaker.adapt import stage
 from dollmaker.adapt.lora import find_layers
 from dollmaker.adapt.saved import pack, save_adapter
@@ -17,10 +18,9 @@ from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning, biases
 from dollmaker.config.settings import resolve
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError
-from dollmaker.segment import load_adapter
-from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
 from dollmaker.store.files import read_json, write_json
 

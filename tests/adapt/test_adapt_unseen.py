@@ -10,7 +10,7 @@ from PIL import Image
 
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.unseen import alike_within, require_unseen
-from dollmaker.pixels.alike import NEAR
+from dollmaker.pixels.image_hash import NEAR
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.files import sha256_file
 

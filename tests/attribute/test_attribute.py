@@ -12,9 +12,9 @@ from scipy import ndimage
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute.baselines import BASELINES, make_baseline
 from dollmaker.attribute.consensus import agree, cosine, reduce_channels, smooth
-from dollmaker.attribute.frames import WHOLE
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.attribute.stage import explain_shard
+from dollmaker.networks.frames import WHOLE
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.shards import Shard
 

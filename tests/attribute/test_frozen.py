@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import integrated_gradients
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
 
 
 def lively(network: nn.Module) -> nn.Module:

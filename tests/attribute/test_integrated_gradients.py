@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dollmaker.attribute.integrated_gradients import integrated_gradients
 from dollmaker.attribute.quadrature import fixed, nested
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
 
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]
 

@@ -12,11 +12,11 @@ from classify.test_classify import FINDINGS, make_config, make_dataset, train
 from classify.xrv_library import lively
 from dollmaker.attribute import mixed, sample, stage
 from dollmaker.attribute.committee import Committee
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.methods import METHODS
 from dollmaker.binarize.choice import choose_thresholds, read_thresholds
-from dollmaker.classify.member import Member, load_member
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
+from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.networks.member import Member, load_member
 from dollmaker.runtime.errors import ModelError
 from dollmaker.store.shards import Shard
 

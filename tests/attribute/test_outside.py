@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from attribute.test_frozen import lively
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import integrated_gradients
 from dollmaker.attribute.methods import METHODS
 from dollmaker.attribute.refine import Refined
-from dollmaker.classify.member import Member
-from dollmaker.classify.networks import create_network
 from dollmaker.config.settings import resolve
+from dollmaker.networks.classifiers import create_network
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import Member
 from dollmaker.pixels.geometry import Fit, box, fit_image, inside
 
 SIZE, MEAN = 32, torch.tensor([90.0])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.passes import count_prefix_tokens, enlarge, plan
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
 
 # Several findings of an image, in no order, one of them twice, and an image (3) without any.
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (4, 1), (0, 3), (1, 2), (0, 2)]

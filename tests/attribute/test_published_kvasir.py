@@ -26,10 +26,10 @@ from dollmaker.attribute import noise
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, features
-from dollmaker.classify.member import Member
-from dollmaker.classify.networks import create_network
 from dollmaker.config import settings as configuration
+from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import Member
 from dollmaker.networks.weights import load_weights, read_weights
 
 #: Images of the fast test, and of the slow one.

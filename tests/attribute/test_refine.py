@@ -14,7 +14,7 @@ from dollmaker.attribute.memory import Chunk, fitting_rows, row_bytes
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.quadrature import Level, nested
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
 from dollmaker.runtime.errors import ModelError
 
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]

@@ -13,10 +13,10 @@ from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute import consensus
 from dollmaker.attribute import sample as module
 from dollmaker.attribute.faithfulness import insertion_deletion
-from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.sample import _correlations, draw_pairs, explain_sample
 from dollmaker.attribute.stage import explain_shard
 from dollmaker.measures import scores
+from dollmaker.networks.frames import Frames
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
 from dollmaker.store.shards import Shard

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.features import features, seen_at
-from dollmaker.attribute.frames import Frames
-from dollmaker.classify.member import Member
 from dollmaker.config import settings as configuration
+from dollmaker.networks.frames import Frames
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import Member
 from dollmaker.networks.positions import at_side
 from dollmaker.runtime.errors import ModelError
 

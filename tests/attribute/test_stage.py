@@ -117,7 +117,7 @@ def test_every_method_by_name(folder: Path, name: str) -> None:
 
 
 def test_noise_wraps_other_methods_and_smoothgrad_is_the_mean(folder: Path) -> None:
-    from dollmaker.classify.member import load_member
+    from dollmaker.networks.member import load_member
 
     members = [load_member(path, torch.device("cpu")) for path in committee(folder)[:1]]
     images = torch.randint(0, 256, (2, 1, 32, 32), dtype=torch.uint8)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dollmaker.classify.calibrate import fit_temperature
-from dollmaker.classify.member import Calibration
 from dollmaker.classify.train import masked_bce
+from dollmaker.networks.member import Calibration
 
 
 def test_the_shift_takes_the_weight_of_positives_back() -> None:

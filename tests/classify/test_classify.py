@@ -13,10 +13,10 @@ from torch import nn
 
 from dollmaker.classify import stage
 from dollmaker.classify.data import label_matrix, targets
-from dollmaker.classify.member import load_member
-from dollmaker.classify.networks import create_network, head_name
 from dollmaker.classify.train import masked_bce, positive_weights
 from dollmaker.config import settings as configuration
+from dollmaker.networks.classifiers import create_network, head_name
+from dollmaker.networks.member import load_member
 from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError
 from dollmaker.store import provenance, tables
 from dollmaker.store.findings import BLANK

@@ -9,11 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from classify.test_classify import make_config, make_dataset, train
-from dollmaker.classify import ready, stage
-from dollmaker.classify.member import load_member
-from dollmaker.classify.networks import create_network, published_normalisation
+from dollmaker.classify import stage
+from dollmaker.config import ready
 from dollmaker.networks import positions
+from dollmaker.networks.classifiers import create_network, published_normalisation
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import load_member
 from dollmaker.networks.weights import Normalisation
 from dollmaker.runtime.errors import ModelError
 

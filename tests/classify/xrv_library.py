@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dollmaker.classify import xrv
+from dollmaker.config import xrv
 
 
 def library() -> Any:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.layers import as_maps, outputs_of
 from dollmaker.explain.depth import find_layer
 from dollmaker.explain.seg_cam import METHODS, Explained, choose_pixels, explain_pixels
+from dollmaker.networks.frames import Frames
+from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.segment.models import create
 
 
 class Pooled(nn.Module):

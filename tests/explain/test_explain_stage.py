@@ -15,9 +15,9 @@ from dollmaker.explain.network import blind_seeds, load_segmenter
 from dollmaker.explain.page import MEASURES, page
 from dollmaker.launch import pipeline
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.segment.models import create
 from dollmaker.segment.stage import save
 from dollmaker.store import provenance, tables
 from dollmaker.store.shards import Shard, create_shard

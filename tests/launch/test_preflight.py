@@ -12,7 +12,7 @@ from safetensors.numpy import save, save_file
 
 from dollmaker.config import settings as config
 from dollmaker.launch import preflight
-from dollmaker.launch.looks import MEMORY
+from dollmaker.launch.network_checks import MEMORY
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError
 
 MASKS = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from dollmaker.classify.networks import create_network
 from dollmaker.networks import positions
+from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.positions import Rule, at_side, interpolate, keep, own_side, rule_of
 from dollmaker.networks.weights import load_weights, read_weights
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.weights import (
     Normalisation,
     freeze_batch_norm,

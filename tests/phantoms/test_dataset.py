@@ -13,7 +13,7 @@ from pycocotools import mask as coco
 
 from dollmaker.phantoms import FINDINGS, write_dataset
 from dollmaker.phantoms.dataset import ORGAN_BITS
-from dollmaker.phantoms.findings import OPACITIES
+from dollmaker.phantoms.pathology import OPACITIES
 from dollmaker.phantoms.sheet import contact_sheet
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.findings import CHEXPERT

@@ -13,9 +13,9 @@ from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, SecondaryCaptureImageStorage
 
-from dollmaker.pixels.depth import by_percentiles
 from dollmaker.pixels.dicom import is_dicom, read_dicom
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import by_percentiles
 
 Values = npt.NDArray[Any]
 

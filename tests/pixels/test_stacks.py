@@ -10,11 +10,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dollmaker.pixels.depth import by_percentiles
+from dollmaker.pixels.decode import decode
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.pixels.stacks import read_stack, write_stack
-from dollmaker.prepare.images import decode
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import by_percentiles
 
 MOST = 10**6
 

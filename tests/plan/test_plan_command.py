@@ -146,7 +146,7 @@ def test_mistakes_are_one_sentence_and_exit_code_1(
 
 
 def test_a_trained_committee_is_used_only_if_it_fits(tmp_path: Path) -> None:
-    from dollmaker.classify.member import save_member
+    from dollmaker.networks.member import save_member
 
     config = configuration.resolve(micro())
     device, findings = torch.device("cpu"), ["A", "B"]

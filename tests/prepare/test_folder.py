@@ -19,6 +19,7 @@ from dollmaker.prepare.folder import _folded
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError
+from dollmaker.store.index import read_index
 
 TWO = ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
 
@@ -285,7 +286,7 @@ def decoded(config: Any, root: Path) -> pl.DataFrame:
     stage.list_images(config, root, plan)
     stage.decode_shard(config, plan, "0000", root, root / "0.h5", rows, workers=1)
     stage.build_index(config, plan, [rows], root / "index.parquet", root / "q.csv")
-    return stage.read_index(root / "index.parquet")[0]
+    return read_index(root / "index.parquet")[0]
 
 
 def test_looks_that_lie_in_two_classes_are_told(

@@ -9,14 +9,15 @@ import pytest
 from PIL import Image
 
 from dollmaker.config import settings as configuration
+from dollmaker.pixels.decode import decode
 from dollmaker.pixels.geometry import Fit, window
 from dollmaker.prepare import stage
-from dollmaker.prepare.images import decode
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assert_disjoint, assign
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.findings import CHEXPERT
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import Shard
 
 TABLE = {"file": "t.csv", "images": "images", "image_column": "name", "label_column": "class"}
@@ -50,7 +51,7 @@ def run(config: dict[str, Any], root: Path, out: Path) -> pl.DataFrame:
             out / "images" / f"{number:04d}.h5", rows[-1], workers=2,
         )  # fmt: skip
     stage.build_index(config, out / "plan.parquet", rows, out / "index.parquet", out / "q.csv")
-    return stage.read_index(out / "index.parquet")[0]
+    return read_index(out / "index.parquet")[0]
 
 
 def test_splits_follow_the_patient_and_the_shares() -> None:

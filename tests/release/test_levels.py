@@ -15,7 +15,6 @@ from dollmaker.pixels.enlarge import level_set, pack
 from dollmaker.pixels.enlarge import source_mask as cut
 from dollmaker.pixels.geometry import unfit_map, unfit_mask
 from dollmaker.release import formats
-from dollmaker.release.checksums import CHECKSUMS, checksums
 from dollmaker.release.export import export
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.read import read_release, source_mask, square_mask
@@ -23,6 +22,7 @@ from dollmaker.release.source import to_source
 from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
 from dollmaker.store import tables
+from dollmaker.store.checksums import CHECKSUMS, checksums
 from dollmaker.store.files import safe_name
 from dollmaker.store.rle import decode
 from dollmaker.store.shards import Shard, create_shard

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker.release.checksums import checksums
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.verify import verify
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import provenance, rle, tables
+from dollmaker.store.checksums import checksums
 from dollmaker.store.files import read_json
 from dollmaker.store.shards import Shard, create_shard
 from release.small_release import FINDINGS, build, make_labels, make_results

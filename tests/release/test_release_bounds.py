@@ -14,13 +14,13 @@ from dollmaker import PseudoLabels
 from dollmaker.evaluate.means import PAIRS
 from dollmaker.release.bounds import RANK_ONLY, add_bounds, calibrate_release, tell
 from dollmaker.release.browse import stats
-from dollmaker.release.checksums import checksums
 from dollmaker.release.parts import read_rows
 from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import tables
+from dollmaker.store.checksums import checksums
 from dollmaker.store.files import read_json, write_json
 from release.small_release import FINDINGS, build
 
@@ -38,7 +38,7 @@ def scored() -> list[dict[str, Any]]:
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Four patients of the training split are enough, for a confidence of 0.5."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dollmaker.evaluate.bounds.LEAST", 4)
+        patch.setattr("dollmaker.measures.conformal.LEAST", 4)
         folder = tmp_path_factory.mktemp("bounds")
         yield build(folder / "x", truth=True, pairs=scored(), evaluated={"confidence": 0.5})
 

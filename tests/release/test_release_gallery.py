@@ -9,11 +9,11 @@ import polars as pl
 from PIL import Image
 from small_release import build, make_labels, make_results
 
-from dollmaker.prepare.stage import read_index
 from dollmaker.release.collect import read_pairs
-from dollmaker.release.looking import add_gallery
+from dollmaker.release.gallery import add_gallery
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.store import tables
+from dollmaker.store.index import read_index
 
 
 def facts(gallery: Path) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation
 from dollmaker.runtime.errors import ModelError
-from dollmaker.segment import export, export_encoder, stage
-from dollmaker.segment.models import create
+from dollmaker.segment import export, stage
+from dollmaker.segment.export import export_encoder
 
 
 def segmenter(
@@ -171,5 +172,5 @@ def test_the_stage_writes_it(config: dict[str, Any], world: Path) -> None:
 
 
 def test_the_package_stays_cheap() -> None:
-    code = "import sys, dollmaker.segment as s; assert 'torch' not in sys.modules; s.load_adapter"
+    code = "import sys, dollmaker as d; assert 'torch' not in sys.modules; d.load_adapter"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dollmaker.segment.models import create
+from dollmaker.networks.segmenters import create
 
 ROOT = Path(__file__).parents[2]
 

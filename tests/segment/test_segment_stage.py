@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.predict import predict
+from dollmaker.networks.segmenters import create
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.stopping import Terminated
 from dollmaker.segment import stage
-from dollmaker.segment.models import create
-from dollmaker.segment.predict import predict
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.store.shards import ImageShards, Shard, create_shard
 from faults.watch import stop_and_watch

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from segment_network import NETWORK
 from torch import Tensor, nn
 
-from dollmaker.attribute.frames import Frames
+from dollmaker.networks.frames import Frames
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create, narrow
 from dollmaker.runtime.errors import ModelError
 from dollmaker.segment import stage
-from dollmaker.segment.models import create, narrow
 from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining
 

@@ -1,19 +1,30 @@
-"""dollmaker: pixel-level pseudo-masks from image-level labels."""
+"""dollmaker: pixel-level pseudo-masks from image-level labels.
 
+For users of Python: :class:`PseudoLabels`, :func:`load_adapter` and :func:`export_encoder`, which
+are imported when they are asked for (torch takes seconds).
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from dollmaker.adapt.saved import load_adapter
     from dollmaker.release.load import PseudoLabels
+    from dollmaker.segment.export import export_encoder
 
-__all__ = ["PseudoLabels", "__version__"]
+__all__ = ["PseudoLabels", "__version__", "export_encoder", "load_adapter"]
+
+_MODULES = {
+    "PseudoLabels": "dollmaker.release.load",
+    "export_encoder": "dollmaker.segment.export",
+    "load_adapter": "dollmaker.adapt.saved",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the data set of a release (and torch) only when it is asked for."""
-    if name == "PseudoLabels":
-        from dollmaker.release.load import PseudoLabels
-
-        return PseudoLabels
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import what is asked for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

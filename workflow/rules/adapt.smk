@@ -20,8 +20,8 @@ rule adapt_segmenter:
         committee=ancient(FIRST_MEMBER),
         segmenter=ancient("results/{dataset}/segmenter"),
         sums=pipeline.sums([FIRST_MEMBER, "results/{dataset}/segmenter"]),
-        weights=lambda wildcards: wiring.files(
-            CONFIG, wiring.of_tuning(CONFIG, wildcards.init)
+        weights=lambda wildcards: weight_files.files(
+            CONFIG, weight_files.of_tuning(CONFIG, wildcards.init)
         ),
     output:
         task=directory("results/{dataset}/tasks/{task}/{init}-{tuning}"),
@@ -39,8 +39,8 @@ rule adapt_segmenter:
     params:
         version=pipeline.version("adapt"),
         content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
-        weights=lambda wildcards: wiring.content(
-            CONFIG, wiring.of_tuning(CONFIG, wildcards.init)
+        weights=lambda wildcards: pipeline.weights_content(
+            CONFIG, weight_files.of_tuning(CONFIG, wildcards.init)
         ),
         config=lambda wildcards: pipeline.task_config(CONFIG, wildcards.task),
         data_root=lambda wildcards: DATA_ROOT,

@@ -16,8 +16,8 @@ rule train_member:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        weights=lambda wildcards: wiring.files(
-            CONFIG, wiring.of_member(COMPARED, wildcards.member)
+        weights=lambda wildcards: weight_files.files(
+            CONFIG, weight_files.of_member(COMPARED, wildcards.member)
         ),
     output:
         member=directory("results/{dataset}/committee/{member}"),
@@ -34,8 +34,8 @@ rule train_member:
         mem_mb=8000,
     params:
         version=pipeline.version("classify"),
-        content=lambda wildcards: wiring.content(
-            CONFIG, wiring.of_member(COMPARED, wildcards.member)
+        content=lambda wildcards: pipeline.weights_content(
+            CONFIG, weight_files.of_member(COMPARED, wildcards.member)
         ),
         config=lambda wildcards: pipeline.member_config(COMPARED, wildcards.member),
         weights_root=CONFIG["weights_root"],

@@ -14,7 +14,7 @@ OUTPUTS
 rule fetch_weights:
     """Fetch weights by their name; the only rule that needs a network, and the only one that reads pickles."""
     output:
-        weights=wiring.pattern(CONFIG),
+        weights=weight_files.pattern(CONFIG),
     log:
         f"results/{DATASET}/logs/fetch_weights-{{weights}}.log",
     benchmark:
@@ -25,7 +25,7 @@ rule fetch_weights:
         mem_mb=4000,
     params:
         version=pipeline.version("fetch"),
-        name=lambda wildcards: names.name_of(wildcards.weights),
+        name=lambda wildcards: weight_names.name_of(wildcards.weights),
         weights_root=lambda wildcards, output: os.path.dirname(output.weights) or ".",
     shell:
         """

@@ -21,7 +21,9 @@ rule pretrain_segmenter:
         labels="results/{dataset}/labels/SHA256SUMS",
         committee=ancient(pipeline.start_members(CONFIG)),
         sums=pipeline.sums(pipeline.start_members(CONFIG)),
-        weights=lambda wildcards: wiring.files(CONFIG, wiring.of_segmenter(CONFIG)),
+        weights=lambda wildcards: weight_files.files(
+            CONFIG, weight_files.of_segmenter(CONFIG)
+        ),
     output:
         segmenter=directory("results/{dataset}/segmenter"),
         sums="results/{dataset}/sums/segmenter.sha256",
@@ -40,7 +42,9 @@ rule pretrain_segmenter:
         config=lambda wildcards: checked(
             preflight_segmenter, pipeline.stage_config(CONFIG, "segment")
         ),
-        content=lambda wildcards: wiring.content(CONFIG, wiring.of_segmenter(CONFIG)),
+        content=lambda wildcards: pipeline.weights_content(
+            CONFIG, weight_files.of_segmenter(CONFIG)
+        ),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),

@@ -35,9 +35,9 @@ rule pretrain_variant:
         sums=lambda wildcards: pipeline.sums(
             pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
         ),
-        weights=lambda wildcards: wiring.files(
+        weights=lambda wildcards: weight_files.files(
             CONFIG,
-            wiring.of_pretraining(
+            weight_files.of_pretraining(
                 CONFIG, wildcards.architecture, wildcards.pretraining
             ),
         ),
@@ -58,9 +58,9 @@ rule pretrain_variant:
         mem_mb=8000,
     params:
         version=pipeline.version("segment"),
-        content=lambda wildcards: wiring.content(
+        content=lambda wildcards: pipeline.weights_content(
             CONFIG,
-            wiring.of_pretraining(
+            weight_files.of_pretraining(
                 CONFIG, wildcards.architecture, wildcards.pretraining
             ),
         ),
@@ -101,8 +101,9 @@ rule adapt_variant:
                 ),
             ]
         ),
-        weights=lambda wildcards: wiring.files(
-            CONFIG, wiring.of_tuning(CONFIG, wildcards.start, wildcards.architecture)
+        weights=lambda wildcards: weight_files.files(
+            CONFIG,
+            weight_files.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
         ),
     output:
         task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{named}"),
@@ -120,8 +121,9 @@ rule adapt_variant:
     params:
         version=pipeline.version("adapt"),
         content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
-        weights=lambda wildcards: wiring.content(
-            CONFIG, wiring.of_tuning(CONFIG, wildcards.start, wildcards.architecture)
+        weights=lambda wildcards: pipeline.weights_content(
+            CONFIG,
+            weight_files.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
         ),
         config=lambda wildcards: pipeline.study_run(
             CONFIG,

@@ -12,7 +12,7 @@ from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.train import Run, mean_iou
 from dollmaker.adapt.trivial import score_baselines
 from dollmaker.adapt.truth import SCORED
-from dollmaker.networks.outside import surround
+from dollmaker.pixels.masks import surround
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, write_json

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dollmaker.adapt.adapters import has_adapters
 from dollmaker.adapt.tuning import FROZEN, Tuned
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.networks.weights import read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
-from dollmaker.segment.export import read_segmenter
 from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json
 
 WEIGHTS, DESCRIPTION = "adapter.safetensors", "adapter.json"

@@ -19,11 +19,11 @@ from dollmaker.adapt.train import mean_iou, train_run
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
 from dollmaker.adapt.unseen import alike_within, require_unseen
 from dollmaker.measures import scores
-from dollmaker.prepare.stage import read_index
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
 from dollmaker.store.files import atomic_path
+from dollmaker.store.index import read_index
 from dollmaker.store.work import Work
 
 #: Starts that no image of the data set has taught anything.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.adapt import PLAIN
-from dollmaker.fetch import names
+from dollmaker.config import weight_names
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import ARCHITECTURES, create, file_start, member_start
 from dollmaker.networks.weights import load_weights, read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
-from dollmaker.segment.models import ARCHITECTURES, create, file_start, member_start
 from dollmaker.store.files import read_json, sha256_file
 
 #: The convolution of a segmenter that draws its classes.
@@ -84,8 +84,8 @@ def find_beginning(
     else:
         if config["adapt"]["imagenet"] is None:
             raise ModelError("the start imagenet needs weights; set adapt.imagenet.")
-        encoder = names.of_encoder(config["segment"]["encoder"])
-        file = names.locate(weights_root, config["adapt"]["imagenet"], encoder)
+        encoder = weight_names.of_encoder(config["segment"]["encoder"])
+        file = weight_names.locate(weights_root, config["adapt"]["imagenet"], encoder)
         start = file_start(file, channels=channels, size=size)
     return Beginning(
         parts={"encoder": start.state},

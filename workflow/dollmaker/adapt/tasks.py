@@ -18,14 +18,14 @@ import numpy.typing as npt
 from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.adapt.truth import SourceMasks, pack
-from dollmaker.networks.outside import surround
 from dollmaker.pixels import geometry, names
-from dollmaker.pixels.depth import to_levels
-from dollmaker.prepare.images import Decoded, decode
+from dollmaker.pixels.decode import Decoded, decode
+from dollmaker.pixels.masks import surround
 from dollmaker.prepare.sources import make_plan
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import tables
+from dollmaker.store.depth import to_levels
 from dollmaker.store.files import inside
 
 Pixels = npt.NDArray[np.uint8]
@@ -43,12 +43,12 @@ class Task:
         splits: train, valid or test (N).
         images: (N, C, S, S) in levels: uint8, or float32 in 0..255 of 16 bits.
         masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore; outside the picture
-            :data:`dollmaker.networks.outside.OUTSIDE`.
+            :data:`dollmaker.pixels.masks.IGNORE`.
         fit: How the pictures lie in their squares.
         truth: The masks at the size of the source (N); of images that are not tested ``None``.
         boxes: Where each picture lies in its square (N).
         files: SHA-256 of each image's file (N); empty if there are no files.
-        hashes: What each image looks like (N), :mod:`dollmaker.pixels.alike`; empty if unknown.
+        hashes: The perceptual hash of each image (N); empty if unknown.
         train_empty: Whether images that hold no class may be trained on.
     """
 

@@ -18,11 +18,10 @@ from dollmaker.measures import scores
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.augment import augment, make_transform
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.outside import surround
+from dollmaker.networks.losses import pixel_loss
+from dollmaker.networks.predict import predict, predict_logits
 from dollmaker.networks.schedule import one_cycle
-from dollmaker.pixels.masks import IGNORE
-from dollmaker.segment.losses import pixel_loss
-from dollmaker.segment.predict import predict, predict_logits
+from dollmaker.pixels.masks import IGNORE, surround
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.truth import SCORED, SourceMasks, overlap
-from dollmaker.evaluate.baselines import BASELINES, guess
+from dollmaker.measures.baselines import BASELINES, guess
 
 #: Draws nothing: on images that mostly lack the class it beats many networks.
 EMPTY = "empty"

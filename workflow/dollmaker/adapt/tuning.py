@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dollmaker.adapt.adapters import Inserted, find_inserted, insert
 from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
 from dollmaker.networks import batch_norm as statistics
-from dollmaker.networks import trial
+from dollmaker.networks import dry_run
 from dollmaker.networks.weights import freeze_batch_norm
 from dollmaker.runtime.errors import ModelError
 
@@ -109,7 +109,7 @@ class Tuned(nn.Module):
         try:
             logits: Tensor = self.model(x)
         except ValueError as error:
-            if len(x) == 1 and trial.too_few(error):
+            if len(x) == 1 and dry_run.too_few(error):
                 raise ModelError(one_image(type(self.model).__name__)) from None
             raise
         return logits
@@ -215,7 +215,7 @@ def one_image(network: str) -> str:
         "set adapt.batch_size to 2 or more (adapt.n may be 1: a batch then holds the image several "
         "times), or choose another segment.architecture"
     )
-    return trial.needs_two(network, remedy)
+    return dry_run.needs_two(network, remedy)
 
 
 def biases(module: nn.Module) -> list[nn.Parameter]:

@@ -3,7 +3,7 @@
 import polars as pl
 
 from dollmaker.adapt.tasks import Task
-from dollmaker.pixels.alike import NEAR, near_pairs
+from dollmaker.pixels.image_hash import NEAR, near_pairs
 from dollmaker.runtime.errors import DataError
 
 
@@ -12,7 +12,7 @@ def require_unseen(task: Task, index: pl.DataFrame, *, allow_alike: bool = False
 
     These see the splits train and valid of the index. Test images are compared by patient, by
     name, for tasks that call patients otherwise or not at all, by the content of their files, and
-    by their looks: the same picture in another file (:mod:`dollmaker.pixels.alike`).
+    by their looks: the same picture in another file (:mod:`dollmaker.pixels.image_hash`).
 
     Args:
         task: The task.

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs, count_prefix_tokens, enlarge, plan
 from dollmaker.attribute.rectifiers import Intercept
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ModelError
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from dollmaker.attribute.frames import Frames
+from dollmaker.networks.frames import Frames
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime.errors import ConfigError, unknown
 

@@ -17,9 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
 from dollmaker.attribute.passes import Pairs, backward, enlarge, plan
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime.errors import ModelError
 

@@ -12,14 +12,14 @@ from dollmaker.attribute import consensus, mixed, noise, quadrature
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import features, seen_at, strength
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import forward
 from dollmaker.attribute.memory import Chunk, fitting_rows
 from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
-from dollmaker.classify.member import Member
+from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.networks.member import Member
 from dollmaker.networks.positions import own_side
 
 

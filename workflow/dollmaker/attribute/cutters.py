@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.features import Features, Part, Side, features, of_pictures
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.graphs import normalised_cut
 from dollmaker.attribute.passes import Pairs, enlarge
+from dollmaker.networks.frames import WHOLE, Frames
 
 Grid = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import last_map
 from dollmaker.attribute.passes import count_prefix_tokens
+from dollmaker.config.patch_sizes import complaint, published_side
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.positions import at_side, own_side, patch_side
 from dollmaker.pixels.geometry import Box, inside
-from dollmaker.pixels.patches import complaint, published_side
 from dollmaker.runtime.errors import ModelError
 
 #: What of a transformer's attention is the feature of a place.

@@ -16,8 +16,8 @@ from dollmaker.attribute import (
     occlusion,
     rectifiers,
 )
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.passes import Pairs
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ConfigError, unknown
 
 

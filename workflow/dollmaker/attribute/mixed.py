@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.consensus import Consensus
-from dollmaker.attribute.frames import Frames
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.refine import Refined
-from dollmaker.classify.member import Member
+from dollmaker.networks.frames import Frames
+from dollmaker.networks.member import Member
 from dollmaker.runtime.errors import ModelError
 
 #: Numbers of the members that know a finding.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dollmaker.attribute.frames import WHOLE, Frames
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ConfigError, unknown
 
 #: How the attributions of the copies become one: mean, mean of squares, variance.

@@ -22,21 +22,21 @@ from dollmaker.attribute import consensus, faithfulness, mixed
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.consensus import Consensus
-from dollmaker.attribute.frames import Frames, frames_of
 from dollmaker.attribute.passes import Pairs
 from dollmaker.classify.data import label_matrix
-from dollmaker.classify.member import Member, load_member
-from dollmaker.classify.networks import create_network
 from dollmaker.measures import scores
 from dollmaker.measures.ranks import rank_correlation
+from dollmaker.networks.classifiers import create_network
+from dollmaker.networks.frames import Frames, frames_of
+from dollmaker.networks.member import Member, load_member
 from dollmaker.pixels.geometry import Fit, inside
-from dollmaker.prepare.stage import read_index
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import sha256_file
 from dollmaker.store.findings import ABSENT, BLANK, PRESENT
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import Array, ImageShards, create_shard
 
 #: Side of the members' maps that are kept.

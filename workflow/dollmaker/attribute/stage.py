@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.committee import Committee
-from dollmaker.attribute.frames import Frames, frames_of
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
-from dollmaker.classify.member import load_member
-from dollmaker.prepare.stage import read_index
+from dollmaker.networks.frames import Frames, frames_of
+from dollmaker.networks.member import load_member
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import sha256_file
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import Array, Shard, create_shard
 from dollmaker.store.work import Work
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dollmaker.classify.networks import create_network
+from dollmaker.networks.classifiers import create_network
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError
 
@@ -67,7 +67,7 @@ def make_subject(
             baseline=torch.full_like(x[:1], -1),
             findings=findings,
         )
-    from dollmaker.classify.member import load_member
+    from dollmaker.networks.member import load_member
 
     loaded = load_member(member, place)
     if findings > len(loaded.findings):

@@ -10,9 +10,9 @@ from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.quality import quality, stability
 from dollmaker.binarize.steps import make_chain
 from dollmaker.pixels import geometry
-from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.store import provenance
+from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.files import sha256_file
 from dollmaker.store.shards import Shard, create_shard
 

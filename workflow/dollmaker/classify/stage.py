@@ -13,23 +13,23 @@ from torch import nn
 
 from dollmaker.classify.calibrate import fit_temperature
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
-from dollmaker.classify.member import Calibration, Member, save_member
-from dollmaker.classify.networks import create_network, head_name, published_normalisation
-from dollmaker.classify.outputs import take
-from dollmaker.classify.ready import input_options, is_ready, is_xrv
 from dollmaker.classify.train import ClassifierTraining, positive_weights
-from dollmaker.fetch import names
+from dollmaker.config import weight_names
+from dollmaker.config.ready import input_options, is_ready, is_xrv
 from dollmaker.measures import scores
 from dollmaker.networks import positions
+from dollmaker.networks.classifiers import create_network, head_name, published_normalisation
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import Calibration, Member, save_member
+from dollmaker.networks.outputs import take
 from dollmaker.networks.training import fit, train_loader
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
-from dollmaker.prepare.stage import digest_index, read_index
 from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, sha256_file
 from dollmaker.store.findings import BLANK, PRESENT
+from dollmaker.store.index import digest_index, read_index
 from dollmaker.store.shards import ImageShards
 from dollmaker.store.work import Work
 
@@ -114,7 +114,7 @@ def train_member(
     images, inputs = ImageShards(images_folder), {"index": digest_index(index)}
     file = None
     if mine["weights"]:
-        file = names.locate(weights_root, mine["weights"], mine["architecture"])
+        file = weight_names.locate(weights_root, mine["weights"], mine["architecture"])
     own, facts = _normalisation(name, config, mine, file)
     spec = member_input(config, mine, own)
     if file and is_ready(mine):

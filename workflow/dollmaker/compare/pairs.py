@@ -10,10 +10,10 @@ import polars as pl
 
 from dollmaker.binarize.choice import Cuts, chosen_of
 from dollmaker.binarize.cuts import level_of_each
-from dollmaker.evaluate.baselines import BASELINES, guess
 from dollmaker.evaluate.masks import RecipeShards, open_recipes, read_pair
 from dollmaker.evaluate.means import compare_mask
 from dollmaker.evaluate.truth import Truth
+from dollmaker.measures.baselines import BASELINES, guess
 from dollmaker.pixels.geometry import Fit, box, inside, window
 from dollmaker.store.findings import BLANK, PRESENT
 from dollmaker.store.shards import ImageShards

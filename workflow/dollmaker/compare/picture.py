@@ -14,12 +14,12 @@ from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 
 from dollmaker.compare.rules import HELD_OUT, PUBLISHED, TUNED
-from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.masks import open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.truth import Truth
-from dollmaker.pixels.depth import to_show
+from dollmaker.measures.baselines import BASELINES
 from dollmaker.pixels.geometry import Fit, unfit_map
+from dollmaker.store.depth import to_show
 from dollmaker.store.shards import ImageShards
 
 #: Rules shown, with their colours (Okabe and Ito 2008).

@@ -7,8 +7,8 @@ import polars as pl
 
 from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.compare.rules import HELD_OUT, PUBLISHED, RULES, TRAINED
-from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.means import MEAN
+from dollmaker.measures.baselines import BASELINES
 
 #: Shares of the masks, best first by quality.
 SHARES = (1.0, 0.75, 0.5, 0.25)

@@ -13,11 +13,11 @@ from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_r
 from dollmaker.compare.timing import time_recipes
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth, require_sound
-from dollmaker.prepare.stage import read_index
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_text
 from dollmaker.store.findings import PRESENT
+from dollmaker.store.index import read_index
 
 
 def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:

@@ -10,18 +10,18 @@ import torch
 
 from dollmaker.attribute import mixed
 from dollmaker.attribute.committee import Committee
-from dollmaker.attribute.frames import frames_of
 from dollmaker.binarize.choice import Cuts, cuts_of
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.classify.data import label_matrix
-from dollmaker.classify.member import load_member
 from dollmaker.config import catalogue
 from dollmaker.config import settings as configuration
-from dollmaker.pixels.depth import to_eight_bits
+from dollmaker.networks.frames import frames_of
+from dollmaker.networks.member import load_member
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime import devices
 from dollmaker.store import tables
+from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.shards import ImageShards
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from dollmaker.classify.ready import is_ready
+from dollmaker.config.ready import is_ready
 from dollmaker.runtime.errors import ConfigError, unknown
 
 Config = dict[str, Any]

@@ -14,11 +14,8 @@ from typing import Any
 
 import yaml
 
-from dollmaker.classify import ready
-from dollmaker.config import catalogue
-from dollmaker.pixels import patches
-from dollmaker.prepare import channels, options
-from dollmaker.runtime import texts
+from dollmaker.config import catalogue, channels, patch_sizes, ready, source_options
+from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError
 
 Config = dict[str, Any]
@@ -138,7 +135,7 @@ def read(source: str) -> Config:
 
 def _text(source: str) -> str:
     try:
-        return texts.decode(Path(source).read_bytes())
+        return encoding.decode(Path(source).read_bytes())
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {source} ({error.strerror}); give an existing file."
@@ -363,12 +360,12 @@ def _check_combinations(config: Config) -> None:
                 f"{key} is {config[key]!r}, whose beginning only a shell knows; write the whole "
                 "path, or one relative to where you run."
             )
-    options.check(config)
+    source_options.check(config)
     if prepare["valid"] + prepare["test"] >= 1:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
     ready.check(config)
     channels.check(config)
-    patches.check(config)
+    patch_sizes.check(config)
     recipes = config["recipes"]
     for name, recipe in recipes.items():
         if "binarize" not in recipe:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.config import settings as configuration
-from dollmaker.evaluate.baselines import BASELINES, Guess, guess
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth
+from dollmaker.measures.baselines import BASELINES, Guess, guess
 from dollmaker.pixels.enlarge import level_set, pack, source_mask
 from dollmaker.pixels.geometry import Fit, inside, unfit_map, window
 from dollmaker.runtime.errors import ArtifactError

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.gates import gated_by
 from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.means import summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.evaluate.truth import load_truth, require_sound
-from dollmaker.prepare.stage import read_index
+from dollmaker.measures.baselines import BASELINES
 from dollmaker.store import provenance, tables
 from dollmaker.store.findings import localized
+from dollmaker.store.index import read_index
 
 
 def evaluate(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
 from dollmaker.networks.weights import read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
-from dollmaker.segment.models import create
 from dollmaker.store.files import read_json, sha256_file
 
 #: Untrained networks of the randomisation test: one alone may resemble the trained one by chance.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 
-from dollmaker.pixels.depth import to_show
+from dollmaker.store.depth import to_show
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -20,10 +20,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.frames import WHOLE, Frames
 from dollmaker.attribute.layers import as_maps, outputs_of
 from dollmaker.attribute.passes import Pairs, Pass, Round, backward, enlarge, plan
 from dollmaker.explain.depth import DEEPEST, find_layer
+from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ConfigError, unknown
 
 Method = Literal["seg_grad_cam", "seg_hires_cam"]

@@ -13,7 +13,6 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker.attribute.frames import Frames, frames_of
 from dollmaker.explain.depth import DEEPEST
 from dollmaker.explain.measures import mean_known, pointing_game, rank_correlation, share_inside
 from dollmaker.explain.network import Segmenter, load_segmenter
@@ -27,8 +26,8 @@ from dollmaker.explain.seg_cam import (
     choose_pixels,
     explain_pixels,
 )
+from dollmaker.networks.frames import Frames, frames_of
 from dollmaker.pixels.geometry import Fit, inside
-from dollmaker.prepare.stage import read_index
 from dollmaker.release.parts import find_parts
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError
@@ -36,6 +35,7 @@ from dollmaker.runtime.progress import Progress
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, sha256_file, write_text
 from dollmaker.store.findings import PRESENT
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, ShardSeries, create_shard
 
 #: Images that are held at a time, rows of a forward pass, and rows of the picture.

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from dollmaker.fetch import lock, names
+from dollmaker.config import weight_names
+from dollmaker.fetch import lock
 from dollmaker.fetch.needed import Need
 from dollmaker.runtime.errors import ModelError
 from dollmaker.store import contents
@@ -43,4 +44,4 @@ def _require(name: str, root: Path) -> None:
     from dollmaker.fetch.libraries import locked
     from dollmaker.fetch.originals import require_reachable
 
-    require_reachable(locked(name, root), root / names.stem(name))
+    require_reachable(locked(name, root), root / weight_names.stem(name))

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dollmaker.fetch import lock, names
+from dollmaker.config import weight_names
+from dollmaker.fetch import lock
 from dollmaker.networks.weights import Normalisation
 from dollmaker.runtime.errors import ModelError, unknown
 
@@ -65,7 +66,7 @@ def describe(name: str) -> Source:
     """What a name stands for.
 
     Args:
-        name: As :func:`dollmaker.fetch.names.parse` gives it.
+        name: As :func:`dollmaker.config.weight_names.parse` gives it.
 
     Raises:
         ModelError: If the library has no such weights.
@@ -78,7 +79,7 @@ def locked(name: str, root: Path) -> Source:
     """What a name stands for as the lock has it: the default of then, and the same revision.
 
     Args:
-        name: As :func:`dollmaker.fetch.names.parse` gives it.
+        name: As :func:`dollmaker.config.weight_names.parse` gives it.
         root: ``weights_root``.
 
     Raises:
@@ -156,7 +157,7 @@ def _pretrained(network: str) -> Source:
     library, _, name = network.rpartition(":")
     if library == "smp":
         return _encoder(name)
-    from dollmaker.classify.networks import find_architecture
+    from dollmaker.networks.classifiers import find_architecture
 
     library, name = find_architecture(network)
     if library == "torchvision":
@@ -190,5 +191,5 @@ _DESCRIBE = {
     "timm": _timm,
     "torchvision": _torchvision,
     "hf": _hub,
-    names.PRETRAINED: _pretrained,
+    weight_names.PRETRAINED: _pretrained,
 }

@@ -6,10 +6,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dollmaker.fetch import names, wiring
-from dollmaker.fetch.wiring import Start
+from dollmaker.config import weight_names
+from dollmaker.fetch import weight_files
+from dollmaker.fetch.weight_files import Start
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.study import plan
+from dollmaker.study import grid
 
 Config = dict[str, Any]
 
@@ -22,7 +23,7 @@ class Need:
     """A weights file that jobs will read.
 
     Attributes:
-        name: Of published weights, as :func:`names.parse` gives it; empty for a user's file.
+        name: Of published weights, as :func:`weight_names.parse` gives it; empty for a user's file.
         file: Below ``weights_root``.
         place: Where the configuration asks for it.
     """
@@ -39,13 +40,13 @@ def of_config(config: Config) -> list[Need]:
         ConfigError: If a name is not as its library's are.
     """
     asked: list[Asked] = [
-        (f"classify.members.{name}.weights", wiring.of_member(config, name))
+        (f"classify.members.{name}.weights", weight_files.of_member(config, name))
         for name in config["classify"]["members"]
     ]
-    asked.append(("segment.init", wiring.of_segmenter(config)))
+    asked.append(("segment.init", weight_files.of_segmenter(config)))
     starts = [*(run.split("/")[0] for run in config["adapt"]["runs"]), *config["study"]["inits"]]
     if config["tasks"] and "imagenet" in starts:
-        asked.append(("adapt.imagenet", wiring.of_tuning(config, "imagenet")))
+        asked.append(("adapt.imagenet", weight_files.of_tuning(config, "imagenet")))
     return _each_once(config, asked)
 
 
@@ -58,11 +59,13 @@ def of_study(config: Config) -> list[Need]:
     asked: list[Asked] = []
     for architecture in config["study"]["architectures"]:
         for start in config["study"]["inits"]:
-            if plan.pretrained(config, start):
-                found = wiring.of_pretraining(config, architecture, start)
+            if grid.pretrained(config, start):
+                found = weight_files.of_pretraining(config, architecture, start)
                 asked.append((f"study.pretrainings.{start}", found))
             else:
-                asked.append(("adapt.imagenet", wiring.of_tuning(config, start, architecture)))
+                asked.append(
+                    ("adapt.imagenet", weight_files.of_tuning(config, start, architecture))
+                )
     return _each_once(config, asked)
 
 
@@ -73,12 +76,12 @@ def of_name(name: str, root: Path) -> Need:
         ConfigError: If it is no such name.
     """
     library, _, network = name.partition(":")
-    text = library if library == names.PRETRAINED else name
-    full = names.parse(text, network)
+    text = library if library == weight_names.PRETRAINED else name
+    full = weight_names.parse(text, network)
     if not full:
         known = "timm:, torchvision:, hf: or pretrained:"
         raise ConfigError(f"{name!r} is no name of published weights; begin it with {known}.")
-    return Need(name=full, file=names.locate(root, text, network), place="--name")
+    return Need(name=full, file=weight_names.locate(root, text, network), place="--name")
 
 
 def join(*several: list[Need]) -> list[Need]:
@@ -99,7 +102,7 @@ def _needs(root: Path, asked: list[Asked]) -> Iterator[Need]:
             continue
         text, network = start
         try:
-            name, file = names.parse(text, network), names.locate(root, text, network)
+            name, file = weight_names.parse(text, network), weight_names.locate(root, text, network)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
         yield Need(name=name, file=file, place=place)

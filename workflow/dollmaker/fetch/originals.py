@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from dollmaker.fetch.libraries import Source
-from dollmaker.networks import trial
+from dollmaker.networks import dry_run
 from dollmaker.runtime.errors import ModelError
 from dollmaker.runtime.faults import out_of_space
 from dollmaker.store.files import sha256_file
@@ -234,7 +234,7 @@ def _refuse(source: Source, folder: Path, file: str, error: Exception) -> NoRetu
             f"the weights {source.name} are not there ({url}, status 404); correct the name, the "
             "revision or the file."
         ) from None
-    detail = trial.first_line(error)
+    detail = dry_run.first_line(error)
     if "Consistency check failed" in detail:
         raise ModelError(
             f"the file of the weights {source.name} came incomplete from {url} ({detail}); fetch "

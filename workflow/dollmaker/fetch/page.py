@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from dollmaker.fetch import names
+from dollmaker.config import weight_names
 from dollmaker.fetch.needed import Need
 
 
@@ -33,7 +33,7 @@ def _by_hand(name: str, root: Path) -> list[str]:
     from dollmaker.fetch.libraries import locked
 
     source = locked(name, root)
-    folder = root / names.stem(name)
+    folder = root / weight_names.stem(name)
     lines = []
     for number, file in enumerate(source.files):
         begin = "get" if not number else "or, where that is not there,"

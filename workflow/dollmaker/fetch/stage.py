@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
-from dollmaker.fetch import lock, names, originals
+from dollmaker.config import weight_names
+from dollmaker.fetch import lock, originals
 from dollmaker.fetch.libraries import Source, locked
-from dollmaker.networks import trial
+from dollmaker.networks import dry_run
 from dollmaker.networks.weights import Normalisation, State, read_metadata, to_bytes
 from dollmaker.runtime.errors import ModelError
 from dollmaker.runtime.faults import out_of_space
@@ -25,7 +26,7 @@ def fetch(name: str, root: Path) -> Path:
     revision.
 
     Args:
-        name: As :func:`dollmaker.fetch.names.parse` gives it.
+        name: As :func:`dollmaker.config.weight_names.parse` gives it.
         root: ``weights_root``.
 
     Returns:
@@ -34,7 +35,7 @@ def fetch(name: str, root: Path) -> Path:
     Raises:
         ModelError: If the weights cannot be had or read, or are not those of the lock.
     """
-    target = root / f"{names.stem(name)}.safetensors"
+    target = root / f"{weight_names.stem(name)}.safetensors"
     noted = lock.read(root).get(name, {})
     if target.is_file():
         sha256 = sha256_file(target)
@@ -43,7 +44,7 @@ def fetch(name: str, root: Path) -> Path:
             lock.note(root, name, {"sha256": sha256, **_named(read_metadata(target))})
         return target
     source = locked(name, root)
-    folder = root / names.stem(name)
+    folder = root / weight_names.stem(name)
     original = originals.obtain(source, folder)
     revision = original.revision or noted.get("revision", "")
     source = replace(source, revision=revision or source.revision)
@@ -107,7 +108,7 @@ def _read(source: Source, original: originals.Original) -> State:
         original.discard()
         raise ModelError(
             f"the file of the weights {source.name}, {original.path}, cannot be read as weights "
-            f"({trial.first_line(error)}); get it again, or name others."
+            f"({dry_run.first_line(error)}); get it again, or name others."
         ) from None
     # A clone each: safetensors refuses tensors that share memory.
     return {key: value.detach().clone() for key, value in state.items()}

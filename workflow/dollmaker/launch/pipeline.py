@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dollmaker.config import catalogue, reads
+from dollmaker.config import catalogue, reads, weight_names
 from dollmaker.config import settings as configuration
+from dollmaker.fetch.weight_files import Start
 from dollmaker.prepare.convert import CONVERTED
 from dollmaker.prepare.nih import table_file
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import contents
 from dollmaker.store.provenance import STAGES
-from dollmaker.study import plan
+from dollmaker.study import grid
 
 Config = dict[str, Any]
 
@@ -99,40 +100,40 @@ def _run_config(config: Config, task: str) -> str:
 
 def study_runs(config: Config) -> list[str]:
     """Folders of the study's fine-tunings: architecture/task/init-tuning."""
-    return plan.runs(config)
+    return grid.runs(config)
 
 
 def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
     """The segmenter of a start of the study, if it is a pre-training."""
-    if not plan.pretrained(config, start):
+    if not grid.pretrained(config, start):
         return []
-    name = plan.segmenter(config, architecture, start)
+    name = grid.segmenter(config, architecture, start)
     return [f"results/{config['dataset']}/study/{architecture}/segmenter/{name}"]
 
 
 def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:
     """As :func:`stage_config` for segment, with the network and objectives of a pre-training."""
-    return stage_config(plan.pretraining_config(config, architecture, pretraining), "segment")
+    return stage_config(grid.pretraining_config(config, architecture, pretraining), "segment")
 
 
 def study_start(config: Config, architecture: str, pretraining: str) -> list[str]:
     """As :func:`start_members`, of a pre-training of the study."""
-    return start_members(plan.pretraining_config(config, architecture, pretraining))
+    return start_members(grid.pretraining_config(config, architecture, pretraining))
 
 
 def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
     """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
-    return _run_config(plan.run_config(config, architecture, task, start, tuning), task)
+    return _run_config(grid.run_config(config, architecture, task, start, tuning), task)
 
 
 def study_tunings(config: Config) -> list[str]:
     """Names of the study's tunings."""
-    return list(plan.tunings(config))
+    return list(grid.tunings(config))
 
 
 def study_tuning(config: Config, tuning: str) -> str:
     """What a tuning of the study trains."""
-    return str(plan.tunings(config)[tuning]["tuning"])
+    return str(grid.tunings(config)[tuning]["tuning"])
 
 
 def version(stage: str) -> int:
@@ -285,6 +286,12 @@ def original_content(config: Config) -> str:
     files = [f"{root}/{name}" for name in names]
     images = options["folder" if kind == "dicom" else "images"]
     return content(config, files, listed=[f"{root}/{images}"])
+
+
+def weights_content(config: Config, start: Start) -> str:
+    """Checksum of a start that is a file of the user's; of none where it is not."""
+    file = [] if start is None or weight_names.parse(*start) else [start[0]]
+    return content(config, [str(Path(config["weights_root"]) / name) for name in file])
 
 
 def source_content(config: Config) -> str:

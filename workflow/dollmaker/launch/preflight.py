@@ -8,12 +8,11 @@ from typing import Any
 import polars as pl
 
 from dollmaker.adapt.tasks import look_at_task
-from dollmaker.classify import ready
-from dollmaker.config import catalogue
+from dollmaker.config import catalogue, ready, weight_names
 from dollmaker.evaluate.truth import load_truth, require_sound
-from dollmaker.fetch import before, names, needed
+from dollmaker.fetch import before, needed
 from dollmaker.fetch.needed import Need
-from dollmaker.launch import looks
+from dollmaker.launch import network_checks
 from dollmaker.pixels.pictures import Channels, read_channels
 from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
@@ -22,7 +21,7 @@ from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.store import findings
 from dollmaker.store.files import POINTERS, WEB_PAGE, inside
 from dollmaker.store.findings import CHEXPERT, PRESENT
-from dollmaker.study import plan
+from dollmaker.study import grid
 
 Config = dict[str, Any]
 
@@ -60,7 +59,7 @@ def preflight(config: Config) -> Listing:
         raise ConfigError(
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
-    plan.check(config)
+    grid.check(config)
     _check_init(config)
     members = config["classify"]["members"]
     ready.require_files(members, Path(config["weights_root"]))
@@ -82,8 +81,11 @@ def preflight(config: Config) -> Listing:
         from dollmaker.runtime import devices
 
         devices.uses_gpu("cuda")  # which one, each job chooses
-    looks.look(
-        [*looks.of_members(config, len(names), _to_train(listed)), *looks.of_names(_nets(config))]
+    network_checks.look(
+        [
+            *network_checks.of_members(config, len(names), _to_train(listed)),
+            *network_checks.of_names(_nets(config)),
+        ]
     )
     return listed, names
 
@@ -103,10 +105,10 @@ def preflight_segmenter(config: Config, listing: Listing) -> None:
     listed, names = listing
     _refuse(find_segmenter_mistake(config, listed, names))
     localized = len(findings.localized(names, config["attribute"]["findings"]))
-    wanted = [looks.of_segmenter("segment", config, localized, _to_train(listed))]
+    wanted = [network_checks.of_segmenter("segment", config, localized, _to_train(listed))]
     for run in config["adapt"]["runs"] if config["tasks"] else []:
-        wanted.append(looks.of_tuning(f"adapt.runs {run}", config, *run.split("/")))
-    looks.look(wanted)
+        wanted.append(network_checks.of_tuning(f"adapt.runs {run}", config, *run.split("/")))
+    network_checks.look(wanted)
 
 
 def preflight_study(config: Config, listing: Listing) -> None:
@@ -127,17 +129,17 @@ def preflight_study(config: Config, listing: Listing) -> None:
     wanted = []
     for architecture, init in product(study["architectures"], study["inits"] if task else ()):
         place = f"study.architectures.{architecture}"
-        if plan.pretrained(config, init):
+        if grid.pretrained(config, init):
             _refuse(find_segmenter_mistake(config, listed, names))
-            mine = plan.pretraining_config(config, architecture, init)
+            mine = grid.pretraining_config(config, architecture, init)
             _check_init(mine)
-            wanted.append(looks.of_segmenter(place, mine, localized, _to_train(listed)))
-        for name, changes in plan.tunings(config).items():
-            tuned = plan.run_config(config, architecture, str(task), init, name)
+            wanted.append(network_checks.of_segmenter(place, mine, localized, _to_train(listed)))
+        for name, changes in grid.tunings(config).items():
+            tuned = grid.run_config(config, architecture, str(task), init, name)
             where = f"{place}, study.tunings {name}"
-            wanted.append(looks.of_tuning(where, tuned, init, changes["tuning"]))
+            wanted.append(network_checks.of_tuning(where, tuned, init, changes["tuning"]))
     _look_at_weights(config, needed.of_study(config))
-    looks.look(wanted)
+    network_checks.look(wanted)
 
 
 def _refuse(mistake: str | None) -> None:
@@ -287,7 +289,10 @@ def _check_init(config: Config) -> None:
     path = Path(config["weights_root"]) / init
     if init == "random" or init in members:
         return
-    if not names.parse(init, names.of_encoder(config["segment"]["encoder"])) and not path.is_file():
+    if (
+        not weight_names.parse(init, weight_names.of_encoder(config["segment"]["encoder"]))
+        and not path.is_file()
+    ):
         raise ModelError(
             f"segment.init is {init!r}, which is no committee member, and weights file {path} does "
             f"not exist; use random, {', '.join(members)}, or a file under weights_root."

@@ -32,8 +32,8 @@ def make_transform(kind: Kind) -> v2.Transform:
     positioning and exposure do; ``flip`` also mirrors left to right, which chest films do not.
     Pixels that come from beyond the square are 0 in images and in masks: nothing is to be seen
     there. Were they ignored, little would be taught of the rim of the image, and networks draw
-    there. The bars of a letterbox, which are ignored (:mod:`dollmaker.networks.outside`), move
-    with it.
+    there. The bars of a letterbox, which are ignored, move with it
+    (:func:`dollmaker.pixels.masks.surround`).
     """
     if kind == "none":
         return v2.Identity()

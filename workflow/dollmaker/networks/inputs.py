@@ -81,7 +81,7 @@ def adapt_images(
     """From stored images to a network's input.
 
     Args:
-        images: (B, C, H, W) in levels, 0..255: uint8, or float32 (:mod:`dollmaker.pixels.depth`).
+        images: (B, C, H, W) in levels, 0..255: uint8, or float32 (:mod:`dollmaker.store.depth`).
         channels: Channels of the network: one channel is repeated, several are averaged to one.
         size: Side of the network's input; images are resized when they differ.
         mean: Mean of each channel that is subtracted from images in [0, 1].

@@ -5,7 +5,7 @@ a patient from `sample_patient`; `dollmaker.phantoms.sheet.contact_sheet` shows 
 """
 
 from dollmaker.phantoms.dataset import write_dataset
-from dollmaker.phantoms.findings import Sign
+from dollmaker.phantoms.pathology import Sign
 from dollmaker.phantoms.patient import Patient, sample_patient
 from dollmaker.phantoms.study import FINDINGS, Picture, render_frontal, render_lateral
 

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from PIL import Image
 from pycocotools import mask as coco
 
-from dollmaker.phantoms.findings import Sign
 from dollmaker.phantoms.grid import Mask
+from dollmaker.phantoms.pathology import Sign
 from dollmaker.phantoms.patient import Patient, sample_patient
 from dollmaker.phantoms.sampling import (
     certain_labels,

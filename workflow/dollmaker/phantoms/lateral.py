@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dollmaker.phantoms.anatomy import APEX, BASE
-from dollmaker.phantoms.findings import Sign
 from dollmaker.phantoms.grid import Canvas, Grid, Map, ball, step
+from dollmaker.phantoms.pathology import Sign
 from dollmaker.phantoms.patient import Patient
 
 

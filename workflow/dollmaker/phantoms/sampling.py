@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from dollmaker.phantoms.findings import OPACITIES, ORDER, Sign
+from dollmaker.phantoms.pathology import OPACITIES, ORDER, Sign
 from dollmaker.store.findings import CHEXPERT, NO_FINDING
 
 STORIES: Mapping[str, tuple[float, float, Mapping[str, float]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from dollmaker.phantoms.findings import OPACITIES
+from dollmaker.phantoms.pathology import OPACITIES
 from dollmaker.phantoms.patient import sample_patient
 from dollmaker.phantoms.sampling import draw_sign
 from dollmaker.phantoms.study import FINDINGS, Picture, render_frontal, render_lateral

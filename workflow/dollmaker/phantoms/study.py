@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.phantoms.anatomy import Chest, build_chest, place_grid
-from dollmaker.phantoms.findings import Sign, apply, deform
 from dollmaker.phantoms.grid import Grid, Map, Mask, shrink
 from dollmaker.phantoms.lateral import build_lateral
+from dollmaker.phantoms.pathology import Sign, apply, deform
 from dollmaker.phantoms.patient import Patient
 from dollmaker.phantoms.render import Materials, develop, expose, finish, transmit
 from dollmaker.store.findings import CHEXPERT, NO_FINDING

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from dollmaker.pixels.depth import Bits, Stored, by_percentiles, scale, white_of
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import Bits, Stored, by_percentiles, scale, white_of
 
 #: Its content is inflated as a whole before anything can be checked.
 DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -46,7 +46,7 @@ def read_dicom(data: bytes, max_pixels: int, bits: Bits = 8) -> Stored:
     The modality transform and the first VOI table or window are applied, and the whole range of
     the window becomes black to white, whatever the image holds of it. Without a window, values of
     at most 8 bits stay, deeper and rescaled ones are scaled by their percentiles
-    (:mod:`dollmaker.pixels.depth`). MONOCHROME1, where high values are dark, is inverted, so that
+    (:mod:`dollmaker.store.depth`). MONOCHROME1, where high values are dark, is inverted, so that
     bones are bright; padding takes no part in any range and is 0.
 
     Args:

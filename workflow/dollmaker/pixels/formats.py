@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dollmaker.pixels.depth import Bits
 from dollmaker.pixels.dicom import is_dicom, read_dicom
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import Bits
 from dollmaker.store.files import POINTERS, WEB_PAGE
 
 #: Formats that Pillow decodes. It knows more; of some (EPS) the decoder is another program.

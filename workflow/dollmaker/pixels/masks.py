@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dollmaker.pixels import geometry
 from dollmaker.pixels.formats import MAX_PIXELS, Frame, read_frame
 from dollmaker.runtime.errors import DataError
 
@@ -237,3 +238,17 @@ def _from_colours(values: npt.NDArray[Any], facts: dict[str, Any]) -> MaskPictur
 
 def _is_grey(values: Ints, most: int = 0) -> bool:
     return bool((np.ptp(values, axis=-1) <= most).all())
+
+
+def surround(masks: npt.NDArray[Any], where: geometry.Box, fill: int = IGNORE) -> npt.NDArray[Any]:
+    """Fill square masks (..., S, S) around the picture.
+
+    Networks learn nothing from the bars of a letterbox: :data:`IGNORE` by default.
+
+    Args:
+        masks: Square masks; what they have around the picture is lost.
+        where: The picture's box in the square.
+        fill: The value around it.
+    """
+    inner = geometry.inside(masks, where)
+    return geometry.framed(inner, where, masks.shape[-1], fill)

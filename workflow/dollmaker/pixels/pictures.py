@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from dollmaker.pixels.depth import Bits, Stored, by_percentiles, deepened, white_of
 from dollmaker.pixels.formats import Frame, decode_frame, read_bytes, read_frame
 from dollmaker.pixels.stacks import read_stack
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import Bits, Stored, by_percentiles, deepened, white_of
 
 #: What red, green and blue are worth in grey, in thousandths (ITU-R 601-2, as Pillow has it).
 _GREY = np.array([299, 587, 114], np.int64)
@@ -44,7 +44,7 @@ def read_picture(path: Path, *, mode: str | None, max_pixels: int) -> Picture:
 
     The picture is turned by its EXIF tag, transparency is laid on black, palettes and CMYK become
     RGB, white-is-zero is turned round. Deeper pictures than 8 bits are scaled by their percentiles
-    0.5 and 99.5 (:mod:`dollmaker.pixels.depth`), DICOM by its window. DICOM needs pydicom.
+    0.5 and 99.5 (:mod:`dollmaker.store.depth`), DICOM by its window. DICOM needs pydicom.
 
     Args:
         path: The file.

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.depth import Bits, Stored, by_percentiles, deepened, scale
 from dollmaker.pixels.formats import (
     OWN,
     check_size,
@@ -26,6 +25,7 @@ from dollmaker.pixels.formats import (
     turn_upright,
 )
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import Bits, Stored, by_percentiles, deepened, scale
 
 _ARRAY = b"\x93NUMPY"
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131

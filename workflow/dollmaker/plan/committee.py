@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.classify.member import Member, load_member
-from dollmaker.classify.networks import create_network
-from dollmaker.classify.ready import unknown_to
 from dollmaker.classify.stage import member_input
+from dollmaker.config.ready import unknown_to
+from dollmaker.networks.classifiers import create_network
+from dollmaker.networks.member import Member, load_member
 from dollmaker.runtime.errors import DollmakerError
 from dollmaker.store.files import read_json
 

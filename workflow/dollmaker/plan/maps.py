@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from dollmaker.attribute.committee import Committee
-from dollmaker.attribute.frames import frames_of
 from dollmaker.attribute.stage import BLOCK
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify.data import label_matrix
-from dollmaker.classify.member import Member
+from dollmaker.networks.frames import frames_of
+from dollmaker.networks.member import Member
 from dollmaker.plan.clock import measure, measure_each, seconds_of
 from dollmaker.plan.count import midpoints
 from dollmaker.plan.material import Material, smooth_noise

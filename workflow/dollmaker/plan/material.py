@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from dollmaker.pixels.depth import Stored, to_stored
 from dollmaker.pixels.stacks import write_stack
 from dollmaker.plan.clock import Rate, say
 from dollmaker.plan.count import Source
 from dollmaker.prepare import stage as prepare
 from dollmaker.store import provenance, tables
+from dollmaker.store.depth import Stored, to_stored
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, create_shard
 
 #: Images of the calibration, and of each of its shards; the first shard is the warm-up.
@@ -80,14 +81,14 @@ def gather(config: dict[str, Any], source: Source, sample: pl.DataFrame, folder:
     """
     work = folder / "real"
     rate, reason = _decode(config, sample, source.findings, source.root, work)
-    index, _ = prepare.read_index(work / "index.parquet")
+    index, _ = read_index(work / "index.parquet")
     real = not index.is_empty()
     if not real:
         say(f"no sampled image can be read (the first: {reason}): going on with made-up ones")
         work = folder / "made-up"
         sample = _make_up(sample, config, folder / "source")
         rate, _ = _decode(config, sample, source.findings, folder / "source", work)
-        index, _ = prepare.read_index(work / "index.parquet")
+        index, _ = read_index(work / "index.parquet")
     elif reason:
         broken = len(sample) - len(index)
         say(f"{broken} of {len(sample)} sampled images cannot be read, the first: {reason}")

@@ -18,10 +18,11 @@ from dollmaker.adapt.train import on_sources, train_run
 from dollmaker.adapt.truth import pack
 from dollmaker.adapt.tuning import Tuning
 from dollmaker.classify.data import LabelledImages, label_matrix, targets
-from dollmaker.classify.networks import head_name
 from dollmaker.classify.stage import member_options, predict
 from dollmaker.classify.train import ClassifierTraining, positive_weights
+from dollmaker.networks.classifiers import head_name
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
 from dollmaker.networks.training import fit, train_loader
 from dollmaker.pixels.geometry import box, unfit_mask
 from dollmaker.plan.clock import measure_each, seconds_of
@@ -34,7 +35,6 @@ from dollmaker.segment.data import (
     Targets,
     list_targets,
 )
-from dollmaker.segment.models import create
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.store.work import Work
 

@@ -17,8 +17,8 @@ import polars as pl
 from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.border import border_features, shape_features
 from dollmaker.prepare.confounding import predictability
-from dollmaker.prepare.stage import read_index
 from dollmaker.store import provenance, tables
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import Shard
 
 #: What is looked at -> as a sentence calls it.

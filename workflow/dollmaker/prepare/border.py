@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.depth import to_eight_bits
 from dollmaker.pixels.geometry import Box, Fit, box, inside
+from dollmaker.store.depth import to_eight_bits
 
 Floats = npt.NDArray[np.float32]
 

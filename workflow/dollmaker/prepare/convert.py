@@ -6,66 +6,25 @@ The converted folder holds ``labels.csv`` (image, mask, patient, one column per 
 source: which file each picture was). Afterwards it is read as any other table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from dollmaker.pixels.depth import Stored
-from dollmaker.pixels.levels import Numbers
 from dollmaker.pixels.stacks import write_stack
+from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
 from dollmaker.store.files import atomic_path, write_json
 
-Pixels = npt.NDArray[np.uint8]
 Row = dict[str, Any]
 
 #: Kinds of sources that are converted first.
 CONVERTED = ("patches", "msd", "jsrt", "dicom")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """One picture to write.
-
-    Attributes:
-        name: File name of picture and mask, without suffix.
-        image: uint8 or uint16 (C, h, w). 8 bits of one or three channels become PNG, all else a
-            TIFF with a page for each channel.
-        mask: uint8 (h, w), or ``None`` if no mask is known.
-        labels: Finding -> 1 or 0; of DICOM also -1, or ``None`` where it is not mentioned.
-    """
-
-    name: str
-    image: Stored
-    mask: Pixels | None
-    labels: Mapping[str, int | None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One thing to convert: an image to cut, a volume, a raw file.
-
-    Attributes:
-        source: What the user knows it by.
-        patient: The patient of all its pieces.
-        make: Reads it and returns its pieces; a :class:`DataError` says why it cannot be used.
-        reader: Of the masks of all items, if they hold class numbers.
-        view: The view of its pieces, in small letters, if the source tells views.
-    """
-
-    source: str
-    patient: str
-    make: Callable[[], Sequence[Piece]]
-    reader: Numbers | None = None
-    view: str | None = None
 
 
 def converted_findings(config: Mapping[str, Any]) -> list[str]:

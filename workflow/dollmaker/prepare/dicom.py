@@ -17,7 +17,7 @@ from dollmaker.pixels import names
 from dollmaker.pixels.headers import Header, read_header, starts_as_dicom
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import check_names, filled, labels, patients
-from dollmaker.prepare.convert import Item, Piece
+from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.prepare.tree import Tree, walk
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables

@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker.pixels.depth import Bits, Stored, type_of
 from dollmaker.pixels.geometry import fit_mask
 from dollmaker.pixels.levels import objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.names import is_junk, is_picture
-from dollmaker.prepare.convert import Item, Piece
+from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import Bits, Stored, type_of
 from dollmaker.store.files import inside
 
 #: Folder of an organ in SCR -> its bit in the masks that are written.

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.depth import Bits, Stored, type_of
+from dollmaker.config.channels import require_volumes
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
-from dollmaker.prepare.channels import require_volumes
-from dollmaker.prepare.convert import Item, Piece
-from dollmaker.runtime import texts
+from dollmaker.prepare.pieces import Item, Piece
+from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store.depth import Bits, Stored, type_of
 from dollmaker.store.files import inside
 
 #: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
@@ -78,7 +78,7 @@ def list_items(
             f"{file} does not exist; unpack the task there or correct source.msd.folder."
         )
     try:
-        content = json.loads(texts.decode(file.read_bytes()))
+        content = json.loads(encoding.decode(file.read_bytes()))
         named = content["modality"] if "modality" in content else content["channel_names"]
         chosen = _chosen(options, {int(n): str(name) for n, name in named.items()})
         cases, declared = _cases(content, chosen, find), _declared(content.get("labels"))

@@ -9,7 +9,7 @@ import polars as pl
 from dollmaker.pixels.names import SUFFIXES, image_ids, is_junk, without_suffix
 from dollmaker.prepare.columns import filled, paths, patients
 from dollmaker.prepare.splits import assign
-from dollmaker.runtime import texts
+from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
 from dollmaker.store.files import inside
@@ -161,6 +161,6 @@ def _read_lists(folder: Path) -> dict[str, str] | None:
 
 def _read_list(path: Path) -> list[str]:
     try:
-        return texts.decode(path.read_bytes()).split()
+        return encoding.decode(path.read_bytes()).split()
     except ValueError as error:
         raise DataError(f"list {path} is not readable ({error}); save it in UTF-8.") from None

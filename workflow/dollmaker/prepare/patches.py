@@ -20,7 +20,7 @@ from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import filled, patients
-from dollmaker.prepare.convert import Item, Piece
+from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables

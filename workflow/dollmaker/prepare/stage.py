@@ -1,6 +1,5 @@
 """The three steps of prepare: list the images, decode a shard of them, index what is good."""
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,14 +10,14 @@ import numpy as np
 import polars as pl
 
 from dollmaker.config import reads
-from dollmaker.pixels.depth import type_of
+from dollmaker.pixels.decode import Decoded, decode
 from dollmaker.prepare.columns import COLUMNS, DECODED
-from dollmaker.prepare.images import Decoded, decode
 from dollmaker.prepare.sources import check_findings, make_plan
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.prepare.twins import tell_alike
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
+from dollmaker.store.depth import type_of
 from dollmaker.store.files import atomic_path, inside
 from dollmaker.store.shards import create_shard
 
@@ -190,22 +189,6 @@ def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
         .otherwise("reason")
     )
     return images.with_columns(reason=reason)
-
-
-def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
-    """The index and its findings."""
-    index = tables.read(path)
-    return index, list(tables.read_header(path)["findings"])
-
-
-def digest_index(index: pl.DataFrame) -> str:
-    """SHA-256 of an index, whatever the number of its shards.
-
-    How files were turned and what they look like is left out: their pixels are told by their
-    checksums.
-    """
-    text = index.drop("shard", "row", "orientation", "hash", strict=False).write_csv()
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _header(config: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dollmaker.pixels.alike import near_pairs
+from dollmaker.pixels.image_hash import near_pairs
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.files import sha256_file
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.evaluate.bounds import DRAWS, LEAST, bounds_of, calibrate
+from dollmaker.measures.conformal import DRAWS, LEAST, bounds_of, calibrate
 from dollmaker.release.parts import BOUND, SPLITS, find_parts
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
@@ -35,7 +35,7 @@ def calibrate_release(
     Returns:
         ``confidence``, ``target``, ``min_probability`` (masks under it are scored as empty: they
         neither calibrate nor have a bound), ``least_patients``, ``draws`` and ``calibrations``
-        (:func:`dollmaker.evaluate.bounds.calibrate`); ``None`` where no released mask has truth.
+        (:func:`dollmaker.measures.conformal.calibrate`); ``None`` where no released mask has truth.
     """
     if target is None:
         return None

@@ -7,12 +7,12 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageDraw
 
-from dollmaker.pixels.depth import to_show
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND
 from dollmaker.release.read import find_image, read_release, source_mask
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, inside
 
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")

@@ -9,10 +9,10 @@ import polars as pl
 import torch
 from torch.utils.data import Dataset
 
-from dollmaker.pixels.depth import to_levels
 from dollmaker.release.bounds import read_bounds
 from dollmaker.release.parts import BOUND, SPLITS, find_parts, read_rows
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store.depth import to_levels
 from dollmaker.store.files import inside, read_json
 from dollmaker.store.shards import ShardSeries
 
@@ -146,7 +146,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         return self._transform(found) if self._transform else found
 
     def _image(self, facts: dict[str, Any]) -> Any:
-        from dollmaker.prepare.images import decode
+        from dollmaker.pixels.decode import decode
 
         assert self._images is not None
         path = inside(self._images, facts["path"], links=True)

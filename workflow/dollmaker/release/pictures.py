@@ -8,7 +8,7 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageDraw
 
-from dollmaker.pixels.depth import to_show
+from dollmaker.store.depth import to_show
 from dollmaker.store.rle import decode
 
 _SIDE, _PER_ROW, _TEXT = 112, 8, 16

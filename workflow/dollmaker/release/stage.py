@@ -7,20 +7,20 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.prepare.stage import read_index
 from dollmaker.release import croissant, prov
 from dollmaker.release.bounds import BOUNDS, add_bounds, calibrate_release, write_tables
 from dollmaker.release.card import write_card
-from dollmaker.release.checksums import CHECKSUMS, checksums
 from dollmaker.release.facts import Facts, summary
 from dollmaker.release.formats import write_formats
+from dollmaker.release.gallery import add_gallery
 from dollmaker.release.labels import labels_header
 from dollmaker.release.licence import write_changes, write_licence
-from dollmaker.release.looking import add_gallery
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.pictures import contact_sheet
 from dollmaker.store import provenance, tables
+from dollmaker.store.checksums import CHECKSUMS, checksums
 from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json, write_text
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards
 
 

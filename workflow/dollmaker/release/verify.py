@@ -15,12 +15,12 @@ from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
-from dollmaker.release.checksums import verify_checksums
 from dollmaker.release.parts import IMAGES, SPLITS, find_parts, is_table
 from dollmaker.release.polygons import paint_all
 from dollmaker.release.source import SourceMask, to_source
 from dollmaker.runtime.errors import DataError, DollmakerError
 from dollmaker.store import rle, tables
+from dollmaker.store.checksums import verify_checksums
 from dollmaker.store.files import inside, read_json, sha256_file
 from dollmaker.store.shards import Shard
 

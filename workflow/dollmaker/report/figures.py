@@ -11,9 +11,9 @@ import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
+from dollmaker.measures.baselines import BASELINES
 
 #: Colour of each start; told apart by lightness as well (Okabe and Ito 2008).
 INIT_COLOURS = {

@@ -14,11 +14,11 @@ import polars as pl
 from PIL import Image, ImageDraw, ImageFont
 
 from dollmaker.config import settings as configuration
-from dollmaker.pixels.depth import to_show
 from dollmaker.pixels.enlarge import level_set, pack, source_mask
 from dollmaker.pixels.geometry import Box, Fit, box, inside, unfit_mask, window
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.report.gather import Results, headline_split
+from dollmaker.store.depth import to_show
 from dollmaker.store.shards import ImageShards, Shard
 
 MASK_COLOUR = (255, 140, 20)

@@ -12,12 +12,12 @@ import polars as pl
 
 from dollmaker.evaluate.truth import Truth, load_truth
 from dollmaker.explain import page as explanations
-from dollmaker.prepare.stage import read_index
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import findings as labels
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
+from dollmaker.store.index import read_index
 
 #: Rule name -> stage, for the benchmark files.
 STAGE_OF_RULE = {

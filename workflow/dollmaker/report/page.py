@@ -9,11 +9,11 @@ import polars as pl
 import yaml
 
 from dollmaker import __version__
-from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.explain.page import MEASURES
+from dollmaker.measures.baselines import BASELINES
 from dollmaker.report import gallery
 from dollmaker.report.audit import audit
 from dollmaker.report.examples import Examples

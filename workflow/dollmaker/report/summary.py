@@ -5,9 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.evaluate.baselines import BASELINES
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
+from dollmaker.measures.baselines import BASELINES
 from dollmaker.report.gather import Results, headline_split
 
 #: Slice of the headline.

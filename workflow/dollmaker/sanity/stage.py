@@ -11,13 +11,13 @@ from dollmaker.binarize.pair import FOREGROUND, Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.measures import scores
 from dollmaker.pixels import geometry
-from dollmaker.pixels.depth import to_eight_bits
-from dollmaker.prepare.stage import read_index
 from dollmaker.runtime.errors import ConfigError, unknown
 from dollmaker.sanity.judge import judge
 from dollmaker.store import provenance
+from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.files import sha256_file, write_json
 from dollmaker.store.findings import PRESENT
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, Shard
 
 

@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dollmaker.networks.augment import Kind, augment, make_transform
-from dollmaker.networks.outside import surround
 from dollmaker.pixels import geometry
-from dollmaker.pixels.masks import IGNORE
+from dollmaker.pixels.masks import IGNORE, surround
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store.findings import ABSENT, BLANK, PRESENT
 from dollmaker.store.shards import ImageShards, ShardSeries
@@ -156,7 +155,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
 
     Items are image (C, H, W) in levels, masks uint8 (K, H, W) with 255 = ignore, the weight of each
     mask (K,), the labels float32 (K,): 1, 0, NaN unknown, and what of the square is picture, bool
-    (H, W). Outside the picture masks are :data:`dollmaker.networks.outside.OUTSIDE`.
+    (H, W). Outside the picture masks are :data:`dollmaker.pixels.masks.IGNORE`.
     """
 
     def __init__(

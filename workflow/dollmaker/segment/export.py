@@ -1,8 +1,6 @@
 """The encoder of a segmenter as a state dict of timm or torchvision, with their own names."""
 
-import io
 import re
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.networks.inputs import Input, per_channel
+from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.networks.weights import Normalisation, inflate, to_bytes, unify
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.files import atomic_path, read_json
@@ -19,21 +18,6 @@ _TORCHVISION = re.compile(
     r"(resnet(18|34|50|101|152)|resnext(50_32x4d|101_32x8d)|densenet(121|169|201|161)"
     r"|mobilenet_v2|vgg(11|13|16|19)(_bn)?)$"
 )
-
-
-def read_segmenter(folder: Path) -> nn.Module:
-    """Read a segmenter as segmentation-models-pytorch does, without its word on standard output.
-
-    Raises:
-        ModelError: If there is none.
-    """
-    import segmentation_models_pytorch as smp
-
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no segmenter; give the folder that the stage segment made.")
-    with redirect_stdout(io.StringIO()):
-        model: nn.Module = smp.from_pretrained(folder)
-    return model
 
 
 def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:

@@ -13,20 +13,20 @@ from torch import nn
 
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input, Numbers, per_channel
+from dollmaker.networks.segmenters import ARCHITECTURES, create, find_start, narrow
 from dollmaker.networks.training import fit, train_loader
 from dollmaker.pixels.geometry import Box
-from dollmaker.prepare.stage import digest_index, read_index
-from dollmaker.release.checksums import CHECKSUMS
 from dollmaker.release.parts import find_parts
 from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import DataError, ModelError
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
 from dollmaker.segment.export import export_encoder
-from dollmaker.segment.models import ARCHITECTURES, create, find_start, narrow
 from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.store import findings, provenance
+from dollmaker.store.checksums import CHECKSUMS
 from dollmaker.store.files import atomic_path, sha256_file, write_json, write_text
+from dollmaker.store.index import digest_index, read_index
 from dollmaker.store.shards import ImageShards
 from dollmaker.store.work import Work
 

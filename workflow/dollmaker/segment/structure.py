@@ -19,7 +19,7 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
-from dollmaker.attribute.frames import Frames
+from dollmaker.networks.frames import Frames
 from dollmaker.pixels.geometry import Box
 
 #: Strides of the feature maps that are joined: parts of organs, not edges and not whole images.

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from dollmaker.measures import scores
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.losses import cluster_loss, label_loss, pixel_loss
+from dollmaker.networks.predict import BATCH, predict
 from dollmaker.networks.schedule import one_cycle
 from dollmaker.networks.training import EpochLoss
 from dollmaker.networks.weights import freeze_batch_norm
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.runtime import parallel
 from dollmaker.segment.data import PseudoLabelled
-from dollmaker.segment.losses import cluster_loss, label_loss, pixel_loss
-from dollmaker.segment.predict import BATCH, predict
 from dollmaker.segment.structure import Structure
 
 

@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.depth import to_levels
 from dollmaker.runtime.errors import ArtifactError, DamagedError
+from dollmaker.store.depth import to_levels
 from dollmaker.store.files import atomic_path
 from dollmaker.store.provenance import FORMAT
 from dollmaker.store.spool import Spool
@@ -225,7 +225,7 @@ class Shard:
         return 0
 
     def read(self, name: str, rows: int | slice | Sequence[int] | None = None) -> Array:
-        """Read rows of an array; images come in levels (:mod:`dollmaker.pixels.depth`).
+        """Read rows of an array; images come in levels (:mod:`dollmaker.store.depth`).
 
         Args:
             name: Array name, e.g. ``"image"``.

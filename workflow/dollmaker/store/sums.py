@@ -6,7 +6,7 @@ Snakemake knows no more of a folder than its time. These sums tell whether its c
 import sys
 from pathlib import Path
 
-from dollmaker.release.checksums import checksums
+from dollmaker.store.checksums import checksums
 from dollmaker.store.files import write_text
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.runtime import texts
+from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ArtifactError, DamagedError, DataError
 from dollmaker.store.files import atomic_path
 
@@ -111,7 +111,7 @@ def _as_text(column: pl.Series) -> pl.Series:
 
 
 def _read_csv(path: Path) -> Cells:
-    text = texts.decode(_content(path)).replace("\r\r\n", "\n")
+    text = encoding.decode(_content(path)).replace("\r\r\n", "\n")
     if not text.strip(_BLANKS):
         raise ValueError("it is empty")
     text, delimiter = _divided(text)

@@ -53,7 +53,7 @@ def steps_of_runs(
     Args:
         architecture: Name of the architecture.
         runs: All runs of the architecture; of a task and n all on the same images and seeds.
-        budgets: Name -> steps -> tuning, as :func:`dollmaker.study.plan.budgets` gives them.
+        budgets: Name -> steps -> tuning, as :func:`dollmaker.study.grid.budgets` gives them.
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
         references: Starts that the others are compared with.

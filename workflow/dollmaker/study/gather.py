@@ -48,7 +48,7 @@ def gather(
     Args:
         study: Folder of the study.
         runs: Folders in it, ``{architecture}/{task}/{init}-{tuning}``.
-        budgets: Tunings that differ in steps alone (:func:`dollmaker.study.plan.budgets`).
+        budgets: Tunings that differ in steps alone (:func:`dollmaker.study.grid.budgets`).
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
 

@@ -8,13 +8,13 @@ import polars as pl
 from PIL import Image
 
 from dollmaker.evaluate.tasks import NOTHING
-from dollmaker.prepare.stage import read_index
 from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, write_json, write_text
-from dollmaker.study import plan
+from dollmaker.store.index import read_index
+from dollmaker.study import grid
 from dollmaker.study.gather import BEST, check_hygiene, gather
 from dollmaker.study.page import write_page
 
@@ -35,13 +35,13 @@ def write_study(
         DataError: If a test patient was seen in training.
         ArtifactError: If a run is missing or damaged.
     """
-    runs = plan.runs(config)
+    runs = grid.runs(config)
     if not runs:
         raise DataError("the study has no run: the configuration has no task; add one to tasks.")
     index, _ = read_index(index_file)
     hygiene = check_hygiene(index, study, runs)
     replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
-    table, differences, steps = gather(study, runs, plan.budgets(config), replicates, seed)
+    table, differences, steps = gather(study, runs, grid.budgets(config), replicates, seed)
     header = provenance.header("study", config["study"], seed=config["seed"])
     tables.write(table, scores / "study.parquet", header)
     tables.write(differences, scores / "study_differences.parquet", header)

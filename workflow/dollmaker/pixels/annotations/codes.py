@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.runtime import texts
+from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import rle
 
@@ -26,7 +26,7 @@ def read_object(file: Path, key: str) -> dict[str, Any]:
         DataError: If it is missing, is not JSON, or names one thing twice.
     """
     try:
-        text = texts.decode(file.read_bytes())
+        text = encoding.decode(file.read_bytes())
         content = json.loads(text, object_pairs_hook=_unique)
     except FileNotFoundError:
         raise DataError(f"{file} does not exist; correct {key} or data_root.") from None

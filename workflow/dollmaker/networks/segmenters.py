@@ -4,8 +4,10 @@ Networks start from random numbers or from files that are there; what is named i
 """
 
 import difflib
+import io
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ import torch
 from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
 from torch import Tensor, nn
 
-from dollmaker.fetch import names
-from dollmaker.networks import trial
+from dollmaker.config import weight_names
+from dollmaker.networks import dry_run
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError, unknown
@@ -36,6 +38,19 @@ _RESERVED = (
     "activation",
     "aux_params",
 )
+
+
+def read_segmenter(folder: Path) -> nn.Module:
+    """Read a segmenter as segmentation-models-pytorch does, without its word on standard output.
+
+    Raises:
+        ModelError: If there is none.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} is no segmenter; give the folder that the stage segment made.")
+    with redirect_stdout(io.StringIO()):
+        model: nn.Module = smp.from_pretrained(folder)
+    return model
 
 
 def create(
@@ -73,7 +88,7 @@ def create(
             )  # fmt: skip
     except Exception as error:  # the libraries raise many types for combinations that do not fit
         raise ModelError(
-            f"cannot make {title} ({trial.first_line(error)}); correct segment.arguments."
+            f"cannot make {title} ({dry_run.first_line(error)}); correct segment.arguments."
         ) from None
     _check_size(model, title, channels, size)
     return model.to(memory_format=torch.channels_last)
@@ -124,7 +139,7 @@ def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
     except Exception as error:
         remedy = "a multiple of 32" if size % 32 else "more, or choose another segment.architecture"
         raise ModelError(
-            f"{title} does not take images of {size} pixels ({trial.first_line(error)}); set "
+            f"{title} does not take images of {size} pixels ({dry_run.first_line(error)}); set "
             f"prepare.size to {remedy} (ViT: give img_size in segment.arguments)."
         ) from None
     if out.shape[-2:] != (size, size):
@@ -190,7 +205,7 @@ def find_start(
     members = {folder.name: folder for folder in committee}
     if init in members:
         return member_start(members[init], channels=channels, size=size)
-    file = names.locate(weights_root, init, names.of_encoder(encoder))
+    file = weight_names.locate(weights_root, init, weight_names.of_encoder(encoder))
     if not file.is_file():
         known = "".join(f"{name}, " for name in members)
         raise ModelError(

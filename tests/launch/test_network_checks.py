@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dollmaker.classify.networks import create_network
 from dollmaker.config import settings as config
-from dollmaker.launch import looks
-from dollmaker.launch.looks import Look, look
+from dollmaker.launch import network_checks
+from dollmaker.launch.network_checks import Look, look
+from dollmaker.networks.classifiers import create_network
 from dollmaker.runtime.errors import ModelError
 
 UNET = {"encoder": "tu-test_resnet", "arguments": {"decoder_channels": [16, 16, 8, 8, 8]}}
@@ -32,15 +32,15 @@ def memory(tmp_path: Path) -> Path:
 
 def members(memory: Path, images: int | None = None, **classify: Any) -> None:
     given = {**SMALL, **classify.pop("classify", {})}
-    look(looks.of_members(resolved(classify=given, **classify), 3, images), memory)
+    look(network_checks.of_members(resolved(classify=given, **classify), 3, images), memory)
 
 
 def segmenter(memory: Path, images: int | None = None, **changes: Any) -> None:
-    look([looks.of_segmenter("segment", resolved(**changes), 2, images)], memory)
+    look([network_checks.of_segmenter("segment", resolved(**changes), 2, images)], memory)
 
 
 def tuning(memory: Path, init: str, what: str, **changes: Any) -> None:
-    look([looks.of_tuning("adapt.runs r", resolved(**changes), init, what)], memory)
+    look([network_checks.of_tuning("adapt.runs r", resolved(**changes), init, what)], memory)
 
 
 def test_what_works_passes(memory: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_member_that_is_no_start_of_the_encoder(memory: Path) -> None:
 def test_a_segmenter_is_named(segment: Any, size: int, said: str, memory: Path) -> None:
     with pytest.raises(ModelError, match=said):
         segmenter(memory, segment=segment, prepare={"size": size})
-    names = looks.of_names({"segment": resolved(segment=segment)["segment"]})
+    names = network_checks.of_names({"segment": resolved(segment=segment)["segment"]})
     if size == 32:
         with pytest.raises(ModelError, match=said):
             look(names, memory)
@@ -166,7 +166,7 @@ def test_what_passed_is_not_looked_at_again(memory: Path, monkeypatch: pytest.Mo
             look([good, bad], memory)
     assert calls == [{"good": True}, {"bad": True}, {"bad": True}]
     look([good], memory)
-    monkeypatch.setattr(looks, "_base", lambda: ["other libraries"])
+    monkeypatch.setattr(network_checks, "_base", lambda: ["other libraries"])
     look([good], memory)
     assert len(calls) == 4
 
@@ -190,7 +190,7 @@ def test_a_memory_that_cannot_be_written_and_libraries_that_are_not_there(
     good = Look(place="good", check=counted(calls), settings={})
     look([good], tmp_path / "file/looks.json")
     assert len(calls) == 1
-    monkeypatch.setitem(looks._LIBRARIES, "no_such_library", "torch")
+    monkeypatch.setitem(network_checks._LIBRARIES, "no_such_library", "torch")
     look([good], tmp_path / "looks.json")
     assert len(calls) == 1 and not (tmp_path / "looks.json").exists()
 
@@ -198,10 +198,10 @@ def test_a_memory_that_cannot_be_written_and_libraries_that_are_not_there(
 def test_what_is_remembered_loads_no_library(memory: Path) -> None:
     import subprocess
 
-    wanted = "looks.of_members(c, 3, None)"
+    wanted = "network_checks.of_members(c, 3, None)"
     code = (
-        "import json, sys; from pathlib import Path; from dollmaker.launch import looks; "
-        f"c = json.loads(sys.argv[1]); looks.look({wanted}, Path(sys.argv[2])); "
+        "import json, sys; from pathlib import Path; from dollmaker.launch import network_checks; "
+        f"c = json.loads(sys.argv[1]); network_checks.look({wanted}, Path(sys.argv[2])); "
         "print('torch' in sys.modules)"
     )
     words = [sys.executable, "-c", code, json.dumps(resolved()), str(memory)]

@@ -8,7 +8,7 @@ import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
-from dollmaker.segment.losses import cluster_loss, label_loss, pixel_loss
+from dollmaker.networks.losses import cluster_loss, label_loss, pixel_loss
 
 
 def sample(seed: int = 0, ignore: bool = True) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,9 +9,9 @@ import polars as pl
 from dollmaker.gallery.data import arrange
 from dollmaker.gallery.sprites import Picture
 from dollmaker.gallery.stage import LIMIT, write_gallery
-from dollmaker.pixels.depth import to_show
 from dollmaker.release.collect import read_pairs
 from dollmaker.release.parts import BOUND, SPLITS, find_parts
+from dollmaker.store.depth import to_show
 from dollmaker.store.shards import ImageShards, ShardSeries
 
 

@@ -1,4 +1,4 @@
-"""What the rules need to know of weights: which files their jobs read, and what these hold.
+"""The weights files that jobs start from.
 
 A file that comes of a name is an input, made by the rule ``fetch_weights``. A file of the user's is
 no input of any rule: the checksum of its content is a parameter.
@@ -7,14 +7,13 @@ no input of any rule: the checksum of its content is a parameter.
 from pathlib import Path
 from typing import Any
 
-from dollmaker.fetch import names
-from dollmaker.launch import pipeline
-from dollmaker.study import plan
+from dollmaker.config import weight_names
+from dollmaker.study import grid
 
 Config = dict[str, Any]
 
-#: A start: as the configuration has it, and the network for :func:`names.parse`; ``None`` if it is
-#: no file.
+#: A start: as the configuration has it, and the network for :func:`weight_names.parse`; ``None`` if
+#: it is no file.
 Start = tuple[str, str] | None
 
 
@@ -35,12 +34,12 @@ def of_segmenter(config: Config) -> Start:
     init = config["segment"]["init"]
     if init == "random" or init in config["classify"]["members"]:
         return None
-    return init, names.of_encoder(config["segment"]["encoder"])
+    return init, weight_names.of_encoder(config["segment"]["encoder"])
 
 
 def of_pretraining(config: Config, architecture: str, pretraining: str) -> Start:
     """As :func:`of_segmenter`, of a pre-training of the study."""
-    return of_segmenter(plan.pretraining_config(config, architecture, pretraining))
+    return of_segmenter(grid.pretraining_config(config, architecture, pretraining))
 
 
 def of_tuning(config: Config, init: str, architecture: str | None = None) -> Start:
@@ -52,17 +51,11 @@ def of_tuning(config: Config, init: str, architecture: str | None = None) -> Sta
         return None
     changes = config["study"]["architectures"][architecture] if architecture else {}
     encoder = changes.get("encoder", config["segment"]["encoder"])
-    return config["adapt"]["imagenet"], names.of_encoder(encoder)
+    return config["adapt"]["imagenet"], weight_names.of_encoder(encoder)
 
 
 def files(config: Config, start: Start) -> list[str]:
     """The file of a start that comes of a name: an input of the job."""
-    if start is None or not names.parse(*start):
+    if start is None or not weight_names.parse(*start):
         return []
-    return [str(names.locate(Path(config["weights_root"]), *start))]
-
-
-def content(config: Config, start: Start) -> str:
-    """Checksum of a start that is a file of the user's; of none where it is not."""
-    file = [] if start is None or names.parse(*start) else [start[0]]
-    return pipeline.content(config, [str(Path(config["weights_root"]) / name) for name in file])
+    return [str(weight_names.locate(Path(config["weights_root"]), *start))]

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from segment_network import NETWORK
 from torchvision.models import mobilenet_v2
 
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create, find_start
 from dollmaker.runtime.errors import ModelError
-from dollmaker.segment.models import create, find_start
 from dollmaker.store.files import write_json
+from segment.segment_network import NETWORK
 
 
 @pytest.mark.parametrize(

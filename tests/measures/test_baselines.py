@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 from skimage.filters import threshold_otsu
 
-from dollmaker.evaluate.baselines import guess
+from dollmaker.measures.baselines import guess
 from dollmaker.pixels.geometry import Fit
 
 

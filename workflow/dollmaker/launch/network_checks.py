@@ -17,8 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dollmaker.classify import ready
-from dollmaker.fetch import names
+from dollmaker.config import ready, weight_names
 from dollmaker.runtime.errors import ModelError
 from dollmaker.store.files import write_json
 
@@ -40,9 +39,12 @@ _LIBRARIES = {
 
 #: Files of this package that decide what passes.
 _CODE = (
-    *("launch/looks.py", "pixels/patches.py", "segment/models.py"),
-    *(f"networks/{name}.py" for name in ("positions", "trial", "weights")),
-    *(f"classify/{name}.py" for name in ("networks", "outputs", "ready", "xrv")),
+    "launch/network_checks.py",
+    *(f"config/{name}.py" for name in ("patch_sizes", "ready", "xrv")),
+    *(
+        f"networks/{name}.py"
+        for name in ("classifiers", "dry_run", "outputs", "positions", "segmenters", "weights")
+    ),
 )
 
 #: Verdicts that are kept.
@@ -260,7 +262,7 @@ def _network(config: Config, classes: int) -> Config:
 def _start(config: Config, init: str | None) -> Config:
     """Where an encoder starts: a member, a file, or random numbers."""
     if init not in config["classify"]["members"]:
-        encoder = names.of_encoder(config["segment"]["encoder"])
+        encoder = weight_names.of_encoder(config["segment"]["encoder"])
         return {"file": None if init == "random" else _file(config, init, encoder)}
     mine = config["classify"]["members"][init]
     return {"member": {"name": init, "architecture": mine["architecture"], **_seen(config, mine)}}
@@ -270,7 +272,7 @@ def _file(config: Config, weights: str | None, network: str) -> list[Any] | None
     """A weights file and what changes when it does; ``None`` if there is none yet."""
     if not weights:
         return None
-    path = names.locate(Path(config["weights_root"]), weights, network)
+    path = weight_names.locate(Path(config["weights_root"]), weights, network)
     if not path.is_file():
         return None
     stat = path.stat()
@@ -279,15 +281,15 @@ def _file(config: Config, weights: str | None, network: str) -> list[Any] | None
 
 def check_names(settings: Config) -> None:
     """Refuse an architecture or an encoder of a segmenter that does not exist."""
-    from dollmaker.segment import models
+    from dollmaker.networks import segmenters
 
-    models.check_names(settings["architecture"], settings["encoder"])
+    segmenters.check_names(settings["architecture"], settings["encoder"])
 
 
 def check_member(settings: Config) -> None:
     """Refuse a classifier that cannot be made, fed, trained or started as configured."""
-    from dollmaker.classify.networks import create_network, head_name
-    from dollmaker.networks import trial
+    from dollmaker.networks import dry_run
+    from dollmaker.networks.classifiers import create_network, head_name
     from dollmaker.networks.weights import freeze_batch_norm
 
     channels, size, outputs = (settings[key] for key in ("channels", "size", "outputs"))
@@ -300,8 +302,8 @@ def check_member(settings: Config) -> None:
     network.train(not settings["linear_probe"])
     if settings["freeze_norm"]:
         freeze_batch_norm(network)
-    if settings["batch"] == 1 and trial.fails_on_one(network, (1, channels, size, size)):
-        raise ModelError(trial.needs_two(f"{title} at {size} pixels", f"set classify.{_MORE}"))
+    if settings["batch"] == 1 and dry_run.fails_on_one(network, (1, channels, size, size)):
+        raise ModelError(dry_run.needs_two(f"{title} at {size} pixels", f"set classify.{_MORE}"))
     if settings["weights"]:
         file = settings["weights"][0]
         _check_fit(network, _header(file), (head,), f"weights file {file}")
@@ -309,8 +311,8 @@ def check_member(settings: Config) -> None:
 
 def check_ready(settings: Config) -> None:
     """Refuse a ready classifier that cannot be made, fed, or filled with its weights."""
-    from dollmaker.classify import outputs
-    from dollmaker.classify.networks import create_network
+    from dollmaker.networks import outputs
+    from dollmaker.networks.classifiers import create_network
     from dollmaker.networks.inputs import Input
 
     spec, wanted = settings["input"], len(settings["findings"])
@@ -324,9 +326,9 @@ def check_ready(settings: Config) -> None:
 def check_segmenter(settings: Config) -> None:
     """Refuse a segmenter that cannot be made, fed, trained or started as configured."""
     from dollmaker.adapt.tuning import FROZEN, one_image
-    from dollmaker.networks import trial
+    from dollmaker.networks import dry_run
+    from dollmaker.networks.segmenters import create
     from dollmaker.networks.weights import freeze_batch_norm
-    from dollmaker.segment.models import create
 
     channels, size, tuning = (settings[key] for key in ("channels", "size", "tuning"))
     model = _make(
@@ -338,9 +340,9 @@ def check_segmenter(settings: Config) -> None:
     encoder = model.get_submodule("encoder")
     if settings["freeze_norm"]:
         freeze_batch_norm(encoder)
-    if settings["batch"] == 1 and trial.fails_on_one(model, (1, channels, size, size)):
+    if settings["batch"] == 1 and dry_run.fails_on_one(model, (1, channels, size, size)):
         title = f"{settings['architecture']} with encoder {settings['encoder']}"
-        pretraining = trial.needs_two(title, f"set segment.{_MORE}")
+        pretraining = dry_run.needs_two(title, f"set segment.{_MORE}")
         raise ModelError(one_image(title) if tuning else pretraining)
     state, source = _state(settings["start"])
     if state:
@@ -361,7 +363,7 @@ def _make(make: Callable[[], Any]) -> Any:
 def _state(start: Config) -> tuple[dict[str, "Tensor"], str]:
     """Names and shapes of the weights of a start, and what they are for messages."""
     if "member" in start:
-        from dollmaker.classify.networks import create_network
+        from dollmaker.networks.classifiers import create_network
 
         member = start["member"]
         network, title = _make(

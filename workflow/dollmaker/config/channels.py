@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dollmaker.classify import ready
+from dollmaker.config import ready
 from dollmaker.runtime.errors import ConfigError
 
 #: Sources whose pictures are grey or colours. The files of others decide.

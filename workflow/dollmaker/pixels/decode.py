@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from dollmaker.pixels.alike import perceptual_hash
-from dollmaker.pixels.depth import Bits, Stored, white_of
 from dollmaker.pixels.geometry import Fit, box, fit_image, inside, shown
+from dollmaker.pixels.image_hash import perceptual_hash
 from dollmaker.pixels.pictures import read_channels
+from dollmaker.store.depth import Bits, Stored, white_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Decoded:
         orientation: The EXIF tag that it was turned by, 1..8; 1 is upright.
         mean: Mean of each channel of what the square shows of the source, 0..255: without the bars
             of a letterbox, and without what a crop cuts off.
-        hash: What it looks like in the square (:mod:`dollmaker.pixels.alike`).
+        hash: What it looks like in the square (:mod:`dollmaker.pixels.image_hash`).
     """
 
     pixels: Stored

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image, ImageOps
 from scipy.fft import dctn
 
-from dollmaker.pixels import alike
-from dollmaker.pixels.alike import NEAR, near_pairs, perceptual_hash
+from dollmaker.pixels import image_hash
+from dollmaker.pixels.image_hash import NEAR, near_pairs, perceptual_hash
 
 
 def picture(seed: int, width: int = 200, height: int = 150) -> Image.Image:
@@ -90,7 +90,7 @@ def test_pairs_by_counting_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     assert expected == [(0, 22), (5, 1), (16, 1)]
     for block in (2_000_000, 50, 1):
-        monkeypatch.setattr(alike, "_BLOCK", block)
+        monkeypatch.setattr(image_hash, "_BLOCK", block)
         assert list(near_pairs(one, other)) == expected
     assert list(near_pairs([], other)) == list(near_pairs(one, [])) == []
     assert list(near_pairs(["", ""], other)) == []

@@ -8,7 +8,7 @@ import pytest
 from dollmaker.config.settings import resolve
 from dollmaker.launch import pipeline
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.study import plan
+from dollmaker.study import grid
 
 TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",
         "mask_column": "mask", "patient_column": None, "classes": {"lungs": [1]}}  # fmt: skip
@@ -28,7 +28,7 @@ def config(**study: Any) -> dict[str, Any]:
 
 
 def test_all_combinations_in_order() -> None:
-    runs = plan.runs(
+    runs = grid.runs(
         config(
             architectures={"unet": {}, "fpn": {"architecture": "FPN"}},
             inits=["imagenet", "doll"],
@@ -42,7 +42,7 @@ def test_all_combinations_in_order() -> None:
         "unet/organs/imagenet-adapter",
         "unet/organs/doll-full",
     ]
-    assert len(plan.runs(config())) == 2 * 3
+    assert len(grid.runs(config())) == 2 * 3
 
 
 def test_a_pretraining_changes_what_it_names_and_no_more() -> None:
@@ -51,11 +51,11 @@ def test_a_pretraining_changes_what_it_names_and_no_more() -> None:
         pretrainings={"both": {"segment": {"objectives": {"structure": 1}, "epochs": 9}}},
         inits=["both"],
     )
-    segment = plan.pretraining_config(settings, "fpn", "both")["segment"]
+    segment = grid.pretraining_config(settings, "fpn", "both")["segment"]
     assert segment["objectives"] == {"masks": 0.5, "structure": 1, "classification": 0}
     assert (segment["architecture"], segment["arguments"], segment["epochs"]) == ("FPN", {}, 9)
     # A run needs the network alone: other objectives make no other fine-tuning.
-    segment = plan.run_config(settings, "fpn", "organs", "both", "full")["segment"]
+    segment = grid.run_config(settings, "fpn", "organs", "both", "full")["segment"]
     assert (segment["architecture"], segment["epochs"]) == ("FPN", settings["segment"]["epochs"])
 
 
@@ -66,9 +66,9 @@ def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
         n=[3],
         seeds=5,
     )
-    adapt = plan.run_config(settings, "default", "organs", "doll", "full")["adapt"]
+    adapt = grid.run_config(settings, "default", "organs", "doll", "full")["adapt"]
     assert (adapt["n"], adapt["seeds"], adapt["steps"], adapt["new_blocks"]) == ([3], 5, 7, 3)
-    whole = plan.run_config(settings, "default", "organs", "whole", "full")
+    whole = grid.run_config(settings, "default", "organs", "whole", "full")
     assert whole["adapt"]["new_blocks"] == 0
     assert list(whole["tasks"]) == ["organs"]
 
@@ -83,14 +83,14 @@ def test_tunings_with_settings_of_their_own() -> None:
         },
         tasks=["organs"],
     )
-    plan.check(settings)
-    assert plan.runs(settings)[:2] == [
+    grid.check(settings)
+    assert grid.runs(settings)[:2] == [
         "default/organs/random-bias",
         "default/organs/random-short",
     ]
     assert [pipeline.study_tuning(settings, name) for name in ("bias", "short")] == ["bias", "full"]
     bias, short, new = (
-        plan.run_config(settings, "default", "organs", init, name)["adapt"]
+        grid.run_config(settings, "default", "organs", init, name)["adapt"]
         for init, name in (("doll", "bias"), ("doll", "short"), ("new", "short"))
     )
     assert (bias["learning_rate"], bias["steps"], bias["new_blocks"]) == ([0.01, 0.1], 7, 3)
@@ -112,8 +112,8 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
         },
     )
     for start, name in (("doll", "doll"), ("new", "doll"), ("long", "long"), ("short", "short")):
-        assert plan.segmenter(settings, "unet", start) == name
-    assert plan.segmenter(settings, "fpn", "short") == "doll"  # this network has 3 epochs anyway
+        assert grid.segmenter(settings, "unet", start) == name
+    assert grid.segmenter(settings, "fpn", "short") == "doll"  # this network has 3 epochs anyway
     assert pipeline.study_segmenter(settings, "unet", "new") == [
         "results/fake/study/unet/segmenter/doll"
     ]
@@ -144,14 +144,14 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
 )
 def test_what_does_not_exist_is_refused(study: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        plan.check(config(**study))
+        grid.check(config(**study))
 
 
 def test_imagenet_needs_its_file() -> None:
     settings = config(inits=["imagenet"])
     settings["adapt"]["imagenet"] = None
     with pytest.raises(ConfigError, match=r"adapt\.imagenet"):
-        plan.check(settings)
+        grid.check(settings)
 
 
 def test_budgets_are_tunings_that_differ_in_steps_alone() -> None:
@@ -162,8 +162,8 @@ def test_budgets_are_tunings_that_differ_in_steps_alone() -> None:
         "shorter": {"tuning": "full", "steps": 2},
         "small": {"tuning": "full", "steps": 4, "batch_size": 1},
     }
-    assert plan.budgets(config(tunings=tunings)) == {"full": {7: "full", 3: "short", 2: "shorter"}}
-    assert plan.budgets(config()) == {}
+    assert grid.budgets(config(tunings=tunings)) == {"full": {7: "full", 3: "short", 2: "shorter"}}
+    assert grid.budgets(config()) == {}
     # Which of two would be the run of three steps?
     tunings["again"] = {"tuning": "full", "steps": 3, "learning_rate": 0.1}
-    assert plan.budgets(config(tunings=tunings)) == {}
+    assert grid.budgets(config(tunings=tunings)) == {}

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dollmaker.config import settings as configuration
-from dollmaker.fetch import names, needed, wiring
+from dollmaker.config import weight_names
+from dollmaker.fetch import needed, weight_files
 from dollmaker.runtime.errors import ConfigError
 
 
@@ -25,18 +26,18 @@ from dollmaker.runtime.errors import ConfigError
 def test_a_name_and_its_file_tell_each_other(
     text: str, network: str, name: str | None, stem: str
 ) -> None:
-    found = names.parse(text, network)
+    found = weight_names.parse(text, network)
     assert found == (name or text)
-    assert names.stem(found) == stem and names.name_of(stem) == found
-    assert names.locate(Path("w"), text, network) == Path("w", f"{stem}.safetensors")
+    assert weight_names.stem(found) == stem and weight_names.name_of(stem) == found
+    assert weight_names.locate(Path("w"), text, network) == Path("w", f"{stem}.safetensors")
 
 
 @pytest.mark.parametrize(
     "text", ["mine.safetensors", "sub/mine.safetensors", "tim:resnet18.a1", ""]
 )
 def test_anything_else_is_a_file_of_the_users(text: str) -> None:
-    assert names.parse(text, "x") == ""
-    assert names.locate(Path("w"), text, "x") == Path("w", text)
+    assert weight_names.parse(text, "x") == ""
+    assert weight_names.locate(Path("w"), text, "x") == Path("w", text)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_anything_else_is_a_file_of_the_users(text: str) -> None:
 )
 def test_what_is_no_name_and_what_leaves_the_folder_is_refused(text: str, network: str) -> None:
     with pytest.raises(ConfigError, match="have no such name; write"):
-        names.parse(text, network)
+        weight_names.parse(text, network)
 
 
 def settings(**sections: object) -> dict[str, object]:
@@ -106,18 +107,18 @@ def test_every_place_that_names_weights_is_found() -> None:
         "pretrained:timm:test_vit",
         "hf:a/b",
     }
-    wired = wiring.files(full, wiring.of_member(full, "d"))
+    wired = weight_files.files(full, weight_files.of_member(full, "d"))
     assert wired == ["weights/pretrained--timm--test_resnet.safetensors"]
-    assert wiring.files(full, wiring.of_member(full, "c")) == []
-    assert wiring.files(full, wiring.of_tuning(full, "imagenet", "r")) == [
+    assert weight_files.files(full, weight_files.of_member(full, "c")) == []
+    assert weight_files.files(full, weight_files.of_tuning(full, "imagenet", "r")) == [
         "weights/pretrained--smp--resnet18.safetensors"
     ]
-    assert wiring.of_tuning(full, "random") is None
+    assert weight_files.of_tuning(full, "random") is None
 
 
 def test_braces_in_the_folder_are_no_wildcards() -> None:
-    assert wiring.pattern(settings(weights_root="./w{x}/")) == "w{{x}}/{weights}.safetensors"
-    assert wiring.pattern(settings(weights_root="./")) == "{weights}.safetensors"
+    assert weight_files.pattern(settings(weights_root="./w{x}/")) == "w{{x}}/{weights}.safetensors"
+    assert weight_files.pattern(settings(weights_root="./")) == "{weights}.safetensors"
 
 
 def test_a_wrong_name_is_refused_with_its_place() -> None:

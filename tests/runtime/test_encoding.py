@@ -2,16 +2,16 @@
 
 import pytest
 
-from dollmaker.runtime import texts
+from dollmaker.runtime import encoding
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_the_mark_says_the_encoding(encoding: str) -> None:
-    assert texts.decode("größe,ж\r\n".encode(encoding)) == "größe,ж\r\n"
+@pytest.mark.parametrize("named", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_the_mark_says_the_encoding(named: str) -> None:
+    assert encoding.decode("größe,ж\r\n".encode(named)) == "größe,ж\r\n"
 
 
 def test_the_other_byte_order_has_a_mark_too() -> None:
-    assert texts.decode(b"\xfe\xff\x00a\x00b") == "ab"
+    assert encoding.decode(b"\xfe\xff\x00a\x00b") == "ab"
 
 
 @pytest.mark.parametrize(
@@ -26,4 +26,4 @@ def test_the_other_byte_order_has_a_mark_too() -> None:
 )
 def test_other_encodings_are_refused_with_their_line(data: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        texts.decode(data)
+        encoding.decode(data)

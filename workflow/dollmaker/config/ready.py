@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dollmaker.classify import xrv
-from dollmaker.fetch import names
+from dollmaker.config import weight_names, xrv
 from dollmaker.runtime.errors import ConfigError, ModelError, unknown
 
 Config = Mapping[str, Any]
@@ -42,7 +41,7 @@ def complete(members: Mapping[str, Any]) -> dict[str, Any]:
     """Members with the weights file of torchxrayvision's networks, where no other is named."""
     return {
         name: {**member, "weights": xrv.file_name(member["architecture"])}
-        if is_xrv(member) and member["weights"] in (None, names.PRETRAINED)
+        if is_xrv(member) and member["weights"] in (None, weight_names.PRETRAINED)
         else member
         for name, member in members.items()
     }
@@ -224,7 +223,7 @@ def require_files(members: Mapping[str, Any], weights_root: Path) -> None:
         ModelError: If a file is missing.
     """
     for name, member in members.items():
-        if not is_xrv(member) or names.parse(member["weights"], member["architecture"]):
+        if not is_xrv(member) or weight_names.parse(member["weights"], member["architecture"]):
             continue
         file = weights_root / member["weights"]
         if not file.is_file():

@@ -8,8 +8,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dollmaker.classify import networks
-from dollmaker.classify.networks import create_network
+from dollmaker.networks import classifiers
+from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.weights import load_weights
 from dollmaker.runtime.errors import ModelError
 
@@ -80,6 +80,6 @@ def test_a_trial_changes_no_weights() -> None:
 
 
 def test_libraries_are_asked_in_order() -> None:
-    assert networks.find_architecture("resnet18") == ("torchvision", "resnet18")
-    assert networks.find_architecture("timm:resnet18") == ("timm", "resnet18")
-    assert networks.find_architecture("micranet") == ("dollmaker", "micranet")
+    assert classifiers.find_architecture("resnet18") == ("torchvision", "resnet18")
+    assert classifiers.find_architecture("timm:resnet18") == ("timm", "resnet18")
+    assert classifiers.find_architecture("micranet") == ("dollmaker", "micranet")

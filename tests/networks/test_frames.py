@@ -15,8 +15,8 @@ from dollmaker.attribute.baselines import BASELINES, make_baseline
 from dollmaker.attribute.consensus import smooth
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, of_pictures, strength
-from dollmaker.attribute.frames import WHOLE, Frames, frames_of
 from dollmaker.attribute.noise import noisy_copies
+from dollmaker.networks.frames import WHOLE, Frames, frames_of
 from dollmaker.pixels.geometry import Box, box, inside
 
 SIZE = 40

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dollmaker.networks import trial
+from dollmaker.networks import dry_run
 
 
 class Twice(nn.Module):
@@ -44,30 +44,30 @@ def test_a_trial_leaves_no_trace(side: int) -> None:
     state = torch.get_rng_state()
     if side % 4:
         with pytest.raises(ValueError, match="multiples of 4"):
-            trial.forward(network, (2, 1, side, side))
+            dry_run.forward(network, (2, 1, side, side))
     else:
-        assert trial.forward(network, (2, 1, side, side)).shape == (2, 1, side, side)
+        assert dry_run.forward(network, (2, 1, side, side)).shape == (2, 1, side, side)
     assert torch.equal(torch.get_rng_state(), state) and network.calls == 0
     assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
     assert network.second is network.first and all(p.requires_grad for p in network.parameters())
 
 
 def test_numbers_are_used_where_there_is_no_other_way() -> None:
-    assert trial.forward(ByValue(), (1, 1, 4, 4)).device.type == "cpu"
+    assert dry_run.forward(ByValue(), (1, 1, 4, 4)).device.type == "cpu"
     large = ByValue(200_000_000)  # one number, expanded
-    assert trial.forward(large, (1, 1, 4, 4)) is None
+    assert dry_run.forward(large, (1, 1, 4, 4)) is None
     with torch.device("meta"):
         nowhere = nn.Sequential(ByValue())
     with pytest.raises(RuntimeError, match="meta"):
-        trial.forward(nowhere, (1, 1, 4, 4))
+        dry_run.forward(nowhere, (1, 1, 4, 4))
 
 
 @pytest.mark.parametrize(("side", "fails"), [(1, True), (2, False)])
 def test_what_needs_two_images_is_told_from_what_fails(side: int, fails: bool) -> None:
     network = nn.BatchNorm2d(3)
-    assert trial.fails_on_one(network, (1, 3, side, side)) is fails
-    assert not trial.fails_on_one(copy.deepcopy(network).eval(), (1, 3, side, side))
-    assert not trial.fails_on_one(network, (1, 4, 2, 2))
+    assert dry_run.fails_on_one(network, (1, 3, side, side)) is fails
+    assert not dry_run.fails_on_one(copy.deepcopy(network).eval(), (1, 3, side, side))
+    assert not dry_run.fails_on_one(network, (1, 4, 2, 2))
 
 
 @pytest.mark.parametrize(
@@ -75,4 +75,4 @@ def test_what_needs_two_images_is_told_from_what_fails(side: int, fails: bool) -
     [(ValueError("one.\ntwo"), "one"), (AssertionError(), "AssertionError"), (KeyError(3), "3")],
 )
 def test_the_first_line_of_an_error(error: Any, line: str) -> None:
-    assert trial.first_line(error) == line
+    assert dry_run.first_line(error) == line

@@ -14,10 +14,11 @@ from classify.xrv_library import library, logits, own_network, pictures
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.methods import METHODS, explain
-from dollmaker.classify import outputs, ready, xrv
-from dollmaker.classify.member import Member
+from dollmaker.config import ready, xrv
 from dollmaker.config import settings as configuration
+from dollmaker.networks import outputs
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import Member
 from dollmaker.pixels.geometry import fit_image
 from dollmaker.runtime.errors import ModelError
 

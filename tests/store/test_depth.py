@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from dollmaker.pixels.depth import (
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import (
     by_percentiles,
     deepened,
     scale,
@@ -13,7 +14,6 @@ from dollmaker.pixels.depth import (
     to_stored,
     white_of,
 )
-from dollmaker.runtime.errors import DataError
 
 
 def test_the_range_is_that_of_the_percentiles() -> None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dollmaker.phantoms.anatomy import HILUM, Chest
-from dollmaker.phantoms.devices import support_devices
 from dollmaker.phantoms.grid import Canvas, Map, Mask, ball, step
 from dollmaker.phantoms.patient import SIDES, Break, Patient, Side
+from dollmaker.phantoms.support_devices import support_devices
 
 ORDER = (
     "Enlarged Cardiomediastinum",

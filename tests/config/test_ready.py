@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 
 from classify.test_classify import FINDINGS, make_config, make_dataset, train
-from dollmaker.classify import ready, xrv
-from dollmaker.classify.member import load_member
-from dollmaker.classify.networks import create_network
+from dollmaker.config import ready, xrv
 from dollmaker.config import settings as configuration
-from dollmaker.launch import looks
+from dollmaker.launch import network_checks
+from dollmaker.networks.classifiers import create_network
+from dollmaker.networks.member import load_member
 from dollmaker.runtime.errors import ConfigError, ModelError
 from dollmaker.store import tables
 from dollmaker.store.shards import ImageShards
@@ -149,7 +149,10 @@ def test_any_checkpoint_with_names_explains_at_once(
         "std": 0.2,
     }
     config = make_config(members={"a": member}, calibrate="temperature")
-    looks.look(looks.of_members({**config, "weights_root": str(tmp_path)}, 2, None), tmp_path / "l")
+    network_checks.look(
+        network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None),
+        tmp_path / "l",
+    )
     folder = train(config, tmp_path, "a")
     loaded = load_member(folder, CPU)
     assert loaded.findings == FINDINGS and loaded.unknown == {"bright"}
@@ -181,8 +184,8 @@ def test_named_weights_bring_their_mean_and_deviation(tmp_path: Path) -> None:
 
     def given(member: dict[str, Any], **classify: Any) -> Any:
         config = make_config(members={"a": {**own, **member}}, **classify)
-        wanted = looks.of_members({**config, "weights_root": str(tmp_path)}, 2, None)
-        looks.look(wanted, tmp_path / "looks")
+        wanted = network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None)
+        network_checks.look(wanted, tmp_path / "looks")
         return load_member(train(config, tmp_path, "a"), CPU).input.mean
 
     with pytest.raises(ModelError, match=r"hf--lab--eyes--w\.safetensors does not exist"):
@@ -207,8 +210,9 @@ def test_a_last_layer_of_another_width_is_refused_before_and_in_the_run(tmp_path
     with pytest.raises(ModelError, match=said):
         train(config, tmp_path, "a")
     with pytest.raises(ModelError, match=said):
-        looks.look(
-            looks.of_members({**config, "weights_root": str(tmp_path)}, 2, None), tmp_path / "l"
+        network_checks.look(
+            network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None),
+            tmp_path / "l",
         )
     config["classify"]["members"]["a"]["architecture"] = "timm:test_vit"
     with pytest.raises(ModelError, match="does not fit the network"):

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.classify.networks import create_network
 from dollmaker.networks import positions
+from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.weights import load_weights, read_weights
 from dollmaker.runtime.errors import DamagedError

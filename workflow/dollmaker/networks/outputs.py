@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.classify import ready
-from dollmaker.classify.member import Member
-from dollmaker.classify.networks import create_network
+from dollmaker.config import ready
 from dollmaker.networks import positions
+from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.member import Member
 from dollmaker.networks.weights import load_weights, read_weights, unify
 from dollmaker.runtime.errors import ModelError
 
@@ -84,7 +84,7 @@ def load(
     """Fill a network with all outputs of a ready classifier, in place.
 
     Args:
-        network: As :func:`dollmaker.classify.networks.create_network` makes it.
+        network: As :func:`dollmaker.networks.classifiers.create_network` makes it.
         state: Its weights.
         member: The configured member.
         spec: What it expects.

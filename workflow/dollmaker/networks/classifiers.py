@@ -4,11 +4,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dollmaker.classify import xrv
-from dollmaker.classify.micranet import MicraNet
-from dollmaker.networks import trial
+from dollmaker.config import patch_sizes, xrv
+from dollmaker.networks import dry_run
+from dollmaker.networks.micranet import MicraNet
 from dollmaker.networks.weights import Normalisation
-from dollmaker.pixels import patches
 from dollmaker.runtime.errors import ModelError, unknown
 
 #: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
@@ -48,7 +47,7 @@ def create_network(
     except ModelError:
         raise
     except Exception as error:  # the libraries raise many types for what does not fit
-        raise ModelError(_refusal(library, name, size, trial.first_line(error))) from None
+        raise ModelError(_refusal(library, name, size, dry_run.first_line(error))) from None
     if tried:
         _try(network, library, name, (2, channels, size, size), outputs)
     return network, title
@@ -128,16 +127,16 @@ def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
         if isinstance(layer, PatchEmbed) and not layer.dynamic_img_pad:
             side = layer.patch_size[0]
             if size % side:
-                wrong = patches.complaint(size, side).format(key="prepare.size")
+                wrong = patch_sizes.complaint(size, side).format(key="prepare.size")
                 raise ModelError(f"{title} does not take images of {size} pixels: {wrong}.")
 
 
 def _try(network: nn.Module, library: str, name: str, shape: tuple[int, ...], outputs: int) -> None:
     """Refuse a network that does not give one logit per output for such a batch."""
     try:
-        logits = trial.forward(network, shape)
+        logits = dry_run.forward(network, shape)
     except Exception as error:
-        raise ModelError(_refusal(library, name, shape[-1], trial.first_line(error))) from None
+        raise ModelError(_refusal(library, name, shape[-1], dry_run.first_line(error))) from None
     if logits is None:
         return
     if not isinstance(logits, Tensor) or logits.shape != (shape[0], outputs):
@@ -202,14 +201,14 @@ def published_normalisation(architecture: str) -> tuple[Normalisation, str] | No
         ModelError: If no library knows it.
     """
     library, name = find_architecture(architecture)
-    if library != "timm" or patches.side_of(name) is None:
+    if library != "timm" or patch_sizes.side_of(name) is None:
         return None
     import timm
 
     try:
         known = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise ModelError(f"{architecture}: {trial.first_line(error)}; correct its tag.") from None
+        raise ModelError(f"{architecture}: {dry_run.first_line(error)}; correct its tag.") from None
     return known and (Normalisation(mean=tuple(known.mean), std=tuple(known.std)), f"timm:{name}")
 
 

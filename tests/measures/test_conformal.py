@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dollmaker.evaluate.bounds import (
+from dollmaker.measures.conformal import (
     LEAST,
     bounds_of,
     calibrate,

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker.pixels.depth import to_eight_bits
+from dollmaker.store.depth import to_eight_bits
 
 #: Bits in which two pictures may differ to be called alike. Our choice, by the numbers above.
 NEAR = 16
