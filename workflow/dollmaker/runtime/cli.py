@@ -18,7 +18,7 @@ from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 
 #: Command -> (module with add_arguments and run, what it does). In the order the data flows.
 COMMANDS = {
-    "plan": ("plan", "Tell what a full run costs, after a minute of calibration."),
+    "estimate": ("estimate", "Tell what a run costs, from a trial and past runs."),
     "status": ("status", "Tell how far a run is, what runs and what failed."),
     "fetch": ("fetch", "Fetch published weights that are named, or list them."),
     "phantom": ("phantoms", "Generate radiographs in CheXpert's form, with pixel truth."),

@@ -1,0 +1,142 @@
+"""The estimate: count, try, look at past runs, and put together what a run costs."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from dollmaker.estimate import benchmarks
+from dollmaker.estimate.count import Counts, count
+from dollmaker.estimate.rules import Jobs, list_jobs
+from dollmaker.estimate.trial import Trial, sample
+from dollmaker.launch import pipeline
+from dollmaker.phantoms import write_dataset
+from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.runtime import devices
+from dollmaker.store.findings import localized
+
+#: What a job may take, as shares of its estimate: by a trial, and by finished jobs of its kind.
+_TRIED, _DONE = (0.5, 2.0), (0.8, 1.25)
+
+#: What a job of the attribution should take: long beside its start, short to lose.
+_GOOD = 1800
+
+# Bytes, measured on the three data sets of docs/benchmarks.md: a mask takes a sixteenth of its
+# pixels in a shard, and its row; a pair of a release takes so many with its outline and JSON.
+_MASK, _ROW, _PAIR = 16, 600, 6300
+
+
+def make_estimate(
+    config: dict[str, Any], numbers: Sequence[int], images: int, light: float, heavy: float
+) -> dict[str, Any]:
+    """What a run of a configuration costs on a device like this one.
+
+    Finished jobs below ``results/{dataset}/benchmarks`` stand for others of their kind.
+
+    Args:
+        config: The resolved configuration.
+        numbers: Numbers of jobs at a time.
+        images: Images that the stages are tried on; 0 tries nothing.
+        light: Seconds until a job without networks begins its work.
+        heavy: Seconds until one with networks does.
+
+    Returns:
+        ``counts``, ``rules`` (jobs, units, ``seconds`` of a job as low, middle and high or
+        ``None``, ``memory_mb`` if known, ``by``), ``seconds`` of all by number of jobs at a time,
+        ``gpu_seconds`` of those that ask for a GPU, ``disk_bytes``, ``shards`` with which a job of
+        the attribution takes half an hour (0: unknown), ``unknown`` (trial -> why it failed).
+
+    Raises:
+        DataError: If the source is not as described, or not there yet.
+        ModelError: If the device is not to be had.
+    """
+    device = devices.choose(config["device"])
+    with tempfile.TemporaryDirectory(prefix="dollmaker-estimate-") as name:
+        folder = Path(name)
+        root = _find_root(config, folder)
+        index, names = make_plan(config, root)
+        check_findings(names, config)
+        index = index.unique("image_id", keep="first", maintain_order=True)
+        index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
+        wanted = localized(names, config["attribute"]["findings"])
+        counts = count(config, index, wanted, root)
+        trial = Trial(config, device, folder)
+        if images:
+            trial.run(sample(index, wanted, images), names, root)
+    past = Path("results") / config["dataset"] / "benchmarks"
+    rules = [
+        _estimate(config, jobs, past, trial, heavy if jobs.gpu else light)
+        for jobs in list_jobs(config, counts)
+    ]
+    explaining = [row for row in rules if row["rule"] == "explain_images" and row["seconds"]]
+    longest = max((row["number"] * row["seconds"][1] for row in explaining), default=0.0)
+    return {
+        "dataset": config["dataset"],
+        "device": device.type,
+        "counts": asdict(counts),
+        "rules": rules,
+        "seconds": {str(number): _total(rules, number) for number in sorted({1, *numbers})},
+        "gpu_seconds": _total([row for row in rules if row["gpu"]], 1),
+        "disk_bytes": _disk(config, counts),
+        "shards": min(math.ceil(longest / _GOOD), len(index)),
+        "unknown": trial.unknown,
+    }
+
+
+def _find_root(config: dict[str, Any], folder: Path) -> Path:
+    """The folder of the source; phantoms that are not there yet are generated for this."""
+    root = Path(pipeline.data_root(config))
+    if config["source"]["kind"] == "phantoms" and not root.is_dir():
+        root = folder / "phantoms"
+        write_dataset(root, seed=config["seed"], **config["source"]["phantoms"])
+    return root
+
+
+def _estimate(
+    config: dict[str, Any], jobs: Jobs, past: Path, trial: Trial, start: float
+) -> dict[str, Any]:
+    """A row of the result."""
+    done, memory = benchmarks.read(past, jobs.rule, jobs.part)
+    row = {**asdict(jobs), "seconds": None, "memory_mb": memory or None, "by": "unknown"}
+    if done:
+        ends = min(done) * _DONE[0], sum(done) / len(done), max(done) * _DONE[1]
+        row |= {"seconds": list(ends), "by": f"{len(done)} finished"}
+    elif jobs.trial in trial.seconds:
+        work = jobs.units / jobs.number * trial.seconds[jobs.trial]
+        # Most maps are done with about a fourth of the nodes that they may take.
+        adaptive = jobs.unit == "maps" and config["recipes"][jobs.part]["attribute"]["adaptive"]
+        low, middle, high = (0.25, 0.5, 1) if adaptive else (1, 1, 1)
+        ends = (
+            _TRIED[0] * (start + low * work),
+            start + middle * work,
+            _TRIED[1] * (start + high * work),
+        )
+        row |= {"seconds": list(ends), "by": "trial"}
+    return row
+
+
+def _total(rules: Sequence[dict[str, Any]], number: int) -> list[float]:
+    """Seconds of all rules, one after another with so many jobs at a time."""
+    total = [0.0, 0.0, 0.0]
+    for rule in dict.fromkeys(row["rule"] for row in rules):
+        mine = [row for row in rules if row["rule"] == rule and row["seconds"]]
+        for k in range(3):
+            work = sum(row["number"] * row["seconds"][k] for row in mine)
+            total[k] += max([work / number, *(row["seconds"][k] for row in mine)])
+    return total
+
+
+def _disk(config: dict[str, Any], counts: Counts) -> dict[str, int]:
+    """Bytes of what is large; images are uncompressed, and networks come on top."""
+    prepare, pairs = config["prepare"], counts.pairs
+    pixels, images = prepare["size"] ** 2, sum(counts.images.values())
+    return {
+        "images": images * prepare["channels"] * prepare["bits"] // 8 * pixels,
+        "relevance": 2 * pixels * pairs * len(pipeline.explained_recipes(config)),
+        "masks": pairs * len(config["recipes"]) * (pixels // _MASK + _ROW),
+        "labels and release": pairs * _PAIR,
+    }
