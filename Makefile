@@ -53,10 +53,15 @@ test-browser: install  ## the gallery's tests in headless Chromium; as root inst
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; }
 	@OMP_NUM_THREADS=1 pytest -q tests/gallery
 
+bench: install  ## how fast and how exact, some 20 minutes; numbers go to results/bench
+	@mkdir -p results/bench
+	@for what in attribute binarize release startup $$(command -v chromium >/dev/null && echo gallery); do \
+		python benchmarks/$$what.py --json results/bench/$$what.json; done
+
 format:  ## put the code into its form
 	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
 
 clean:  ## remove results and Snakemake's state, keep .venv
 	@rm -rf results .snakemake
 
-.PHONY: help install demo test test-slow test-slurm drill test-browser format clean
+.PHONY: help install demo test test-slow test-slurm drill test-browser bench format clean

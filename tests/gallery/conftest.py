@@ -6,8 +6,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+from benchmarks.shared import missing, start
 
-from dollmaker.bench.browser import missing, start
 from dollmaker.gallery.stage import write_gallery
 from gallery import chromium
 from gallery.fake_pairs import FINDINGS, make_others, make_rows, picture, relevance

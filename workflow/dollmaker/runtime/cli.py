@@ -47,7 +47,6 @@ COMMANDS = {
     "evaluate": ("evaluate", "Score a release, or all of a run, against truth."),
     "compare": ("compare", "Score all recipes side by side."),
     "report": ("report", "Write report.html and summary.json."),
-    "bench": ("bench", "Measure speed and exactness on this machine."),
 }
 
 

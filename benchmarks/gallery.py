@@ -13,13 +13,13 @@ import numpy.typing as npt
 import polars as pl
 from scipy import ndimage
 
-from dollmaker.bench.browser import start
 from dollmaker.gallery.stage import write_gallery
 from dollmaker.phantoms.patient import sample_patient
 from dollmaker.phantoms.study import render_frontal
 from dollmaker.release.parts import SCHEMA
 from dollmaker.store.findings import CHEXPERT
 from dollmaker.store.rle import encode
+from shared import keep, options, start
 
 _WINDOW = (1600, 1000)
 _PHANTOMS, _MASKS = 24, 200
@@ -197,3 +197,15 @@ def print_gallery(results: Mapping[str, Any]) -> None:
         f"longest {results['frame_ms_longest']:.1f} ms, later than 25 ms "
         f"{100 * results['frames_late']:.1f} %, {results['long_tasks']:.0f} tasks over 50 ms"
     )
+
+
+def main() -> None:
+    """Measure and print."""
+    given = options(__doc__, size=112, images=10_000, rounds=3).parse_args()
+    results = measure(size=given.size, images=given.images, rounds=given.rounds)
+    print_gallery(results)
+    keep(results, given.json)
+
+
+if __name__ == "__main__":
+    main()

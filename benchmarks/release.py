@@ -21,6 +21,7 @@ from dollmaker.release.verify import verify
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
 from dollmaker.store.shards import create_shard
+from shared import keep, options, write_sanity
 
 _FINDINGS = [f"finding {number}" for number in range(13)]
 _PER_IMAGE = 3
@@ -143,23 +144,6 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
     return configuration.resolve({"dataset": "bench", "source": source, "prepare": prepare})
 
 
-def write_sanity(file: Path) -> None:
-    """What the stage sanity writes of a recipe that passes."""
-    numbers = (
-        "positives",
-        "negatives",
-        "same_masks",
-        "randomised",
-        "other",
-        "insertion",
-        "deletion",
-    )
-    checks = dict.fromkeys((*numbers, "masked_negatives"), 0)
-    flags = dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False)
-    said = {"doubts": [], "verdict": "depends on model and finding"}
-    write_json(file, {"recipe": "doll", **checks, **flags, **said})
-
-
 def _hills(rng: np.random.Generator, size: int) -> npt.NDArray[np.float16]:
     """A map of two hills."""
     y, x = np.ogrid[:size, :size]
@@ -195,3 +179,15 @@ def print_seconds(results: dict[str, Any]) -> None:
         whole = [100_000 / pairs * value for value in (wall, cpu)]
         print(f"{step:<22}{wall:>10.2f}{cpu:>10.2f}   {whole[0]:.1f}, of cores {whole[1]:.1f}")
     print(f"loader, one core       {results['images_per_second']:8.0f} images/s (masks only)")
+
+
+def main() -> None:
+    """Measure and print."""
+    given = options(__doc__, size=224, pairs=2000).parse_args()
+    results = measure(size=given.size, pairs=given.pairs)
+    print_seconds(results)
+    keep(results, given.json)
+
+
+if __name__ == "__main__":
+    main()

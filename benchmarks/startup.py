@@ -5,7 +5,9 @@ jobs that are measured are fresh processes on the same inputs, which end where t
 """
 
 import contextlib
+import importlib
 import io
+import os
 import platform
 import resource
 import statistics
@@ -16,15 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NoReturn
 
-from dollmaker.bench.begin import BEGUN
-from dollmaker.bench.release import write_sanity
 from dollmaker.runtime.cli import main
 from dollmaker.store.files import write_json
+from shared import keep, options, write_sanity
 
 #: The share of a job that its start should stay under.
 SHARE = 0.05
+
+#: What a process prints when the work begins.
+BEGUN = "the work begins"
 
 _IMPORT_TORCH = "import torch"
 
@@ -168,7 +172,7 @@ def measure(*, size: int, images: int, rounds: int) -> dict[str, Any]:
             values = {"config": config, "root": root, "images": images, "size": size}
             words = [word.format(**values) for word in step.words.split()]
             if step.work:
-                begin = [sys.executable, "-m", "dollmaker.bench.begin", step.work, *words]
+                begin = [sys.executable, __file__, "--until", step.work, *words]
                 stages[words[0]] = _median(begin, rounds)
             _run(words)
     for seconds in stages.values():
@@ -195,7 +199,7 @@ def _start(command: Sequence[str]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.perf_counter() - wall, _cpu_of_children() - cpu
-    if done.returncode or (BEGUN not in done.stdout and command[1] == "-m"):
+    if done.returncode or (BEGUN not in done.stdout and "--until" in command):
         raise RuntimeError(f"{' '.join(command)}: its work never began\n{done.stderr[-2000:]}")
     return seconds
 
@@ -223,3 +227,38 @@ def print_starts(results: dict[str, Any]) -> None:
     for name, seconds in results["stages"].items():
         shard = f"{seconds['shard']:.0f} s"
         print(f"{name:<18}{seconds['wall']:>16.2f}{seconds['cpu']:>12.2f}{shard:>12}")
+
+
+def begin(work: str, words: list[str]) -> NoReturn:
+    """Run a command until it first calls ``work``, ``module:name``, and end there.
+
+    What the process took until then is what starting the command costs.
+    """
+    module, _, path = work.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    assert callable(getattr(owner, name))
+    setattr(owner, name, _leave)
+    sys.exit(main(words))
+
+
+def _leave(*_: Any, **__: Any) -> NoReturn:
+    """At once: nothing is closed or written any more."""
+    print(BEGUN, flush=True)
+    os._exit(0)
+
+
+def bench() -> None:
+    """Measure and print."""
+    given = options(__doc__, size=64, images=60, rounds=3).parse_args()
+    results = measure(size=given.size, images=given.images, rounds=given.rounds)
+    print_starts(results)
+    keep(results, given.json)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--until"]:
+        begin(sys.argv[2], sys.argv[3:])
+    bench()

@@ -1,1 +1,0 @@
-"""How fast and how exact: measured side by side, in one run."""
