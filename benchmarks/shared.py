@@ -78,8 +78,8 @@ class Subject:
 
 def make_subject(given: argparse.Namespace) -> Subject:
     """A trained member and real (or generated) images, or an untrained network and clouds."""
-    from dollmaker.networks.member import load_member
     from dollmaker.networks.classifiers import create_network
+    from dollmaker.networks.member import load_member
     from dollmaker.store.shards import Shard
 
     place, findings, size = devices.choose(given.device), given.findings, given.size

@@ -18,7 +18,7 @@ FLOORS = (
     *("phantoms", "prepare", "classify", "attribute", "binarize", "sanity"),
     *("gallery", "release", "segment", "adapt", "explain", "evaluate"),
     *("report", "study", "compare"),
-    *("fetch", "launch", "status", "plan", "bench"),
+    *("fetch", "launch", "status", "estimate"),
 )
 
 

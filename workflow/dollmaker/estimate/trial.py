@@ -34,6 +34,7 @@ from dollmaker.runtime.errors import DataError, DollmakerError
 from dollmaker.segment.stage import train_segmenter
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
+from dollmaker.store.index import read_index
 from dollmaker.store.shards import Kind, Shard
 
 #: A recipe whose masks are there whatever the maps look like: the segmenter learns from them.
@@ -120,7 +121,7 @@ class Trial:
 
     def _learned(self, batch: int, more: bool = False) -> tuple[float, int]:
         """Passes of an epoch, whose last short batch is dropped, and images not learned from."""
-        splits = prepare.read_index(self._images(more)[0])[0]["split"].to_list()
+        splits = read_index(self._images(more)[0])[0]["split"].to_list()
         train, valid = splits.count("train"), splits.count("valid")
         batch = max(1, min(batch, train))
         return train // batch * batch + LOOKED_AT * valid, len(splits) - train
