@@ -58,10 +58,22 @@ bench: install  ## how fast and how exact, some 20 minutes; numbers go to result
 	@for what in attribute binarize release startup $$(command -v chromium >/dev/null && echo gallery); do \
 		python benchmarks/$$what.py --json results/bench/$$what.json; done
 
+docs: install  ## the documentation as a site, site/index.html; a dead link is an error
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet && echo "Done: site/index.html."
+
+hooks: install  ## check each commit by pre-commit
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[package]'
+	@pre-commit install
+
+release-check: install  ## build sdist and wheel, use the wheel in a fresh environment
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c envs/constraints.txt -e '.[package]'
+	@.ci/release-check
+
 format:  ## put the code into its form
 	@ruff format --quiet . && ruff check --fix --quiet . && snakefmt Snakefile workflow 2>/dev/null
 
 clean:  ## remove results and Snakemake's state, keep .venv
-	@rm -rf results .snakemake
+	@rm -rf results site .snakemake
 
-.PHONY: help install demo test test-slow test-slurm drill test-browser bench format clean
+.PHONY: help install demo test test-slow test-slurm drill test-browser bench docs hooks release-check format clean

@@ -464,7 +464,7 @@ def test_labels_name_only_what_the_masks_are_made_by() -> None:
 
 
 def test_the_contracts_hold_the_declaration() -> None:
-    assert reads.table() in (ROOT / "docs/contracts.md").read_text()
+    assert reads.table() in (ROOT / "docs/reference/contracts.md").read_text()
 
 
 def test_every_rule_with_settings_has_a_declaration() -> None:

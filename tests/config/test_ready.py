@@ -93,7 +93,7 @@ def test_a_missing_file_is_named_with_what_goes_there(weights: str | None) -> No
     with pytest.raises(ModelError) as caught:
         ready.require_files(config["classify"]["members"], Path("nowhere"))
     said = str(caught.value)
-    assert "nowhere/xrv-densenet121-res224-pc.safetensors" in said and "docs/ready-" in said
+    assert "nowhere/xrv-densenet121-res224-pc.safetensors" in said and "docs/how-to/ready-" in said
     named = resolve(architecture="xrv:densenet121-res224-pc", weights="hf:lab/lungs/pc.safetensors")
     ready.require_files(named["classify"]["members"], Path("nowhere"))  # it may be fetched yet
 

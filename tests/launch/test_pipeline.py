@@ -125,7 +125,7 @@ def test_the_conda_environment_is_the_twin_of_the_pins() -> None:
         if "==" in line
     )
     environment = yaml.safe_load((ROOT / "envs/dollmaker.yaml").read_text())
-    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    assert environment["channels"] == ["conda-forge", "bioconda", "nodefaults"]
     names = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
     twins: dict[str, str] = {}
     for entry in environment["dependencies"]:

@@ -106,7 +106,7 @@ def test_a_planted_confounder_is_found_where_it_is() -> None:
     counts = {"images": IMAGES, "positives": int(labels.sum()), "patients": IMAGES // 2}
     assert all(row | counts == row for row in rows)
     first, remedy = warnings(rows)
-    assert "the border alone tells 'F' with AUC 1.00 [" in first and "own-data.md" in remedy
+    assert "the border alone tells 'F' with AUC 1.00 [" in first and "confounding.md" in remedy
 
 
 def test_noise_predicts_nothing() -> None:

@@ -145,7 +145,7 @@ def of_map(values: Array, t: float) -> Array:
     """Probability that a pixel is foreground, from its relevance: sigmoid(2 log(a / t)).
 
     That is a^2 / (a^2 + t^2), within 0.02 and 0.95. The rule and the numbers are our own;
-    docs/comparison.md has what they score (``doll-map-crf``).
+    docs/lab/2026-11-29-recipes.md has what they score (``doll-map-crf``).
 
     Args:
         values: Relevance (H, W); negative relevance counts as none.

@@ -5,7 +5,7 @@ a finding have one size; under the others the size follows the image:
 
 - ``root``: relevance over the number, times the square root of the map's ``scale``. Half way
   between ``fraction`` and ``logits``: a map that is twice as strong keeps more, but not all. Our
-  own, and the default: see docs/comparison.md.
+  own, and the default: see docs/lab/2026-11-29-recipes.md.
 - ``logits``: relevance over the number in logits per pixel (the map times its ``scale``).
 - ``null``: the same, with candidates from pairs without the finding: what share of their pixels is
   over the number.

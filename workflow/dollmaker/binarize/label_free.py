@@ -7,8 +7,8 @@ Three criteria, each a number for every candidate threshold; the best candidate 
   with the finding, or of images without it, whichever resemble it more. What noise draws does not
   come again; what merely lies where such findings lie comes again in every image, and what the
   finding has no part in comes again without it. A single member is compared with itself in the
-  mirror, which repeats some of its noise. Our own, and the default: see docs/comparison.md for
-  what it loses to thresholds chosen with truth.
+  mirror, which repeats some of its noise. Our own, and the default: see
+  docs/lab/2026-11-29-recipes.md for what it loses to thresholds chosen with truth.
 - ``agreement``: Cohen's kappa between members' masks (of a single member, between an image and its
   mirror): overlap beyond what areas alone would give.
 - ``separability``: Otsu's share of the map's variance that lies between inside and outside.

@@ -1,8 +1,8 @@
 """What each stage reads: of the configuration, and of the user's files.
 
 This is the one declaration. The parameters of the rules (:mod:`dollmaker.launch.pipeline`), the
-settings that the labels name as their origin, and the table in docs/contracts.md follow from it: a
-stage gets what stands here and nothing else, and runs again when that changes.
+settings that the labels name as their origin, and the table in docs/reference/contracts.md follow
+from it: a stage gets what stands here and nothing else, and runs again when that changes.
 """
 
 from collections.abc import Iterable, Mapping
@@ -197,7 +197,7 @@ def of_labels(config: Mapping[str, Any]) -> Config:
 
 
 def table() -> str:
-    """The declaration as a table in Markdown, for docs/contracts.md."""
+    """The declaration as a table in Markdown, for docs/reference/contracts.md."""
     lines = ["| rule | configuration | files of the user's |", "|---|---|---|"]
     for reads in READS.values():
         rules = ", ".join(f"`{rule}`" for rule in reads.rules)

@@ -230,5 +230,5 @@ def require_files(members: Mapping[str, Any], weights_root: Path) -> None:
             raise ModelError(
                 f"classify.members.{name} needs the weights file {file}, which does not exist; "
                 f"make it of torchxrayvision's {member['architecture'].removeprefix(xrv.PREFIX)} "
-                "as docs/ready-classifiers.md shows."
+                "as docs/how-to/ready-classifiers.md shows."
             )

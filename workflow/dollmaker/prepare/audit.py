@@ -31,7 +31,7 @@ PARTS = {
 _REMEDY = (
     "audit: unless the finding itself reaches the border, a classifier can learn where images come "
     "from instead of it; take images with and without it from the same sources and views, see "
-    "'What gives a label away' in docs/own-data.md."
+    "docs/explanation/confounding.md."
 )
 
 #: An AUC from the first on, whose interval begins above the second, is alarming.
