@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = re.compile(r"docs/[\w./-]+\.(?:md|png|jpg|py)")
 #: Pages that name what was, with its date.
-LOGS = ("docs/explanation/protocol.md", "docs/lab/", "CHANGELOG.md")
+LOGS = ("docs/protocol.md", "docs/lab/", "CHANGELOG.md")
 
 
 def anchors(page: Path) -> set[str]:
