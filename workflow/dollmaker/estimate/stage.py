@@ -25,7 +25,7 @@ _TRIED, _DONE = (0.5, 2.0), (0.8, 1.25)
 #: What a job of the attribution should take: long beside its start, short to lose.
 _GOOD = 1800
 
-# Bytes, measured on the three data sets of docs/lab/2026-11-21-benchmarks.md: a mask takes a sixteenth of its
+# Bytes, as measured in docs/lab/2026-11-21-benchmarks.md: a mask takes a sixteenth of its
 # pixels in a shard, and its row; a pair of a release takes so many with its outline and JSON.
 _MASK, _ROW, _PAIR = 16, 600, 6300
 
