@@ -14,18 +14,18 @@ from dollmaker.measures import scores
 from dollmaker.pixels.enlarge import level_set, pack
 from dollmaker.pixels.enlarge import source_mask as cut
 from dollmaker.pixels.geometry import unfit_map, unfit_mask
-from dollmaker.release import formats
 from dollmaker.release.export import export
+from dollmaker.release.formats import pieces, write_formats
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.read import read_release, source_mask, square_mask
 from dollmaker.release.source import to_source
 from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
 from dollmaker.store import tables
-from dollmaker.store.checksums import CHECKSUMS, checksums
 from dollmaker.store.files import safe_name
 from dollmaker.store.rle import decode
 from dollmaker.store.shards import Shard, create_shard
+from dollmaker.store.sums import CHECKSUMS, checksums
 from release.small_release import FINDINGS, build
 
 Masks = dict[tuple[str, str], npt.NDArray[np.bool_]]
@@ -122,10 +122,9 @@ def test_a_release_of_an_earlier_version_is_still_read(results: Path, tmp_path: 
             rewrite(path, level=None)
         rows = read_rows(old, split).to_dicts()
         squares, sizes = [square_mask(row) for row in rows], [(30, 20)] * len(rows)
-        masks = to_source(squares, sizes, "letterbox", polygons=True)
-        found = dict(formats.chexlocalize(images.filter(split=split), rows, masks, FINDINGS))
-        (old / f"chexlocalize/{split}.json").write_text(json.dumps(found))
-        (old / f"coco/{split}.json").write_text(json.dumps(formats.coco(rows, masks, FINDINGS)))
+        masks = to_source(squares, sizes, "letterbox")
+        table = read_rows(old, split)
+        write_formats(old, split, pieces(images.filter(split=split), table, masks, FINDINGS))
     (old / CHECKSUMS).unlink()
     (old / CHECKSUMS).write_text(checksums(old))
     assert verify(old) == []

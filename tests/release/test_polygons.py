@@ -5,8 +5,7 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker.release.polygons import outline, paint_all
-from dollmaker.store import rle
+from dollmaker.release.polygons import outline
 
 
 def painted(polygons: list[list[int]], width: int, height: int) -> npt.NDArray[np.bool_]:
@@ -54,26 +53,3 @@ def test_noise(share: float) -> None:
 
 def test_nothing_is_no_polygon() -> None:
     assert outline(np.zeros((3, 3), bool), np.arange(4), np.arange(4)) == []
-
-
-@pytest.mark.parametrize(
-    "polygons",
-    [
-        None,
-        [],
-        {"size": [4, 4], "counts": "4"},
-        [[0, 0, 1, 0]],
-        [[0, 0, 2, 0, 2]],
-        [[0, 0, 5, 0, 5, 2, 0, 2]],
-        [[0, 0, 2, 0, 2, -1]],
-        [[0, 0, 2.5, 0, 2, 2]],
-        [[0, 0, 10**30, 0, 2, 2]],
-        [["0", "0", "2", "0", "2", "2"]],
-        [[[0], [0, 1], 2, 0, 2, 2]],
-    ],
-)
-def test_what_are_no_polygons_is_not_painted(polygons: object) -> None:
-    square = np.zeros((4, 4), bool)
-    square[:2, :2] = True
-    good = [[0, 0, 2, 0, 2, 2, 0, 2]]
-    assert paint_all([polygons, good], [(4, 4)] * 2) == [None, rle.encode(square)]

@@ -1,6 +1,6 @@
 """Labels and a release: built, verified, and every damage found."""
 
-import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,9 +15,9 @@ from dollmaker.release.parts import SPLITS, find_parts, read_rows
 from dollmaker.release.verify import verify
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import provenance, rle, tables
-from dollmaker.store.checksums import checksums
 from dollmaker.store.files import read_json
 from dollmaker.store.shards import Shard, create_shard
+from dollmaker.store.sums import checksums
 from release.small_release import FINDINGS, build, make_labels, make_results
 
 
@@ -119,6 +119,8 @@ def test_any_changed_missing_or_added_file_is_named(tmp_path: Path) -> None:
     assert len(files) >= 22
     for path in files:
         name = path.relative_to(release).as_posix()
+        if name == "SHA256SUMS":
+            continue
         whole = path.read_bytes()
         for place in {0, len(whole) // 2, len(whole) - 1}:
             flipped = bytearray(whole)
@@ -135,20 +137,29 @@ def test_any_changed_missing_or_added_file_is_named(tmp_path: Path) -> None:
     assert verify(release) == ["README.md: missing"]
 
 
-def test_two_damages_are_both_named(tmp_path: Path) -> None:
+def test_damaged_sums_are_named(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
-    sums = (release / "SHA256SUMS").read_text()
-    (release / "SHA256SUMS").write_text(sums.replace("a", "b", 1))
-    (release / "LICENSE").write_text("mine")
-    faults = verify(release)
-    assert "SHA256SUMS: damaged" in faults and "LICENSE: sha256 differs" in faults
+    path = release / "SHA256SUMS"
+    whole = path.read_bytes()
+    for place in (0, 64, 70, len(whole) // 2, len(whole) - 1):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        path.write_bytes(bytes(flipped))
+        faults = verify(release)
+        assert faults and any("SHA256SUMS" in fault for fault in faults), place
 
 
 def test_sha256sum_reads_the_sums(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
     words = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
-    done = subprocess.run(words, cwd=release, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    for said in ("", "LICENSE: FAILED\n"):
+        done = subprocess.run(words, cwd=release, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (int(bool(said)), said)
+        (release / "LICENSE").write_text("mine")
+    files = sum(path.is_file() for path in release.rglob("*"))
+    lines = (release / "SHA256SUMS").read_text().splitlines()
+    assert len(lines) == files - 1
+    assert all(re.fullmatch(r"[0-9a-f]{64}  \S+", line) for line in lines)
 
 
 def change(release: Path, name: str, **columns: Any) -> None:
@@ -188,38 +199,39 @@ def test_patients_in_two_splits_are_found(tmp_path: Path) -> None:
     assert any("patient 'p0' is in more than one split" in fault for fault in verify(release))
 
 
-@pytest.mark.parametrize("form", ["coco", "chexlocalize"])
-def test_json_that_disagrees_is_found(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "old", "new", "line"),
+    [
+        ("coco/train.json", '"id":1,"image_id":1', '"id":1,"image_id":2', 13),
+        ("coco/train.json", '"iscrowd":0', '"iscrowd":1', 26),
+        ("coco/train.json", '"id":3,', '"id":3, ', 15),
+        ("coco/train.json", "]\n}\n", "]\n}\n\n", 33),
+        ("coco/train.json", "}\n]\n}\n", "}\n]\n", 32),
+        ("chexlocalize/train.json", '"i2": {"Edema"', '"i2": {"edema"', 4),
+        ("chexlocalize/valid.json", '"i9":', '"i10":', 3),
+        ("chexlocalize/test.json", None, "", 1),
+        ("chexlocalize/test.json", None, "\x80\xff", 1),
+    ],
+)
+def test_json_that_disagrees_is_found(
+    tmp_path: Path, name: str, old: str | None, new: str, line: int
+) -> None:
     release = build(tmp_path / "x")
-    path = release / form / "train.json"
-    content = json.loads(path.read_text())
-    if form == "coco":
-        content["annotations"][1]["bbox"][0] += 1
-    else:
-        content["i2"]["Edema"] = content["i3"]["Edema"]
-    path.write_text(json.dumps(content))
+    path = release / name
+    text = path.read_text()
+    assert old is None or old in text
+    changed = new if old is None else new.join(text.rsplit(old, 1))
+    path.write_bytes(changed.encode("latin-1" if old is None else "utf-8"))
     write_sums(release)
-    (fault,) = verify(release)
-    where = "annotations" if form == "coco" else "i2"
-    assert fault == f"{form}/train.json: differs from tables and mask files at {where}"
+    assert verify(release) == [f"{name}: differs from tables and mask files in line {line}"]
 
 
-@pytest.mark.parametrize("where", ["polygon", "segmentation", "annotations", "all"])
-def test_polygons_that_disagree_are_found(tmp_path: Path, where: str) -> None:
+def test_rows_in_another_order_are_found(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
-    path = release / "coco/train.json"
-    content = json.loads(path.read_text())
-    if where == "polygon":
-        content["annotations"][3]["segmentation"][0][0] += 1
-    elif where == "segmentation":
-        content["annotations"][3]["segmentation"] = {"counts": "x"}
-    elif where == "annotations":
-        del content["annotations"][3]["segmentation"]
-    path.write_text(json.dumps([] if where == "all" else content))
+    images = tables.read(release / "images.parquet")
+    tables.write(images.reverse(), release / "images.parquet", {})
     write_sums(release)
-    (fault,) = verify(release)
-    exact = "annotation 4 differs" in fault
-    assert fault.startswith("coco/train.json: ") and exact == (where in ("polygon", "segmentation"))
+    assert any("not in the order of images.parquet" in fault for fault in verify(release))
 
 
 def test_paths_out_of_the_release_and_other_folders_are_refused(tmp_path: Path) -> None:

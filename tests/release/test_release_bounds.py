@@ -20,8 +20,8 @@ from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import tables
-from dollmaker.store.checksums import checksums
 from dollmaker.store.files import read_json, write_json
+from dollmaker.store.sums import checksums
 from release.small_release import FINDINGS, build
 
 #: IoU of the first finding's masks, by image; two images a patient.

@@ -159,11 +159,10 @@ Images: {", ".join(counts)}; no patient is in two splits. Masks by finding:
 - `images.parquet`: all images of the source, and whether they were looked at (`explained`).
 - `chexlocalize/{{split}}.json`: CheXlocalize's form, at the size of the source images: every image
   with every finding; an empty code means that there is no mask, not that the finding is absent.
-- `coco/{{split}}.json`: COCO's form of the same with polygons, images with a mask only.
+- `coco/{{split}}.json`: COCO's form of the same (run lengths), images with a mask only.
 - `models/segmenter/`: a network pre-trained on these masks (segmentation-models-pytorch's
   `{_text(facts.segmenter["architecture"])}`); `models/committee/`: facts of the classifiers.
-- `provenance.json` (with W3C PROV), `croissant.json`, `sanity.json`, `SHA256SUMS`
-  (`sha256sum -c SHA256SUMS`).
+- `provenance.json`, `croissant.json`, `sanity.json`, `SHA256SUMS` (`sha256sum -c SHA256SUMS`).
 
 Masks lie on a square of {size} pixels, into which the source image was fitted by
 `{facts.config["prepare"]["fit"]}`. {pixels}; join the masks with your own copy by `path` or by

@@ -14,9 +14,12 @@ from dollmaker.pixels.geometry import unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.pixels.names import without_suffix
 from dollmaker.pixels.pictures import Picture, read_channels, read_picture
+from dollmaker.release.formats import pieces, source_masks
+from dollmaker.release.parts import SPLITS
 from dollmaker.release.read import Release, read_release, source_mask, square
 from dollmaker.release.source import to_source
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, inside, require_new, safe_name, write_json
 
 _MAX_PIXELS = 100_000_000
@@ -31,7 +34,8 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
     """Write a release in another form, whole or not at all, at the size of the source images.
 
     - ``png``: {split}/{finding}/{image_id}.png, 255 where the finding is;
-    - ``chexlocalize``, ``coco``: {split}.json as in the release;
+    - ``chexlocalize``: {split}.json as in the release;
+    - ``coco``: {split}.json with polygons, for tools that read no run lengths;
     - ``yolo``: labels/{split}/{path}.txt, a normalised polygon per part of a mask, and data.yaml;
       with the images images/{split}/{path} too, ready to train. ``path`` is the image's, below
       the folder that all of them share. Pictures that YOLO does not read become PNG files; those
@@ -73,13 +77,19 @@ def _png(release: Release, output: Path, _: Path | None) -> None:
             Image.fromarray(source_mask(release, row).astype(np.uint8) * 255).save(path)
 
 
-def _copy(form: str) -> Callable[[Release, Path, Path | None], None]:
-    """What a release has already."""
+def _chexlocalize(release: Release, output: Path, _: Path | None) -> None:
+    shutil.copytree(release.folder / "chexlocalize", output, dirs_exist_ok=True)
 
-    def copy(release: Release, output: Path, _: Path | None) -> None:
-        shutil.copytree(release.folder / form, output, dirs_exist_ok=True)
 
-    return copy
+def _coco(release: Release, output: Path, _: Path | None) -> None:
+    images = tables.read(release.folder / "images.parquet")
+    for split in SPLITS:
+        rows = release.table.filter(split=split)
+        if len(of_split := images.filter(split=split)):
+            masks = source_masks(release.folder, split, rows, release.fit, polygons=True)
+            with (output / f"{split}.json").open("w", encoding="utf-8", newline="\n") as file:
+                for form, text in pieces(of_split, rows, masks, release.findings):
+                    file.write(text if form == "coco" else "")
 
 
 def _yolo(release: Release, output: Path, images: Path | None) -> None:
@@ -250,8 +260,8 @@ def _label(release: Release, row: dict[str, Any]) -> Image.Image:
 
 FORMS: dict[str, Callable[[Release, Path, Path | None], None]] = {
     "png": _png,
-    "chexlocalize": _copy("chexlocalize"),
-    "coco": _copy("coco"),
+    "chexlocalize": _chexlocalize,
+    "coco": _coco,
     "yolo": _yolo,
     "nnunet": _nnunet,
 }

@@ -1,130 +1,143 @@
-"""The masks of a release in the forms of CheXlocalize and COCO, at the size of the source."""
+"""The masks of a release in the forms of CheXlocalize and COCO, at the size of the source.
+
+Files are written and compared piece by piece: none is ever held as a whole.
+"""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from dollmaker.pixels.geometry import Fit
 from dollmaker.release.parts import find_parts
 from dollmaker.release.source import SourceMask, to_source
+from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import rle
-from dollmaker.store.files import atomic_path
 from dollmaker.store.shards import Shard
+
+Form = Literal["chexlocalize", "coco"]
+FORMS: tuple[Form, ...] = ("chexlocalize", "coco")
 
 _BLOCK = 512
 
 
-def write_formats(
-    folder: Path,
-    split: str,
-    table: pl.DataFrame,
-    images: pl.DataFrame,
-    findings: Sequence[str],
-    fit: Fit,
-) -> None:
-    """Write ``chexlocalize/{split}.json`` and ``coco/{split}.json``.
+def source_masks(
+    folder: Path, split: str, table: pl.DataFrame, fit: Fit, *, polygons: bool = False
+) -> Iterator[SourceMask]:
+    """The masks of a split at the size of the source, read from its mask files block by block.
 
     Args:
         folder: The release.
         split: The split.
         table: Its rows.
-        images: Its images, with or without a mask.
-        findings: Names, in order.
         fit: How source images lie in the square.
+        polygons: Also trace the outlines.
     """
-    rows = table.to_dicts()
-    masks: list[SourceMask] = []
-    for levels in _levels(folder, split):
-        part = rows[len(masks) : len(masks) + len(levels)]
-        sizes = [(row["width"], row["height"]) for row in part]
-        masks += to_source(list(levels), sizes, fit, polygons=True)
-    entries = chexlocalize(images, rows, masks, findings)
-    _write_lines(
-        folder / "chexlocalize" / f"{split}.json",
-        (f"{_dump(image)}: {_dump(entry)}" for image, entry in entries),
-    )
-    content = coco(rows, masks, findings)
-    lists = (
-        f"{_dump(key)}: [\n" + ",\n".join(map(_dump, values)) + "\n]"
-        for key, values in content.items()
-    )
-    _write_lines(folder / "coco" / f"{split}.json", lists)
-
-
-def _levels(folder: Path, split: str) -> Iterator[npt.NDArray[np.int8]]:
-    """The level sets of a split in blocks, in the order of its rows."""
+    sizes = table.select("width", "height").rows()
+    first = 0
     for path in find_parts(folder, "masks", split):
         with Shard(path, "masks") as shard:
             for start in range(0, len(shard), _BLOCK):
-                yield shard.read("level", slice(start, start + _BLOCK))
+                block = slice(start, start + _BLOCK)
+                squares = list(shard.read("level", block)) or list(shard.read("mask", block) == 1)
+                part = sizes[first : first + len(squares)]
+                yield from to_source(squares, part, fit, polygons=polygons)
+                first += len(squares)
 
 
-def chexlocalize(
+def write_formats(folder: Path, split: str, pieces: Iterable[tuple[Form, str]]) -> None:
+    """Write ``{form}/{split}.json`` of each form that there are pieces of."""
+    with ExitStack() as stack:
+        files: dict[Form, Any] = {}
+        for form, text in pieces:
+            if form not in files:
+                path = folder / form / f"{split}.json"
+                path.parent.mkdir(exist_ok=True)
+                files[form] = stack.enter_context(path.open("w", encoding="utf-8", newline="\n"))
+            files[form].write(text)
+
+
+def pieces(
     images: pl.DataFrame,
-    rows: Sequence[dict[str, Any]],
-    masks: Sequence[SourceMask],
+    table: pl.DataFrame,
+    masks: Iterable[SourceMask],
     findings: Sequence[str],
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Image and ``{finding: {size, counts}}`` for every image and every finding.
+) -> Iterator[tuple[Form, str]]:
+    """The text of both files of a split, in order.
 
-    A finding without a mask has an empty one.
+    CheXlocalize's has every image with every finding; a finding without a mask has an empty one.
+    COCO's has the images with a row, and as ``score`` the quality. Its masks are run lengths, or
+    polygons where masks have them: pycocotools makes the very mask of either. A mask so thin that
+    no pixel of a smaller source image is left of it is no annotation.
+
+    Args:
+        images: The images of the split, with or without a mask.
+        table: Its rows, in the order of the images.
+        masks: The masks of the rows.
+        findings: Names, in order.
+
+    Raises:
+        ArtifactError: If rows are not in the order of the images, or of another finding.
     """
-    found: dict[str, dict[str, str]] = {}
-    empty: dict[tuple[int, int], str] = {}
-    for row, mask in zip(rows, masks, strict=True):
-        found.setdefault(row["image_id"], {})[row["finding"]] = mask.counts
-    for image, height, width in images.select("image_id", "height", "width").iter_rows():
-        if (height, width) not in empty:
-            empty[height, width] = rle.write_runs([np.array([height * width])])[0]
-        counts = dict.fromkeys(findings, empty[height, width])
-        counts |= found.get(image, {})
-        yield image, {name: {"size": [height, width], "counts": c} for name, c in counts.items()}
-
-
-def coco(
-    rows: Sequence[dict[str, Any]], masks: Sequence[SourceMask], findings: Sequence[str]
-) -> dict[str, list[Any]]:
-    """COCO's images (those with a row), annotations (``score`` is the quality) and categories.
-
-    Masks are polygons, which all tools read; pycocotools makes the very mask of them. A mask so
-    thin that no pixel of a smaller source image is left of it is no annotation.
-    """
-    number = {name: k for k, name in enumerate(findings, start=1)}
-    images: dict[str, dict[str, Any]] = {}
-    annotations: list[dict[str, Any]] = []
-    for row, mask in zip(rows, masks, strict=True):
-        facts = {"file_name": row["path"], "width": row["width"], "height": row["height"]}
-        image = images.setdefault(row["image_id"], {"id": len(images) + 1, **facts})
-        if mask.area:
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": number[row["finding"]],
-                    "segmentation": mask.polygons,
+    category = {name: k for k, name in enumerate(findings, start=1)}
+    listed = table.unique("image_id", keep="first", maintain_order=True)
+    number: dict[str, int] = {}
+    yield "coco", '{\n"images": ['
+    for image, path, width, height in listed.select("image_id", "path", "width", "height").rows():
+        number[image] = len(number) + 1
+        facts = {"id": number[image], "file_name": path, "width": width, "height": height}
+        yield "coco", _start(len(number)) + _dump(facts)
+    yield "coco", "\n" * (not number) + '\n],\n"annotations": ['
+    rows = zip(table.select("image_id", "finding", "quality").rows(), masks, strict=True)
+    groups = groupby(rows, key=lambda pair: str(pair[0][0]))
+    following = next(groups, None)
+    count = 0
+    for k, (name, *size) in enumerate(images.select("image_id", "height", "width").iter_rows()):
+        codes = dict.fromkeys(findings, _empty(size[0] * size[1]))
+        here = following is not None and following[0] == name
+        for (_, finding, quality), mask in following[1] if following and here else ():
+            if finding not in category:
+                raise ArtifactError(f"finding {finding!r} of {name!r} is not in provenance.json.")
+            codes[finding] = mask.counts
+            if mask.area:
+                count += 1
+                annotation = {
+                    "id": count,
+                    "image_id": number[name],
+                    "category_id": category[finding],
+                    "segmentation": mask.polygons or {"size": size, "counts": mask.counts},
                     "bbox": mask.box,
                     "area": mask.area,
                     "iscrowd": 0,
-                    "score": round(float(row["quality"]), 4),
+                    "score": round(float(quality), 4),
                 }
-            )
-    categories = [{"id": k, "name": name} for name, k in number.items()]
-    return {"images": list(images.values()), "annotations": annotations, "categories": categories}
+                yield "coco", _start(count) + _dump(annotation)
+        if here:
+            following = next(groups, None)
+        entry = {finding: {"size": size, "counts": code} for finding, code in codes.items()}
+        yield "chexlocalize", f"{',' if k else '{'}\n{_dump(name)}: {_dump(entry)}"
+    if following is not None:
+        raise ArtifactError(f"rows of {following[0]!r} are not in the order of images.parquet.")
+    yield "chexlocalize", "\n}\n"
+    categories = [{"id": k, "name": name} for name, k in category.items()]
+    lines = ",\n".join(map(_dump, categories))
+    yield "coco", "\n" * (not count) + f'\n],\n"categories": [\n{lines}\n]\n}}\n'
 
 
-def _write_lines(path: Path, lines: Iterator[str]) -> None:
-    """A JSON object with so many lines: small, and a text tool can still look into it."""
-    with atomic_path(path) as part, part.open("w", encoding="utf-8", newline="\n") as file:
-        separator = "{\n"
-        for line in lines:
-            file.write(separator + line)
-            separator = ",\n"
-        file.write("\n}\n")
+def _start(number: int) -> str:
+    """What divides an entry from the one before."""
+    return "\n" if number == 1 else ",\n"
+
+
+@lru_cache
+def _empty(pixels: int) -> str:
+    return rle.write_runs([np.array([pixels])])[0]
 
 
 def _dump(value: Any) -> str:

@@ -16,9 +16,9 @@ from dollmaker.release.parts import SPLITS
 from dollmaker.release.verify import compare_masks
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import findings, provenance, tables
-from dollmaker.store.checksums import CHECKSUMS, checksums
 from dollmaker.store.files import atomic_path, read_json, write_json, write_text
 from dollmaker.store.index import read_index
+from dollmaker.store.sums import CHECKSUMS, checksums
 
 #: Sections that determine the masks; the number of shards or the device do not belong to them.
 SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sample", "recipes")

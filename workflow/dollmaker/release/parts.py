@@ -57,6 +57,7 @@ IMAGES: dict[str, Any] = {
 }
 
 Kind = Literal["data", "masks"]
+KINDS: tuple[Kind, ...] = ("data", "masks")
 _ENDINGS = {"data": "parquet", "masks": "h5"}
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,40 +53,6 @@ def outline(used: npt.NDArray[np.bool_], xs: Ints, ys: Ints) -> list[list[int]]:
         hole = int(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) < 0
         parent.append(_left_of(edges, pixels, side, padded, ring) if hole else number)
     return _join(paths, parent)
-
-
-def paint_all(masks: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> list[str | None]:
-    """COCO's counts of masks given by polygons, as pycocotools paints them.
-
-    Args:
-        masks: Polygons of each mask, from a file that may say anything.
-        sizes: Width and height of each picture.
-
-    Returns:
-        Counts, ``None`` of what are no polygons inside their picture.
-    """
-    return [_paint(mask, *size) for mask, size in zip(masks, sizes, strict=True)]
-
-
-def _paint(polygons: Any, width: int, height: int) -> str | None:
-    from pycocotools import mask as coco
-
-    if not isinstance(polygons, list) or not polygons:
-        return None
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-            return None
-        try:
-            points = np.array(polygon)
-        except ValueError:
-            return None
-        # pycocotools walks along every line: no end may be far away.
-        if points.ndim != 1 or points.dtype.kind != "i" or points.min() < 0:
-            return None
-        if points[::2].max() > width or points[1::2].max() > height:
-            return None
-    code = coco.merge(coco.frPyObjects(polygons, height, width))
-    return str(code["counts"], "ascii")
 
 
 def _edges(padded: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:

@@ -7,21 +7,21 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.release import croissant, prov
+from dollmaker.release import croissant
 from dollmaker.release.bounds import BOUNDS, add_bounds, calibrate_release, write_tables
 from dollmaker.release.card import write_card
 from dollmaker.release.facts import Facts, summary
-from dollmaker.release.formats import write_formats
+from dollmaker.release.formats import pieces, source_masks, write_formats
 from dollmaker.release.gallery import add_gallery
 from dollmaker.release.labels import labels_header
 from dollmaker.release.licence import write_changes, write_licence
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.pictures import contact_sheet
 from dollmaker.store import provenance, tables
-from dollmaker.store.checksums import CHECKSUMS, checksums
 from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json, write_text
 from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards
+from dollmaker.store.sums import CHECKSUMS, checksums
 
 
 def build_release(
@@ -82,10 +82,10 @@ def build_release(
         shutil.copytree(labels / "masks", folder / "masks")
         shutil.copyfile(labels / "images.parquet", folder / "images.parquet")
         for split in SPLITS:
-            images = facts.images.filter(split=split)
+            images, rows = (part.filter(split=split) for part in (facts.images, table))
             if len(images):
-                rows = table.filter(split=split)
-                write_formats(folder, split, rows, images, findings, config["prepare"]["fit"])
+                masks = source_masks(folder, split, rows, config["prepare"]["fit"])
+                write_formats(folder, split, pieces(images, rows, masks, findings))
         shutil.copytree(segmenter, folder / "models" / "segmenter")
         for name, member in members.items():
             write_json(folder / "models" / "committee" / f"{name}.json", member)
@@ -97,7 +97,7 @@ def build_release(
         add_gallery(config, table, index, images_folder, labels, others, bounds, folder / "gallery")
         write_json(
             folder / "provenance.json",
-            _provenance(config, committee, findings, commit, labels, facts, folder),
+            _provenance(config, committee, facts, commit, labels),
         )
         write_text(folder / "README.md", write_card(facts))
         date = commit.date if commit else None
@@ -123,26 +123,17 @@ def _contact_sheet(
 def _provenance(
     config: dict[str, Any],
     committee: Sequence[Path],
-    findings: list[str],
+    facts: Facts,
     commit: provenance.Commit | None,
     labels: Path,
-    facts: Facts,
-    folder: Path,
 ) -> dict[str, Any]:
-    """The labels' header with all of the section release, and PROV's terms."""
+    """The labels' header with all of the section release, and the commit of the code."""
     of_labels = labels_header(config, committee)
-    sums = {
-        "labels": sha256_file(labels / CHECKSUMS),
-        "segmenter": facts.segmenter["sha256"],
-        "sanity": sha256_file(folder / "sanity.json"),
-    }
+    made_of = {"labels": sha256_file(labels / CHECKSUMS), "segmenter": facts.segmenter["sha256"]}
     header = provenance.header(
         "release",
         {**of_labels["config"], "release": config["release"]},
         seed=config["seed"],
-        inputs={**of_labels["inputs"], **{k: sums[k] for k in ("labels", "segmenter")}},
+        inputs={**of_labels["inputs"], **made_of},
     )
-    header["findings"] = findings
-    header["commit"] = commit.name if commit else None
-    header["prov"] = prov.describe(header, of_labels["inputs"], sums, config["dataset"])
-    return header
+    return header | {"findings": facts.findings, "commit": commit.name if commit else None}

@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from itertools import repeat
+from contextlib import ExitStack
+from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -15,19 +16,16 @@ from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
-from dollmaker.release.parts import IMAGES, SPLITS, find_parts, is_table
-from dollmaker.release.polygons import paint_all
+from dollmaker.release.formats import Form
+from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, find_parts, is_table
 from dollmaker.release.source import SourceMask, to_source
-from dollmaker.runtime.errors import DataError, DollmakerError
+from dollmaker.runtime.errors import ArtifactError, DataError, DollmakerError
 from dollmaker.store import rle, tables
-from dollmaker.store.checksums import verify_checksums
 from dollmaker.store.files import inside, read_json, sha256_file
 from dollmaker.store.shards import Shard
+from dollmaker.store.sums import verify_checksums
 
 _BLOCK = 512
-
-#: A row of the tables with its mask at the size of the source.
-_Pair = tuple[dict[str, Any], SourceMask]
 
 
 def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[str]:
@@ -86,7 +84,8 @@ def compare_masks(folder: Path) -> list[str]:
     faults: list[str] = []
     with _Workers(1) as pool:
         for split in SPLITS:
-            list(_compare_split(folder, split, {}, None, faults, pool))
+            for part in _read_parts(folder, split, {}, faults):
+                list(_compare_part(part, None, faults, pool))
     return faults
 
 
@@ -136,82 +135,69 @@ def _verify_formats(folder: Path, damaged: Container[str], pool: _Workers) -> li
         return faults
     provenance = read_json(folder / "provenance.json")
     findings, fit = provenance["findings"], provenance["config"]["prepare"]["fit"]
+    polygons = provenance.get("format") == 1  # releases of version 0.1
     images = tables.read(folder / "images.parquet")
     for split in SPLITS:
-        pairs = list(_compare_split(folder, split, damaged, fit, faults, pool))
+        parts = _read_parts(folder, split, damaged, faults)
+        masks = chain.from_iterable(
+            _compare_part(part, fit, faults, pool, polygons=polygons) for part in parts
+        )
         of_split = images.filter(split=split)
-        if of_split.is_empty() or None in pairs:
-            continue
-        rows, masks = [p[0] for p in pairs if p], [p[1] for p in pairs if p]
-        name = f"chexlocalize/{split}.json"
-        if name not in damaged:
-            expected = dict(formats.chexlocalize(of_split, rows, masks, findings))
-            faults += _compare_json(folder, name, expected)
-        name = f"coco/{split}.json"
-        if name not in damaged:
-            content = formats.coco(rows, masks, findings)
-            faults += _compare_coco(folder, name, content, [m for m in masks if m.area], pool)
+        try:
+            if None not in parts and len(of_split):
+                known = [pl.DataFrame(schema=SCHEMA), *(part.table for part in parts if part)]
+                table = pl.concat(known, how="diagonal")
+                text = formats.pieces(of_split, table, masks, findings)
+                faults += _compare_texts(folder, split, text, damaged)
+            else:
+                list(masks)
+        except DollmakerError as error:
+            faults.append(str(error))
     return faults
 
 
-def _compare_coco(
-    folder: Path, name: str, expected: dict[str, Any], masks: list[SourceMask], pool: _Workers
+def _compare_texts(
+    folder: Path, split: str, pieces: Iterable[tuple[Form, str]], damaged: Container[str]
 ) -> list[str]:
-    """As :func:`_compare_json`, but polygons are painted: what they say is the mask."""
-    found = read_json(folder / name)
-    try:
-        polygons = [entry.pop("segmentation") for entry in found["annotations"]]
-        for entry in expected["annotations"]:
-            del entry["segmentation"]
-    except (AttributeError, KeyError, TypeError):
-        return [f"{name}: is no file of COCO's with polygons"]
-    faults = _differences(name, found, expected)
-    if faults:
-        return faults
-    sizes = {image["id"]: (image["width"], image["height"]) for image in expected["images"]}
-    of_image = [sizes[entry["image_id"]] for entry in expected["annotations"]]
-    parts = [slice(start, start + _BLOCK) for start in range(0, len(masks), _BLOCK)]
-    painted = pool.map(paint_all, [polygons[p] for p in parts], [of_image[p] for p in parts])
-    counts = [code for block in painted for code in block]
-    return [
-        f"{name}: annotation {number} differs from tables and mask files"
-        for number, (code, mask) in enumerate(zip(counts, masks, strict=True), start=1)
-        if code != mask.counts
-    ]
+    """Where the JSON files of a split are not the text that tables and mask files give."""
+    faults: list[str] = []
+    with ExitStack() as stack:
+        files = {}
+        for form in formats.FORMS:
+            if (name := f"{form}/{split}.json") not in damaged:
+                file = (folder / name).open(encoding="utf-8", errors="replace", newline="")
+                files[form] = stack.enter_context(file)
+        line = dict.fromkeys(files, 1)
+        for form, text in chain(pieces, ((form, "") for form in formats.FORMS)):
+            if form in files:
+                found = files[form].read(len(text) or 1)  # nothing may follow the last piece
+                alike = [a == b for a, b in zip(text, found, strict=False)]
+                line[form] += text[: [*alike, False].index(False)].count("\n")
+                if found != text:
+                    where = f"{form}/{split}.json: differs from tables and mask files"
+                    faults.append(f"{where} in line {line[form]}")
+                    del files[form]
+    return faults
 
 
-def _compare_json(folder: Path, name: str, expected: dict[str, Any]) -> list[str]:
-    return _differences(name, read_json(folder / name), expected)
+class _Part(NamedTuple):
+    """A table and its mask file, whose rows are the same."""
+
+    name: str
+    table: pl.DataFrame
+    masks: Path
 
 
-def _differences(name: str, found: Any, expected: dict[str, Any]) -> list[str]:
-    if found == expected:
-        return []
-    keys = set(expected) | set(found) if isinstance(found, dict) else set()
-    where = [key for key in sorted(keys) if found.get(key) != expected.get(key)][:3]
-    return [f"{name}: differs from tables and mask files at {', '.join(where) or 'its root'}"]
-
-
-def _compare_split(
-    folder: Path,
-    split: str,
-    damaged: Container[str],
-    fit: Fit | None,
-    faults: list[str],
-    pool: _Workers,
-) -> Iterator[_Pair | None]:
-    """Compare tables and mask files of a split; faults are added to the list.
-
-    Yields:
-        Every row with its mask at the size of the source, if ``fit`` is given; ``None`` for what
-        could not be compared.
-    """
-    parts = [find_parts(folder, kind, split) for kind in ("data", "masks")]
-    if len(parts[0]) != len(parts[1]):
+def _read_parts(
+    folder: Path, split: str, damaged: Container[str], faults: list[str]
+) -> list[_Part | None]:
+    """The files of a split, ``None`` for what cannot be compared; faults are added to the list."""
+    data, masks = (find_parts(folder, kind, split) for kind in KINDS)
+    if len(data) != len(masks):
         faults.append(f"masks/: not as many files of {split!r} as in data/")
-        yield None
-        return
-    for paths in zip(*parts, strict=True):
+        return [None]
+    parts: list[_Part | None] = []
+    for paths in zip(data, masks, strict=True):
         name, other = (path.relative_to(folder).as_posix() for path in paths)
         table = None
         if name not in damaged and other not in damaged:
@@ -219,15 +205,36 @@ def _compare_split(
                 table = _read_part(paths[0], paths[1], name, other, split, faults)
             except DollmakerError as error:
                 faults.append(str(error))
-        if table is None:
-            yield None
-            continue
-        starts = range(0, len(table), _BLOCK)
-        blocks = [table[start : start + _BLOCK].to_dicts() for start in starts]
-        done = pool.map(_compare_block, blocks, starts, repeat(paths[1]), repeat(fit))
-        for rows, (wrong, masks) in zip(blocks, done, strict=True):
-            faults += [f"{name}: {fault}" for fault in wrong]
-            yield from zip(rows, masks, strict=True) if masks else [None]
+        parts.append(None if table is None else _Part(name, table, paths[1]))
+    return parts
+
+
+def _compare_part(
+    part: _Part | None,
+    fit: Fit | None,
+    faults: list[str],
+    pool: _Workers,
+    *,
+    polygons: bool = False,
+) -> Iterator[SourceMask]:
+    """Compare a table and its mask file; faults are added to the list.
+
+    Yields:
+        The masks at the size of the source, if ``fit`` is given.
+
+    Raises:
+        ArtifactError: If masks cannot be read.
+    """
+    if part is None:
+        return
+    starts = range(0, len(part.table), _BLOCK)
+    blocks = [part.table[start : start + _BLOCK].to_dicts() for start in starts]
+    more = repeat(part.masks), repeat(fit), repeat(polygons)
+    for wrong, masks in pool.map(_compare_block, blocks, starts, *more):
+        if masks is None:
+            raise ArtifactError(wrong[0])
+        faults += [f"{part.name}: {fault}" for fault in wrong]
+        yield from masks
 
 
 def _read_part(
@@ -249,8 +256,8 @@ def _read_part(
 
 
 def _compare_block(
-    rows: list[dict[str, Any]], start: int, path: Path, fit: Fit | None
-) -> tuple[list[str], list[SourceMask]]:
+    rows: list[dict[str, Any]], start: int, path: Path, fit: Fit | None, polygons: bool
+) -> tuple[list[str], list[SourceMask] | None]:
     """Rows of a table against the arrays from ``start`` on; nothing is decoded, codes are equal."""
     from pycocotools import mask as coco
 
@@ -259,9 +266,9 @@ def _compare_block(
             block = slice(start, start + len(rows))
             masks, levels = shard.read("mask", block) == 1, shard.read("level", block)
     except DollmakerError as error:
-        return [str(error)], []
+        return [str(error)], None
     if len(masks) != len(rows) or len(levels) not in (0, len(rows)):
-        return [f"{path.name} has fewer masks than rows"], []
+        return [f"{path.name} has fewer masks than rows"], None
     columns: Any = np.ascontiguousarray(masks.transpose(0, 2, 1))
     codes = coco.encode(columns.view(np.uint8).transpose(2, 1, 0))
     faults = []
@@ -280,7 +287,7 @@ def _compare_block(
         return faults, []
     sizes = [(row["width"], row["height"]) for row in rows]
     # Releases of earlier versions have no level sets: they know the outline by pixels only.
-    return faults, to_source(list(levels) or list(masks), sizes, fit)
+    return faults, to_source(list(levels) or list(masks), sizes, fit, polygons=polygons)
 
 
 def _judge(row: dict[str, Any]) -> str:

@@ -24,10 +24,10 @@ from dollmaker.segment.export import export_encoder
 from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining, pseudo_miou
 from dollmaker.store import findings, provenance
-from dollmaker.store.checksums import CHECKSUMS
 from dollmaker.store.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.store.index import digest_index, read_index
 from dollmaker.store.shards import ImageShards
+from dollmaker.store.sums import CHECKSUMS
 from dollmaker.store.work import Work
 
 #: Images that the clusters of the structure are found from.

@@ -11,8 +11,9 @@ from typing import Any
 
 from dollmaker import __version__
 
-#: Version of the file contracts. Readers refuse files of another one.
-FORMAT = 1
+#: Version of the file contracts, and those that are read: 1 is that of releases of version 0.1.
+FORMAT = 2
+FORMATS = (1, FORMAT)
 
 #: Version of each stage's computation. Raise it when results change: the workflow passes it
 #: through ``params``, so that exactly the stages concerned run again.
@@ -28,8 +29,8 @@ STAGES: dict[str, int] = {
     "thresholds": 4,
     "sanity": 3,
     "binarize": 4,
-    "labels": 2,
-    "release": 4,
+    "labels": 3,
+    "release": 5,
     "segment": 8,
     "explain": 4,
     "adapt": 10,

@@ -1,17 +1,15 @@
 """Shards: the HDF5 files of the pipeline. The only module that opens HDF5.
 
 A shard is a table (one row per image or per image-finding pair) and stacked arrays with the same
-number of rows, one row a chunk. Every chunk is checksummed by Fletcher-32, and every row, column
-and the header by us, as HDF5 does not protect what says where a chunk lies: a flipped bit is an
-error on read, not a wrong pixel. A JSON header says where it comes from
-(:mod:`dollmaker.store.provenance`).
+number of rows, one row a chunk. HDF5 protects all of it: data by Fletcher-32, and what says where
+data lie by the checksums of its format of version 1.10. Texts have a fixed length, as Fletcher-32
+does not see others. So a flipped bit is an error on read, not a wrong pixel. A JSON header says
+where a shard comes from (:mod:`dollmaker.store.provenance`).
 One process writes a shard, once, and it appears whole under its name or not at all.
 """
 
-import hashlib
 import json
 import operator
-import zlib
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +25,14 @@ import numpy.typing as npt
 from dollmaker.runtime.errors import ArtifactError, DamagedError
 from dollmaker.store.depth import to_levels
 from dollmaker.store.files import atomic_path
-from dollmaker.store.provenance import FORMAT
+from dollmaker.store.provenance import FORMATS
 from dollmaker.store.spool import Spool
 
 Kind = Literal["images", "relevance", "masks"]
 Array = npt.NDArray[Any]
+
+#: The first format of HDF5 that checksums all that is not data, and the last that is written.
+_VERSION = ("v110", "v110")
 
 
 class ShardWriter:
@@ -39,8 +40,8 @@ class ShardWriter:
 
     def __init__(self, file: h5py.File, gzip: bool) -> None:
         self._file = file
-        self._gzip = gzip
-        self._digests: dict[str, Any] = {}
+        self._filters = _filters(gzip)
+        self._columns: dict[str, list[Array]] = {}
 
     def append(self, table: Mapping[str, Sequence[Any] | Array], **arrays: Array) -> None:
         """Append rows.
@@ -50,65 +51,50 @@ class ShardWriter:
             arrays: Array name -> values of shape (P, ...).
         """
         for name, column in table.items():
-            values = np.asarray(column)
-            if values.dtype.kind in "UO":
-                values = values.astype(object)
-            self._extend(f"table/{name}", values, compress=False)
+            self._columns.setdefault(name, []).append(np.asarray(column))
         for name, values in arrays.items():
-            self._extend(f"arrays/{name}", values, compress=True)
-            self._extend(f"checks/{name}", _row_checks(values), compress=False)
+            path, shape = f"arrays/{name}", values.shape[1:]
+            if path not in self._file:
+                self._file.create_dataset(
+                    path,
+                    shape=(0, *shape),
+                    maxshape=(None, *shape),
+                    chunks=(1, *shape),
+                    dtype=values.dtype,
+                    fletcher32=True,
+                    **self._filters,
+                )
+            dataset = self._file[path]
+            start = dataset.shape[0]
+            dataset.resize(start + len(values), axis=0)
+            dataset[start:] = values
 
-    def _extend(self, path: str, values: Array, *, compress: bool) -> None:
-        if path not in self._file:
-            text = values.dtype.kind == "O"
-            self._file.create_dataset(
-                path,
-                shape=(0, *values.shape[1:]),
-                maxshape=(None, *values.shape[1:]),
-                chunks=(1, *values.shape[1:]) if compress else (1024,),
-                dtype=h5py.string_dtype() if text else values.dtype,
-                fletcher32=not text,
-                **(self._filters() if compress else {}),
-            )
-        dataset = self._file[path]
-        start = dataset.shape[0]
-        dataset.resize(start + len(values), axis=0)
-        dataset[start:] = values
-        if path.startswith("table/"):
-            digest = self._digests.setdefault(path, hashlib.sha256())
-            digest.update(_bytes(values.astype(dataset.dtype)))
-
-    def seal(self) -> None:
-        """Give every column its checksum."""
-        for path, digest in self._digests.items():
-            self._file[path].attrs["sha256"] = digest.hexdigest()
-
-    def _filters(self) -> dict[str, Any]:
-        if self._gzip:
-            return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
-        import hdf5plugin
-
-        return dict(hdf5plugin.LZ4())
+    def write_table(self) -> None:
+        """Write the columns, which are small, after all rows are known."""
+        for name, parts in self._columns.items():
+            values = np.concatenate(parts)
+            if values.dtype.kind in "UO":
+                texts = [str(value).encode() for value in values]
+                length = max(map(len, texts), default=1)
+                values = np.array(texts, h5py.string_dtype("utf-8", max(1, length)))
+            else:
+                values = values.astype(parts[0].dtype, copy=False)
+            # HDF5 has no chunks of nothing.
+            how = {"chunks": (len(values),), "fletcher32": True} if len(values) else {}
+            self._file.create_dataset(f"table/{name}", data=values, dtype=values.dtype, **how)
 
 
-def _column(dataset: h5py.Dataset) -> Array:
-    if h5py.check_string_dtype(dataset.dtype):
-        return np.asarray(dataset.asstr()[:], dtype=object)
-    return np.asarray(dataset[:])
+def _filters(gzip: bool) -> dict[str, Any]:
+    if gzip:
+        return {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+    import hdf5plugin
+
+    return dict(hdf5plugin.LZ4())
 
 
-def _bytes(values: Array) -> bytes:
-    """What the checksum of a column is made of; of texts their lengths, too."""
-    if values.dtype.kind != "O":
-        return values.tobytes()
-    texts = [str(value).encode() for value in values]
-    return b"".join(len(text).to_bytes(8, "little") + text for text in texts)
-
-
-def _row_checks(values: Array) -> npt.NDArray[np.uint32]:
-    """CRC-32 of each row of an array."""
-    rows = (zlib.crc32(np.ascontiguousarray(row).tobytes()) for row in values)
-    return np.fromiter(rows, np.uint32, len(values))
+def _text(value: Any) -> str:
+    """A text of an attribute, of fixed length or (before format 2) of any."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _rows(rows: Any, count: int) -> int | slice | list[int]:
@@ -150,14 +136,12 @@ def create_shard(
     with atomic_path(path) as part:
         spool = Spool(part)
         try:
-            with closing(spool), h5py.File(spool, "w", track_order=True) as file:
-                text = json.dumps(header, ensure_ascii=False)
-                file.attrs["kind"] = kind
-                file.attrs["header"] = text
-                file.attrs["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+            with closing(spool), h5py.File(spool, "w", libver=_VERSION, track_order=True) as file:
+                file.attrs["kind"] = np.bytes_(kind.encode())
+                file.attrs["header"] = np.bytes_(json.dumps(header, ensure_ascii=False).encode())
                 writer = ShardWriter(file, gzip)
                 yield writer
-                writer.seal()
+                writer.write_table()
                 file.attrs["complete"] = True
         finally:
             spool.check()  # the disk's complaint explains all that follow from it
@@ -190,38 +174,35 @@ class Shard:
             raise DamagedError(f"shard {path} is damaged ({error})", path) from None
         with self._checked():
             attrs = dict(self._file.attrs)
-            text = str(attrs.get("header", "{}"))
-            if attrs.get("sha256", "") not in ("", hashlib.sha256(text.encode()).hexdigest()):
-                raise ValueError("the checksum of its header is wrong")
-            self.header: dict[str, Any] = json.loads(text)
-        if not attrs.get("complete") or attrs.get("kind") != kind:
+            self.header: dict[str, Any] = json.loads(_text(attrs.get("header", "{}")))
+        if not attrs.get("complete") or _text(attrs.get("kind")) != kind:
             raise DamagedError(f"{path} is not a complete shard of {kind}", path)
-        if self.header.get("format") != FORMAT:
+        if self.header.get("format") not in FORMATS:
             raise DamagedError(
                 f"{path} has format version {self.header.get('format')}, this program reads "
-                f"{FORMAT}",
+                f"{' and '.join(map(str, FORMATS))}",
                 path,
             )
 
     def table(self) -> dict[str, Array]:
         """All columns, strings as Python ``str`` in object arrays."""
-        return {name: self._column(name) for name in self._file.get("table", {})}
+        return {name: self._column(name) for name in self._names("table")}
+
+    def _names(self, group: str) -> list[str]:
+        with self._checked():  # not `get`, which calls a damaged group absent
+            return list(self._file[group]) if group in self._file else []
 
     def _column(self, name: str) -> Array:
         with self._checked():
             dataset = self._file[f"table/{name}"]
-            values = _column(dataset)
-            if dataset.attrs.get("sha256", "") not in (
-                "",
-                hashlib.sha256(_bytes(values)).hexdigest(),
-            ):
-                raise ValueError(f"the checksum of {name} is wrong")
-            return values
+            if h5py.check_string_dtype(dataset.dtype):
+                return np.asarray(dataset.asstr()[:], dtype=object)
+            return np.asarray(dataset[:])
 
     def __len__(self) -> int:
         for group in ("table", "arrays"):
-            for dataset in self._file.get(group, {}).values():
-                return int(dataset.shape[0])
+            for name in self._names(group):
+                return int(self._file[f"{group}/{name}"].shape[0])
         return 0
 
     def read(self, name: str, rows: int | slice | Sequence[int] | None = None) -> Array:
@@ -237,17 +218,13 @@ class Shard:
             TypeError: If rows are no such numbers.
         """
         with self._checked():
-            array, checks = self._find(f"arrays/{name}"), self._find(f"checks/{name}")
+            array = self._find(f"arrays/{name}")
             if array is None:
                 return np.zeros((0, 0, 0), dtype=np.uint8)
             count = int(array.shape[0])
         chosen = _rows(rows, count)  # an error of the caller, who must not lose a file for it
         with self._checked():
             values = np.asarray(array[chosen])
-            if checks is not None:
-                found = _row_checks(values[None] if isinstance(chosen, int) else values)
-                if not np.array_equal(found, np.atleast_1d(checks[chosen])):
-                    raise ValueError(f"the checksum of {name} is wrong")
         return to_levels(values) if name == "image" else values
 
     def _find(self, name: str) -> Any:
