@@ -14,7 +14,7 @@ PACKAGE = Path(dollmaker.__file__).parent
 #: Rooms from the ground up: what everything stands on, stages as the data flow, what looks at their
 #: results, and what runs before the first job or beside the run.
 FLOORS = (
-    *("runtime", "store", "pixels", "measures", "config", "networks"),
+    *("runtime", "store", "pixels", "pictures", "measures", "config", "networks"),
     *("phantoms", "prepare", "classify", "attribute", "binarize", "sanity"),
     *("gallery", "release", "segment", "adapt", "explain", "evaluate"),
     *("report", "study", "compare"),

@@ -7,7 +7,6 @@ import pytest
 from dollmaker.binarize.choice import Chosen
 from dollmaker.binarize.cuts import FAMILY, Cut
 from dollmaker.binarize.label_free import CRITERIA
-from dollmaker.compare.pairs import PAIRS, at_levels
 from dollmaker.compare.rules import (
     FEW_SHOT,
     HELD_OUT,
@@ -21,6 +20,7 @@ from dollmaker.compare.rules import (
     is_tuning,
     summarize_rules,
 )  # fmt: skip
+from dollmaker.evaluate.masks import PAIRS_AT, at_levels
 from dollmaker.measures import scores
 
 COUNT = 40
@@ -59,7 +59,7 @@ def pairs(count: int = 60) -> pl.DataFrame:
             | {"area_at": SHARES.tolist()}
         )
         rows.append(row | {"recipe": "whole", "iou": 0.1, "dice": 0.2, "quality": None})
-    return pl.DataFrame(rows, schema=PAIRS, orient="row")
+    return pl.DataFrame(rows, schema=PAIRS_AT, orient="row")
 
 
 def chosen(place: int) -> Chosen:

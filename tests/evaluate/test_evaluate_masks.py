@@ -27,7 +27,8 @@ def recipe(tmp_path: Path) -> RecipeShards:
     with create_shard(tmp_path / "masks.h5", "masks", header("binarize", {})) as writer:
         writer.append({**pair, "threshold": np.array([cut])}, mask=(values > cut).astype(np.uint8))
     masks, maps = Shard(tmp_path / "masks.h5", "masks"), Shard(tmp_path / "maps.h5", "relevance")
-    return RecipeShards(masks, maps, masks.table(), {("i", "Edema"): 0}, frozenset("i"))
+    scales = np.ones(1, np.float32)
+    return RecipeShards(masks, maps, masks.table(), scales, {("i", "Edema"): 0}, frozenset("i"))
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])

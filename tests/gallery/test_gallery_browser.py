@@ -371,7 +371,7 @@ def test_bounds_are_shown_and_sort_and_what_has_none_ranks_only(bounded: Page) -
     first = bounded.tiles()[0]
     assert first["finding"] == FINDINGS[1] and first["quality"] == "1.00"
     text = bounded.js("return document.querySelector('.tile .caption .number').textContent")
-    assert str(text).startswith("IoU ≥ 0.74, ")  # 0.7458, rounded down
+    assert text == "IoU ≥ 0.74"  # 0.7458, rounded down; no share of the area reads as confidence
     assert "90\u00a0%" in bounded.text("#promise")
     bounded.click(".tile")
     bounded.until("return document.querySelectorAll('#facts dt').length > 0")

@@ -207,7 +207,8 @@ def test_commands(
     assert "masks of" in capsys.readouterr().out
     words = ["show", str(release), "i0", "--output", str(tmp_path / "i.png")]
     assert main([*words, "--images", str(images)]) == 0
-    assert Image.open(tmp_path / "i.png").size == (30, 20)
+    width, height = Image.open(tmp_path / "i.png").size
+    assert width > 100 and height > 20  # words need more room than so small a picture
     assert main(words) == 0
     assert main(["show", str(release), "i00", "--output", str(tmp_path / "j.png")]) == 1
     assert "did you mean i0" in capsys.readouterr().err

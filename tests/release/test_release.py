@@ -226,6 +226,13 @@ def test_json_that_disagrees_is_found(
     assert verify(release) == [f"{name}: differs from tables and mask files in line {line}"]
 
 
+def test_json_that_is_nowhere_is_missing(tmp_path: Path) -> None:
+    release = build(tmp_path / "x")
+    (release / "coco/valid.json").unlink()
+    write_sums(release)
+    assert verify(release) == ["coco/valid.json: missing"]
+
+
 def test_rows_in_another_order_are_found(tmp_path: Path) -> None:
     release = build(tmp_path / "x")
     images = tables.read(release / "images.parquet")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import fake_results as fake
+from dollmaker.pictures import charts
 from dollmaker.prepare.audit import _ROW
-from dollmaker.report import figures
 from dollmaker.report.stage import report
 from dollmaker.store import provenance, tables
 
@@ -35,7 +35,7 @@ def test_alarming_labels_are_marked(
 ) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    monkeypatch.setattr(figures, "_render", lambda *_: buffer.getvalue())
+    monkeypatch.setattr(charts, "_render", lambda *_: buffer.getvalue())
     results = tmp_path / "results"
     results.mkdir()
     (results / "index.parquet").write_bytes((tree.results / "index.parquet").read_bytes())

@@ -16,7 +16,7 @@ from PIL import Image
 
 import fake_results as fake
 from dollmaker.evaluate.stage import evaluate
-from dollmaker.report import figures
+from dollmaker.pictures import charts
 from dollmaker.report.gather import read_seconds
 from dollmaker.report.stage import report
 from dollmaker.runtime import cli
@@ -73,7 +73,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the drawing of charts, most of the time of a report, where they are not looked at."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, "PNG")
-    monkeypatch.setattr(figures, "_render", lambda *_: buffer.getvalue())
+    monkeypatch.setattr(charts, "_render", lambda *_: buffer.getvalue())
 
 
 class _Parser(html.parser.HTMLParser):

@@ -9,6 +9,7 @@ from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.compare.rules import HELD_OUT, PUBLISHED, RULES, TRAINED
 from dollmaker.evaluate.means import MEAN
 from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.words import number
 
 #: Shares of the masks, best first by quality.
 SHARES = (1.0, 0.75, 0.5, 0.25)
@@ -69,7 +70,7 @@ def _scores(chosen: pl.DataFrame, order: Sequence[str]) -> list[str]:
         own = table[recipe, PUBLISHED]
         cells = [_interval(table.get((recipe, rule))) for rule in RULES]
         names = ("dice", "hit_rate", "auprc", "area_correlation", "seconds")
-        more = [_number(own[name]) for name in names]
+        more = [number(own[name], 3) for name in names]
         lines.append(f"| {recipe} | " + " | ".join([*cells, *more]) + " |")
     return lines
 
@@ -90,8 +91,10 @@ def _quality(ruled: pl.DataFrame, target: str, order: Sequence[str]) -> list[str
         if rows.is_empty():
             continue
         rank = rows.select(pl.corr("quality", "iou", method="spearman")).item()
-        means = [rows["iou"][: max(1, round(share * len(rows)))].mean() for share in SHARES]
-        lines.append(f"| {recipe} | " + " | ".join(map(_number, [rank, *means])) + " |")
+        best: list[Any] = [
+            rows["iou"][: max(1, round(share * len(rows)))].mean() for share in SHARES
+        ]
+        lines.append(f"| {recipe} | " + " | ".join(number(v, 3) for v in (rank, *best)) + " |")
     return lines
 
 
@@ -103,7 +106,7 @@ def _sanity(sanity: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "|---|---|---|---|---|---|---|---|",
     ]
     for recipe, facts in sanity.items():
-        cells = [_number(facts[name]) for name in names]
+        cells = [number(facts[name], 3) for name in names]
         lines.append(f"| {recipe} | " + " | ".join([*cells, facts["verdict"]]) + " |")
     return lines
 
@@ -112,7 +115,3 @@ def _interval(row: Mapping[str, Any] | None) -> str:
     if row is None or row["miou"] is None:
         return "-"
     return f"{row['miou']:.3f} ({row['miou_low']:.3f} to {row['miou_high']:.3f})"
-
-
-def _number(value: Any) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"

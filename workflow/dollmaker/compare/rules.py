@@ -40,7 +40,7 @@ def apply_rules(
     """The scored pairs under every rule.
 
     Args:
-        pairs: Table of :func:`dollmaker.compare.pairs.score_pairs`.
+        pairs: Table of :func:`dollmaker.evaluate.masks.score_pairs`.
         cuts: Recipe -> thresholds chosen without truth.
         tuning: Share of the patients that choose the tuned thresholds.
         few: True masks of each finding that the few-shot rule sees.

@@ -7,11 +7,11 @@ import polars as pl
 
 from dollmaker.binarize.choice import Cuts, read_thresholds
 from dollmaker.compare import picture
-from dollmaker.compare.pairs import score_pairs
 from dollmaker.compare.report import write_report
 from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_rules
 from dollmaker.compare.timing import time_recipes
 from dollmaker.config import settings as configuration
+from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import findings, provenance, tables
@@ -43,6 +43,7 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
     cuts = _cuts(config, results)
     images, relevance, masks = (results / name for name in ("images", "relevance", "masks"))
     pairs = score_pairs(config, index, localized, images, relevance, masks, truth, cuts)
+    pairs = pairs.drop("label", "probability", "explained")  # the same of all
     if pairs.is_empty():
         raise DataError(
             "no explained pair has a true mask; check section truth and attribute.max_images."

@@ -1,8 +1,12 @@
-"""Pseudo-masks of a run against truth: one row per pair, for every recipe and trivial baseline."""
+"""Pseudo-masks of a run against truth: one row per pair, for every recipe and trivial baseline.
+
+With candidate thresholds, each threshold's mask is scored, too: for the comparison of recipes.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +14,23 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dollmaker.binarize.choice import Chosen, Cuts, chosen_of
+from dollmaker.binarize.cuts import level_of_each
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.measures.baselines import BASELINES, Guess, guess
 from dollmaker.pixels.enlarge import level_set, pack, source_mask
-from dollmaker.pixels.geometry import Fit, inside, unfit_map, window
+from dollmaker.pixels.geometry import Fit, box, inside, unfit_map, window
 from dollmaker.runtime.errors import ArtifactError
-from dollmaker.store.findings import BLANK
+from dollmaker.store.findings import BLANK, PRESENT
 from dollmaker.store.shards import ImageShards, Shard
+
+_AT = ("iou_at", "dice_at", "area_at")
+
+#: Columns of the pairs of a comparison: these are of the candidates of the recipe's table of
+#: thresholds, in its order (areas as share of the source); trivial baselines have none.
+PAIRS_AT: dict[str, Any] = {**PAIRS, **dict.fromkeys(_AT, pl.List(pl.Float32))}
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,7 @@ class RecipeShards:
     masks: Shard
     maps: Shard
     table: Mapping[str, npt.NDArray[Any]]
+    scales: npt.NDArray[Any]
     place: Mapping[tuple[str, str], int]
     images: frozenset[str]
 
@@ -45,6 +58,7 @@ def score_pairs(
     relevance: Path,
     masks: Path,
     truth: Truth | None,
+    cuts: Mapping[str, Cuts] | None = None,
 ) -> pl.DataFrame:
     """Score every pair with truth, for every recipe and trivial baseline.
 
@@ -60,9 +74,12 @@ def score_pairs(
         relevance: Folder with one folder of relevance shards per recipe.
         masks: Folder with one folder of mask shards per recipe.
         truth: The truth; ``None`` gives an empty table.
+        cuts: Recipe -> thresholds chosen without truth. Then only pairs are scored whose label and
+            truth say that the finding is there and that all recipes explained, and masks are as
+            their recipes drew them.
 
     Returns:
-        A table with the columns :data:`PAIRS`.
+        A table with the columns :data:`PAIRS`, with ``cuts`` :data:`PAIRS_AT`.
 
     Raises:
         ArtifactError: If masks and relevance shards do not hold the same pairs.
@@ -75,8 +92,8 @@ def score_pairs(
         for shard in sorted(explained["shard"].unique()):
             with open_recipes(config, masks, relevance, shard) as recipes:
                 for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
-                    rows += _score_image(config, row, findings, pixels, recipes, truth)
-    return pl.DataFrame(rows, schema=PAIRS, orient="row")
+                    rows += _score_image(config, row, findings, pixels, recipes, truth, cuts)
+    return pl.DataFrame(rows, schema=PAIRS if cuts is None else PAIRS_AT, orient="row")
 
 
 @contextmanager
@@ -111,7 +128,8 @@ def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
             )
     pairs = list(zip(table.get("image_id", ()), table.get("finding", ()), strict=True))
     place = {pair: row for row, pair in enumerate(pairs)}
-    return RecipeShards(masks, maps, table, place, frozenset(image for image, _ in pairs))
+    scales = other.get("scale", np.zeros(0, np.float32))
+    return RecipeShards(masks, maps, table, scales, place, frozenset(image for image, _ in pairs))
 
 
 def _score_image(
@@ -121,6 +139,7 @@ def _score_image(
     pixels: ImageShards,
     recipes: Mapping[str, RecipeShards],
     truth: Truth,
+    cuts: Mapping[str, Cuts] | None,
 ) -> Iterator[dict[str, Any]]:
     width, height, fit = row["width"], row["height"], config["prepare"]["fit"]
     least = config["evaluate"]["min_probability"]
@@ -129,16 +148,23 @@ def _score_image(
         return
     guesses: dict[str, Guess] = {}
     for finding in findings:
+        pair = row["image_id"], finding
+        if cuts is not None and not (
+            row[finding] == PRESENT and all(pair in recipe.place for recipe in recipes.values())
+        ):
+            continue
         targets = {name: truth.mask(row, finding, name) for name in truth.targets}
         known = {name: area for name, area in targets.items() if area is not None}
+        if cuts is not None:
+            known = {name: area for name, area in known.items() if area.any()}
         if not known:
             continue
-        if not guesses and (row["image_id"], finding) in released.place:
+        if not guesses and pair in released.place:
             image = pixels.read(row["shard"], row["row"])
             guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
         for name in (*recipes, *BASELINES):
             recipe = recipes.get(name, released)
-            place = recipe.place.get((row["image_id"], finding))
+            place = recipe.place.get(pair)
             facts = _facts(row, name, finding, recipe, place)
             if place is None:
                 for target, area in known.items():
@@ -146,14 +172,23 @@ def _score_image(
                         yield facts | {"target": target} | _unexplained(area)
                 continue
             kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
+            scores_at = None
             if name in recipes:
                 proposal = read_pair(recipe, place, width, height, fit)
+                if cuts is not None:
+                    levels = _levels(recipe, place, chosen_of(cuts[name], finding), row, fit)
+                    drawn = shown_only(proposal.values, width, height, fit)
+                    scores_at = partial(at_levels, drawn, levels)
             else:
                 proposal = guesses[name]
                 facts["quality"] = None
-            mask = proposal.mask & kept
+            mask = proposal.mask if cuts is not None else proposal.mask & kept
             for target, area in known.items():
-                yield facts | {"target": target} | compare_mask(mask, proposal.values, area)
+                scored = compare_mask(mask, proposal.values, area)
+                if scores_at:
+                    each = (values.tolist() for values in scores_at(area))
+                    scored |= dict(zip(_AT, each, strict=True))
+                yield facts | {"target": target} | scored
 
 
 def _facts(
@@ -198,6 +233,48 @@ def source_map(
     whole = np.full_like(large, part.min())
     inside(whole, shown)[...] = part
     return whole
+
+
+def _levels(
+    recipe: RecipeShards, place: int, chosen: Chosen, row: Mapping[str, Any], fit: Fit
+) -> npt.NDArray[np.float64]:
+    """The candidate thresholds of a pair, as values of its map."""
+    stored = recipe.maps.read("map", place).astype(np.float32)
+    inner = inside(stored, box(row["width"], row["height"], len(stored), fit))
+    scale = float(recipe.scales[place])
+    return level_of_each(chosen.candidates, inner, scale)
+
+
+def shown_only(
+    values: npt.NDArray[np.float32], width: int, height: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """A map (height, width) with what a crop does not show under every level: no mask is there."""
+    whole = np.full_like(values, -np.inf)
+    where = window(width, height, fit)
+    inside(whole, where)[...] = inside(values, where)
+    return whole
+
+
+def at_levels(
+    values: npt.NDArray[np.float32], levels: npt.NDArray[np.float64], area: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """IoU, Dice and area of ``values > level`` for many levels (L,), by one pass over the pixels.
+
+    Args:
+        values: The map (H, W).
+        levels: Thresholds in any order.
+        area: The truth, bool (H, W).
+    """
+    order = np.argsort(levels)
+    above = np.searchsorted(levels[order], values.ravel(), side="left")
+    count = np.bincount(above, minlength=len(levels) + 1)
+    inside = np.bincount(above, weights=area.ravel(), minlength=len(levels) + 1)
+    size, both = np.empty(len(levels)), np.empty(len(levels))
+    size[order] = count[::-1].cumsum()[::-1][1:]
+    both[order] = inside[::-1].cumsum()[::-1][1:]
+    true = float(area.sum())
+    iou, dice = both / np.maximum(size + true - both, 1), 2 * both / np.maximum(size + true, 1)
+    return iou, dice, size / values.size
 
 
 def _unexplained(area: npt.NDArray[np.bool_]) -> dict[str, float]:

@@ -17,7 +17,7 @@ from dollmaker.measures import scores
 from dollmaker.measures.ranks import rank_correlation
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.
-PAIRS = {
+PAIRS: dict[str, Any] = {
     "recipe": pl.String,
     "target": pl.String,
     "split": pl.String,
@@ -64,16 +64,23 @@ FINDINGS, POOLED = "findings", "pairs"
 
 
 def compare_mask(
-    mask: npt.NDArray[np.bool_], values: npt.NDArray[np.float32], area: npt.NDArray[np.bool_]
-) -> dict[str, float]:
-    """All scores of one mask and its map against the truth, all at the size of the source."""
+    mask: npt.NDArray[np.bool_],
+    values: npt.NDArray[Any],
+    area: npt.NDArray[np.bool_],
+    *,
+    curve: bool = True,
+) -> dict[str, Any]:
+    """All scores of one mask and its map against the truth, all at the size of the source.
+
+    Without ``curve`` the average precision, which sorts all pixels, is ``None``.
+    """
     return {
         "truth_area": float(area.mean()),
         "mask_area": float(mask.mean()),
         "iou": float(scores.iou(mask, area)),
         "dice": float(scores.dice(mask, area)),
         "hit": scores.hit(values, area),
-        "auprc": scores.average_precision(area, values),
+        "auprc": scores.average_precision(area, values) if curve else None,
     }
 
 
@@ -169,8 +176,7 @@ class _Slice:
             intervals = self._intervals(metric, mean, replicates, seed)
             for name, interval in zip(names, intervals, strict=True):
                 if name in result:
-                    ends = zip(("", "_low", "_high"), interval, strict=True)
-                    result[name] |= {f"{title}{end}": value for end, value in ends}
+                    result[name] |= interval.columns(title)
         return result.values()
 
     def _counts(self, metric: str) -> dict[str, int]:

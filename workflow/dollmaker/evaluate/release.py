@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from dollmaker.evaluate.gates import gated_by
-from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, summarize
+from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, compare_mask, summarize
 from dollmaker.evaluate.truth import Truth, require_sound
-from dollmaker.measures import scores
+from dollmaker.measures.words import interval, number
 from dollmaker.pixels.geometry import unfit_map
 from dollmaker.release.read import Release, read_release, source_mask
 from dollmaker.runtime.errors import DataError
@@ -115,13 +115,9 @@ def _score_image(
             "label": None if row is None else row["label"],
             "probability": None if row is None else row["probability"],
             "explained": image["explained"],
-            "truth_area": float(area.mean()),
-            "mask_area": float(mask.mean()),
-            "iou": float(scores.iou(mask, area)),
-            "dice": float(scores.dice(mask, area)),
-            "hit": 0.0 if values is mask and not mask.any() else scores.hit(values, area),
-            "auprc": None,
             "quality": None if row is None else row["quality"],
+            **compare_mask(mask, values, area, curve=False),
+            **({"hit": 0.0} if values is mask and not mask.any() else {}),
         }
 
 
@@ -145,8 +141,8 @@ def describe(result: dict[str, Any]) -> str:
         if row["finding"] == MEAN:
             title = "".join(f"  {text:<19}" for text in _METRICS.values())
             lines += ["", f"{row['split']:<{width}}  pairs{title}  area correlation"]
-        cells = "".join(f"  {_cell(row, name):<19}" for name in _METRICS)
-        cells += f"  {_number(row['area_correlation'])}"
+        cells = "".join(f"  {interval(row, name, 3):<19}" for name in _METRICS)
+        cells += f"  {number(row['area_correlation'], 3)}"
         lines.append(f"{row['finding']:<{width}}  {row['n']:>5}{cells}".rstrip())
     lines += ["", "Means over pairs where mask or truth has pixels; 95 % intervals over patients."]
     pooled = [row["split"] for row in rows if row["mean_over"] == POOLED]
@@ -159,13 +155,3 @@ def describe(result: dict[str, Any]) -> str:
     if not result["maps"]:
         lines.append("The release has no maps: the hit rate is the share of a mask in the truth.")
     return "\n".join(lines)
-
-
-def _cell(row: dict[str, Any], name: str) -> str:
-    values = [row[f"{name}{end}"] for end in ("", "_low", "_high")]
-    point, low, high = map(_number, values)
-    return f"{point} [{low}, {high}]"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -4,8 +4,9 @@ import base64
 import hashlib
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
+
+from dollmaker.runtime.templates import open_templates
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -31,20 +32,17 @@ def render(*, title: str, version: str, source: str) -> str:
         f"default-src 'none'; script-src 'self' file: '{_hash(code)}'; style-src '{_hash(style)}'; "
         "img-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("gallery.html.j2").render(
-        title=title,
-        version=version,
-        source=source,
-        policy=policy,
-        code=Markup(code),
-        style=Markup(style),
+    return (
+        open_templates(_TEMPLATES)
+        .get_template("gallery.html.j2")
+        .render(
+            title=title,
+            version=version,
+            source=source,
+            policy=policy,
+            code=Markup(code),
+            style=Markup(style),
+        )
     )
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dollmaker.pictures.overlay import colour_map
 from dollmaker.runtime.errors import DataError
 
 #: Name, longest side in pixels, cells a row of the sheet, quality of the JPEG. Tiles come from
@@ -149,8 +149,7 @@ def as_heat(pixels: Picture, where: str) -> Image.Image:
     _check(pixels, where)
     if pixels.ndim != 2:
         raise DataError(f"the {where} has {pixels.ndim} dimensions; give a map (S, S).")
-    table = (mpl.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-    return Image.fromarray(table[pixels])
+    return Image.fromarray(colour_map("inferno", pixels).round().astype(np.uint8))
 
 
 def _check(pixels: Picture, where: str) -> None:

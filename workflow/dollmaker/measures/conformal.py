@@ -20,6 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dollmaker.measures.words import finite
+
 Floats = npt.NDArray[np.float64]
 
 #: Patients that a bound needs at least, whatever the confidence.
@@ -168,22 +170,18 @@ def _calibration(masks: pl.DataFrame, confidence: float, seed: int) -> dict[str,
         **{name: masks[name][0] for name in GROUP},
         "patients": count,
         "masks": len(masks),
-        "margin": _finite(spread),
-        "coverage": _finite(found.coverage),
-        "coverage_low": _finite(found.low),
-        "coverage_high": _finite(found.high),
-        "width": _finite(found.width),
-        "telling": _finite(found.telling),
+        "margin": finite(spread),
+        "coverage": finite(found.coverage),
+        "coverage_low": finite(found.low),
+        "coverage_high": finite(found.high),
+        "width": finite(found.width),
+        "telling": finite(found.telling),
     }
 
 
 def _quality(masks: pl.DataFrame) -> Floats:
     """The quality in the four digits that a release tells, float64 (N,)."""
     return masks["quality"].cast(pl.Float64).round(_DIGITS).to_numpy()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def bounds_of(masks: pl.DataFrame, calibrations: list[dict[str, Any]]) -> pl.Series:

@@ -36,6 +36,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float]:
+        """The columns ``name``, ``name_low`` and ``name_high`` of a table of scores."""
+        return {name: self.point, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 # --- ranking ------------------------------------------------------------------------------------
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from dollmaker.phantoms.pathology import OPACITIES
 from dollmaker.phantoms.patient import sample_patient
 from dollmaker.phantoms.sampling import draw_sign
 from dollmaker.phantoms.study import FINDINGS, Picture, render_frontal, render_lateral
+from dollmaker.pictures.overlay import MASK, Rgb, outline
+from dollmaker.pictures.sheet import sheet
 
 _SEVERITIES = (0.15, 0.5, 0.9)
-_LABEL = 18  # height of a caption in pixels
 
 
 def contact_sheet(seed: int = 0, size: int = 192) -> Image.Image:
@@ -24,7 +25,7 @@ def contact_sheet(seed: int = 0, size: int = 192) -> Image.Image:
         seed: Patients and shapes.
         size: Side of one picture in pixels.
     """
-    rows: list[tuple[str, list[Image.Image]]] = []
+    rows: list[tuple[str, list[Rgb]]] = []
     normals = []
     for number in range(6):
         rng = np.random.default_rng([seed, 0, number])
@@ -43,23 +44,11 @@ def contact_sheet(seed: int = 0, size: int = 192) -> Image.Image:
             tiles += [_tile(picture, None), _tile(picture, name)]
         rows.append((name, tiles))
 
-    high = size + _LABEL
-    sheet = Image.new("RGB", (2 * 6 * size + _LABEL, high * -(-len(rows) // 2)), "white")
-    pen = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(_LABEL - 6)
-    for number, (caption, tiles) in enumerate(rows):
-        left, top = (number % 2) * (6 * size + _LABEL), (number // 2) * high
-        pen.text((left + 4, top + 1), caption, fill="black", font=font)
-        for place, tile in enumerate(tiles):
-            sheet.paste(tile, (left + place * size, top + _LABEL))
-    return sheet
+    halves = [sheet(rows[::2]), sheet(rows[1::2])]
+    return Image.fromarray(sheet([("", halves)]))
 
 
-def _tile(picture: Picture, name: str | None) -> Image.Image:
+def _tile(picture: Picture, name: str | None) -> Rgb:
     """The picture, with the outline of one finding's mask if named."""
-    colour = np.repeat(picture.image[:, :, None], 3, axis=2)
-    if name is not None:
-        mask = np.pad(picture.masks[name], 1)
-        inner = mask[2:, 1:-1] & mask[:-2, 1:-1] & mask[1:-1, 2:] & mask[1:-1, :-2]
-        colour[picture.masks[name] & ~inner] = (255, 80, 40)
-    return Image.fromarray(colour)
+    colour: Rgb = np.repeat(picture.image[:, :, None], 3, axis=2)
+    return colour if name is None else outline(colour, picture.masks[name], MASK)

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
-from PIL import Image, ImageDraw
+from PIL import Image
 
+from dollmaker.pictures.overlay import CLASSES, Rgb, outline
+from dollmaker.pictures.sheet import captioned, to_png
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND
@@ -15,7 +16,6 @@ from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, inside
 
-_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
 _MAX_PIXELS = 100_000_000
 
 
@@ -61,7 +61,7 @@ def stats(folder: Path) -> str:
 
 
 def show(folder: Path, image_id: str, output: Path, images: Path | None) -> list[str]:
-    """Write a PNG with the outlines of an image's masks, at the size of the source.
+    """Write a PNG of the size of the source with an image's masks outlined, and words below it.
 
     Args:
         folder: The release.
@@ -90,21 +90,17 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> list
                 f"{path} is {picture.width}x{picture.height}, the release knows {width}x{height}; "
                 "give the root of the very images that it was made from."
             )
-    pixels = np.asarray(picture).copy()
+    pixels: Rgb = np.asarray(picture)
+    thickness = max(1, max(width, height) // 500)
+    lines = []
     for number, row in enumerate(rows):
-        colour = Image.new("RGB", (1, 1), _COLOURS[number % len(_COLOURS)]).getpixel((0, 0))
-        pixels[_outline(source_mask(release, row))] = colour
-    drawn = Image.fromarray(pixels)
-    pen = ImageDraw.Draw(drawn)
-    lines = [
-        f"{row['finding']}  quality {row['quality']:.2f}  {tell(row[BOUND], release.confidence)}"
-        for row in rows
-    ]
-    for number, text in enumerate(lines):
-        pen.text((6, 6 + 13 * number), text, fill=_COLOURS[number % len(_COLOURS)])
+        colour = CLASSES[number % len(CLASSES)]
+        pixels = outline(pixels, source_mask(release, row), colour, thickness=thickness)
+        bound = tell(row[BOUND], release.confidence)
+        lines.append((f"{row['finding']}  quality {row['quality']:.2f}  {bound}", colour))
     with atomic_path(output) as part:
-        drawn.save(part, format="PNG")
-    return lines
+        part.write_bytes(to_png(captioned(pixels, lines), colours=None))
+    return [text for text, _ in lines]
 
 
 def _picture(path: Path, channels: int) -> Image.Image:
@@ -113,14 +109,3 @@ def _picture(path: Path, channels: int) -> Image.Image:
         return read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
     found = read_channels(path, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
     return Image.fromarray(to_show(found.pixels)[0]).convert("RGB")
-
-
-def _outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Pixels with a neighbour above, below or beside them that is of the other kind."""
-    outline = np.zeros_like(mask)
-    for axis in (0, 1):
-        differs = np.diff(mask, axis=axis)
-        near = (slice(None),) * axis
-        outline[(*near, slice(1, None))] |= differs
-        outline[(*near, slice(None, -1))] |= differs
-    return outline

@@ -1,5 +1,6 @@
 """croissant.json: a release in the terms of MLCommons' Croissant 1.1 and its RAI vocabulary."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,72 +12,10 @@ from dollmaker.release.parts import BOUND, IMAGES, SCHEMA
 from dollmaker.store import tables
 from dollmaker.store.files import sha256_file
 
-#: What the columns of the tables are.
-_COLUMNS = {
-    "image_id": "Name of the image.",
-    "path": "Path of the source image under the root of its data set.",
-    "sha256": "Checksum of the source image's file.",
-    "patient_id": "Name of the patient; a patient is in one split only.",
-    "split": "train, valid or test.",
-    "width": "Width of the source image in pixels.",
-    "height": "Height of the source image in pixels.",
-    "finding": "What the mask shows.",
-    "label": "Image-level label of the finding in the source: 1, 0, or -1 for uncertain.",
-    "probability": "The finding's probability by the committee of classifiers.",
-    "size": "Height and width of the square that the mask lies on.",
-    "counts": "The mask as compressed run-length code of COCO.",
-    "area": "Pixels of the mask on the square.",
-    "box": "Left, top, width and height of the mask in pixels of the square.",
-    "components": "Connected parts of the mask.",
-    "threshold": "Where the relevance map was cut, as share of its maximum.",
-    "quality": "Estimate of the mask's quality in 0..1 that knows nothing of the truth.",
-    "agreement": "Agreement of the committee's maps.",
-    "completeness": "Relative completeness error of the maps; NaN for methods without it.",
-    BOUND: "Least IoU with the truth, with the confidence of bounds.json; null: unknown.",
-    "explained": "Whether any finding of the image was explained.",
-}
-
-_CONTEXT: dict[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "arrayShape": "cr:arrayShape",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "containedIn": "cr:containedIn",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isArray": "cr:isArray",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
+#: The context of Croissant 1.1, what the columns of the tables are, and the RAI texts.
+_STATIC = json.loads(
+    (Path(__file__).resolve().parent / "templates/croissant.json").read_text(encoding="utf-8")
+)
 
 _PAPER = "https://arxiv.org/abs/2401.08469"
 
@@ -98,7 +37,7 @@ def describe(
     files = sorted((folder / "data").glob("*.parquet"))
     bounded = any(BOUND in tables.read(path).columns for path in files)
     return {
-        "@context": _CONTEXT,
+        "@context": _STATIC["context"],
         "@type": "sc:Dataset",
         "conformsTo": [
             "http://mlcommons.org/croissant/1.1",
@@ -147,46 +86,21 @@ def describe(
 
 
 def _responsible(config: Mapping[str, Any], source: str, figures: str) -> dict[str, Any]:
-    committee = ", ".join(m["architecture"] for m in config["classify"]["members"].values())
-    return {
-        "rai:dataCollection": (
-            f"Images and image-level labels come from {source}, which is not part of this data set."
-        ),
-        "rai:dataCollectionType": ["Secondary Data Analysis", "Software Collection"],
-        "rai:dataPreprocessingProtocol": (
-            f"Images were fitted into {config['prepare']['size']} pixels by "
-            f"{config['prepare']['fit']}; relevance maps of the finding were cut by the steps of "
-            f"the recipe {config['release']['recipe']}; provenance.json has the configuration."
-        ),
-        "rai:dataAnnotationProtocol": (
-            f"No annotator: masks are thresholded explanations of classifiers {_training(config)}."
-        ),
-        "rai:dataAnnotationPlatform": "none",
-        "rai:machineAnnotationTools": [f"dollmaker; classifiers: {committee}"],
-        "rai:annotationsPerItem": "one mask at most per image and finding",
-        "rai:dataUseCases": (
-            "Pre-training of segmentation networks that are then tuned on true masks; research on "
-            "explanations. Not for diagnosis, nor as truth to score a method against."
-        ),
-        "rai:dataLimitations": (
-            "Relevance maps are far from radiologists' outlines. A mask shows what networks used; "
-            f"a missing mask does not say that a finding is absent. {figures}"
-        ),
-        "rai:dataBiases": (
-            "Errors and shortcuts of the image-level labels and of the classifiers are in the "
-            "masks: devices, text and positions that go with a finding may be marked instead of it."
-        ),
-        "rai:dataSocialImpact": (
-            "May save annotation; would do harm where masks were taken for clinical findings."
-        ),
-        "rai:personalSensitiveInformation": (
-            "No pixels of patients but for contact-sheet.png and gallery/ where they show "
-            f"pictures. Names of images and patients are {_names(config)}."
-        ),
-        "rai:dataReleaseMaintenancePlan": (
-            "CHANGELOG.md lists the versions; `dollmaker diff` compares two."
-        ),
+    facts = {
+        "source": source,
+        "figures": figures,
+        "size": config["prepare"]["size"],
+        "fit": config["prepare"]["fit"],
+        "recipe": config["release"]["recipe"],
+        "training": _training(config),
+        "committee": ", ".join(m["architecture"] for m in config["classify"]["members"].values()),
+        "names": _names(config),
     }
+
+    def fill(text: str | list[str]) -> str | list[str]:
+        return text.format(**facts) if isinstance(text, str) else [t.format(**facts) for t in text]
+
+    return {key: fill(text) for key, text in _STATIC["responsible"].items()}
 
 
 def _training(config: Mapping[str, Any]) -> str:
@@ -234,7 +148,7 @@ def _records(
                 "@type": "cr:Field",
                 "@id": f"{name}/{column}",
                 "name": column,
-                "description": _COLUMNS[column],
+                "description": _STATIC["columns"][column],
                 "dataType": _type(kind),
                 **_shape(column, kind),
                 "source": {**source, "extract": {"column": column}},

@@ -5,9 +5,10 @@ from typing import Any
 
 import polars as pl
 
-#: Whose scores are told first.
-_HEADLINE = ("test", "valid", "train")
-_BASELINES = ("centre", "intensity", "whole")
+from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.words import headline_split, interval, number
+
+#: Name of the row of the mean.
 _MEAN = "mean"
 
 
@@ -46,9 +47,8 @@ def headline(facts: Facts, *, pairs: str = "full") -> pl.DataFrame:
         pairs: ``full`` (every pair where mask or truth has pixels) or ``positive`` (both have).
     """
     scores = facts.scores.filter(pl.col("slice") == pairs)
-    splits = scores["split"].unique().to_list()
-    split = next((name for name in _HEADLINE if name in splits), "")
     target = next(iter(scores["target"]), "")
+    split = headline_split(scores) or ""
     return scores.filter(pl.col("split") == split, pl.col("target") == target)
 
 
@@ -60,7 +60,7 @@ def of_recipe(facts: Facts, scores: pl.DataFrame) -> pl.DataFrame:
 
 def means(facts: Facts, scores: pl.DataFrame) -> dict[str, dict[str, Any]]:
     """The mean over findings of the released recipe and of the trivial baselines."""
-    names = (facts.config["release"]["recipe"], *_BASELINES)
+    names = (facts.config["release"]["recipe"], *BASELINES)
     rows = scores.filter(pl.col("finding") == _MEAN, pl.col("recipe").is_in(names)).to_dicts()
     return {row["recipe"]: row for row in rows}
 
@@ -78,21 +78,10 @@ def summary(facts: Facts) -> str:
     if found is None or found["miou"] is None:
         return "There is no truth for these images: nobody has measured how good the masks are."
     best = max(
-        (row["miou"] or 0.0 for name, row in means(facts, scores).items() if name in _BASELINES),
+        (row["miou"] or 0.0 for name, row in means(facts, scores).items() if name in BASELINES),
         default=0.0,
     )
     return (
         f"Against true masks of {found['split']} images the mean IoU over {found['mean_over']} is "
         f"{interval(found, 'miou')}; that of the best trivial baseline is {number(best)}."
     )
-
-
-def interval(row: dict[str, Any], name: str) -> str:
-    """A score with its 95 % interval."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return f"{number(row[name])} [{number(low)}, {number(high)}]"
-
-
-def number(value: float | None) -> str:
-    """Two digits, or a dash where nothing is known."""
-    return "-" if value is None or value != value else f"{value:.2f}"

@@ -39,14 +39,14 @@ def source_masks(
         fit: How source images lie in the square.
         polygons: Also trace the outlines.
     """
-    sizes = table.select("width", "height").rows()
+    sizes = table.select("width", "height")
     first = 0
     for path in find_parts(folder, "masks", split):
         with Shard(path, "masks") as shard:
             for start in range(0, len(shard), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 squares = list(shard.read("level", block)) or list(shard.read("mask", block) == 1)
-                part = sizes[first : first + len(squares)]
+                part = sizes[first : first + len(squares)].rows()
                 yield from to_source(squares, part, fit, polygons=polygons)
                 first += len(squares)
 
@@ -89,12 +89,13 @@ def pieces(
     listed = table.unique("image_id", keep="first", maintain_order=True)
     number: dict[str, int] = {}
     yield "coco", '{\n"images": ['
-    for image, path, width, height in listed.select("image_id", "path", "width", "height").rows():
+    facts = listed.select("image_id", "path", "width", "height")
+    for image, path, width, height in facts.iter_rows():
         number[image] = len(number) + 1
-        facts = {"id": number[image], "file_name": path, "width": width, "height": height}
-        yield "coco", _start(len(number)) + _dump(facts)
+        entry = {"id": number[image], "file_name": path, "width": width, "height": height}
+        yield "coco", _start(len(number)) + _dump(entry)
     yield "coco", "\n" * (not number) + '\n],\n"annotations": ['
-    rows = zip(table.select("image_id", "finding", "quality").rows(), masks, strict=True)
+    rows = zip(table.select("image_id", "finding", "quality").iter_rows(), masks, strict=True)
     groups = groupby(rows, key=lambda pair: str(pair[0][0]))
     following = next(groups, None)
     count = 0
@@ -120,8 +121,8 @@ def pieces(
                 yield "coco", _start(count) + _dump(annotation)
         if here:
             following = next(groups, None)
-        entry = {finding: {"size": size, "counts": code} for finding, code in codes.items()}
-        yield "chexlocalize", f"{',' if k else '{'}\n{_dump(name)}: {_dump(entry)}"
+        found = {finding: {"size": size, "counts": code} for finding, code in codes.items()}
+        yield "chexlocalize", f"{',' if k else '{'}\n{_dump(name)}: {_dump(found)}"
     if following is not None:
         raise ArtifactError(f"rows of {following[0]!r} are not in the order of images.parquet.")
     yield "chexlocalize", "\n}\n"

@@ -1,15 +1,13 @@
-"""Masks at the size of the source image, without painting its pixels."""
+"""Masks at the size of the source image, as codes, without painting its pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from dollmaker.pixels.geometry import Fit, box, inside, taps, window
+from dollmaker.pixels.geometry import Fit, box, inside, taps, unfit_mask, window
 from dollmaker.release.polygons import outline
 from dollmaker.store import rle
 
@@ -43,8 +41,8 @@ def to_source(
     """The codes of masks at the size of the source, computed from the squares.
 
     A full-size radiograph has a hundred times the pixels of the square. Of a level set only the
-    pixels between places of different sign are interpolated; a mask is made of the square's rows
-    and columns, each repeated.
+    pixels between places of different sign are interpolated; a mask, which releases of earlier
+    versions have, is painted.
 
     Args:
         squares: Level sets, int8 (size, size) each, which give what
@@ -66,10 +64,13 @@ def to_source(
 
 def _runs(square: npt.NDArray[Any], width: int, height: int, fit: Fit) -> rle.Runs:
     """Lengths of runs down the columns of the source."""
+    if square.dtype == np.bool_:
+        painted = np.ravel(unfit_mask(square, width, height, fit).T == 1)
+        place = np.flatnonzero(np.diff(painted, prepend=False))
+        return np.diff(place, prepend=0, append=width * height)
     left, top, right, bottom = window(width, height, fit)
     part = inside(square, box(width, height, len(square), fit))
-    change = _steps if part.dtype == np.bool_ else _crossings
-    column, row = change(part, right - left, bottom - top)
+    column, row = _crossings(part, right - left, bottom - top)
     place = (column + left) * height + row + top
     place.sort()
     # The foot of a column is followed by the head of the next: inside both, nothing changes.
@@ -132,45 +133,6 @@ def _at(where: Sequence[npt.NDArray[Any]], place: Ints) -> list[npt.NDArray[Any]
 def _starts(first: Ints) -> Ints:
     """Where a new number begins."""
     return np.flatnonzero(np.diff(first, prepend=-1))
-
-
-def _steps(mask: npt.NDArray[np.bool_], width: int, height: int) -> tuple[Ints, Ints]:
-    """As :func:`_crossings`, of a mask (rows, columns) that nearest neighbour enlarges."""
-    across, down = _scale(mask.shape[1], width), _scale(mask.shape[0], height)
-    used = np.ascontiguousarray(mask.T[np.ix_(across.used, down.used)])
-    # Where the value changes inside a column, in each source column that repeats it.
-    between = max(1, used.shape[1] - 1)
-    column, row = np.divmod(np.flatnonzero(used[:, 1:] != used[:, :-1]), between)
-    count = np.bincount(column, minlength=len(used))
-    changes = count[across.number]
-    first = (count.cumsum() - count)[across.number] - (changes.cumsum() - changes)
-    place = down.bounds[row + 1][np.arange(changes.sum()) + first.repeat(changes)]
-    every = np.arange(width)
-    head, foot = every[used[across.number, 0]], every[used[across.number, -1]]
-    ends = np.repeat([0, height], [len(head), len(foot)])
-    return np.concatenate([every.repeat(changes), head, foot]), np.concatenate([place, ends])
-
-
-class _Scale(NamedTuple):
-    """How Pillow scales a side of the square to one of the source by nearest neighbour.
-
-    Attributes:
-        used: Pixels of the square that are in the source, in order.
-        bounds: Where each of them begins in the source, and the source's length.
-        number: Which of them each pixel of the source is.
-    """
-
-    used: Ints
-    bounds: Ints
-    number: Ints
-
-
-@lru_cache(maxsize=4096)
-def _scale(inner: int, outer: int) -> _Scale:
-    ramp = Image.fromarray(np.arange(inner, dtype=np.int32)[None])
-    place = np.asarray(ramp.resize((outer, 1), Image.Resampling.NEAREST))[0].astype(np.int64)
-    used, starts, number = np.unique(place, return_index=True, return_inverse=True)
-    return _Scale(used, np.append(starts, outer), number)
 
 
 def _box(runs: rle.Runs, height: int) -> list[int]:

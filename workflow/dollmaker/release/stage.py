@@ -93,7 +93,8 @@ def build_release(
         if bounds is not None:
             write_json(folder / BOUNDS, bounds)
         index, _ = read_index(index_file)
-        _contact_sheet(config, table, index, images_folder).save(folder / "contact-sheet.png")
+        sheet = _contact_sheet(config, table, index, images_folder)
+        (folder / "contact-sheet.png").write_bytes(sheet)
         add_gallery(config, table, index, images_folder, labels, others, bounds, folder / "gallery")
         write_json(
             folder / "provenance.json",
@@ -112,7 +113,7 @@ def build_release(
 
 def _contact_sheet(
     config: dict[str, Any], table: pl.DataFrame, index: pl.DataFrame, images_folder: Path
-) -> Any:
+) -> bytes:
     if not config["release"]["pictures"]:
         return contact_sheet(table, None)
     places = {row[0]: row[1:] for row in index.select("image_id", "shard", "row").iter_rows()}

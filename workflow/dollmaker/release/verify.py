@@ -164,7 +164,10 @@ def _compare_texts(
     with ExitStack() as stack:
         files = {}
         for form in formats.FORMS:
-            if (name := f"{form}/{split}.json") not in damaged:
+            name = f"{form}/{split}.json"
+            if not (folder / name).is_file():
+                faults += [f"{name}: missing"] * (name not in damaged)
+            elif name not in damaged:
                 file = (folder / name).open(encoding="utf-8", errors="replace", newline="")
                 files[form] = stack.enter_context(file)
         line = dict.fromkeys(files, 1)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
 
-from dollmaker.report import gallery
+from dollmaker.pictures.overlay import CLASSES, Rgb, panel_shape, tint, to_rgb
+from dollmaker.pictures.sheet import sheet as lay_out
 from dollmaker.runtime.errors import ArtifactError
 
 _ROWS = 4
@@ -25,13 +25,13 @@ class Examples:
         n: Number of training images of the shown runs, as configured.
         columns: Names of the pictures in a row.
         classes: Class name -> colour as ``#rrggbb``.
-        rows: Image name -> strip as RGB.
+        rows: Image name -> its pictures.
     """
 
     n: str
     columns: list[str]
     classes: dict[str, str]
-    rows: list[tuple[str, gallery.Rgb]]
+    rows: list[tuple[str, list[Rgb]]]
 
 
 def make_examples(runs: Mapping[str, Path]) -> Examples | None:
@@ -54,19 +54,19 @@ def make_examples(runs: Mapping[str, Path]) -> Examples | None:
         return None
     first, n = next(iter(loaded.values())), amounts[0]
     classes = [str(name) for name in first["classes"]]
-    colours = [gallery.CLASS_COLOURS[k % len(gallery.CLASS_COLOURS)] for k in range(len(classes))]
+    colours = [CLASSES[k % len(CLASSES)] for k in range(len(classes))]
     rows = []
     for place, image_id in enumerate(first["image_id"][:_ROWS]):
         image = first["image"][place]
-        shape = gallery.panel_shape(image.shape[-1], image.shape[-2], _SIDE)
-        ground = gallery.to_rgb(image, shape)
-        panels = [ground, _paint(ground, first["truth"][place], colours)]
+        shape = panel_shape(image.shape[-1], image.shape[-2], _SIDE)
+        ground = to_rgb(image, shape)
+        panels = [ground, tint(ground, dict(zip(colours, first["truth"][place], strict=False)))]
         for arrays in loaded.values():
             same = np.flatnonzero(arrays["image_id"] == image_id)
             known = len(same) and f"prediction_{n}" in arrays
             masks = arrays[f"prediction_{n}"][same[0]] if known else np.zeros((0, *shape), np.uint8)
-            panels.append(_paint(ground, masks, colours))
-        rows.append((str(image_id), gallery.strip(panels)))
+            panels.append(tint(ground, dict(zip(colours, masks, strict=False))))
+        rows.append((str(image_id), panels))
     return Examples(
         n=n,
         columns=["image", "truth", *(", ".join(run.rsplit("-", 1)) for run in loaded)],
@@ -88,22 +88,7 @@ def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run again.") from None
 
 
-def _paint(
-    ground: gallery.Rgb, masks: npt.NDArray[np.uint8], colours: list[tuple[int, int, int]]
-) -> gallery.Rgb:
-    return gallery.tint(ground, dict(zip(colours, masks, strict=False)))
-
-
-def sheet(examples: Examples) -> gallery.Rgb:
+def sheet(examples: Examples) -> Rgb:
     """All rows below each other with the names of the columns on top."""
-    width = max(row.shape[1] for _, row in examples.rows)
-    height = sum(row.shape[0] + 4 for _, row in examples.rows)
-    picture = Image.new("RGB", (width, height + 26), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    for k, name in enumerate(examples.columns):
-        pen.text((k * width / len(examples.columns) + 3, 6), name, fill="black", font=font)
-    y = 26
-    for _, row in examples.rows:
-        picture.paste(Image.fromarray(row), (0, y))
-        y += row.shape[0] + 4
-    return np.asarray(picture)
+    rows = [("", tiles) for _, tiles in examples.rows]
+    return lay_out(rows, titles=[name.replace(", ", "\n") for name in examples.columns])

@@ -1,19 +1,15 @@
-"""Charts, each as two PNG files: on light and on dark ground."""
+"""The charts of a report and of a study."""
 
-import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import polars as pl
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
 from dollmaker.measures.baselines import BASELINES
+from dollmaker.pictures.charts import SERIES, Chart, chart
 
 #: Colour of each start; told apart by lightness as well (Okabe and Ito 2008).
 INIT_COLOURS = {
@@ -35,60 +31,6 @@ _TUNING_LINES: dict[str, Any] = {
     "lora": (0, (3, 1, 1, 1, 1, 1)),
 }
 
-_SERIES = ("#3f7fd6", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8f99")
-
-_INK = {"light": ("#1b1f27", "#ffffff", "#d9dde5"), "dark": ("#e7eaf0", "#171b22", "#343b47")}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A chart on light and on dark ground, PNG bytes."""
-
-    light: bytes
-    dark: bytes
-
-
-def _chart(draw: Callable[[Figure], None], size: tuple[float, float]) -> Chart:
-    return Chart(*(_render(draw, size, ground) for ground in ("light", "dark")))
-
-
-def _render(draw: Callable[[Figure], None], size: tuple[float, float], ground: str) -> bytes:
-    ink, paper, line = _INK[ground]
-    style = {
-        "text.color": ink,
-        "axes.labelcolor": ink,
-        "axes.titlecolor": ink,
-        "axes.facecolor": paper,
-        "figure.facecolor": paper,
-        "xtick.color": ink,
-        "ytick.color": ink,
-        "axes.edgecolor": line,
-        "grid.color": line,
-        "axes.grid": True,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "font.size": 9,
-        "lines.linewidth": 1.8,
-        "legend.frameon": False,
-        "text.parse_math": False,  # names from data are text, never formulas
-    }
-    with _style(style):
-        figure = Figure(figsize=size, dpi=120, layout="constrained")
-        FigureCanvasAgg(figure)
-        draw(figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
-
-
-@contextmanager
-def _style(values: Mapping[str, Any]) -> Iterator[None]:
-    with mpl.rc_context(dict(values)):  # type: ignore[arg-type]
-        yield
-
 
 def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     """Training loss and validation AUROC of each member by epoch."""
@@ -96,7 +38,7 @@ def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Char
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
         for number, (member, curve) in enumerate(curves.items()):
-            colour = _SERIES[number % len(_SERIES)]
+            colour = SERIES[number % len(SERIES)]
             _line(left, curve, "epoch", "loss", colour, member)
             _line(right, curve, "epoch", "valid_macro_auroc", colour, member)
         left.set(title="Training loss", xlabel="epoch")
@@ -104,7 +46,7 @@ def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Char
         _integers(left, right)
         right.legend(loc="best")
 
-    return _chart(draw, (9, 3))
+    return chart(draw, (9, 3))
 
 
 def reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
@@ -116,7 +58,7 @@ def reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        axis.plot([0, 1], [0, 1], color=_SERIES[-1], linewidth=1, linestyle=":")
+        axis.plot([0, 1], [0, 1], color=SERIES[-1], linewidth=1, linestyle=":")
         for number, (split, row) in enumerate(curves.items()):
             points = [
                 (said, there, count)
@@ -126,13 +68,13 @@ def reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
                 if count
             ]
             said, there, counts = zip(*points, strict=True) if points else ((), (), ())
-            colour = _SERIES[number % len(_SERIES)]
+            colour = SERIES[number % len(SERIES)]
             axis.plot(said, there, color=colour, label=f"{split}, ECE {row['ece']:.3f}")
             axis.scatter(said, there, s=[4 + 60 * c / max(counts) for c in counts], color=colour)
         axis.set(xlabel="probability", ylabel="share with the finding", xlim=(0, 1), ylim=(0, 1))
         axis.legend(loc="best")
 
-    return _chart(draw, (4.5, 3.6))
+    return chart(draw, (4.5, 3.6))
 
 
 def segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
@@ -140,13 +82,13 @@ def segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        _line(left, curve, "epoch", "loss", _SERIES[0], "")
-        _line(right, curve, "epoch", "valid_miou", _SERIES[0], "")
+        _line(left, curve, "epoch", "loss", SERIES[0], "")
+        _line(right, curve, "epoch", "valid_miou", SERIES[0], "")
         left.set(title="Training loss", xlabel="epoch")
         right.set(title="Validation mIoU (against pseudo-masks)", xlabel="epoch")
         _integers(left, right)
 
-    return _chart(draw, (9, 2.8))
+    return chart(draw, (9, 2.8))
 
 
 def _integers(*axes: Any) -> None:
@@ -176,7 +118,7 @@ def recipe_chart(masks: pl.DataFrame) -> Chart:
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for place, name in enumerate(names):
-            colour = _SERIES[6] if name in BASELINES else _SERIES[0]
+            colour = SERIES[6] if name in BASELINES else SERIES[0]
             for slice_name, offset, fill in (("full", -0.13, colour), ("positive", 0.13, "none")):
                 rows = masks.filter(pl.col("recipe") == name, pl.col("slice") == slice_name)
                 for row in rows.iter_rows(named=True):
@@ -188,13 +130,11 @@ def recipe_chart(masks: pl.DataFrame) -> Chart:
         axis.set_yticks(range(len(names)), names)
         axis.set(xlabel=f"mean IoU over {over}", ylim=(len(names) - 0.4, -0.6))
         axis.set_xlim(left=0)
-        axis.plot([], [], "o", color=_SERIES[0], label="all pairs (full)")
-        axis.plot(
-            [], [], "o", color=_SERIES[0], markerfacecolor="none", label="true positives only"
-        )
+        axis.plot([], [], "o", color=SERIES[0], label="all pairs (full)")
+        axis.plot([], [], "o", color=SERIES[0], markerfacecolor="none", label="true positives only")
         axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
-    return _chart(draw, (8, 1.1 + 0.42 * len(names)))
+    return chart(draw, (8, 1.1 + 0.42 * len(names)))
 
 
 def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
@@ -225,29 +165,15 @@ def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
                     )
                     .sort("step")
                 )
-                colour = INIT_COLOURS.get(init, _SERIES[3])
-                axis.plot(
-                    points["epoch"],
-                    points["mean"],
-                    linestyle=_TUNING_LINES.get(tuning, "-"),
-                    color=colour,
-                    label=f"{init}, {tuning}",
-                )
-                axis.fill_between(
-                    points["epoch"],
-                    points["low"],
-                    points["high"],
-                    color=colour,
-                    alpha=0.15,
-                    linewidth=0,
-                )
+                colour = INIT_COLOURS.get(init, SERIES[3])
+                style = {"linestyle": _TUNING_LINES.get(tuning, "-"), "label": f"{init}, {tuning}"}
+                _band(axis, points.select("epoch", "mean", "low", "high"), colour, **style)
             axis.set(title=f"{amounts[n]} training images", xlabel="epoch")
         axes[0].set(ylabel="validation mIoU")
         axes[0].set_ylim(bottom=0)
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        _legend(figure, axes[0])
 
-    return _chart(draw, (max(5.0, 3.6 * len(ordered) + 1), 3.7))
+    return chart(draw, (max(5.0, 3.6 * len(ordered) + 1), 3.7))
 
 
 def amount_curves(study: pl.DataFrame) -> Chart:
@@ -264,25 +190,29 @@ def amount_curves(study: pl.DataFrame) -> Chart:
         for axis, tuning in zip(axes, tunings, strict=True):
             for number, init in enumerate(means["init"].unique(maintain_order=True)):
                 rows = means.filter(tuning=tuning, init=init).sort("n_images")
-                colour = INIT_COLOURS.get(init, _SERIES[number % len(_SERIES)])
-                axis.plot(rows["n_images"], rows["miou"], "o-", color=colour, label=init)
-                axis.fill_between(
-                    rows["n_images"],
-                    rows["miou_low"],
-                    rows["miou_high"],
-                    color=colour,
-                    alpha=0.1,
-                    linewidth=0,
-                )
+                colour = INIT_COLOURS.get(init, SERIES[number % len(SERIES)])
+                points = rows.select("n_images", "miou", "miou_low", "miou_high")
+                _band(axis, points, colour, marker="o", label=init)
             amounts = sorted(set(means["n_images"]))
             axis.set(title=tuning, xlabel="training images", xscale="log")
             axis.set_xticks(amounts, [str(amount) for amount in amounts])
             axis.minorticks_off()
         axes[0].set(ylabel="test mIoU")
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
+        _legend(figure, axes[0])
 
-    return _chart(draw, (max(5.0, 3.4 * len(tunings) + 1), 3.9))
+    return chart(draw, (max(5.0, 3.4 * len(tunings) + 1), 3.9))
+
+
+def _band(axis: Any, points: pl.DataFrame, colour: str, **style: Any) -> None:
+    """A line through x and y of the points, and a band from their third to their fourth column."""
+    x, y, low, high = points
+    axis.plot(x, y, color=colour, **style)
+    axis.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+
+
+def _legend(figure: Figure, axis: Any) -> None:
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
 
 
 def mean_rows(table: pl.DataFrame) -> pl.DataFrame:

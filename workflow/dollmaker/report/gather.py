@@ -214,9 +214,3 @@ def _number(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
-
-
-def headline_split(table: pl.DataFrame) -> str | None:
-    """``test`` if it was scored, else ``valid``, else whatever there is."""
-    there = set(table["split"]) if "split" in table.columns else set()
-    return next((split for split in ("test", "valid", "train") if split in there), None)

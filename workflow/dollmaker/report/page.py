@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 import yaml
 
@@ -14,12 +13,14 @@ from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.explain.page import MEASURES
 from dollmaker.measures.baselines import BASELINES
-from dollmaker.report import gallery
+from dollmaker.measures.words import headline_split
+from dollmaker.pictures.charts import Chart
+from dollmaker.pictures.sheet import data_uri, strip, to_png
 from dollmaker.report.audit import audit
 from dollmaker.report.examples import Examples
-from dollmaker.report.figures import Chart
 from dollmaker.report.gallery import Gallery
-from dollmaker.report.gather import Results, headline_split
+from dollmaker.report.gather import Results
+from dollmaker.runtime.templates import open_templates
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
@@ -40,22 +41,16 @@ def render(
         galleries: Recipe -> gallery.
         examples: Task -> examples.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
+    filters: dict[str, Any] = {
         "score": _score,
         "signed": _signed,
         "count": lambda value: f"{value:,}",
         "duration": _duration,
         "percent": _percent,
-        "uri": gallery.data_uri,
-        "strip": lambda picture: gallery.data_uri(gallery.to_png(picture)),
+        "uri": data_uri,
+        "strip": lambda tiles: data_uri(to_png(strip(tiles))),
     }
+    environment = open_templates(_TEMPLATES, filters=filters)
     return environment.get_template("report.html.j2").render(
         version=__version__,
         config=results.config,
@@ -75,7 +70,8 @@ def render(
         charts=charts,
         galleries=galleries,
         examples=examples,
-        tiles=_tiles(results, summary),
+        rival=_rival(summary["masks"]),
+        gains=_gains(results),
         baselines=BASELINES,
         measures=MEASURES,
         released=results.config["release"]["recipe"],
@@ -110,59 +106,26 @@ def _percent(value: float | None) -> str:
 # --- sections -----------------------------------------------------------------------------------
 
 
-def _tiles(results: Results, summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The answers of the page in a few numbers: value, what it is, what to hold it against."""
-    index, masks = results.index, summary["masks"]
-    tiles = [
-        (
-            f"{len(index):,}",
-            "images",
-            f"{index['patient_id'].n_unique():,} patients, {len(results.names)} findings",
-        )
-    ]
-    if summary["classifier"]:
-        value = summary["classifier"]
-        tiles.append(
-            (
-                _score(value["macro_auroc"]),
-                "macro AUROC of the committee",
-                f"{value['split']}, 95 % interval {_score(value['macro_auroc_low'])} to "
-                f"{_score(value['macro_auroc_high'])}",
-            )
-        )
-    released = results.config["release"]["recipe"]
-    if released in masks:
-        rivals = {name: masks[name]["miou"] or 0.0 for name in BASELINES if name in masks}
-        best = max(rivals, key=lambda name: rivals[name], default=None)
-        against = f"; best trivial baseline ({best}) {_score(rivals[best])}" if best else ""
-        tiles.append(
-            (
-                _score(masks[released]["miou"]),
-                f"mIoU of {released} masks",
-                f"{masks[released]['split']}, all pairs, mean over "
-                f"{masks[released]['mean_over']}{against}",
-            )
-        )
-    if results.release:
-        tiles.append(
-            (f"{sum(results.release.values()):,}", "masks released", "with quality scores")
-        )
+def _rival(masks: dict[str, Any]) -> tuple[str, float] | None:
+    """The best trivial baseline and its mIoU."""
+    known = {name: masks[name]["miou"] or 0.0 for name in BASELINES if name in masks}
+    return max(known.items(), key=lambda item: item[1], default=None)
+
+
+def _gains(results: Results) -> dict[str, int]:
+    """In how many settings the doll start, tuned in full, beats a random one; empty without any."""
     gains = results.scores.get("differences", pl.DataFrame())
-    if not gains.is_empty():
-        mine = gains.filter(
-            pl.col("class") == MEAN, pl.col("init") == "doll", pl.col("reference") == "random"
-        )
-        full = mine.filter(pl.col("tuning") == "full")
-        if len(full):
-            better, worse = (full["low"] > 0).sum(), (full["high"] < 0).sum()
-            tiles.append(
-                (
-                    f"{better} of {len(full)}",
-                    "settings where the doll start beats random",
-                    f"full tuning, 95 % interval of the difference above 0; under 0 in {worse}",
-                )
-            )
-    return tiles
+    if gains.is_empty():
+        return {}
+    full = gains.filter(
+        pl.col("class") == MEAN, init="doll", reference="random", tuning="full"
+    ).select("low", "high")
+    counts = {"better": (full["low"] > 0).sum(), "worse": (full["high"] < 0).sum()}
+    return (
+        {"of": len(full), **{name: int(count) for name, count in counts.items()}}
+        if len(full)
+        else {}
+    )
 
 
 def _classifier(results: Results) -> dict[str, Any] | None:

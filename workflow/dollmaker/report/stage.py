@@ -7,12 +7,14 @@ from typing import Any
 import polars as pl
 
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
+from dollmaker.measures.words import headline_split
+from dollmaker.pictures.charts import Chart
+from dollmaker.pictures.sheet import to_png
 from dollmaker.report import examples as task_examples
 from dollmaker.report import figures, gallery
 from dollmaker.report.examples import Examples
-from dollmaker.report.figures import Chart
 from dollmaker.report.gallery import Gallery
-from dollmaker.report.gather import Results, gather, headline_split
+from dollmaker.report.gather import Results, gather
 from dollmaker.report.page import render
 from dollmaker.report.summary import summarize
 from dollmaker.store import tables
@@ -96,5 +98,4 @@ def write_figures(
             if shown.best:
                 (part / f"gallery-{recipe}.png").write_bytes(gallery.sheet(shown))
         for task, rows in examples.items():
-            png = gallery.to_png(task_examples.sheet(rows))
-            (part / f"examples-{task}.png").write_bytes(png)
+            (part / f"examples-{task}.png").write_bytes(to_png(task_examples.sheet(rows)))

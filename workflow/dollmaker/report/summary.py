@@ -1,6 +1,5 @@
 """summary.json: the headline numbers, for machines. Every number is finite or null."""
 
-import math
 from typing import Any
 
 import polars as pl
@@ -8,7 +7,8 @@ import polars as pl
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.measures.baselines import BASELINES
-from dollmaker.report.gather import Results, headline_split
+from dollmaker.measures.words import finite, headline_split
+from dollmaker.report.gather import Results
 
 #: Slice of the headline.
 SLICE = "full"
@@ -25,18 +25,15 @@ def summarize(results: Results) -> dict[str, Any]:
     }
 
 
-def finite(value: float | None) -> float | None:
-    """The number, or ``None`` where it is missing, NaN or infinite."""
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
 def _classifier(results: Results) -> dict[str, Any]:
     table = results.scores.get("classifiers", pl.DataFrame())
     split = headline_split(table)
     if split is None:
         return {}
     here = table.filter(pl.col("split") == split)
-    committee = {row["finding"]: row for row in _rows(here.filter(pl.col("member") == COMMITTEE))}
+    committee = {
+        row["finding"]: row for row in here.filter(pl.col("member") == COMMITTEE).to_dicts()
+    }
     macro = here.filter(pl.col("finding") == MACRO, pl.col("member") != COMMITTEE)
     return {
         "macro_auroc": finite(committee[MACRO]["auroc"]),
@@ -47,7 +44,7 @@ def _classifier(results: Results) -> dict[str, Any]:
         "findings": {
             name: finite(row["auroc"]) for name, row in committee.items() if name != MACRO
         },
-        "members": {row["member"]: finite(row["auroc"]) for row in _rows(macro)},
+        "members": {row["member"]: finite(row["auroc"]) for row in macro.to_dicts()},
     }
 
 
@@ -61,7 +58,7 @@ def _masks(results: Results) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for recipe in (*results.config["recipes"], *BASELINES):
         mine = here.filter(pl.col("recipe") == recipe)
-        means = {row["target"]: row for row in _rows(mine.filter(pl.col("finding") == MEAN))}
+        means = {row["target"]: row for row in mine.filter(pl.col("finding") == MEAN).to_dicts()}
         if headline not in means:
             continue
         each = mine.filter(pl.col("target") == headline, pl.col("finding") != MEAN)
@@ -73,7 +70,7 @@ def _masks(results: Results) -> dict[str, Any]:
             "mean_over": means[headline]["mean_over"],
             "gated_by": means[headline]["gated_by"],
             "pairs": means[headline]["n"],
-            "findings": {row["finding"]: finite(row["miou"]) for row in _rows(each)},
+            "findings": {row["finding"]: finite(row["miou"]) for row in each.to_dicts()},
             "targets": {name: _numbers(row) for name, row in means.items()},
         }
     return summary
@@ -90,7 +87,7 @@ def _tasks(results: Results) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     if table.is_empty():
         return summary
-    for row in _rows(table.filter(pl.col("class") == MEAN)):
+    for row in table.filter(pl.col("class") == MEAN).to_dicts():
         place = summary.setdefault(row["task"], {}).setdefault(row["init"], {})
         place.setdefault(row["tuning"], {})[row["n"]] = {
             "miou": finite(row["miou"]),
@@ -100,7 +97,3 @@ def _tasks(results: Results) -> dict[str, Any]:
             "seeds": [finite(value) for value in row["seeds"]],
         }
     return summary
-
-
-def _rows(table: pl.DataFrame) -> list[dict[str, Any]]:
-    return list(table.iter_rows(named=True))

@@ -1,13 +1,12 @@
 """The stage: the tables scores/study*.parquet and the folder study/report."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from PIL import Image
 
 from dollmaker.evaluate.tasks import NOTHING
+from dollmaker.pictures.sheet import to_png
 from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.runtime.errors import DataError
@@ -71,10 +70,4 @@ def _draw(folder: Path, name: str, runs: dict[str, Path]) -> None:
     (folder / f"{name}-epochs.png").write_bytes(task_curves(curves).light)
     examples = make_examples(runs)
     if examples is not None:
-        (folder / f"{name}-examples.png").write_bytes(_png(sheet(examples)))
-
-
-def _png(picture: Any) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG")
-    return stream.getvalue()
+        (folder / f"{name}-examples.png").write_bytes(to_png(sheet(examples)))

@@ -140,7 +140,10 @@ function fill(cell, place, named) {
   cell.id.textContent = imageId(row);
   cell.id.title = imageId(row);
   const bound = boundOf(row);
-  cell.area.textContent = (bound === null ? "" : `IoU ≥ ${bound}, `) + percent(data.area[row]);
+  // Beside a bound, a share of the area would read as its confidence.
+  cell.area.textContent = data.bound
+    ? (bound === null ? "rank only" : `IoU ≥ ${bound}`)
+    : percent(data.area[row]);
   fitPanels(cell.field, cell.panels, side, named);
   for (const one of cell.panels) {
     one.img.hidden = true;

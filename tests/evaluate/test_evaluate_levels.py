@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from dollmaker.compare.pairs import at_levels, shown_only
-from dollmaker.evaluate.masks import source_map
+from dollmaker.evaluate.masks import at_levels, shown_only, source_map
 from dollmaker.measures.scores import iou
 from dollmaker.pixels.enlarge import level_set, source_mask
 from dollmaker.pixels.geometry import Fit

@@ -1,0 +1,153 @@
+"""Images in colours with maps, masks and outlines over them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dollmaker.pixels.geometry import Box, Fit, box, inside, window
+from dollmaker.pixels.masks import IGNORE
+from dollmaker.store.depth import to_show
+
+#: A picture, uint8 (H, W, 3).
+Rgb = npt.NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+#: Told apart by people who do not tell red from green.
+MASK: Colour = (255, 140, 20)
+TRUTH: Colour = (40, 205, 175)
+CLASSES: tuple[Colour, ...] = (
+    *(MASK, (64, 145, 255), TRUTH, (215, 90, 190)),
+    *((240, 215, 60), (225, 70, 60), (150, 120, 255), (255, 255, 255)),
+)
+
+_IGNORED: Colour = (150, 150, 150)
+
+
+def to_rgb(image: npt.NDArray[Any], shape: tuple[int, int]) -> Rgb:
+    """An image (C, h, w) in levels as RGB of a height and width."""
+    channels = np.moveaxis(np.broadcast_to(to_show(image), (3, *image.shape[1:])), 0, -1)
+    picture = Image.fromarray(np.ascontiguousarray(channels))
+    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
+
+
+def heat(ground: Rgb, values: npt.NDArray[np.float32]) -> Rgb:
+    """A map over a picture: warm where positive, blue where negative, clear at zero."""
+    plain = Image.fromarray(np.nan_to_num(np.asarray(values, np.float32)))
+    grid = np.asarray(plain.resize(ground.shape[1::-1], Image.Resampling.BILINEAR))
+    grid = grid / max(float(np.abs(grid).max()), 1e-9)
+    warm, cold = colour_map("inferno", np.abs(grid)), colour_map("winter", np.abs(grid))
+    colours = np.where((grid >= 0)[..., None], warm, cold)
+    share = np.clip(np.abs(grid) * 1.6, 0, 0.85)[..., None]
+    return np.asarray(ground * (1 - share) * 0.9 + colours * share, dtype=np.uint8)
+
+
+def colour_map(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Values 0..1 (or uint8) in the colours 0..255 of a map of matplotlib, (..., 3)."""
+    places = values if values.dtype == np.uint8 else (values * 256).astype(np.int64).clip(0, 255)
+    return np.asarray(_colours(name)[places])
+
+
+@lru_cache
+def _colours(name: str) -> npt.NDArray[np.float64]:
+    import matplotlib as mpl
+
+    table: npt.NDArray[np.float64] = mpl.colormaps[name](np.arange(256))[:, :3] * 255
+    return table
+
+
+def tint(ground: Rgb, masks: Mapping[Colour, npt.NDArray[Any]]) -> Rgb:
+    """Masks (1, and 255 to ignore) over a picture, colour by colour, with their outlines."""
+    picture = ground.astype(np.float32)
+    for colour, mask in masks.items():
+        codes = _scaled(mask, ground)
+        for found, ink in ((codes == 1, colour), (codes == IGNORE, _IGNORED)):
+            picture[found] = picture[found] * 0.55 + np.array(ink) * 0.45
+        picture = outline(picture.astype(np.uint8), codes == 1, colour).astype(np.float32)
+    return picture.astype(np.uint8)
+
+
+def outline(ground: Rgb, mask: npt.NDArray[np.bool_], colour: Colour, *, thickness: int = 1) -> Rgb:
+    """The inner edge of a mask, so many pixels wide, drawn after the mask is enlarged."""
+    there = _scaled(mask, ground) == 1
+    core = there
+    for _ in range(thickness):
+        padded = np.pad(core, 1)
+        core = core & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    picture = ground.copy()
+    picture[there & ~core] = colour
+    return picture
+
+
+def _scaled(mask: npt.NDArray[Any], ground: Rgb) -> npt.NDArray[np.uint8]:
+    if mask.shape == ground.shape[:2]:
+        return mask.astype(np.uint8)
+    picture = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(picture.resize(ground.shape[1::-1], Image.Resampling.NEAREST))
+
+
+def panel_shape(width: int, height: int, side: int) -> tuple[int, int]:
+    """Height and width of a panel: the longer side is ``side``."""
+    scale = side / max(width, height)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A picture in the shape of a source image, of what the networks' square shows of it.
+
+    What a crop does not show is black.
+
+    Attributes:
+        shape: Height and width of the panel.
+        where: The source's part of the square.
+        shown: Where it lies in the panel.
+    """
+
+    shape: tuple[int, int]
+    where: Box
+    shown: Box
+
+    @classmethod
+    def of(cls, width: int, height: int, fit: Fit, *, size: int, side: int) -> "Panel":
+        """The panel of an image.
+
+        Args:
+            width: Of the source in pixels.
+            height: Of the source in pixels.
+            fit: How it lies in the square.
+            size: Side of the square.
+            side: Longer side of the panel.
+        """
+        shape = panel_shape(width, height, side)
+        left, top, right, bottom = window(width, height, fit)
+        across, down = shape[1] / width, shape[0] / height
+        shown = (
+            round(left * across),
+            round(top * down),
+            round(right * across),
+            round(bottom * down),
+        )
+        return cls(shape, box(width, height, size, fit), shown)
+
+    def image(self, image: npt.NDArray[Any]) -> Rgb:
+        """An image (C, size, size) in levels."""
+        return self._placed(self._part(image))
+
+    def heat(self, image: npt.NDArray[Any], values: npt.NDArray[np.float32]) -> Rgb:
+        """A map (size, size) over it."""
+        return self._placed(heat(self._part(image), inside(values, self.where)))
+
+    def _part(self, image: npt.NDArray[Any]) -> Rgb:
+        left, top, right, bottom = self.shown
+        return to_rgb(inside(image, self.where), (max(1, bottom - top), max(1, right - left)))
+
+    def _placed(self, part: Rgb) -> Rgb:
+        whole = np.zeros((*self.shape, 3), np.uint8)
+        left, top = self.shown[:2]
+        whole[top : top + part.shape[0], left : left + part.shape[1]] = part
+        return whole
