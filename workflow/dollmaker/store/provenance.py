@@ -32,12 +32,12 @@ STAGES: dict[str, int] = {
     "labels": 3,
     "release": 5,
     "segment": 8,
-    "explain": 4,
+    "explain": 5,
     "adapt": 10,
-    "study": 8,
+    "study": 9,
     "evaluate": 6,
-    "compare": 4,
-    "report": 3,
+    "compare": 5,
+    "report": 4,
 }
 
 _LIBRARIES = ("torch", "numpy", "scikit-image", "h5py")
