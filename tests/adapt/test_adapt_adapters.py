@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dollmaker.adapt.adapters import add_adapters, find_places, widths
+from dollmaker.adapt.adapters import find_inserted, find_places, insert, widths
 from dollmaker.adapt.tuning import Tuned
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ModelError
@@ -56,7 +56,7 @@ def test_an_adapter_in_the_stream_is_seen_by_later_stages() -> None:
     x = torch.randn(1, 1, 64, 64)
     with torch.no_grad():
         before = encoder(x)
-    adapters = add_adapters(encoder, x, 0.125, 0)
+    adapters = insert(encoder, find_inserted(encoder, x, 0.125), 0)
     nn.init.normal_(adapters[2].up.weight)
     with torch.no_grad():
         after = encoder(x)

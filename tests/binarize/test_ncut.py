@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from dollmaker.attribute.graphs import ncut_value
 from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair
 from dollmaker.runtime.errors import ConfigError
@@ -68,7 +67,13 @@ def test_the_cut_written_out() -> None:
             exponent += (c[i] - c[j]) ** 2 / (c.var() * 0.8**2)
             weights[i, j] = math.exp(-exponent / 2) + 1e-5 if i != j else 0
     sides = [[bool(number >> k & 1) for k in range(9)] for number in range(1, 2**8)]
-    best = min(sides, key=lambda side: float(ncut_value(weights, torch.tensor(side))))
+
+    def ncut(side: list[bool]) -> float:
+        a = torch.tensor(side)
+        cut = weights[a][:, ~a].sum()
+        return float(cut / weights[a].sum() + cut / weights[~a].sum())
+
+    best = min(sides, key=ncut)
     expected = np.array(best).reshape(3, 3)
     if values[expected].mean() < values[~expected].mean():
         expected = ~expected

@@ -238,8 +238,3 @@ def has_adapters(model: nn.Module) -> bool:
     """Whether adapters are in a network: they are no children of it, but hooks."""
     hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
     return any(isinstance(getattr(hook, "__self__", None), Adapter) for hook in hooks)
-
-
-def add_adapters(encoder: nn.Module, x: Tensor, share: float, seed: int) -> nn.ModuleList:
-    """Find the places of adapters and put them there: :func:`find_inserted`, :func:`insert`."""
-    return insert(encoder, find_inserted(encoder, x, share), seed)

@@ -52,23 +52,6 @@ def normalised_cut(affinity: Tensor) -> tuple[Tensor, Tensor]:
     return vector.to(affinity.dtype), (1 - value).to(affinity.dtype)
 
 
-def ncut_value(affinity: Tensor, side: Tensor) -> Tensor:
-    """NCut(A, B) = cut(A, B) / assoc(A, V) + cut(A, B) / assoc(B, V).
-
-    Args:
-        affinity: float (..., N, N), symmetric and not negative.
-        side: bool (..., N), True for the nodes of A.
-
-    Returns:
-        Values (...,), 0 to 2; infinite where a side has no edges: that is no cut.
-    """
-    weights = _checked(affinity)
-    a, b = side.to(weights), (~side).to(weights)
-    degree = weights.sum(-1)
-    cut = torch.einsum("...i,...ij,...j->...", a, weights, b)
-    return _ncut(cut, (a * degree).sum(-1), (b * degree).sum(-1)).to(affinity.dtype)
-
-
 def best_split(affinity: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     """The threshold of a vector with the smallest normalised cut, of all there are.
 

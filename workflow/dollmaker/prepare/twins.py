@@ -1,6 +1,5 @@
 """One picture in two classes: the same file is refused, one that looks the same is told."""
 
-import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,9 +14,6 @@ from dollmaker.store.files import sha256_file
 #: Files as path and class.
 Group = list[tuple[str, str]]
 
-#: Bytes from the middle of files of one size that are compared before whole files are.
-_PROBE = 4096
-
 
 def require_one_label(top: Path, files: Group) -> None:
     """Refuse files of the same bytes in two classes; only those of one size are read.
@@ -29,10 +25,8 @@ def require_one_label(top: Path, files: Group) -> None:
     Raises:
         DataError: Naming two of them.
     """
-    groups = [files]
-    tells: tuple[Callable[[Path], object], ...] = (_size, _middle, sha256_file)
-    for tell in tells:
-        groups = [part for group in groups for part in _divided(top, group, tell)]
+    sized = _divided(top, files, _size)
+    groups = [part for group in sized for part in _divided(top, group, sha256_file)]
     if groups:
         (one, label), *rest = sorted(groups[0])
         other = next(path for path, theirs in rest if theirs != label)
@@ -56,12 +50,6 @@ def _divided(top: Path, group: Group, tell: Callable[[Path], object]) -> list[Gr
 
 def _size(path: Path) -> int:
     return path.stat().st_size
-
-
-def _middle(path: Path) -> bytes:
-    with path.open("rb") as handle:
-        handle.seek(path.stat().st_size // 2)
-        return hashlib.sha256(handle.read(_PROBE)).digest()
 
 
 def tell_alike(index: pl.DataFrame, findings: Sequence[str]) -> None:

@@ -90,13 +90,6 @@ def to_levels(pixels: Stored) -> npt.NDArray[Any]:
     return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / _STEPS
 
 
-def to_stored(levels: npt.NDArray[Any]) -> Stored:
-    """What :func:`to_levels` was made of."""
-    if levels.dtype == np.uint8:
-        return levels
-    return np.rint(levels * np.float32(_STEPS)).astype(np.uint16)
-
-
 def to_eight_bits(pixels: npt.NDArray[Any]) -> Pixels:
     """Stored pixels, or levels, in 8 bits: uint8 as they are, others to the nearest level."""
     if pixels.dtype == np.uint8:

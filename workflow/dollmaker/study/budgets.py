@@ -8,7 +8,9 @@ import polars as pl
 
 from dollmaker.evaluate.paired import crossed_means
 from dollmaker.evaluate.tasks import Runs
-from dollmaker.study.speed import SHARE, first_crossing
+
+#: Share of the best score that has to be reached.
+SHARE = 0.95
 
 #: Columns of study_steps.parquet: one row per start and reference.
 STEPS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -101,6 +103,20 @@ def _steps(budgets: Sequence[int], miou: Floats) -> list[float]:
     target = SHARE * float(np.fmax.reduce(miou[:, -1]))
     found = (first_crossing(list(zip(budgets, line, strict=True)), target) for line in miou)
     return [max(steps, budgets[0]) if reached else float("inf") for steps, reached in found]
+
+
+def first_crossing(points: list[tuple[float, float]], target: float) -> tuple[float, bool]:
+    """Where a broken line through (0, 0) and the points first reaches a target, and whether.
+
+    Points whose value is NaN are passed over. A target that is not over 0 is never reached.
+    """
+    last_step, last = 0.0, 0.0
+    for step, value in points:
+        if value >= target > 0:
+            return last_step + (target - last) / (value - last) * (step - last_step), True
+        if value == value:
+            last_step, last = step, value
+    return max((step for step, _ in points), default=0.0), False
 
 
 def _ratio(

@@ -12,7 +12,6 @@ from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
 from dollmaker.study.budgets import steps_of_runs
-from dollmaker.study.speed import steps_to_share
 
 #: Starts that the others are compared with.
 REFERENCES = ("random", "imagenet", "classifier")
@@ -42,8 +41,7 @@ def gather(
 
     With more than one tuning there is one more, ``best``: of each start, for each n, the one whose
     final validation mIoU is the highest (mean over seeds). So is told what a start is worth to
-    somebody who chooses, and not only in a tuning that may suit it or not. Its steps are not
-    compared: a step of one tuning is not a step of another.
+    somebody who chooses, and not only in a tuning that may suit it or not.
 
     Args:
         study: Folder of the study.
@@ -54,11 +52,9 @@ def gather(
 
     Returns:
         ``study``: one row per run, n and class, as tasks.parquet, with architecture, ``chosen``
-        (the tuning that ``best`` stands for), costs (means over seeds) and steps to 95 % of the
-        best (median over seeds), and rows of the trivial baselines. ``differences``: mIoU of a
-        start minus that of a reference, paired over patients and seeds, and so for steps: the ratio
-        of the medians, null unless both got there with every seed. ``steps``:
-        :func:`dollmaker.study.budgets.steps_of_runs`.
+        (the tuning that ``best`` stands for) and costs (means over seeds), and rows of the trivial
+        baselines. ``differences``: mIoU of a start minus that of a reference, paired over patients
+        and seeds. ``steps``: :func:`dollmaker.study.budgets.steps_of_runs`.
     """
     scores, differences, steps = [], [], []
     for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
@@ -79,32 +75,15 @@ def gather(
             costs = pl.concat(
                 [costs, chosen.with_columns(pl.lit(BEST).alias("tuning"), chosen="tuning")]
             )
-        speed = _speed(curves)
         name = pl.lit(architecture).alias("architecture")
         keys = list(_RUN[1:])
         scores.append(
             score_tasks([*found, *baselines], replicates, seed)
             .join(costs, on=keys, how="left")
-            .join(speed, on=keys, how="left")
             .select(name, pl.all())
         )
         compared = compare_starts(found, replicates, seed, references=REFERENCES)
-        speed = speed.with_columns(pl.when(reached_95=1).then("steps_95").alias("arrived"))
-        mine = speed.select(*keys, pl.col("arrived").alias("own"))
-        theirs = speed.select(
-            "task",
-            "tuning",
-            "n",
-            pl.col("init").alias("reference"),
-            pl.col("arrived").alias("its"),
-        )
-        differences.append(
-            compared.join(mine, on=keys, how="left")
-            .join(theirs, on=["task", "tuning", "n", "reference"], how="left")
-            .with_columns((pl.col("own") / pl.col("its")).alias("steps_ratio"))
-            .drop("own", "its")
-            .select(name, pl.all())
-        )
+        differences.append(compared.select(name, pl.all()))
     return pl.concat(scores), pl.concat(differences), pl.concat(steps)
 
 
@@ -131,22 +110,6 @@ def _preferred(curves: pl.DataFrame) -> pl.DataFrame | None:
         .unique(key, keep="first", maintain_order=True)
         .select(*key, "tuning")
     )
-
-
-def _speed(curves: pl.DataFrame) -> pl.DataFrame:
-    parts = []
-    for (task, tuning), group in curves.group_by("task", "tuning", maintain_order=True):
-        of_starts = {str(init): g for (init,), g in group.group_by("init", maintain_order=True)}
-        parts.append(
-            steps_to_share(of_starts)
-            .group_by("init", "n", maintain_order=True)
-            .agg(
-                pl.col("steps").median().alias("steps_95"),
-                pl.col("reached").mean().alias("reached_95"),
-            )
-            .with_columns(pl.lit(task).alias("task"), pl.lit(tuning).alias("tuning"))
-        )
-    return pl.concat(parts)
 
 
 def _costs(folders: Sequence[Path]) -> pl.DataFrame:

@@ -15,9 +15,7 @@ interval over patients and seeds]; a right "nothing" counts 1. *Where present*: 
 hold the class alone. Last stand masks that nobody drew: nothing, the whole image and the like.
 *Against imagenet*: difference of mIoU on the same test images and seeds, paired bootstrap over
 patients and seeds; bold where the interval excludes zero (with many rows, some do by chance).
-*Steps*: optimiser steps (median over seeds) until the validation mIoU reaches 95 % of the best
-start's final one; > where a seed never got there, and - for a ratio of two that did not all get
-there. *Rate*: the learning rate; of several the one with the best validation mIoU, mean over seeds.
+*Rate*: the learning rate; of several the one with the best validation mIoU, mean over seeds.
 Each pre-training was run once, and rates were chosen once: neither is in the intervals.
 """
 
@@ -66,9 +64,8 @@ def write_page(
     for (architecture, task), group in means.group_by("architecture", "task", maintain_order=True):
         parts.append(f"## {task}, {architecture}\n")
         parts.append(
-            "| tuning | n | start | rate | mIoU | where present | against imagenet "
-            "| steps to 95 % | of imagenet's |\n"
-            "|---|---|---|---|---|---|---|---|---|"
+            "| tuning | n | start | rate | mIoU | where present | against imagenet |\n"
+            "|---|---|---|---|---|---|---|"
         )
         for (_, _), rows in group.group_by("tuning", "n", maintain_order=True):
             for row in rows.sort("miou", descending=True).iter_rows(named=True):
@@ -87,21 +84,16 @@ def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
         f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
         for name in ("miou", "miou_present")
     )
-    difference = ratio = "-"
+    difference = "-"
     if against is not None:
         difference = f"{against['difference']:+.3f} [{against['low']:+.3f}, {against['high']:+.3f}]"
         if against["low"] > 0 or against["high"] < 0:
             difference = f"**{difference}**"
-        if against["steps_ratio"] is not None:
-            ratio = f"{against['steps_ratio']:.2f}"
-    steps = "-"
-    if row["steps_95"] is not None:
-        steps = f"{'>' if row['reached_95'] < 1 else ''}{row['steps_95']:.0f}"
     tuning = row["tuning"] if row["chosen"] is None else f"{row['tuning']} ({row['chosen']})"
     drawn = row["tuning"] != NOTHING  # by a network, and not by a rule
     rate = f"{row['learning_rate']:g}" if drawn else "-"
     images = row["n_images"] if drawn else "-"
-    cells = (tuning, images, row["init"], rate, score, present, difference, steps, ratio)
+    cells = (tuning, images, row["init"], rate, score, present, difference)
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
