@@ -63,9 +63,9 @@ def test_lungs_are_read_and_their_patients_keep_their_split() -> None:
     config = configuration.load(str(ROOT / "workflow/configs/cxr.yaml"))
     task = read_task("lungs", config, root)
     assert len(task.image_ids) == 148
-    from dollmaker.prepare.sources import make_plan
+    from dollmaker.prepare.sources import list_source
 
-    plan, _ = make_plan(config, root)
+    plan, _ = list_source(config, root)
     splits = dict(plan.select("patient_id", "split").rows())
     assert all(splits[p] == s for p, s in zip(task.patients, task.splits, strict=True))
     assert 0.1 < (task.masks == 1).mean() < 0.5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.passes import count_prefix_tokens, enlarge, plan
+from dollmaker.attribute.passes import count_prefix_tokens, enlarge, share_passes
 from dollmaker.networks.classifiers import create_network
 
 # Several findings of an image, in no order, one of them twice, and an image (3) without any.
@@ -98,7 +98,7 @@ def check_manners(
 
 
 def test_images_with_equally_many_findings_share_a_pass() -> None:
-    passes = plan(PAIRS, 2)
+    passes = share_passes(PAIRS, 2)
     assert [one.images for one in passes] == [[0, 1], [2, 4]]
     first, second = passes
     assert [(r.rows, r.pairs, r.outputs) for r in first.rounds] == [
@@ -111,17 +111,17 @@ def test_images_with_equally_many_findings_share_a_pass() -> None:
 
 
 def test_the_order_of_the_images_does_not_matter() -> None:
-    passes = plan([(0, 1), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)], 2)
+    passes = share_passes([(0, 1), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)], 2)
     assert [one.images for one in passes] == [[2, 3], [0, 1]]
     assert sum(len(one.rounds) for one in passes) == 3  # backward passes; unsorted they are 4
 
 
 def test_passes_are_padded_and_every_pair_is_in_one() -> None:
-    passes = plan(PAIRS, 3)
+    passes = share_passes(PAIRS, 3)
     assert [one.images for one in passes] == [[0, 1, 2], [4, 4, 4]]
     served = sorted(pair for one in passes for r in one.rounds for pair in r.pairs)
     assert served == list(range(len(PAIRS)))
-    assert plan([], 3) == []
+    assert share_passes([], 3) == []
 
 
 def test_maps_are_enlarged_without_a_shift() -> None:

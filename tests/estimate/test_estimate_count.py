@@ -11,7 +11,7 @@ import pytest
 from dollmaker.config import settings
 from dollmaker.estimate.count import Counts, count
 from dollmaker.estimate.rules import list_jobs
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import DataError
 from dry_run import MICRO, planned
 
@@ -34,7 +34,7 @@ def counted(root: Path, **changes: Any) -> Counts:
     }
     source = {"kind": "table", "table": table}
     config = settings.resolve({"dataset": "x", "source": source, **changes})
-    index, names = make_plan(config, root)
+    index, names = list_source(config, root)
     index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
     return count(config, index, config["attribute"]["findings"] or names, root)
 

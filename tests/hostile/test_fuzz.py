@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dollmaker.config import settings as config
 from dollmaker.pixels.names import image_id
 from dollmaker.prepare.columns import labels
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside
@@ -52,7 +52,7 @@ def test_any_cells_are_a_plan_or_refused(tmp_path: Path, rows: list[tuple[str, s
     text = "".join(f"{image},{label}\n" for image, label in rows)
     (tmp_path / "t.csv").write_text("image,A\n" + text, newline="")
     try:
-        plan, names = make_plan(plan_config(), tmp_path)
+        plan, names = list_source(plan_config(), tmp_path)
     except DataError as error:
         assert "\n" not in str(error)
         return

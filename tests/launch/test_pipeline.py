@@ -39,7 +39,7 @@ def test_every_stage_can_read_what_it_is_given() -> None:
     other = resolved(recipes=recipes, release={"recipe": "q"})
     given = config.load(pipeline.recipe_config(other, "binarize", "q"))
     assert given["recipes"]["q"]["binarize"] == [{"quantile": {}}]
-    assert pipeline.explained_recipes(other) == ["doll"]
+    assert pipeline.recipes_with_maps(other) == ["doll"]
     assert pipeline.relevance_shard(other, "x", "q", "0000").endswith("relevance/doll/0000.h5")
 
 

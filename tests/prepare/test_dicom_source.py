@@ -17,7 +17,7 @@ from dollmaker.launch.preflight import _list
 from dollmaker.pixels.pictures import read_picture
 from dollmaker.prepare import dicom
 from dollmaker.prepare.convert import convert
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
 from prepare.studies import radiograph, write_study_file
 
@@ -69,7 +69,7 @@ def tree(tmp_path: Path) -> Path:
 def converted(config: Any, root: Path, workers: int = 1) -> tuple[pl.DataFrame, list[str]]:
     shutil.rmtree(root / "out", ignore_errors=True)
     convert(config, root, root / "out", workers)
-    return make_plan(config, root / "out")
+    return list_source(config, root / "out")
 
 
 def named(kind: str, text: str) -> str:

@@ -16,7 +16,7 @@ from dollmaker.config import settings as configuration
 from dollmaker.launch.preflight import _list
 from dollmaker.prepare import stage
 from dollmaker.prepare.folder import _folded
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.index import read_index
@@ -51,7 +51,7 @@ def test_the_smallest_configuration_is_enough(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, [*TWO, "b/deep/er/3.PNG"])
-    plan, names = make_plan(resolved(), tmp_path)
+    plan, names = list_source(resolved(), tmp_path)
     assert names == ["a", "b"]
     assert labels(plan, names) == {
         "a_1": ["a"], "a_2": ["a"], "b_1": ["b"], "b_2": ["b"], "b_deep_er_3": ["b"]
@@ -66,37 +66,37 @@ def test_the_smallest_configuration_is_enough(
 
 def test_the_root_may_be_the_data_root_itself(tmp_path: Path) -> None:
     write(tmp_path, TWO)
-    plan, _ = make_plan(resolved(root="."), tmp_path / "set")
+    plan, _ = list_source(resolved(root="."), tmp_path / "set")
     assert plan["path"].to_list() == TWO
-    assert make_plan(resolved(root="./set//"), tmp_path)[0]["path"][0] == "set/a/1.png"
+    assert list_source(resolved(root="./set//"), tmp_path)[0]["path"][0] == "set/a/1.png"
 
 
 def test_a_negative_class_is_no_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, [*TWO, "No Finding/1.png"])
-    plan, names = make_plan(resolved(negative="No Finding"), tmp_path)
+    plan, names = list_source(resolved(negative="No Finding"), tmp_path)
     assert names == ["a", "b"] and labels(plan, names)["No Finding_1"] == []
     assert "negative" not in capsys.readouterr().err
-    _, names = make_plan(resolved(), tmp_path)
+    _, names = list_source(resolved(), tmp_path)
     assert names == ["No Finding", "a", "b"]
     assert "source.folder.negative: 'No Finding'" in capsys.readouterr().err
     with pytest.raises(ConfigError, match=r"source\.folder\.negative: unknown class 'healthy'"):
-        make_plan(resolved(negative="healthy"), tmp_path)
+        list_source(resolved(negative="healthy"), tmp_path)
 
 
 def test_of_two_classes_one_finding_is_left(tmp_path: Path) -> None:
     write(tmp_path, ["normal/1.png", "ill/1.png"])
-    plan, names = make_plan(resolved(negative="normal"), tmp_path)
+    plan, names = list_source(resolved(negative="normal"), tmp_path)
     assert names == ["ill"] and plan["ill"].to_list() == [1, 0]
 
 
 def test_patients_are_the_first_group_of_a_pattern(tmp_path: Path) -> None:
     write(tmp_path, ["a/p01-1.png", "a/p01-2.png", "b/p02-1.png", "b/p1.0-7.png"])
-    plan, _ = make_plan(resolved(patient=r"p([\d.]+)-(\d)"), tmp_path)
+    plan, _ = list_source(resolved(patient=r"p([\d.]+)-(\d)"), tmp_path)
     assert plan["patient_id"].to_list() == ["01", "01", "02", "1"]
     with pytest.raises(DataError, match=r"no patient in 2 of 4 paths, e\.g\. 'a/p01-1.png'"):
-        make_plan(resolved(patient=r"p(02|1\.0)-"), tmp_path)
+        list_source(resolved(patient=r"p(02|1\.0)-"), tmp_path)
     with pytest.raises(DataError, match="no patient in 4 of 4"):
-        make_plan(resolved(patient="(x?)"), tmp_path)
+        list_source(resolved(patient="(x?)"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_folders_of_splits_are_the_splits(
     valid: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path, [f"{split}/{path}" for split in ("train", valid, "test") for path in TWO])
-    plan, names = make_plan(resolved({"valid": 0.5, "test": 0.4}), tmp_path)
+    plan, names = list_source(resolved({"valid": 0.5, "test": 0.4}), tmp_path)
     assert names == ["a", "b"] and len(plan) == 12
     for path, split in plan.select("path", "split").iter_rows():
         assert split == {"train": "train", valid: "valid", "test": "test"}[path.split("/")[1]]
     assert "as the folders at the top say" in capsys.readouterr().err
-    assert make_plan(resolved(splits="as_given"), tmp_path)[0].equals(plan)
+    assert list_source(resolved(splits="as_given"), tmp_path)[0].equals(plan)
 
 
 def test_a_split_without_a_folder_is_taken_from_train(tmp_path: Path) -> None:
     many = [f"train/{'ab'[n % 2]}/{n:03d}.png" for n in range(60)]
     write(tmp_path, [*many, "test/a/x.png", "test/b/y.png"], side=2)
-    plan, _ = make_plan(resolved({"valid": 0.3, "test": 0.3}), tmp_path)
+    plan, _ = list_source(resolved({"valid": 0.3, "test": 0.3}), tmp_path)
     of_test = plan.filter(pl.col("path").str.starts_with("set/test"))
     assert of_test["split"].to_list() == ["test", "test"] and len(plan) == 62
     train = plan.filter(pl.col("path").str.starts_with("set/train"))
@@ -134,7 +134,7 @@ def test_a_split_without_a_folder_is_taken_from_train(tmp_path: Path) -> None:
 def test_a_patient_in_two_given_splits_is_refused(tmp_path: Path) -> None:
     write(tmp_path, ["train/a/p1_1.png", "train/b/p2_1.png", "test/a/p1_2.png", "test/b/p3_1.png"])
     with pytest.raises(DataError, match=r"patient 'p1' has .*p1_2\.png' in test and .* in train"):
-        make_plan(resolved({"valid": 0.0}, patient=r"(p\d+)_"), tmp_path)
+        list_source(resolved({"valid": 0.0}, patient=r"(p\d+)_"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_folders_that_are_splits_only_in_part_are_refused(
 ) -> None:
     write(tmp_path, paths)
     with pytest.raises(DataError, match=said):
-        make_plan(resolved(splits=splits), tmp_path)
+        list_source(resolved(splits=splits), tmp_path)
 
 
 @pytest.mark.parametrize("paths", [["train/1.png", "test/2.png"], ["train/1.png", "plane/2.png"]])
 def test_classes_may_be_called_as_splits(paths: list[str], tmp_path: Path) -> None:
     write(tmp_path, paths)
     names = sorted(path.split("/")[0] for path in paths)
-    assert make_plan(resolved(splits="hash"), tmp_path)[1] == names
+    assert list_source(resolved(splits="hash"), tmp_path)[1] == names
 
 
 def test_pictures_without_a_class_and_other_files_are_told(
@@ -171,7 +171,7 @@ def test_pictures_without_a_class_and_other_files_are_told(
     (tmp_path / "set/a/array.npy").write_text("x")
     (tmp_path / "set/a/Thumbs.db").write_text("x")
     (tmp_path / "set/empty/deep").mkdir(parents=True)
-    plan, names = make_plan(resolved(), tmp_path)
+    plan, names = list_source(resolved(), tmp_path)
     assert (len(plan), names) == (4, ["a", "b"])
     said = capsys.readouterr().err
     assert "'empty' without images" in said
@@ -184,7 +184,7 @@ def test_masks_beside_the_images_are_no_images(
 ) -> None:
     masks = ["a/1_mask.png", "a/1_mask_1.png", "b/Masks/1.png", "b/x/masks/2.png"]
     write(tmp_path, [*TWO, *masks, "b/face_mask.png", "masks/1.png"])
-    plan, names = make_plan(resolved(), tmp_path)
+    plan, names = list_source(resolved(), tmp_path)
     assert names == ["a", "b", "masks"]  # what lies at the top is a class
     kept = {path.removeprefix("set/") for path in plan["path"]}
     assert kept == {*TWO, "b/face_mask.png", "masks/1.png"}
@@ -193,14 +193,14 @@ def test_masks_beside_the_images_are_no_images(
 
 def test_masks_beside_the_images_of_given_splits(tmp_path: Path) -> None:
     write(tmp_path, ["train/masks/1.png", "train/none/1.png", "train/none/masks/1.png"])
-    plan, names = make_plan(resolved({"valid": 0.0}), tmp_path)
+    plan, names = list_source(resolved({"valid": 0.0}), tmp_path)
     assert names == ["masks", "none"] and len(plan) == 2
 
 
 def test_the_folder_of_the_truth_is_no_class(tmp_path: Path) -> None:
     write(tmp_path, [*TWO, "m/a/1.png", "m/b/2.png"])
     truth = {"kind": "masks", "folder": "set/m", "column": None, "targets": {"t": [1]}}
-    plan, names = make_plan(resolved(truth=truth), tmp_path)
+    plan, names = list_source(resolved(truth=truth), tmp_path)
     assert names == ["a", "b"]
     assert plan["mask"].to_list() == ["a/1.png", None, None, "b/2.png"]
     with pytest.raises(ConfigError, match=r"truth\.column"):
@@ -210,16 +210,16 @@ def test_the_folder_of_the_truth_is_no_class(tmp_path: Path) -> None:
 def test_names_in_two_compositions_are_one_class(tmp_path: Path) -> None:
     taken, composed = unicodedata.normalize("NFD", "Ödem"), unicodedata.normalize("NFC", "Ödem")
     write(tmp_path, [f"{taken}/1.png", f"{composed}/1.png", f"{composed}/2.png", "b/1.png"])
-    plan, names = make_plan(resolved(negative=taken), tmp_path)
+    plan, names = list_source(resolved(negative=taken), tmp_path)
     assert names == ["b"] and plan["image_id"].n_unique() == 4
-    assert make_plan(resolved(), tmp_path)[1] == ["b", composed]
+    assert list_source(resolved(), tmp_path)[1] == ["b", composed]
 
 
 @pytest.mark.parametrize("other", ["Normal", "normal ", "NORMAL", " nor mal"])
 def test_names_that_differ_in_case_or_blanks_only_are_refused(other: str, tmp_path: Path) -> None:
     write(tmp_path, ["normal/1.png", f"{other}/2.png", "b/1.png"])
     with pytest.raises(DataError, match="differ in case or blanks only"):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
 
 
 def test_numbers_in_names_are_not_joined() -> None:
@@ -240,7 +240,7 @@ def test_what_cannot_be_learned_is_refused(paths: list[str], said: str, tmp_path
     (tmp_path / "set").mkdir()
     write(tmp_path, paths)
     with pytest.raises(DataError, match=said):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
 
 
 def test_a_folder_for_each_patient_is_refused(tmp_path: Path) -> None:
@@ -249,19 +249,19 @@ def test_a_folder_for_each_patient_is_refused(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         (place / "1.png").write_bytes(b"%d" % number)
     with pytest.raises(DataError, match="1001 class folders"):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
 
 
 def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
     write(tmp_path, TWO)
     (tmp_path / "set/a/1.png").rename(tmp_path / os.fsdecode(b"set/a/\xe4.png"))
     with pytest.raises(DataError, match=r"udce4\.png' below .* no text; rename it"):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
 
 
 def test_blanks_of_any_kind_are_text(tmp_path: Path) -> None:
     write(tmp_path, ["a b/at 1\u202fPM.png", "c\xa0d/x y.png"])
-    assert make_plan(resolved(), tmp_path)[1] == ["a b", "c\xa0d"]
+    assert list_source(resolved(), tmp_path)[1] == ["a b", "c\xa0d"]
 
 
 def test_the_same_file_in_two_classes_is_refused(tmp_path: Path) -> None:
@@ -269,7 +269,7 @@ def test_the_same_file_in_two_classes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set/b/copy.png").write_bytes((tmp_path / "set/a/2.png").read_bytes())
     wanted = r"'a/2\.png' and 'b/copy\.png' below .* \(1 such files\)"
     with pytest.raises(DataError, match=wanted):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
 
 
 def test_the_same_file_in_one_class_is_left_out_as_from_a_table(tmp_path: Path) -> None:
@@ -316,8 +316,8 @@ def test_broken_links_and_links_out_are_not_followed(tmp_path: Path) -> None:
     assert "link to a file that is not there" in reasons and "leaves the data root" in reasons
     (place / "c").symlink_to(tmp_path / "other/set")
     with pytest.raises(DataError, match=r"/set/c is a link that leaves the data root"):
-        make_plan(config, tmp_path / "data")
-    plan, names = make_plan(resolved(allow_links=True), tmp_path / "data")
+        list_source(config, tmp_path / "data")
+    plan, names = list_source(resolved(allow_links=True), tmp_path / "data")
     assert names == ["a", "b", "c"] and "set/c/1.png" in plan["path"].to_list()
 
 
@@ -326,7 +326,7 @@ def test_links_within_the_tree_are_entered_by_no_second_name(tmp_path: Path) -> 
     (tmp_path / "set/0").symlink_to("b")
     (tmp_path / "set/b/loop").symlink_to("..")
     (tmp_path / "set/a/up").symlink_to(tmp_path)
-    plan, names = make_plan(resolved(), tmp_path)
+    plan, names = list_source(resolved(), tmp_path)
     assert names == ["a", "b"] and len(plan) == 4
 
 
@@ -334,7 +334,7 @@ def test_the_plan_does_not_depend_on_the_order_of_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, [*TWO, "a/x/1.png", "b/y/1.png"])
-    plan, _ = make_plan(resolved(), tmp_path)
+    plan, _ = list_source(resolved(), tmp_path)
     real = os.walk
 
     def backwards(top: Path, followlinks: bool) -> Any:
@@ -343,7 +343,7 @@ def test_the_plan_does_not_depend_on_the_order_of_the_disk(
             yield place, folders, files[::-1]
 
     monkeypatch.setattr(os, "walk", backwards)
-    assert make_plan(resolved(), tmp_path)[0].equals(plan)
+    assert list_source(resolved(), tmp_path)[0].equals(plan)
 
 
 def test_the_source_is_listed_before_the_first_job_and_tasks_take_its_splits(

@@ -12,7 +12,7 @@ from dollmaker.config import settings as configuration
 from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.convert import convert
 from dollmaker.prepare.jsrt import ORGANS
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import DataError
 
 RAW, SIZE = 32, 16
@@ -64,7 +64,7 @@ def test_raw_files_are_inverted_and_masks_are_bits(tmp_path: Path) -> None:
     mask = np.asarray(Image.open(tmp_path / "out/masks/JPCLN001.png"))
     assert (mask[5, 0], mask[5, 7], mask[5, 9], mask[5, 12]) == (1, 5, 4, 0)
     assert (mask & 4 != 0).sum() == 16
-    plan, names = make_plan(resolved(), tmp_path / "out")
+    plan, names = list_source(resolved(), tmp_path / "out")
     assert names == ["Nodule"] and plan["Nodule"].to_list() == [1, 0]
 
 

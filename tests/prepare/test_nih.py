@@ -10,7 +10,7 @@ from dollmaker.config import settings as configuration
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.nih import NIH
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 
@@ -47,7 +47,7 @@ def tree(root: Path, rows: list[tuple[str, str, str, str]] = ROWS, end: str = ""
 @pytest.mark.parametrize("end", ["", ","])  # the release of 2017 ends its lines with a comma
 def test_labels_folders_and_views(tmp_path: Path, end: str) -> None:
     tree(tmp_path, end=end)
-    plan, names = make_plan(resolved(), tmp_path)
+    plan, names = list_source(resolved(), tmp_path)
     assert names == list(NIH) and len(names) == 15
     assert plan["image_id"].to_list() == [row[0][:-4] for row in ROWS]
     assert plan["path"].to_list() == [
@@ -65,7 +65,7 @@ def test_labels_folders_and_views(tmp_path: Path, end: str) -> None:
         ["Infiltration"],
     ]
     assert plan.select(pl.col(names).is_null().any()).row(0) == (False,) * 15
-    frontal, _ = make_plan(resolved(nih={"views": ["AP"]}), tmp_path)
+    frontal, _ = list_source(resolved(nih={"views": ["AP"]}), tmp_path)
     assert frontal["image_id"].to_list() == ["00000001_001", "00000003_000"]
 
 
@@ -73,17 +73,17 @@ def test_the_released_lists_are_honoured(tmp_path: Path) -> None:
     tree(tmp_path)
     config = resolved(prepare={"valid": 0.5, "test": 0.4})
     by_hash = [assign(row[2], 0.5, 0.4) for row in ROWS]
-    assert make_plan(config, tmp_path)[0]["split"].to_list() == by_hash
+    assert list_source(config, tmp_path)[0]["split"].to_list() == by_hash
     (tmp_path / "nih/test_list.txt").write_text("00000003_000.png\n")
     with pytest.raises(DataError, match=r"has test_list\.txt only"):
-        make_plan(config, tmp_path)
+        list_source(config, tmp_path)
     (tmp_path / "nih/train_val_list.txt").write_text("\n".join(row[0] for row in ROWS[:3]))
     expected = [assign(row[2], 0.5, 0.0) for row in ROWS[:3]] + ["test"]
-    assert make_plan(config, tmp_path)[0]["split"].to_list() == expected
+    assert list_source(config, tmp_path)[0]["split"].to_list() == expected
     assert "test" not in expected[:3]
     (tmp_path / "nih/train_val_list.txt").write_text("00000001_000.png\n")
     with pytest.raises(DataError, match=r"'00000001_001\.png' .* is in neither"):
-        make_plan(config, tmp_path)
+        list_source(config, tmp_path)
 
 
 def test_images_of_mirrors_are_found_by_their_name(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_images_of_mirrors_are_found_by_their_name(tmp_path: Path) -> None:
     first.with_suffix(".JPG").write_bytes(b"")  # beside the released one
     for name in ("00000003_000.jpeg", "._00000003_000.png", "00000003_000.txt"):
         (images / name).write_bytes(b"")
-    plan, _ = make_plan(resolved(), tmp_path)
+    plan, _ = list_source(resolved(), tmp_path)
     assert plan["image_id"].to_list() == [row[0][:-4] for row in ROWS]
     assert plan["path"][0] == "nih/images_001/images/00000001_000.png"
     assert plan["path"][3] == "nih/images/00000003_000.jpeg"
@@ -107,26 +107,26 @@ def test_lists_of_other_programs_are_read(tmp_path: Path, encoding: str) -> None
     train = "\r\n".join(names[1:]).encode(encoding)
     (tmp_path / "nih/test_list.txt").write_bytes(f"{names[0]}\r\n".encode(encoding))
     (tmp_path / "nih/train_val_list.txt").write_bytes(train)
-    splits = make_plan(resolved(prepare={"valid": 0.0}), tmp_path)[0]["split"]
+    splits = list_source(resolved(prepare={"valid": 0.0}), tmp_path)[0]["split"]
     assert splits.to_list() == ["test", "train", "train", "train"]
     (tmp_path / "nih/test_list.txt").write_bytes(b"a.png\n\xff\n")
     with pytest.raises(DataError, match=r"test_list\.txt is not readable \(line 2 .* in UTF-8\."):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
 
 
 def test_a_table_saved_by_an_office_program_is_the_same(tmp_path: Path) -> None:
     tree(tmp_path)
-    plan = make_plan(resolved(), tmp_path)[0]
+    plan = list_source(resolved(), tmp_path)[0]
     file = tmp_path / "nih/Data_Entry_2017_v2020.csv"
     text = file.read_text().replace(",", ";")
     file.write_bytes(text.replace("\n", "\r\n").encode("utf-8-sig"))
-    assert make_plan(resolved(), tmp_path)[0].equals(plan)
+    assert list_source(resolved(), tmp_path)[0].equals(plan)
 
 
 def test_lines_are_those_of_the_table_whatever_the_views(tmp_path: Path) -> None:
     tree(tmp_path, [*ROWS[:3], ("00000003_000.png", "Edema", "", "AP")])
     with pytest.raises(DataError, match="line 5: 'Patient ID' is blank"):
-        make_plan(resolved(nih={"views": ["AP"]}), tmp_path)
+        list_source(resolved(nih={"views": ["AP"]}), tmp_path)
 
 
 def test_the_table_may_not_lie_outside(tmp_path: Path) -> None:
@@ -136,16 +136,16 @@ def test_the_table_may_not_lie_outside(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root/nih").symlink_to(tmp_path / "other/nih")
     with pytest.raises(DataError, match=r"'nih/Data_Entry.*set allow_links: true"):
-        make_plan(resolved(), tmp_path / "root")
-    assert len(make_plan(resolved(allow_links=True), tmp_path / "root")[0]) == 4
+        list_source(resolved(), tmp_path / "root")
+    assert len(list_source(resolved(allow_links=True), tmp_path / "root")[0]) == 4
     with pytest.raises(DataError, match="leaves the data root"):
-        make_plan(resolved(nih={"table": "../../secret.csv"}), tmp_path / "root")
+        list_source(resolved(nih={"table": "../../secret.csv"}), tmp_path / "root")
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     tree(tmp_path, [("a.png", "Cardiomegaly|Mas", "1", "PA")])
     with pytest.raises(DataError, match=r"gives 'a\.png' the finding 'Mas'; it must be one of: At"):
-        make_plan(resolved(), tmp_path)
+        list_source(resolved(), tmp_path)
     config = {**resolved(), "data_root": str(tmp_path)}
     preflight(config)
     assert pipeline.source_files(config) == [f"{tmp_path}/nih/Data_Entry_2017_v2020.csv"]

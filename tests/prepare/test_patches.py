@@ -13,7 +13,7 @@ from dollmaker.evaluate.truth import load_truth
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.convert import convert
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import DataError
 
@@ -80,7 +80,7 @@ def test_labels_and_pixels_are_those_of_the_grid(tmp_path: Path) -> None:
     assert image.shape == (8, 8) and image[0, 0] == (8 * 27 + 16) % 251
     assert np.asarray(Image.open(tmp_path / "out/masks/a_y0000_x0000.png")).sum() == 1
     assert np.asarray(Image.open(tmp_path / "out/masks/a_y0008_x0016.png")).tolist()[-1] == [1] * 8
-    plan, names = make_plan(resolved(balance=False), tmp_path / "out")
+    plan, names = list_source(resolved(balance=False), tmp_path / "out")
     assert names == ["nuclei"] and plan["mask"].to_list() == table["mask"].to_list()
     row = plan.row(0, named=True) | {"width": 8, "height": 8}
     truth = load_truth(resolved(), tmp_path / "out", names)
@@ -127,7 +127,7 @@ def test_each_split_is_balanced_and_no_image_is_divided(tmp_path: Path) -> None:
     splits = [assign(patient, 0.2, 0.3) for patient in table["patient"]]
     shares = table.with_columns(split=pl.Series(splits)).group_by("split")
     assert set(shares.agg(pl.col("nuclei").mean())["nuclei"]) == {0.5}
-    plan, _ = make_plan(config, tmp_path / "out")
+    plan, _ = list_source(config, tmp_path / "out")
     assert plan["split"].to_list() == splits
     assert plan["patient_id"].n_unique() == 20
     other = run(resolved(patient_column="who", seed=1), tmp_path, "other")
@@ -205,7 +205,7 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
         patches = {**config["source"]["patches"], "image_column": "b"}
         preflight({**config, "source": {"kind": "patches", "patches": patches}})
     with pytest.raises(DataError, match="convert the source first"):
-        make_plan(config, tmp_path / "results/x/source")
+        list_source(config, tmp_path / "results/x/source")
 
 
 def test_the_configurations_resolve() -> None:

@@ -12,7 +12,7 @@ from dollmaker.config import settings as configuration
 from dollmaker.pixels.decode import decode
 from dollmaker.pixels.geometry import Fit, window
 from dollmaker.prepare import stage
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assert_disjoint, assign
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
@@ -152,7 +152,7 @@ def test_images_whose_names_become_one_stay_apart(tmp_path: Path) -> None:
 def test_paths_of_windows_are_paths(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name,class,m\n.\\p1\\a.png,x,p1\\a_m.png\np2\\a.png,y,\n")
     truth = {"kind": "masks", "folder": "masks", "column": "m", "targets": {"t": [1]}}
-    plan, _ = make_plan({**table_config(), "truth": truth}, tmp_path)
+    plan, _ = list_source({**table_config(), "truth": truth}, tmp_path)
     assert plan["path"].to_list() == ["images/p1/a.png", "images/p2/a.png"]
     assert plan["image_id"].to_list() == ["p1_a", "p2_a"]
     assert plan["mask"].to_list() == ["p1/a_m.png", None]
@@ -164,9 +164,9 @@ def test_patients_of_tables_with_gaps_are_the_same_patients(tmp_path: Path) -> N
     plans = []
     for who in (people, [float(number) for number in people]):
         rows.with_columns(pl.Series("who", who)).write_parquet(tmp_path / "t.parquet")
-        plans.append(make_plan(table_config(file="t.parquet", patient_column="who"), tmp_path)[0])
+        plans.append(list_source(table_config(file="t.parquet", patient_column="who"), tmp_path)[0])
     rows.with_columns(pl.Series("who", ["1.0", "2.00", "30.0", "30"])).write_csv(tmp_path / "t.csv")
-    plans.append(make_plan(table_config(patient_column="who"), tmp_path)[0])
+    plans.append(list_source(table_config(patient_column="who"), tmp_path)[0])
     assert plans[0]["patient_id"].to_list() == ["1", "2", "30", "30"]
     assert plans[1].equals(plans[0]) and plans[2].equals(plans[0])
 
@@ -174,21 +174,21 @@ def test_patients_of_tables_with_gaps_are_the_same_patients(tmp_path: Path) -> N
 def test_shortened_numbers_are_no_patients(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name,class,who\na.png,x,12\nb.png,y,1.23457E+11\n")
     with pytest.raises(DataError, match=r"line 3: 'who' is '1.23457E\+11', a long number"):
-        make_plan(table_config(patient_column="who"), tmp_path)
+        list_source(table_config(patient_column="who"), tmp_path)
 
 
 def test_a_patient_in_two_splits_of_a_table_is_refused_by_the_listing(tmp_path: Path) -> None:
     rows = "name,class,who,part\na.png,x,7,train\nb.png,y,7.0,test\nc.png,y,8,test\n"
     (tmp_path / "t.csv").write_text(rows)
     with pytest.raises(DataError, match=r"patient '7' is in more than one split"):
-        make_plan(table_config(patient_column="who", split_column="part"), tmp_path)
+        list_source(table_config(patient_column="who", split_column="part"), tmp_path)
 
 
 def label_plan(root: Path, cells: list[str]) -> list[int | None]:
     text = "".join(f'{number}.png,"{cell}"\n' for number, cell in enumerate(cells))
     (root / "t.csv").write_text("name,A\n" + text)
     config = table_config(label_column=None, finding_columns=["A"])
-    return make_plan(config, root)[0]["A"].to_list()
+    return list_source(config, root)[0]["A"].to_list()
 
 
 def test_labels_are_read_as_other_programs_write_them(tmp_path: Path) -> None:
@@ -213,12 +213,12 @@ def test_the_table_of_labels_stays_below_the_data_root(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "t.csv").write_text("name,class\na.png,x\n")
     with pytest.raises(DataError, match="leaves the data root"):
-        make_plan(table_config(file="../t.csv"), tmp_path / "root")
+        list_source(table_config(file="../t.csv"), tmp_path / "root")
     (tmp_path / "root/t.csv").symlink_to(tmp_path / "t.csv")
     with pytest.raises(DataError, match="set allow_links: true"):
-        make_plan(table_config(), tmp_path / "root")
+        list_source(table_config(), tmp_path / "root")
     config = {**table_config(), "allow_links": True}
-    assert len(make_plan(config, tmp_path / "root")[0]) == 1
+    assert len(list_source(config, tmp_path / "root")[0]) == 1
 
 
 def test_the_number_of_shards_changes_nothing_but_the_shards(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_wrong_tables_are_one_sentence(
 ) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        make_plan(table_config(**options), tmp_path)
+        list_source(table_config(**options), tmp_path)
     for word in words:
         assert word in str(caught.value)
 
@@ -270,7 +270,7 @@ def test_labels_keep_uncertain_and_blank(tmp_path: Path) -> None:
     text = "\ufeffname,A,B\r\na.png,1.0, -1 \r\nb.png,,0\r\n"
     (tmp_path / "t.csv").write_text(text, newline="")
     config = table_config(label_column=None, finding_columns=["A", "B"])
-    plan, names = make_plan(config, tmp_path)
+    plan, names = list_source(config, tmp_path)
     assert names == ["A", "B"]
     assert plan["A"].to_list() == [1, None]
     assert plan["B"].to_list() == [-1, 0]
@@ -300,7 +300,7 @@ def test_chexpert_is_read_as_released(tmp_path: Path, folder: str) -> None:
         (tmp_path / folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     source = {"kind": "chexpert", "chexpert": {"folder": folder}}
     config = configuration.resolve({"dataset": "x", "source": source})
-    plan, names = make_plan(config, tmp_path)
+    plan, names = list_source(config, tmp_path)
     assert names == list(CHEXPERT)
     assert plan["image_id"].to_list() == [
         "patient00001_study1_view1_frontal",
@@ -322,7 +322,7 @@ def chexpert_plan(root: Path, folder: str, *, train: str, valid: str) -> pl.Data
         row = f"{path},Frontal," + ",".join(["1.0"] * 14)
         (root / folder / f"{name}.csv").write_text(f"{CHEXPERT_HEAD}\n{row}\n")
     source = {"kind": "chexpert", "chexpert": {"folder": folder}}
-    return make_plan(configuration.resolve({"dataset": "x", "source": source}), root)[0]
+    return list_source(configuration.resolve({"dataset": "x", "source": source}), root)[0]
 
 
 @pytest.mark.parametrize("folder", ["patient9/CheXpert-v1.0-small", "CheXpert data/patients", "."])

@@ -21,7 +21,8 @@ rule compare:
 
 
 EXPLAINERS = expand(
-    "results/{{dataset}}/committee/{member}", member=pipeline.explainers(COMPARED)
+    "results/{{dataset}}/committee/{member}",
+    member=pipeline.explaining_members(COMPARED),
 )
 
 
@@ -36,12 +37,12 @@ rule compare_recipes:
         sums=pipeline.sums(EXPLAINERS),
         relevance=expand(
             "results/{{dataset}}/relevance/{recipe}/{shard}.h5",
-            recipe=pipeline.explained_recipes(COMPARED),
+            recipe=pipeline.recipes_with_maps(COMPARED),
             shard=pipeline.shards(CONFIG),
         ),
         thresholds=expand(
             "results/{{dataset}}/thresholds/{recipe}.parquet",
-            recipe=pipeline.explained_recipes(COMPARED),
+            recipe=pipeline.recipes_with_maps(COMPARED),
         ),
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",

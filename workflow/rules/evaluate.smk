@@ -28,7 +28,7 @@ rule evaluate:
         committee=ancient(COMMITTEE),
         relevance=expand(
             "results/{{dataset}}/relevance/{recipe}/{shard}.h5",
-            recipe=pipeline.explained_recipes(CONFIG),
+            recipe=pipeline.recipes_with_maps(CONFIG),
             shard=pipeline.shards(CONFIG),
         ),
         masks=expand(

@@ -21,8 +21,10 @@ rule write_report:
         segmenter=ancient("results/{dataset}/segmenter"),
         release="results/{dataset}/release/SHA256SUMS",
         audit="results/{dataset}/audit.parquet",
-        explained=ancient(pipeline.explained(CONFIG)),
-        sums=pipeline.sums(["results/{dataset}/segmenter", *pipeline.explained(CONFIG)]),
+        explained=ancient(pipeline.segmenter_explanations(CONFIG)),
+        sums=pipeline.sums(
+            ["results/{dataset}/segmenter", *pipeline.segmenter_explanations(CONFIG)]
+        ),
     output:
         page=report(
             "results/{dataset}/report.html",

@@ -21,7 +21,7 @@ from dollmaker.adapt.truth import SourceMasks, pack
 from dollmaker.pixels import geometry, names
 from dollmaker.pixels.decode import Decoded, decode
 from dollmaker.pixels.masks import surround
-from dollmaker.prepare.sources import make_plan
+from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import tables
@@ -252,8 +252,8 @@ def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     source = config["source"].get("table") if kind == "table" else None
     by_image = source and source["split_column"] and not source["patient_column"]
     if kind in ("nih", "folder") or by_image or (source and config["prepare"]["hold_out_truth"]):
-        plan, _ = make_plan(dict(config), data_root)
-        return dict(plan.select("patient_id", "split").iter_rows())
+        listing, _ = list_source(dict(config), data_root)
+        return dict(listing.select("patient_id", "split").iter_rows())
     if not source or not source["split_column"]:
         return {}
     file = inside(data_root, source["file"], config.get("allow_links", False))

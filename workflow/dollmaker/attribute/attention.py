@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dollmaker.attribute.passes import Pairs, count_prefix_tokens, enlarge, plan
+from dollmaker.attribute.passes import Pairs, count_prefix_tokens, enlarge, share_passes
 from dollmaker.attribute.rectifiers import Intercept
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ModelError
@@ -21,15 +21,14 @@ from dollmaker.runtime.errors import ModelError
 def attention_rollout(
     network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, frames: Frames = WHOLE
 ) -> Tensor:
-    """How much each patch enters the token that is classified, through all layers.
+    """How much each patch contributes to the token that is classified, through all layers.
 
     The attention A of a layer, averaged over its heads, becomes (A + I) / 2 for the skip
-    connection; the product over the layers says how the last tokens are mixed from the patches.
-    The row of the class token is shown; in a network that averages its patches, the mean of
-    their rows.
+    connection; the product over the layers says how the last tokens are mixed from the patches. The
+    map is the row of the class token, or, in a network that averages its patches, the mean of their
+    rows.
 
-    The method knows no findings: all findings of an image get the SAME map. It can say where a
-    network looks, not why it says what it says.
+    The method knows no findings: all findings of an image get the SAME map.
 
     Args:
         network: float (R, C, H, W) to logits (R, K), a vision transformer of timm or
@@ -46,7 +45,7 @@ def attention_rollout(
         ModelError: If the network has no attention, or not between all tokens (windows, pooling).
     """
     maps: dict[int, Tensor] = {}
-    for one in plan([(image, 0) for image in sorted({image for image, _ in pairs})], chunk):
+    for one in share_passes([(image, 0) for image in sorted({image for image, _ in pairs})], chunk):
         rollout = _rollout(network, images[one.images])
         patches = _patches(network, rollout)
         for wanted in one.rounds:

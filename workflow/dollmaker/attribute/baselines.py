@@ -1,7 +1,7 @@
-"""Baselines: the images from which Integrated Gradients starts. They decide what is found.
+"""Baselines: the images from which Integrated Gradients starts.
 
-A baseline is the image itself outside the picture, so that the bars of a letterbox have no say:
-attributions are exactly 0 there and still sum to the difference of the logits.
+A baseline equals the image outside the picture, so that attributions are 0 in the bars of a
+letterbox and still sum to the difference of the logits.
 """
 
 from collections.abc import Callable

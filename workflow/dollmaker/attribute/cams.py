@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
-from dollmaker.attribute.passes import Pairs, backward, enlarge, plan
+from dollmaker.attribute.passes import Pairs, backward, enlarge, share_passes
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime.errors import ModelError
@@ -99,7 +99,7 @@ def layer_cam(
     layer: str | None = None,
     frames: Frames = WHOLE,
 ) -> Tensor:
-    """LayerCAM (Jiang et al. 2021): as HiResCAM, but only gradients that speak for the finding.
+    """LayerCAM (Jiang et al. 2021): HiResCAM with the positive gradients only.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
@@ -243,7 +243,7 @@ def _layer_maps(
 ) -> list[Tensor]:
     """Maps of each layer at its own size, (P, 1, h, w)."""
     maps = [images.new_zeros((0,))] * len(layers)
-    for one in plan(pairs, chunk):
+    for one in share_passes(pairs, chunk):
         with torch.enable_grad(), outputs_of([c.module for c in layers], exact=exact) as outputs:
             logits = network(images[one.images])
             tensors = [outputs[call.module] for call in layers]
@@ -259,7 +259,7 @@ def _layer_maps(
 
 
 def _blocks(network: nn.Module, calls: Sequence[Call]) -> list[Call]:
-    """Layers for MICRA-Net's maps in a network of any kind."""
+    """The layers of MICRA-Net's maps in a network of any kind."""
     spatial = [call for call in calls if call.layout in ("maps", "channels_last")]
     starts = [k for k, call in enumerate(spatial) if isinstance(call.module, nn.Conv2d)]
     if not starts or "tokens" in [call.layout for call in calls]:
@@ -278,7 +278,7 @@ def _blocks(network: nn.Module, calls: Sequence[Call]) -> list[Call]:
 
 
 def _conv_blocks(spatial: Sequence[Call], starts: Sequence[int]) -> list[Call]:
-    """Each convolution with its normalisation and activation: what keeps its output's shape."""
+    """Each convolution with the layers after it that keep its output's shape."""
     blocks = []
     for start, stop in zip(starts, [*starts[1:], len(spatial)], strict=True):
         same = [c for c in spatial[start:stop] if c.output == spatial[start].output]

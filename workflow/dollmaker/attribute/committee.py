@@ -1,4 +1,4 @@
-"""The committee at work: from a block of stored images to one certified map per pair."""
+"""The committee: from a block of stored images to one map with certificates per pair."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -119,7 +119,7 @@ class Committee:
     def _explain(
         self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
     ) -> Refined:
-        """Explain pairs by some of the members, who know them all."""
+        """Explain pairs by some of the members, who all know the findings."""
         refined = self._by_members(who, images, ids, pairs, frames)
         if not self.options["fuse"]:
             return refined
@@ -159,8 +159,8 @@ class Committee:
     def _shown(self, member: Member, images: Tensor) -> Tensor:
         """Stored images for a member's features.
 
-        As large as they are stored for a transformer that is shown them at another side than its
-        own, which is then reached in one step.
+        They keep their size for a transformer that sees them at another side than its own: one
+        resize, not two.
         """
         own, side = own_side(member.network), self.options["side"]
         if own is None or seen_at(member.network, side) == own:
@@ -205,7 +205,7 @@ class Committee:
     def _paths(
         self, who: mixed.Experts, images: Tensor, ids: Sequence[str], frames: Frames
     ) -> list[Paths]:
-        """What some of the members integrate over."""
+        """The paths that some of the members integrate over."""
         stored = images.float()
         starts = [
             make_baseline(name, stored, self._mean, frames) for name in self.options["baselines"]
@@ -236,8 +236,8 @@ class Committee:
     def _summarize(self, attributions: list[Tensor], pairs: Pairs, frames: Frames) -> Consensus:
         """Members' attributions (P, S, C, H, W) to the consensus at the stored size.
 
-        Smoothing repeats the picture's edges as it repeats the square's. The cut comes after the
-        resize, which may carry relevance a pixel over the edge.
+        Smoothing repeats the edges of the picture. The cut comes after the resize, which can carry
+        relevance a pixel over the edge.
         """
         spread = self.options["noise"]
         mine = frames.of([image for image, _ in pairs])

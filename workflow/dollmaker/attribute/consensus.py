@@ -50,8 +50,8 @@ def resize(maps: Tensor, size: int) -> Tensor:
 def smooth(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of each map (P, H, W); sigma in pixels, 0 leaves them as they are.
 
-    The kernel reaches four sigma and edges repeat, as in scipy. Written as a sum of shifted maps,
-    whose bits do not depend on how many maps there are.
+    The kernel reaches four sigma and edges repeat, as in scipy. It is a sum of shifted maps, whose
+    bits do not depend on the number of maps.
     """
     if sigma == 0 or not maps.numel():
         return maps
@@ -70,10 +70,10 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def agree(members: Sequence[Tensor]) -> Consensus:
-    """Average the members, each with an equal vote.
+    """Average the members with equal votes.
 
-    Maps are brought to unit length before averaging, so that a member with large logits does not
-    outvote the others, and the mean length is given back: the consensus of one member is its map.
+    Maps are brought to unit length first, so that a member with large logits does not outvote the
+    others; the mean length is multiplied back, so that the consensus of one member is its map.
     (PSSL averages; the equal lengths are our choice.)
 
     Args:
@@ -113,5 +113,5 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:
-    """A / b, and 0 where b is 0."""
+    """The quotient a / b, and 0 where b is 0."""
     return torch.where(b > 0, a / torch.where(b > 0, b, 1), 0)

@@ -1,10 +1,9 @@
 """Cutters: objects from a network's features alone, without its logits.
 
 TokenCut (Wang et al. 2022), MaskCut (Wang et al. 2023, written from its description) and FOUND
-(Simeoni et al. 2023). They know no findings: all findings of an image get the SAME map. The values
-of a map above 0.5 are the published mask, also where maps are stored in 16 bits; its largest is 1.
-Where there is no object the map is 0: places that are all alike (keys of DINOv2 as they are, of
-cosines over 0.6) make a graph without a cut, whatever the image, and then a line says so.
+(Simeoni et al. 2023). They know no findings: all findings of an image get the SAME map. Its values
+above 0.5 are the published mask, its largest value is 1. The map is 0 where there is no object:
+where all places are alike the graph has no cut, which a line on stderr reports.
 """
 
 import sys
@@ -121,7 +120,7 @@ def found(
     block: int = -1,
     frames: Frames = WHOLE,
 ) -> Tensor:
-    """FOUND: background is what resembles the place that is looked at least, the rest is object.
+    """FOUND: the background is all that resembles the least attended place; the rest is object.
 
     Args:
         network: See :func:`tokencut`.
@@ -200,14 +199,13 @@ def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> T
 def mask_maps(
     given: Features, *, masks: int = 3, tau: float = 0.15, centred: bool = False
 ) -> Tensor:
-    """MaskCut's rule: float32 (B, h, w), 0 outside of all masks.
+    """MaskCut's rule: float32 (B, h, w), 0 outside all masks.
 
-    A cut is inverted when at least 3 of the 4 corners are object. From the second on, a mask is
-    dropped that overlaps (IoU) with the one before by more than 0.5 or has at most 1 % of the
-    places; the next is then compared with an empty one. What earlier masks hold is taken away.
-
-    The side that is looked at first is our choice: that of the place of largest magnitude.
-    Published is the side that an eigenvector's sign says, which is the solver's whim.
+    The object is first the side with the place of largest magnitude (our choice: the published sign
+    of the eigenvector depends on the solver), and the other side if it then holds at least 3 of the
+    4 corners. From the second on, a mask is dropped if its IoU with the one before is over 0.5 or
+    it has at most 1 % of the places; the next mask is then compared with an empty one. Places of
+    earlier masks are removed.
 
     Args:
         given: Features of B images.
@@ -252,10 +250,10 @@ def _object(v: Grid) -> Mask:
 def background_maps(given: Features, threshold: float = 0.3, *, centred: bool = False) -> Tensor:
     """FOUND's rule: float32 (B, h, w).
 
-    Heads that look at few places weigh more: log(sum Q / Q_h), Q_h the share of places over the
-    image's mean attention. The place with the least weighted attention is background, and so is
-    every place whose cosine to it is over ``threshold``; each head's part of a feature counts with
-    the head's weight. A single head, whose weight would be 0, weighs 1: our choice.
+    A head weighs log(sum Q / Q_h), where Q_h is the share of places over the image's mean
+    attention: heads that look at few places weigh more. The place with the least weighted attention
+    is background, and so is every place whose cosine to it is over ``threshold``; each head's part
+    of a feature has the head's weight. A single head weighs 1, not 0: our choice.
 
     Args:
         given: Features of B images.
@@ -272,17 +270,17 @@ def background_maps(given: Features, threshold: float = 0.3, *, centred: bool = 
     head = torch.arange(channels, device=weight.device) // -(-channels // heads)
     directions = _directions(given.values * weight[:, None, head], centred=centred)
     seed = directions[torch.arange(len(directions)), looked.argmin(1)]
-    # A sum, because the last bit of a product of matrices depends on how many images there are.
+    # A sum: the last bit of a matrix product depends on the number of images.
     cosine = (directions * seed[:, None]).sum(-1).cpu().numpy()
     maps = [_coded(one <= threshold, threshold - one) for one in cosine.astype(np.float64)]
     return torch.from_numpy(np.stack(maps)).float().reshape(-1, *given.grid).to(attention.device)
 
 
 def _directions(values: Tensor, *, centred: bool) -> Tensor:
-    """Features (B, N, D) of unit length; those that are never negative are centred anyway.
+    """Features (B, N, D) of unit length; features that are never negative are always centred.
 
-    Behind a rectifier all features point the same way: without centring all places would be alike
-    (our choice; a transformer's keys are taken as they are).
+    After a rectifier all features point the same way, and all places would be alike without
+    centring (our choice; a transformer's keys are taken as they are).
     """
     if centred or (values >= 0).all():
         values = values - values.mean(1, keepdim=True)
@@ -295,14 +293,14 @@ def _affinity(directions: Tensor, tau: float) -> Tensor:
 
 
 def _alike(affinity: Tensor) -> Mask:
-    """Images (B,) whose graph says nothing: all its edges are strong, or all weak."""
+    """Images (B,) whose graph has no cut: all its edges are strong, or all weak."""
     places = affinity.shape[-1]
     strong = (affinity > _WEAK).sum((-2, -1)) - (affinity.diagonal(0, -2, -1) > _WEAK).sum(-1)
     return np.asarray(((strong == 0) | (strong == places * (places - 1))).cpu().numpy())
 
 
 def _first_of_largest(values: Grid) -> tuple[np.intp, ...]:
-    """The first place of the largest value: equal entries of a vector differ by rounding."""
+    """The first place of the largest value, up to the rounding of equal entries."""
     return np.unravel_index(int((values >= values.max() - _TIE).argmax()), values.shape)
 
 
@@ -315,7 +313,7 @@ def _piece(side: Mask, seed: tuple[np.intp, ...]) -> Mask:
 
 
 def _coded(mask: Mask, height: Grid) -> Grid:
-    """A mask and how clear it is as one map: over 0.5 inside, up to 1; 0 without any place.
+    """A mask with its confidence as one map: over 0.5 and up to 1 inside; 0 if it is empty.
 
     Args:
         mask: Places of the object.

@@ -1,20 +1,19 @@
-"""DeepLift with the rescale rule (Shrikumar et al. 2017), for networks as they are.
+"""DeepLift with the rescale rule (Shrikumar et al. 2017), for networks of any code.
 
-The contributions of the pixels sum to F(x) - F(baseline). Image and baseline go through the
-network in one pass; where the network is not linear, the derivative is replaced by a multiplier
-that carries the difference of the inputs to the difference of the outputs:
+The contributions of the pixels sum to F(x) - F(baseline). Image and baseline pass together; at
+nonlinear operations the derivative is replaced by a multiplier that carries the difference of the
+inputs to the difference of the outputs:
 
 - elementwise functions: dout / din;
 - products of two activations (squeeze and excitation, x * gate): with means over image and
   baseline, d(ab) = da * mean(b) + db * mean(a), which is exact;
-- max pooling: a window that rises from the baseline to the image is credited to the image's
-  maximum, one that falls to the baseline's. With p the place of the image's maximum and d the
-  window's rise, x[p] - b[p] >= d, so the multiplier d / (x[p] - b[p]) lies in [0, 1] and
-  the difference is carried exactly; overlapping windows add up.
+- max pooling: a window that rises from baseline to image is credited to the image's maximum, one
+  that falls to the baseline's. With p the place of the image's maximum and d the rise, x[p] - b[p]
+  >= d, so the multiplier d / (x[p] - b[p]) lies in [0, 1].
 
-Other operations must be linear. The autograd graph is searched for those that are not (softmax,
-layer normalisation, attention, ...), and such a network is refused. As the functions themselves
-are replaced, it does not matter whether the network calls modules, functions or methods.
+All other operations must be linear: a network whose autograd graph has others (softmax, layer
+normalisation, attention) is refused. The functions themselves are
+replaced, so that calls by modules, functions and methods are all covered.
 """
 
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node
 from torch.nn import functional
 
-from dollmaker.attribute.passes import Pairs, backward, plan
+from dollmaker.attribute.passes import Pairs, backward, share_passes
 from dollmaker.attribute.rectifiers import (
     RECTIFIERS,
     Elementwise,
@@ -79,7 +78,7 @@ def deep_lift(
     with torch.enable_grad():
         if pairs:
             _verify(network, images[:1], baselines[:1])
-        for one in plan(pairs, max(1, chunk // 2)):
+        for one in share_passes(pairs, max(1, chunk // 2)):
             x, start = images[one.images].detach().requires_grad_(), baselines[one.images]
             logits = _forward(network, x, start)
             for wanted, (multiplier,) in backward(logits, [x], one.rounds):
@@ -95,10 +94,10 @@ def _forward(network: nn.Module, x: Tensor, start: Tensor) -> Tensor:
 
 
 class _Rescale(torch.autograd.Function):
-    """An elementwise function f: multiplier (f(x) - f(b)) / (x - b) for the first half of rows.
+    """An elementwise function f: multiplier (f(x) - f(b)) / (x - b) for the rows of the images.
 
-    The quotient is taken in double precision, so that close values do not cancel; where x = b it
-    is the derivative.
+    The quotient is in double precision, so that close values do not cancel; where x = b it is the
+    derivative.
     """
 
     @staticmethod
@@ -182,7 +181,7 @@ def _halves(rows: Tensor, what: str) -> tuple[Tensor, Tensor]:
 
 
 def _first_half(gradient: Tensor) -> Tensor:
-    """The baselines' rows have no gradient: only the images are explained."""
+    """Keep the gradient of the images' rows; the baselines' rows have none."""
     return torch.cat([gradient, torch.zeros_like(gradient)])
 
 
@@ -264,7 +263,7 @@ _REPLACEMENTS = _replacements()
 
 
 def _verify(network: nn.Module, image: Tensor, baseline: Tensor) -> None:
-    """Refuse networks for which the rules would be silently wrong; two rows, twice forward."""
+    """Refuse networks for which the rules would be silently wrong (two passes of two rows)."""
     x = image.detach().requires_grad_()
     logits = _forward(network, x, baseline)
     check_same_logits("deep_lift", network, torch.cat([image, baseline]), logits)
@@ -288,7 +287,7 @@ def _verify(network: nn.Module, image: Tensor, baseline: Tensor) -> None:
 
 
 def _without_rule(node: Node) -> str:
-    """Name of the operation that this node of the graph is if it has no rule."""
+    """Name of the operation at a node of the graph, if there is no rule for it."""
     name = operation(node)
     if any(is_ours(node, rule) for rule in (_Rescale, _Product, _MaxPool)) or name in _LINEAR:
         return ""

@@ -18,13 +18,13 @@ def insertion_deletion(
     relevance: Tensor,
     where: Box,
 ) -> tuple[float, float]:
-    """Areas under the two curves of one pair.
+    """Areas under the insertion and the deletion curve of one pair.
 
-    Pixels of the picture are shown on the baseline (insertion) or replaced by it (deletion) in the
-    order of the map; no other pixel changes or counts. The logit is scaled to 0 for the baseline
-    and 1 for the image, clipped, and integrated over the share of pixels. A map in no order at all
-    gives about 0.5 for both if the logit grows evenly; a good one has high insertion and low
-    deletion.
+    In the order of the map, pixels of the picture are put on the baseline (insertion) or replaced
+    by it (deletion); other pixels neither change nor count. The logit is scaled to 0 for the
+    baseline and 1 for the image, clipped, and integrated over the share of pixels. Good maps have
+    high insertion and low deletion; a random order gives about 0.5 for both if the logit grows
+    evenly.
 
     Args:
         logit: float (R, C, H, W) in 0..255 to logits (R,).

@@ -1,6 +1,6 @@
 """Features of an image's places: keys of a transformer's attention, or the last feature map.
 
-What the cutters group and what ExplainSeg's fusion weighs by.
+The cutters group places by them, and ExplainSeg's fusion weighs places by them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -60,12 +60,12 @@ def features(
 ) -> Features:
     """Features of images.
 
-    Of a timm vision transformer: the keys of the last block's attention, without the class token
-    and its like, and the attention of the class token (of all patches, where there is none). Of
-    any other network: the last feature map, as Grad-CAM takes it; six groups of its channels stand
-    for the heads, the mean magnitude in a group for its attention (our choice).
+    Of a timm vision transformer: the keys of an attention without those of the class token and
+    registers, and the attention of the class token (without one: of all patches). Of any other
+    network: the last feature map, as Grad-CAM takes it; six groups of its channels stand for heads,
+    and the mean magnitude in a group for its attention (our choice).
 
-    TokenCut, MaskCut and FOUND take the keys of the last block; other parts and blocks are offered.
+    TokenCut, MaskCut and FOUND use the keys of the last block.
 
     Args:
         network: Evaluation mode.
@@ -111,7 +111,7 @@ def features(
 
 
 def seen_at(network: nn.Module, side: Side) -> int | None:
-    """The side at which one of timm's vision transformers is shown images for its features.
+    """The side at which a network is shown images for its features.
 
     Args:
         network: A network.
@@ -139,7 +139,7 @@ def seen_at(network: nn.Module, side: Side) -> int | None:
 def _at_side(
     network: nn.Module, images: Tensor, side: Side, frames: Frames
 ) -> tuple[Tensor, nn.Module]:
-    """Images as a transformer is shown them, and the transformer for images of that side."""
+    """Images and transformer at another side."""
     wanted = seen_at(network, side) or images.shape[-1]
     if images.shape[-1] == wanted:
         return images, at_side(network, wanted)
@@ -149,7 +149,7 @@ def _at_side(
 
     if frames.boxes is None:
         return resized(images), at_side(network, wanted)
-    # What is around a picture must not blend into it.
+    # The bars must not blend into the picture.
     alone = torch.stack([frames.repeat_edges(channel) for channel in images.unbind(1)], 1)
     picture = frames.inside((wanted, wanted), images.device)[:, None]
     return resized(alone).where(picture, resized(images)), at_side(network, wanted)
@@ -174,7 +174,7 @@ def strength(found: Features, frames: Frames = WHOLE) -> Tensor:
 
 
 def of_pictures(given: Features, frames: Frames, rule: Callable[[Features], Tensor]) -> Tensor:
-    """Maps of a rule that knows the places of pictures only, (B, h, w).
+    """Maps (B, h, w) of a rule that sees the places of the pictures only.
 
     Args:
         given: Features of B images.

@@ -1,18 +1,17 @@
-"""The same forward pass, a cheaper backward pass: networks that are explained, not trained.
+"""Frozen networks: the same forward pass, a cheaper backward pass.
 
 Three savings, all exact (the forward pass keeps its bits, so that no rectifier flips):
 
-- *Frozen parameters.* Convolutions keep no input for a weight gradient that nobody asks for.
-- *Batch normalisation folded into the backward pass.* In evaluation mode it multiplies the
-  gradient by one number per channel; where it follows a convolution, or goes through a rectifier
-  into one, these numbers go into the weights that the convolution's backward pass uses.
+- *Frozen parameters.* Convolutions keep no input, as no weight gradient is wanted.
+- *Folded batch normalisation.* In evaluation mode it multiplies the gradient by one number per
+  channel. Next to a convolution (or behind a rectifier before one) these numbers go into the
+  weights of that convolution's backward pass.
 - *The stem.* The first convolution is linear, so the gradients of all nodes of a path are averaged
-  behind it and go through it once for a map, not once for a node.
+  behind it and pass it once per map.
 
-What is cheaper for a network is found by looking at one forward pass and its autograd graph;
-functional and re-used layers are seen, because calls are watched, not modules. The result is
-checked against ordinary automatic differentiation; a network that does not pass is explained the
-ordinary way.
+One forward pass and its autograd graph show which savings apply
+(:mod:`dollmaker.attribute.frozen_calls`). The result is checked against automatic differentiation;
+a network that fails is explained the ordinary way.
 """
 
 from collections.abc import Callable
@@ -24,11 +23,11 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
-from dollmaker.attribute.frozen_plan import (
-    Plan,
+from dollmaker.attribute.frozen_calls import (
+    Shortcuts,
     convolution_call,
+    find_shortcuts,
     geometry,
-    make_plan,
     memory_format,
     normalisation_call,
     ours,
@@ -60,20 +59,20 @@ class FrozenNetwork:
     ) -> None:
         self.network = _compile(network) if compiled else network
         self.precision = "fp32"  # the check compares in full precision
-        self._plan = None if compiled else make_plan(network, example)
+        self._shortcuts = None if compiled else find_shortcuts(network, example)
         if not self._agrees(example):
-            self._plan = None
+            self._shortcuts = None
         self.precision = precision
 
     @property
     def folded(self) -> int:
         """Batch normalisations whose backward pass costs nothing."""
-        return len(self._plan.folded) if self._plan else 0
+        return len(self._shortcuts.folded) if self._shortcuts else 0
 
     @property
     def stem(self) -> bool:
         """Whether gradients are taken behind a linear stem."""
-        return self._plan is not None and self._plan.stem is not None
+        return self._shortcuts is not None and self._shortcuts.stem is not None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Logits float32 (R, K) without gradients."""
@@ -82,26 +81,26 @@ class FrozenNetwork:
 
     def forward(self, rows: Tensor) -> tuple[Tensor, GradientEdge]:
         """Logits, and by what to differentiate them: ``rows``, or what the stem made of them."""
-        if self._plan is None:
+        if self._shortcuts is None:
             leaf = rows.requires_grad_()
             with self._autocast(rows):
                 return self.network(leaf), get_gradient_edge(leaf)
-        mode = _Frozen(self._plan)
+        mode = _Frozen(self._shortcuts)
         leaf = rows if self.stem else rows.requires_grad_()
         with torch.enable_grad(), self._autocast(rows), mode:
             logits = self.network(leaf)
         return logits, mode.leaf or get_gradient_edge(leaf)
 
     def pull_back(self, gradients: Tensor, rows: Tensor) -> Tensor:
-        """From gradients by the leaf, float32 (N, ...), to gradients by the input (N, C, H, W).
+        """Gradients by the leaf, float32 (N, ...), to gradients by the input (N, C, H, W).
 
         Args:
             gradients: Any linear combination of gradients of rows of one image.
             rows: Any N rows of the input, for their shape.
         """
-        if not self._plan or not self._plan.stem:
+        if not self._shortcuts or not self._shortcuts.stem:
             return gradients
-        weight, arguments = self._plan.stem
+        weight, arguments = self._shortcuts.stem
         return _convolve_back(gradients, rows.shape, weight, *arguments)
 
     def _autocast(self, rows: Tensor) -> AbstractContextManager[Any]:
@@ -111,7 +110,7 @@ class FrozenNetwork:
 
     def _agrees(self, example: Tensor) -> bool:
         """Whether logits and gradient of one row are those of automatic differentiation."""
-        if self._plan is None:
+        if self._shortcuts is None:
             return False
         try:
             row = example.detach().clone().requires_grad_()
@@ -135,11 +134,11 @@ def _compile(network: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 
 
 class _Frozen(Intercept):
-    """Carries out a plan during one forward pass."""
+    """Takes the shortcuts during one forward pass."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, shortcuts: Shortcuts) -> None:
         super().__init__({torch.conv2d: self._convolve, functional.batch_norm: self._normalise})
-        self.plan = plan
+        self.shortcuts = shortcuts
         self.leaf: GradientEdge | None = None
 
     def _convolve(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -147,11 +146,11 @@ class _Frozen(Intercept):
         if not ours(call):
             return torch.conv2d(*args, **kwargs)
         weight, where = call["weight"], geometry(call)
-        if id(weight) == self.plan.stem_weight:
+        if id(weight) == self.shortcuts.stem_weight:
             with torch.no_grad():
                 output = torch.conv2d(call["input"], weight, call["bias"], *where)
-            return self._begin(output) if self.plan.leaf == id(weight) else output
-        backward = self.plan.backward.get(id(weight), weight)
+            return self._begin(output) if self.shortcuts.leaf == id(weight) else output
+        backward = self.shortcuts.backward.get(id(weight), weight)
         result: Tensor = _Convolution.apply(call["input"], weight, call["bias"], backward, where)
         return result
 
@@ -160,17 +159,17 @@ class _Frozen(Intercept):
         if not ours(call):
             return functional.batch_norm(*args, **kwargs)
         mean = id(call["running_mean"])
-        if mean == self.plan.leaf:
+        if mean == self.shortcuts.leaf:
             with torch.no_grad():
                 output = _normalise(call["input"], call)
             return self._begin(output)
-        if mean not in self.plan.folded and mean not in self.plan.scales:
+        if mean not in self.shortcuts.folded and mean not in self.shortcuts.scales:
             return _normalise(call["input"], call)
-        result: Tensor = _Normalisation.apply(call["input"], call, self.plan.scales.get(mean))
+        result: Tensor = _Normalisation.apply(call["input"], call, self.shortcuts.scales.get(mean))
         return result
 
     def _begin(self, output: Tensor) -> Tensor:
-        """Begin the graph here; an edge, because a rectifier may overwrite the tensor."""
+        """Begin the graph at an edge, because a rectifier may overwrite the tensor."""
         start: Tensor = _Start.apply(output.new_empty(0).requires_grad_(), output)
         self.leaf = get_gradient_edge(start)
         return start
@@ -198,7 +197,7 @@ def _convolve_back(
 ) -> Tensor:
     """The gradient by a convolution's input.
 
-    The input itself is not needed, only its shape and, for the result, its memory format.
+    It needs the shape and memory format of the input, not its values.
     """
     like = torch.empty(
         shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format(gradient)

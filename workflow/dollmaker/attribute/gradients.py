@@ -1,4 +1,4 @@
-"""Methods that need nothing but the gradient by the pixels."""
+"""Methods that need the gradient by the pixels alone."""
 
 from torch import Tensor, nn
 
@@ -6,7 +6,7 @@ from dollmaker.attribute.passes import Pairs, input_gradients
 
 
 def saliency(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
-    """Gradient of the logit by the pixels, signed (Simonyan et al. 2014, who take its magnitude).
+    """The signed gradient of the logit by the pixels (Simonyan et al. 2014 take its magnitude).
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
@@ -23,8 +23,8 @@ def saliency(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) ->
 def input_x_gradient(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
     """Gradient times input (Shrikumar et al. 2016).
 
-    The contribution of each pixel were the network linear around the image, against an input of
-    zeros: what counts as zero is up to the network's normalisation.
+    If the network were linear around the image, this would be the contribution of each pixel
+    against an input of zeros, which the normalisation of the network defines.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.

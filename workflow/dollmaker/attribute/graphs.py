@@ -1,7 +1,7 @@
 """Normalised cuts of graphs (Shi & Malik 2000), batched, on any device.
 
-A graph is its affinity: symmetric, not negative, (..., N, N). The cut in two is NP-hard; its
-relaxation is an eigenvector, and the cut proper is made by a threshold of that vector.
+A graph is given by its affinity: symmetric, not negative, (..., N, N). The exact cut is NP-hard; it
+is relaxed to an eigenvector, which a threshold then splits.
 """
 
 import numpy as np
@@ -18,9 +18,9 @@ _LANCZOS = 300
 def normalised_cut(affinity: Tensor) -> tuple[Tensor, Tensor]:
     """The relaxed normalised cut: second-smallest solution of (D - W) v = l D v.
 
-    Solved as the symmetric problem of D^-1/2 W D^-1/2 in float64. The trivial solution, v = 1, is
-    moved out of the way, so that a graph in several pieces has a vector that tells pieces apart
-    and not, by chance of rounding, the constant one. A node without any edge has v = 0.
+    Solved in float64 as the symmetric problem of D^-1/2 W D^-1/2. The trivial solution v = 1 is
+    shifted away, so that the vector of a graph in several pieces tells them apart. A node without
+    edges has v = 0.
 
     Args:
         affinity: W, float (..., N, N), symmetric and not negative, N at least 2.
@@ -53,7 +53,7 @@ def normalised_cut(affinity: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_split(affinity: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """The threshold of a vector with the smallest normalised cut, of all there are.
+    """The threshold of a vector with the smallest normalised cut.
 
     Args:
         affinity: float (..., N, N), symmetric and not negative.
@@ -101,7 +101,7 @@ def _largest(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _largest_on_cpu(matrix: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-    """One vector of one matrix takes Lanczos a fraction of the time that all take LAPACK."""
+    """Largest eigenvalue of one matrix and its vector (N,): by Lanczos if large, else by LAPACK."""
     from scipy.linalg import eigh
     from scipy.sparse.linalg import ArpackError, eigsh
 

@@ -1,10 +1,9 @@
 """Integrated Gradients (Sundararajan et al. 2017): our own kernel.
 
-All findings of an image share the forward pass over its path; each costs one backward pass. An
-image's nodes always lie in one forward pass (or, when there are more nodes than a pass holds, in
-the same pieces), and the passes of a level have the same number of rows, the last one filled up
-(libraries choose an algorithm by the size of a pass): so the map of an image does not depend on its
-neighbours, and shards and batches change nothing.
+All findings of an image share the forward pass over its path; each costs one backward pass. The
+nodes of an image lie in one forward pass, or in equal pieces if they do not fit, and all passes of
+a level have the same number of rows, the last one padded. So the map of an image does not depend on
+its neighbours, shards or batches.
 
 Shapes: B images, P pairs (image, output), N nodes, C channels, H x W pixels.
 """
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.passes import Pairs, Round, plan
+from dollmaker.attribute.passes import Pairs, Round, share_passes
 from dollmaker.attribute.quadrature import Level, fixed
 
 Network = Callable[[Tensor], Tensor]
@@ -105,7 +104,7 @@ def contributions(
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
     baselines = baselines.expand_as(images)
     group = max(1, min(chunk // len(level.places), _IMAGES[images.device.type]))
-    for one in plan(pairs, group):
+    for one in share_passes(pairs, group):
         x, origin = images[one.images], baselines[one.images]
         gradients = _path_gradients(network, x, origin, one.rounds, level, chunk)
         for wanted, gradient in zip(one.rounds, gradients, strict=True):

@@ -36,7 +36,7 @@ class Call:
 
 @contextmanager
 def outputs_of(modules: Sequence[nn.Module], *, exact: bool) -> Iterator[dict[nn.Module, Tensor]]:
-    """Catch modules' outputs, with a graph from there to the logits.
+    """Catch modules' outputs, which keep their graph to the logits.
 
     Args:
         modules: The modules.
@@ -46,7 +46,7 @@ def outputs_of(modules: Sequence[nn.Module], *, exact: bool) -> Iterator[dict[nn
     caught: dict[nn.Module, Tensor] = {}
 
     def catch(module: nn.Module, _: Any, output: Tensor) -> Tensor:
-        # The graph may begin here: nothing before the first layer has to be kept for backward.
+        # The graph begins here: layers before it keep nothing for the backward pass.
         start = output if output.requires_grad else output.detach().requires_grad_()
         passed = start.clone()
         caught[module] = start if exact else passed
@@ -94,13 +94,13 @@ def _layout(network: nn.Module, shape: Sequence[int], size: Sequence[int]) -> st
 
 
 def _has_shape(grid: Sequence[int], size: Sequence[int]) -> bool:
-    """Whether a grid of more than one place could be the input, made smaller."""
+    """Whether a grid can be a feature map: several places, of the proportions of the input."""
     (h, w), (height, width) = grid, size
     return h * w > 1 and h <= height and w <= width and abs(h * width - w * height) < width
 
 
 def as_maps(network: nn.Module, output: Tensor, layout: str) -> Tensor:
-    """Feature maps (R, K, h, w)."""
+    """Feature maps (R, K, h, w) from an output of any layout."""
     if layout == "maps":
         return output
     if layout == "channels_last":
@@ -114,8 +114,8 @@ def as_maps(network: nn.Module, output: Tensor, layout: str) -> Tensor:
 def last(network: nn.Module, images: Tensor, calls: Sequence[Call]) -> Call:
     """The last layer with a feature map.
 
-    Of a transformer it is the last layer normalisation whose patches still have a say: behind the
-    last attention only the class token counts.
+    Of a transformer: the last layer normalisation whose patches still influence the logits; behind
+    the last attention of many only the class token does.
     """
     spatial = [call for call in calls if call.layout]
     if not spatial:

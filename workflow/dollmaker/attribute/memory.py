@@ -14,8 +14,7 @@ Result = TypeVar("Result")
 
 #: Share of the free memory of a GPU that the rows of a pass may take.
 _SHARE = 0.6
-#: Bytes that the rows of a pass may take on a CPU. Measured: with more, the allocator asks the
-#: system for every tensor anew, and the page faults cost more than the larger pass gains.
+#: Bytes that the rows of a pass may take on a CPU: more costs page faults.
 _CPU_BYTES = 1 << 27
 _CPU_ROWS, _GPU_ROWS = (8, 32), (8, 1024)
 
@@ -43,7 +42,7 @@ def row_bytes(network: FrozenNetwork, example: Tensor) -> int:
 def fitting_rows(network: FrozenNetwork, example: Tensor) -> int:
     """Rows of a pass that fit the device: a power of two.
 
-    Half as much again is reserved for what is not kept: temporaries and the gradients under way.
+    Half as much again is reserved for temporaries and gradients.
     """
     bytes_per_row = 1.5 * row_bytes(network, example)
     if example.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Committees whose members know different findings: those who know a finding explain it."""
+"""Committees whose members know different findings: only those who know one explain it."""
 
 from collections.abc import Sequence
 
@@ -17,12 +17,12 @@ Experts = tuple[int, ...]
 
 
 def experts(members: Sequence[Member], output: int) -> Experts:
-    """Who knows a finding, by the number of its logit."""
+    """The numbers of the members that know a finding, given by the number of its logit."""
     return tuple(number for number, member in enumerate(members) if member.knows(output))
 
 
 def by_experts(members: Sequence[Member], outputs: Sequence[int]) -> dict[Experts, list[int]]:
-    """Which of some outputs are explained by the same members.
+    """Group outputs by the members that explain them.
 
     Args:
         members: The committee.
@@ -50,7 +50,7 @@ def by_experts(members: Sequence[Member], outputs: Sequence[int]) -> dict[Expert
 def asked(
     images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
 ) -> tuple[Tensor, list[str], Pairs, Frames]:
-    """The images that some pairs are of, and the pairs as pairs of these: nothing else is passed.
+    """The images that some pairs are of, and the pairs numbered by these images.
 
     Args:
         images: (B, C, H, W).

@@ -24,8 +24,8 @@ def noisy_copies(
 ) -> list[Tensor]:
     """Copies of images with Gaussian noise on the pictures.
 
-    The noise of a copy comes from (seed, image, copy) alone: the same for all findings of an
-    image, which share the forward pass, for all members, batches, shards and devices.
+    The noise of a copy depends on (seed, image, copy) alone: it is the same for all findings,
+    members, batches, shards and devices.
 
     Args:
         images: float (B, C, H, W), prepared for the network.

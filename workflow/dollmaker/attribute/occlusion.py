@@ -20,10 +20,10 @@ def occlusion(
     window: float = 0.2,
     stride: float = 0.1,
 ) -> Tensor:
-    """Logit of the image minus logit with a window covered, averaged over a pixel's windows.
+    """Logit of the image minus logit with a window covered, averaged over the windows of a pixel.
 
-    Windows start at the upper left corner; those that would leave the image at the other sides
-    are cut off there. Forward passes only, shared by all findings of an image.
+    Windows start at the upper left corner and are cut off at the other sides. It takes forward
+    passes only, shared by all findings of an image.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode.

@@ -22,7 +22,7 @@ Forward = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What one backward pass explains: at most one finding of each image of the pass.
+    """One backward pass: at most one finding of each image of the pass.
 
     Attributes:
         rows: Rows of the pass.
@@ -48,8 +48,8 @@ class Pass:
     rounds: list[Round]
 
 
-def plan(pairs: Pairs, rows: int) -> list[Pass]:
-    """Share the images that have pairs out over passes of ``rows`` rows."""
+def share_passes(pairs: Pairs, rows: int) -> list[Pass]:
+    """Distribute the images that have pairs over passes of ``rows`` rows."""
     found: dict[int, list[tuple[int, int]]] = {}
     for number, (image, output) in enumerate(pairs):
         found.setdefault(image, []).append((number, output))
@@ -81,7 +81,7 @@ def backward(
         The round, and one float32 gradient for each input; zero where an input has no influence.
     """
     for number, wanted in enumerate(rounds):
-        if not logits.requires_grad:  # none of the inputs has a say
+        if not logits.requires_grad:  # no input has an influence
             yield wanted, [torch.zeros_like(tensor, dtype=torch.float32) for tensor in inputs]
             continue
         seed = torch.zeros_like(logits)
@@ -106,7 +106,7 @@ def input_gradients(forward: Forward, images: Tensor, pairs: Pairs, *, chunk: in
     """
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
     with torch.enable_grad():
-        for one in plan(pairs, chunk):
+        for one in share_passes(pairs, chunk):
             rows = images[one.images].detach().requires_grad_()
             logits = forward(rows)
             for wanted, (gradient,) in backward(logits, [rows], one.rounds):

@@ -1,7 +1,7 @@
-"""Quadrature rules on [0, 1]: where along the path the gradient is taken, and with which weight.
+"""Quadrature rules on [0, 1]: the nodes along a path and their weights.
 
-A rule is a list of levels. The first level is an estimate by itself; each later one scales the
-total so far by ``keep`` and adds its own nodes, so that no gradient is ever thrown away.
+A rule is a list of levels. The first is an estimate by itself; each later one scales the total so
+far by ``keep`` and adds its own nodes, so that every gradient is used again.
 """
 
 from collections.abc import Sequence
@@ -51,9 +51,9 @@ def fixed(nodes: int, rule: str = "gauss_legendre") -> list[Level]:
 def nested(first: int, most: int) -> list[Level]:
     """Levels that about double the nodes: the midpoint rule, then trapezoid rules.
 
-    The midpoint rule of n nodes and the trapezoid rule of n intervals share no node, and their
-    mean is the trapezoid rule of 2 n intervals; from there every halving of the intervals adds
-    the midpoints. So 5 nodes grow to 11, 21, 41, ..., and each refinement reuses all gradients.
+    The midpoint rule of n nodes and the trapezoid rule of n intervals share no node, and their mean
+    is the trapezoid rule of 2 n intervals; each later level halves the intervals. So 5 nodes become
+    11, 21, 41, ...
 
     Args:
         first: Nodes of the first level.
@@ -75,7 +75,7 @@ def nested(first: int, most: int) -> list[Level]:
 
 
 def spent(levels: Sequence[Level]) -> int:
-    """Nodes of so many levels together."""
+    """The total number of nodes of the first levels."""
     return sum(len(level.places) for level in levels)
 
 

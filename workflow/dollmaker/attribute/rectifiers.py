@@ -1,21 +1,17 @@
 """Guided backpropagation and deconvolution: gradients with another rule at the rectifiers.
 
-Both rules change how a gradient goes back through a rectifier. Hooks on ``nn.ReLU`` modules miss
-``F.relu`` (DenseNet) and go wrong when one module is called twice (ResNet). Here the calls
-themselves are replaced while the forward pass runs, whoever makes them: module, function, method,
-in place or not. Afterwards the autograd graph is searched for a rectifier that got away, and such
-a network is refused. One thing cannot be seen: a ReLU written as a product with a mask,
-``x * (x > 0)``.
-
-Rules, for a gradient g that arrives at y = f(x):
+For a gradient g that arrives at y = f(x):
 
 - guided backpropagation (Springenberg et al. 2015): 1[x > 0] * max(g, 0) for ReLU;
 - deconvolution (Zeiler & Fergus 2014): max(g, 0).
 
-Both were published for ReLU. For the other rectifiers (ReLU6, leaky ReLU, ELU, SiLU, GELU,
-Hardswish, ...) we take f'(x) * max(g, 0) and max(g, 0), which is the same for ReLU: our choice.
-Gates and other saturating functions (sigmoid, hardsigmoid, tanh, softmax) select, they do not
-rectify: they keep their ordinary gradient, also our choice.
+For other rectifiers (ReLU6, leaky ReLU, ELU, SiLU, GELU, Hardswish, ...) we take f'(x) * max(g, 0)
+and max(g, 0): our choice, equal to the published rules for ReLU. Gates and saturating functions
+(sigmoid, hardsigmoid, tanh, softmax) keep their ordinary gradient, also our choice.
+
+Hooks on ``nn.ReLU`` miss ``F.relu`` and fail for modules that are called twice. Here the calls
+themselves are replaced during the forward pass, whoever makes them, and a network whose autograd
+graph still has an ordinary rectifier is refused. A ReLU written as ``x * (x > 0)`` is not detected.
 """
 
 import re
@@ -73,8 +69,8 @@ def guided_backprop(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: 
 def deconvolution(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
     """Deconvolution (Zeiler & Fergus 2014).
 
-    The rule does not look at the image: it is only the choices of max pooling (and gates) that
-    bring it in. In a network without them (MobileNetV2) all images of a size get one map.
+    The image enters through max pooling and gates alone. A network without them (MobileNetV2) gives
+    one map for all images of a size.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
@@ -157,7 +153,7 @@ def _like(x: Tensor, argument: Any) -> Any:
 
 
 class _Rectifier(torch.autograd.Function):
-    """Forward as ever; backward by a rule."""
+    """A rectifier: the ordinary forward pass, a backward pass by a rule."""
 
     guided: bool
 
@@ -235,7 +231,7 @@ def _explain(
 def _verify(
     method: str, rule: type[_Rectifier], network: nn.Module, forward: Forward, row: Tensor
 ) -> None:
-    """Refuse networks for which the rule would be silently wrong; one row, twice forward."""
+    """Refuse networks for which the rule would be silently wrong (two passes of one row)."""
     with torch.enable_grad():
         logits = forward(row.detach().requires_grad_())
     check_same_logits(method, network, row, logits)
@@ -254,7 +250,7 @@ def _verify(
 
 
 def _unseen(node: Node, rule: type[torch.autograd.Function]) -> str:
-    """Name of the rectifier that this node of the graph is, or an empty string."""
+    """Name of the rectifier at a node of the graph; empty if it is none."""
     name = operation(node)
     if isinstance(node, BackwardCFunction):
         return "" if is_ours(node, rule) else name
@@ -267,7 +263,7 @@ def _unseen(node: Node, rule: type[torch.autograd.Function]) -> str:
 
 
 def _is_hand_written(node: Node) -> bool:
-    """Whether a product multiplies a tensor by an elementwise function of it: x * sigmoid(x)."""
+    """Whether a product is x * f(x) with an elementwise f, such as x * sigmoid(x)."""
     (a, _), (b, _) = edges = node.next_functions[:2]
     if a is None or b is None:
         return False

@@ -1,8 +1,8 @@
 """Adaptive nodes: refine the maps of a committee until each meets its target.
 
-Every level about doubles the nodes and reuses all gradients so far (:mod:`quadrature`). After a
-level the consensus of the members is formed; pairs that meet the target leave, the others go on in
-full passes with each other.
+Every level about doubles the nodes and uses all earlier gradients again
+(:mod:`dollmaker.attribute.quadrature`). After each level the consensus is formed; pairs that meet
+the target leave, and the others fill the passes of the next level.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ class Stop:
     target: float
 
     def met(self, completeness: Tensor, convergence: Tensor) -> Tensor:
-        """Which pairs meet the target, bool (P,); a convergence that is unknown (NaN) does not."""
+        """Which pairs meet the target, bool (P,); an unknown convergence (NaN) does not."""
         if self.criterion == "completeness":
             return completeness <= self.target
         if self.criterion == "convergence":
@@ -52,7 +52,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:
-    """What a member integrates over: noisy copies (or the images alone) from some baselines.
+    """The paths of a member: from baselines to the images, or to noisy copies of them.
 
     Attributes:
         network: The member.
@@ -164,7 +164,7 @@ def refine(
 
 
 def _once(baselines: Tensor) -> Tensor:
-    """The first of baselines that are all alike (black ones beside black bars), else all."""
+    """The first baseline if all are alike (black ones beside black bars), else all."""
     return (
         baselines[:1] if torch.equal(baselines, baselines[:1].expand_as(baselines)) else baselines
     )

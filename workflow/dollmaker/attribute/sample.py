@@ -1,10 +1,9 @@
 """The sample: some pairs explained in more ways, to choose thresholds and to check a recipe.
 
-Positive pairs are explained by each member alone, as they are and mirrored (what agrees is signal,
-without any truth), by networks with random weights (Adebayo et al. 2018: a map that stays the same
-ignores the model), and for another finding of the image (a map that stays the same ignores the
-finding). Pairs without the finding are explained and mirrored too: they should have no mask, and
-their relevance says what chance brings.
+Positive pairs are explained by each member alone, plain and mirrored; by networks with random
+weights (Adebayo et al. 2018), since a map that then stays the same ignores the model; and for
+another finding of the image, since a map that stays the same ignores the finding. Pairs without the
+finding are explained plain and mirrored: they should get no mask.
 """
 
 import hashlib
@@ -45,15 +44,13 @@ _BLOCK = 16
 #: Images that are explained between two lines of progress. Maps do not depend on it.
 _STEP = {"cpu": 4, "cuda": 16}
 
-#: Networks with random weights for each member. The median correlation with the maps of one varies
-#: from draw to draw by 0.013 to 0.045 (standard deviation; nuclei, wbc, phantoms), the mean of
-#: three by 0.008 to 0.015.
+#: Networks with random weights for each member; correlations are averaged over them.
 DRAWS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Lab:
-    """The same recipe for each member alone, and for several draws of random weights."""
+    """The recipe for each member alone, and for several draws of random weights."""
 
     plain: list[Committee]
     random: list[list[Committee]]
@@ -102,7 +99,7 @@ def draw_pairs(
 ) -> list[_Drawn]:
     """The pairs of the sample, by row.
 
-    The same for any number of shards: pairs are drawn by a hash of (seed, finding, image).
+    They are drawn by a hash of (seed, finding, image), whatever the number of shards.
 
     Args:
         index: The whole index.
@@ -211,7 +208,7 @@ def explain_sample(
 
 
 def _count(members: Sequence[Member], names: Sequence[str], pairs: Sequence[_Drawn]) -> int:
-    """Maps that a sample takes of its members: plain, mirrored, random, of another finding."""
+    """How many maps a sample takes of its members: plain, mirrored, random, of another finding."""
     total = 0
     for pair in pairs:
         output = names.index(pair.finding)
@@ -224,7 +221,7 @@ def _count(members: Sequence[Member], names: Sequence[str], pairs: Sequence[_Dra
 
 
 def _among_all(values: Array, who: mixed.Experts, members: int) -> Array:
-    """Values (P, some of the members, ...) at their places among all, NaN of the others."""
+    """Values (P, some of the members, ...) at their places among all; NaN elsewhere."""
     full = np.full((len(values), members, *values.shape[2:]), np.nan, values.dtype)
     full[:, list(who)] = values
     return full
@@ -245,7 +242,7 @@ def _alone(
 
 
 def _randomised(member: Member, seed: int) -> Member:
-    """The member with untrained weights."""
+    """The member with random weights."""
     device = next(member.network.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -330,7 +327,8 @@ def _with_others(
 ) -> Array:
     """Rank correlation of pairs' maps with those of another finding of the image (P,).
 
-    Both are the consensus of the members that know the two; NaN where nobody knows another.
+    Both maps are the consensus of the members that know both findings; NaN if no member knows
+    another.
 
     Args:
         lab: The members, who know the pairs.
@@ -356,7 +354,7 @@ def _with_others(
 
 
 def _other(members: Sequence[Member], output: int) -> int | None:
-    """The next finding that as many members as possible know."""
+    """The next finding that as many of the members as possible know."""
     count = len(members[0].findings)
     following = [(output + step) % count for step in range(1, count)]
     best = max(following, key=lambda k: len(mixed.experts(members, k)), default=output)

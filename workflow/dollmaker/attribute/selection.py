@@ -16,8 +16,8 @@ def select_images(
 ) -> pl.DataFrame:
     """The images to look at: of the configured splits, at most ``max_images`` of each.
 
-    Chosen from the whole index, so that the number of shards changes nothing. With a limit, images
-    with a positive label are taken, spread evenly over the index.
+    They are chosen from the whole index, whatever the number of shards. With a limit, images with a
+    positive label are taken, spread evenly over the index.
 
     Args:
         index: The whole index.

@@ -1,8 +1,8 @@
-"""The stage: explain one shard with all members, write only the consensus.
+"""The stage: explain one shard with all members and write the consensus.
 
-Images go through in blocks. While a block is explained, the next is read and the one before is
-written, each by a thread. A finished block is a small shard in the job's work folder; a killed job
-goes on after the last one, and the blocks become the output at the end.
+Images go through in blocks: while one is explained, a thread reads the next and another writes the
+one before. A finished block is a small shard in the job's work folder. A killed job goes on after
+the last block; at the end all blocks become the output.
 """
 
 import sys
@@ -139,7 +139,7 @@ def explain_shard(
 
 
 def _finished(work: Path) -> set[int]:
-    """Numbers of the blocks that an earlier run left whole; what is damaged is removed."""
+    """Numbers of the blocks that an earlier run finished; damaged blocks are removed."""
     done = set()
     for path in work.glob("*.h5"):
         try:

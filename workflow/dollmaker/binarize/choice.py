@@ -1,4 +1,4 @@
-"""The stage thresholds: one table of chosen cuts per sample."""
+"""The stage thresholds: one table of thresholds for each sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,12 +108,12 @@ def read_thresholds(file: Path) -> Cuts:
 
 
 def chosen_of(cuts: Cuts, finding: str) -> Chosen:
-    """What was chosen for a finding; for one that the sample has no pair of, what all share."""
+    """What was chosen for a finding; without pairs in the sample, the choice for all findings."""
     return cuts[finding] if finding in cuts else cuts[""]
 
 
 def cuts_of(cuts: Cuts, finding: str) -> dict[tuple[str, str], Cut]:
-    """Criterion and family -> cut of one finding; none where there are no thresholds at all."""
+    """Criterion and family -> cut of one finding; empty without thresholds."""
     if not cuts:
         return {}
     chosen = chosen_of(cuts, finding)

@@ -20,8 +20,7 @@ Within = Literal["picture", "lit"]
 #: Longer side of the picture, in pixels, that the lengths of :data:`OF_MAP` are for.
 _SIDE = 128
 
-#: Share of a picture's brightest pixel under which one is dark: JPEG leaves noise on black. Of 261
-#: slices of brains (TCGA-LGG) 95 % of the pixels are over 0, 40 % over this, 38 % over its double.
+#: Share of the brightest pixel up to which a pixel is dark: JPEG leaves noise on black.
 _LIT = 1 / 16
 
 #: Most masks in one map; MaskCut's are at most ten.
@@ -59,14 +58,13 @@ def dense_crf(
 ) -> Pair:
     """Let the mask follow the image's edges.
 
-    With ``unary: mask`` a pixel starts at its value in the mask; defaults are IRNet's, lengths are
-    in pixels, as everywhere in the field: they fit images of 200 to 500 pixels. Ignored pixels
-    start undecided and are decided by the image.
+    With ``unary: mask`` a pixel starts at its value in the mask. Defaults are IRNet's; lengths are
+    in pixels, for images of 200 to 500 pixels. Ignored pixels start undecided.
 
-    With ``unary: map`` there need be no mask before: a pixel starts at :func:`of_map`, so that the
-    size of the mask follows the image. Defaults are :data:`OF_MAP`, their lengths for a picture
-    whose longer side has 128 pixels; they grow with it. The threshold of the pair is the value
-    from which on a pixel starts as foreground. Where nothing is left, the mask is Otsu's.
+    With ``unary: map`` no mask is needed: a pixel starts at :func:`of_map`, so that the size of the
+    mask follows the image. Defaults are :data:`OF_MAP`; their lengths are for a picture whose
+    longer side has 128 pixels, and scale with it. The threshold of the pair is the value from which
+    on a pixel starts as foreground. If nothing is left, the mask is Otsu's.
 
     Args:
         pair: With a mask, or (``map``) without.
@@ -142,10 +140,10 @@ def dense_crf(
 
 
 def of_map(values: Array, t: float) -> Array:
-    """Probability that a pixel is foreground, from its relevance: sigmoid(2 log(a / t)).
+    """Probability that a pixel is foreground, from its relevance: a^2 / (a^2 + t^2).
 
-    That is a^2 / (a^2 + t^2), within 0.02 and 0.95. The rule and the numbers are our own;
-    docs/lab/2026-11-29-recipes.md has what they score (``doll-map-crf``).
+    That is sigmoid(2 log(a / t)), clipped to 0.02 .. 0.95: our choice, scored in
+    docs/lab/2026-11-29-recipes.md as ``doll-map-crf``.
 
     Args:
         values: Relevance (H, W); negative relevance counts as none.
@@ -191,7 +189,7 @@ def _check(
 
 
 def _levels(values: Array, inside: Mask) -> list[Mask]:
-    """The masks of which a map is made: one for each of its values inside of the union."""
+    """The masks in a map: one for each of its values inside their union."""
     found = np.unique(values[inside])
     if len(found) > _MOST_LEVELS:
         raise ConfigError(

@@ -1,17 +1,16 @@
-"""Families of thresholds: what one number says about where a map is cut.
+"""Families of thresholds: how one number says where a map is cut.
 
-A family turns the number of a finding into the threshold of each map. Under ``area`` all masks of
-a finding have one size; under the others the size follows the image:
+A family turns the number of a finding into the threshold of each map. Under ``area`` all masks of a
+finding have one size; under the others the size follows the image:
 
-- ``root``: relevance over the number, times the square root of the map's ``scale``. Half way
-  between ``fraction`` and ``logits``: a map that is twice as strong keeps more, but not all. Our
-  own, and the default: see docs/lab/2026-11-29-recipes.md.
-- ``logits``: relevance over the number in logits per pixel (the map times its ``scale``).
-- ``null``: the same, with candidates from pairs without the finding: what share of their pixels is
-  over the number.
+- ``root``: relevance times the square root of the map's ``scale``, over the number; between
+  ``fraction`` and ``logits``. Our own, and the default (docs/lab/2026-11-29-recipes.md).
+- ``logits``: relevance in logits per pixel (the map times its ``scale``), over the number.
+- ``null``: as ``logits``, with candidates by the share of pixels that they keep of pairs without
+  the finding.
 - ``fraction``: relevance over a share of the map's maximum.
 - ``mass``: the fewest pixels that hold a share of the map's positive relevance.
-- ``otsu``: Otsu's threshold (1979), its distance from the map's minimum times the number.
+- ``otsu``: the map's minimum plus the number times the distance to Otsu's threshold (1979).
 - ``area``: the most relevant share of the pixels.
 """
 

@@ -1,21 +1,18 @@
 """Thresholds without truth, one for each finding, from the sample's views.
 
-Three criteria, each a number for every candidate threshold; the best candidate wins:
+Each criterion is a number for every candidate threshold; the best candidate wins:
 
-- ``stability``: how much more the mask that one member draws of an image, or of its mirror image,
-  resembles (IoU) those that the other members draw of it than those of other images: of others
-  with the finding, or of images without it, whichever resemble it more. What noise draws does not
-  come again; what merely lies where such findings lie comes again in every image, and what the
-  finding has no part in comes again without it. A single member is compared with itself in the
-  mirror, which repeats some of its noise. Our own, and the default: see
-  docs/lab/2026-11-29-recipes.md for what it loses to thresholds chosen with truth.
-- ``agreement``: Cohen's kappa between members' masks (of a single member, between an image and its
-  mirror): overlap beyond what areas alone would give.
+- ``stability``: how much more the masks that different members draw of an image and its mirror
+  image resemble each other (mean IoU) than masks of other images, with or without the finding,
+  whichever resemble them more. Noise does not come again; what comes again in other images is not
+  evidence of the finding. A single member is compared with itself in the mirror. Our own, and the
+  default (docs/lab/2026-11-29-recipes.md).
+- ``agreement``: Cohen's kappa between members' masks (of a single member: between an image and its
+  mirror image), overlap beyond what areas alone would give.
 - ``separability``: Otsu's share of the map's variance that lies between inside and outside.
 
-Candidates are those of :mod:`dollmaker.binarize.cuts`. Curves of a finding are drawn towards the
-mean over findings, the more the fewer its pairs, and smoothed over neighbours of a family:
-thresholds next to each other should be good together.
+Candidates are those of :mod:`dollmaker.binarize.cuts`. The curve of a finding is drawn towards the
+mean over findings, the more the fewer pairs it has, and smoothed over neighbouring thresholds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,9 +38,9 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Views:
-    """Maps of P images by M members, as they are and mirrored (turned back), of the picture alone.
+    """Maps of P images by M members, plain and mirrored (turned back), of the picture alone.
 
-    Both arrays are NaN of members that do not know the finding of an image.
+    Both arrays are NaN for members that do not know the finding of an image.
 
     Attributes:
         maps: float32 (P, M, 2, N).
@@ -54,7 +51,7 @@ class Views:
     scales: Floats
 
     def of(self, rows: npt.NDArray[np.int64]) -> "Views":
-        """Some of the images."""
+        """The views of some of the images."""
         return Views(self.maps[rows], self.scales[rows])
 
     def experts(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -62,7 +59,7 @@ class Views:
         return np.flatnonzero(~np.isnan(self.scales[rows]).all((0, 2)))
 
     def by(self, members: npt.NDArray[np.int64]) -> "Views":
-        """By some of the members."""
+        """The views by some of the members."""
         return Views(self.maps[:, members], self.scales[:, members])
 
     def known(self) -> tuple[Floats, Floats]:
@@ -167,7 +164,7 @@ def _mean(values: Sequence[Curve], weights: Sequence[float]) -> Curve:
 
 
 def _stability(masks: Masks, absent: Masks) -> float:
-    """Mean IoU of independent views of an image, less that with other images.
+    """Mean IoU of independent views of an image, minus that with other images.
 
     Args:
         masks: 0 or 1, (P, M, 2, N), of images with the finding.

@@ -1,4 +1,4 @@
-"""Masks by ExplainSeg's chain of morphology."""
+"""Masks by ExplainSeg's chain of morphology (Ma, Stathaki & Lazarou 2025)."""
 
 from dataclasses import replace
 from typing import Literal, get_args
@@ -26,13 +26,12 @@ def morphology(
 ) -> Pair:
     """Equalise, threshold, drop small components, clear the border, dilate, erode, fill holes.
 
-    The order is ExplainSeg's; the sizes and the level, which it does not say, are our choice,
-    relative to the image. Values that are equalised globally are uniform: a level is a quantile
-    of the map, and Otsu's threshold of them is always about half. ExplainSeg speaks of histogram
-    equalisation and cites the adaptive one (Pizer et al. 1987): both are offered, the global one is
-    the default. Pixels at the map's minimum are the bottom of the global range, however many they
-    are. The component with the most relevance is never dropped or cleared: polyps and lungs touch
-    the border as artefacts do. An earlier mask is not looked at. A constant map has an empty mask.
+    The order is ExplainSeg's. It gives neither sizes nor level: ours are relative to the image. It
+    speaks of histogram equalisation and cites the adaptive one (Pizer et al. 1987); both are
+    offered. Globally equalised values are uniform, so a level is a quantile of the map.
+
+    The component with the most relevance is never dropped or cleared, because objects touch the
+    border, too. An earlier mask is ignored. A constant map has an empty mask.
 
     Args:
         pair: With or without a mask.
@@ -70,7 +69,7 @@ def morphology(
 def _cut(
     values: npt.NDArray[np.float32], equalise: Equalise, level: float
 ) -> tuple[npt.NDArray[np.bool_], float]:
-    """What is over a level of the equalised map, and the map's value there, if there is one."""
+    """The mask over a level of the equalised map, and the value of the map there, if any."""
     if equalise == "global":
         threshold = equalised_level(values, level)
         return values >= threshold, threshold
@@ -82,10 +81,10 @@ def _cut(
 
 
 def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
-    """The value of a map from which on its histogram-equalised values are over a level.
+    """The smallest value of a map whose histogram-equalised value is over a level.
 
-    The equalised value is (c(x) - c(min)) / (1 - c(min)) with c(x) the share of pixels up to x:
-    equalisation with a bin for each value.
+    The equalised value of x is (c(x) - c(min)) / (1 - c(min)), where c(x) is the share of pixels up
+    to x: equalisation with a bin for each value.
 
     Args:
         values: The map, (H, W), not constant.
@@ -118,7 +117,7 @@ def _dilated(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_
 def _eroded(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
     if radius < 1:
         return mask
-    # What lies beyond the image is not known: the mask is not eroded from there.
+    # Beyond the image nothing is known: do not erode from there.
     return np.asarray(ndimage.binary_erosion(mask, disk(radius), border_value=1))
 
 

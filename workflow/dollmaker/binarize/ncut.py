@@ -1,4 +1,4 @@
-"""Masks by a normalised cut of the relevance map (ExplainSeg's *ncut*, XNCut)."""
+"""Masks by a normalised cut of the relevance map (XNCut of ExplainSeg, Ma et al. 2025)."""
 
 from dataclasses import replace
 from typing import Literal, get_args
@@ -17,8 +17,7 @@ Upsample = Literal["bilinear", "nearest"]
 #: Between any two patches, so that the graph is in one piece (TokenCut's).
 _FLOOR = 1e-5
 
-#: Standard deviations over the mean from which on relevance is alike: else a bright spot is a
-#: cluster of its own. A quantile would not do: a small finding is all above it.
+#: Standard deviations over the mean at which relevance is clipped: else a bright spot is cut off.
 _CEILING = 1.5
 
 
@@ -34,15 +33,13 @@ def ncut(
 ) -> Pair:
     """Cut the map's patches in two where they are least alike; the more relevant side is the mask.
 
-    Published (ExplainSeg): a normalised cut of a graph whose nodes are the map's PIXELS, joined by
-    their similarity, which is not given. Ours differs: the nodes are patches, because a graph of
-    all pixels has no memory to be in. Our choices: w_ij = exp(-(r_i - r_j)^2 / 2 s^2 -
-    |p_i - p_j|^2 / 2 t^2), zero for i = j (a lone patch must not pass for a tight cluster), where
-    r is the mean relevance of a patch (maps are heavy-tailed: negative relevance counts as 0, and
-    what is 1.5 standard deviations over the mean as equal, lest a peak be cut off alone) and p its
-    place; and the foreground is the side of the higher mean relevance. An earlier mask is not
-    looked at. A constant map has an empty mask. The threshold of the pair stays open (NaN): there
-    is none.
+    Published (ExplainSeg): a normalised cut of a graph of all pixels, whose similarity is not
+    given. Ours: patches, which fit into memory, joined by w_ij = exp(-(r_i - r_j)^2 / 2 s^2 - |p_i
+    - p_j|^2 / 2 t^2), 0 for i = j; p is the place of a patch and r its mean relevance, between 0
+    and 1.5 standard deviations over the mean, so that a peak is not cut off alone. The foreground
+    is the side of the higher mean relevance.
+
+    An earlier mask is ignored. A constant map has an empty mask. The pair gets no threshold (NaN).
 
     Args:
         pair: With or without a mask.

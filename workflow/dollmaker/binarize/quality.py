@@ -29,10 +29,10 @@ def quality(
 ) -> float:
     """A number in 0..1; 0 for an empty mask.
 
-    The stability of the mask times the fourth root of the product of the other parts: how far the
-    members agree (PSSL uses this cosine alone), how exactly the map adds up to the logit
-    (1 / (1 + error)), and how sure the committee is. The combination is our choice; its rank
-    correlation with true overlap is what ``snakemake compare`` reports.
+    The stability of the mask times the fourth root of the product of the other parts: the agreement
+    of the members (which PSSL uses alone), the completeness of the map, 1 / (1 + error), and the
+    probability. The combination is our choice; ``snakemake compare`` reports its rank correlation
+    with true overlap.
 
     Args:
         agreement: Mean cosine of members to the consensus, -1..1.

@@ -107,9 +107,8 @@ def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Calla
 def nothing_to_see(pair: Pair) -> bool:
     """Whether a pair has nothing that a mask could be of.
 
-    That is a picture of one value, or a map without contrast or without any positive value, up to
-    the rounding of stored maps (float16). Methods that compare places of an image find something
-    even there: noise, or all of it.
+    That is a picture of one value, or a map that is constant or nowhere positive, up to the
+    rounding of stored maps (float16). Methods that compare places find noise even there.
     """
     low, peak = float(pair.map.min()), float(pair.map.max())
     rounding = np.finfo(np.float16).eps * max(abs(low), abs(peak))

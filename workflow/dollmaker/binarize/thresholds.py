@@ -13,11 +13,11 @@ from dollmaker.runtime.errors import ConfigError, unknown
 
 
 def gate(pair: Pair, *, labels: Sequence[int] | None = (1,), min_probability: float = 0.0) -> Pair:
-    """Let go of pairs whose label is not listed or whose probability is too low.
+    """Drop pairs whose label is not listed or whose probability is too low.
 
-    The default goes by the label. ``labels: null`` with ``min_probability`` goes by what the
-    committee predicts, as ExplainSeg's Algorithm 1 does; maps of pairs without a positive label
-    are made where ``attribute.min_probability`` is set.
+    The default goes by the label. ``labels: null`` with ``min_probability`` goes by the prediction
+    of the committee, as ExplainSeg's Algorithm 1 does; ``attribute.min_probability`` makes the maps
+    of pairs without a positive label.
 
     Args:
         pair: With or without a mask.
@@ -55,7 +55,7 @@ def fraction_of_maximum(pair: Pair, *, fraction: float = 0.3) -> Pair:
 
 
 def at(pair: Pair, *, level: float = 0.5) -> Pair:
-    """Keep the pixels above a value of the map itself: the published cut of the cutters' maps."""
+    """Keep the pixels above a value of the map: the published cut of the cutters."""
     if not 0 <= level < 1:
         raise ConfigError(f"step at has level = {level}; give a number from 0 to under 1.")
     return _cut(pair, level)
@@ -79,7 +79,7 @@ def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.
 
 
 def label_free(pair: Pair, *, criterion: str = "stability", family: str = FAMILY) -> Pair:
-    """The threshold that was chosen for the finding without truth.
+    """The threshold of the finding that was chosen without truth.
 
     Args:
         pair: A pair whose maps have a sample (see :mod:`dollmaker.binarize.label_free`).
@@ -104,9 +104,8 @@ def label_free(pair: Pair, *, criterion: str = "stability", family: str = FAMILY
 def ignore_band(pair: Pair, *, change: float = CHANGE) -> Pair:
     """Ignore the pixels that a small change of the threshold would add or remove.
 
-    They are what the mask's stability, and so its quality, is counted on: an unsure mask gets a
-    broad band, and pre-training leaves the band out of its loss. Comes after the threshold and
-    what shapes the mask.
+    An uncertain mask gets a broad band, which pre-training leaves out of its loss. This step comes
+    after the threshold and after what shapes the mask.
 
     Args:
         pair: With a mask.

@@ -40,7 +40,7 @@ def list_jobs(config: dict[str, Any], counts: Counts) -> list[Jobs]:
     """All jobs, in the order they run."""
     shards, released = config["prepare"]["shards"], config["release"]["recipe"]
     images, pairs, drawn = sum(counts.images.values()), counts.pairs, counts.sample
-    whole, kind = pipeline.explained_recipes(config), config["source"]["kind"]
+    whole, kind = pipeline.recipes_with_maps(config), config["source"]["kind"]
     recipes = list(config["recipes"])
     choosing = {relevance_recipe(config, r) for r in recipes if pipeline.thresholds(config, r)}
     sampled = [n for n in whole if n in {*choosing, relevance_recipe(config, released)}]
@@ -69,7 +69,10 @@ def list_jobs(config: dict[str, Any], counts: Counts) -> list[Jobs]:
                  _of_runs(config["adapt"], counts.tasks[task]), "images", "segment", gpu=True)
             for task, run in runs
         ),
-        *(Jobs("explain_segmenter", "", images, "images") for _ in pipeline.explained(config)),
+        *(
+            Jobs("explain_segmenter", "", images, "images")
+            for _ in pipeline.segmenter_explanations(config)
+        ),
         Jobs("evaluate", "", pairs, "masks"),
         Jobs("build_release", "", pairs, "masks"),
         Jobs("verify_release", "", pairs, "masks"),

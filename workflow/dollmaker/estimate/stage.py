@@ -15,7 +15,7 @@ from dollmaker.estimate.rules import Jobs, list_jobs
 from dollmaker.estimate.trial import Trial, sample
 from dollmaker.launch import pipeline
 from dollmaker.phantoms import write_dataset
-from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.runtime import devices
 from dollmaker.store.findings import localized
 
@@ -58,7 +58,7 @@ def make_estimate(
     with tempfile.TemporaryDirectory(prefix="dollmaker-estimate-") as name:
         folder = Path(name)
         root = _find_root(config, folder)
-        index, names = make_plan(config, root)
+        index, names = list_source(config, root)
         check_findings(names, config)
         index = index.unique("image_id", keep="first", maintain_order=True)
         index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
@@ -136,7 +136,7 @@ def _disk(config: dict[str, Any], counts: Counts) -> dict[str, int]:
     pixels, images = prepare["size"] ** 2, sum(counts.images.values())
     return {
         "images": images * prepare["channels"] * prepare["bits"] // 8 * pixels,
-        "relevance": 2 * pixels * pairs * len(pipeline.explained_recipes(config)),
+        "relevance": 2 * pixels * pairs * len(pipeline.recipes_with_maps(config)),
         "masks": pairs * len(config["recipes"]) * (pixels // _MASK + _ROW),
         "labels and release": pairs * _PAIR,
     }

@@ -71,7 +71,7 @@ class Trial:
         self._try("decode", [], partial(self._decode, root))
         for name in pipeline.members(self._full):
             self._try(f"train {name}", ["decode"], partial(self._train, name))
-        for name in pipeline.explained_recipes(self._full):
+        for name in pipeline.recipes_with_maps(self._full):
             needs = [f"train {member}" for member in committee(self._full, name)]
             self._try(f"explain {name}", needs, partial(self._explain, name))
         for name in (*self._full["recipes"], _OTSU):

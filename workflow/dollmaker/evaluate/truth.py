@@ -68,7 +68,7 @@ class SourceTruth(Truth, Protocol):
     """Truth of the source, which is looked at before the run."""
 
     def knows(self, row: Row) -> bool:
-        """Whether an image of the plan has truth, by its name.
+        """Whether an image of the listing has truth, by its name.
 
         Raises:
             DataError: If its mask is missing, or it is not clear which is its own.
@@ -79,7 +79,7 @@ class SourceTruth(Truth, Protocol):
         """Read the truth of an image, of whatever finding, for :meth:`Truth.fault`.
 
         Args:
-            row: A row of the plan, with ``width``, ``height`` and ``orientation``.
+            row: A row of the listing, with ``width``, ``height`` and ``orientation``.
 
         Raises:
             DataError: As :meth:`Truth.mask`.

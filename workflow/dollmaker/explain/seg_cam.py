@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.layers import as_maps, outputs_of
-from dollmaker.attribute.passes import Pairs, Pass, Round, backward, enlarge, plan
+from dollmaker.attribute.passes import Pairs, Pass, Round, backward, enlarge, share_passes
 from dollmaker.explain.depth import DEEPEST, find_layer
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ConfigError, unknown
@@ -88,7 +88,7 @@ def explain_pixels(
     pixel_sets = mine.cut(pixel_sets)
     call, exact = find_layer(network, images, layer)
     found: Tensor | None = None
-    for one in plan(pairs, chunk):
+    for one in share_passes(pairs, chunk):
         with torch.enable_grad(), outputs_of([call.module], exact=exact) as outputs:
             logits = network(images[one.images])
             tensor = outputs[call.module]

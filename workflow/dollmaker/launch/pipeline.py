@@ -164,7 +164,7 @@ def start_members(config: Config) -> list[str]:
     return [f"results/{config['dataset']}/committee/{name}" for name in names]
 
 
-def explainers(config: Config) -> list[str]:
+def explaining_members(config: Config) -> list[str]:
     """Members that explain for some recipe."""
     found = [name for recipe in recipes(config) for name in catalogue.committee(config, recipe)]
     return list(dict.fromkeys(found))
@@ -194,14 +194,14 @@ def recipes(config: Config) -> list[str]:
     return list(config["recipes"])
 
 
-def explained_recipes(config: Config) -> list[str]:
+def recipes_with_maps(config: Config) -> list[str]:
     """Recipes with maps of their own."""
     return [
         name for name in recipes(config) if configuration.relevance_recipe(config, name) == name
     ]
 
 
-def explained(config: Config) -> list[str]:
+def segmenter_explanations(config: Config) -> list[str]:
     """The segmenter's explanations, if the report shall show them."""
     return [f"results/{config['dataset']}/explained"] if config["report"]["explained"] else []
 

@@ -16,7 +16,7 @@ from dollmaker.launch import network_checks
 from dollmaker.pixels.pictures import Channels, read_channels
 from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
-from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.store import findings
 from dollmaker.store.files import POINTERS, WEB_PAGE, inside
@@ -165,7 +165,7 @@ def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> 
 
     Args:
         config: The resolved configuration.
-        listed: The plan, as :func:`dollmaker.prepare.sources.make_plan` gives it.
+        listed: The listing, as :func:`dollmaker.prepare.sources.list_source` gives it.
         names: The findings of the source.
 
     Returns:
@@ -199,7 +199,7 @@ def find_segmenter_mistake(
 
     Args:
         config: The resolved configuration.
-        listed: The plan, if it is known.
+        listed: The listing, if it is known.
         names: The findings of the source.
 
     Returns:
@@ -400,5 +400,5 @@ def _list(config: Config, root: Path) -> Listing:
         table_file(config, root)
     chosen = config["prepare"]["hold_out_truth"] or options["with_truth"]
     if kind in ("table", "folder") or (kind in ("nih", "chexpert") and chosen):
-        return make_plan(config, root)
+        return list_source(config, root)
     return None, list(NIH if kind == "nih" else CHEXPERT)

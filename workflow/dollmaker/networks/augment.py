@@ -13,8 +13,8 @@ Kind = Literal["none", "geometric", "flip"]
 class _Exposure(v2.ColorJitter):  # type: ignore[misc]
     """Brightness and contrast of images of any number of channels.
 
-    torchvision knows grey and colours. The channels of others are seen as one grey image, so that
-    contrast is that around the mean of all, and they keep what they are to each other.
+    torchvision knows one and three channels. Other images are laid out as one grey image, so that
+    contrast is around the mean of all channels and the channels keep their ratios.
     """
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -29,10 +29,10 @@ def make_transform(kind: Kind) -> v2.Transform:
     """The random transform of a configured ``augment``.
 
     ``geometric`` shifts, scales and rotates a little and varies brightness and contrast, as
-    positioning and exposure do; ``flip`` also mirrors left to right, which chest films do not.
-    Pixels that come from beyond the square are 0 in images and in masks: nothing is to be seen
-    there. Were they ignored, little would be taught of the rim of the image, and networks draw
-    there. The bars of a letterbox, which are ignored, move with it
+    positioning and exposure do. ``flip`` also mirrors left to right, which chest films never are.
+
+    Pixels from beyond the square are 0 in images and masks, so that networks learn that nothing is
+    there. The ignored bars of a letterbox move with the image
     (:func:`dollmaker.pixels.masks.surround`).
     """
     if kind == "none":
@@ -76,7 +76,7 @@ def augment(
     """
     if isinstance(transform, v2.Identity):
         return image, masks
-    white = 255 if image.is_floating_point() else 1  # to torchvision, white is 1 in reals
+    white = 255 if image.is_floating_point() else 1  # torchvision takes floats in 0..1
     shown = tv_tensors.Image(image / white if white > 1 else image)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash((seed, epoch, index)) % 2**63)

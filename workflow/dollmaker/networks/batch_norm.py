@@ -1,9 +1,8 @@
-"""Statistics of batch normalisation, measured anew for the weights as they are (PreciseBN).
+"""Measure the statistics of batch normalisation for the final weights (PreciseBN).
 
-Training keeps an exponential mean over its past steps: of other weights, and after k steps with
-momentum m a share (1 - m)^k of the initial value (35 % after ten steps at 0.1). A score of such a
-network tells how old its statistics are. Here images pass once with the weights fixed, all layers
-at once (Wu and Johnson 2021, "Rethinking Batch in BatchNorm").
+During training the statistics are an exponential mean over past steps, and so belong to older
+weights. Here images pass once with fixed weights, and all layers are measured at once (Wu and
+Johnson 2021, "Rethinking Batch in BatchNorm").
 """
 
 from collections.abc import Callable, Iterator
@@ -91,9 +90,9 @@ def recompute(
 ) -> None:
     """Measure the statistics of the layers that move in training; no weight changes.
 
-    Each is the mean and the unbiased variance of what the layer sees while every such layer
-    normalises with its batch; dropout does nothing. One image is passed twice, and a layer that
-    sees a single value of it keeps its statistics. Leaves the network in evaluation mode.
+    Each layer gets the mean and the unbiased variance of its inputs, while every such layer
+    normalises with its batch and dropout is off. A single image is passed twice, and a layer that
+    sees only one value of it keeps its statistics. Leaves the network in evaluation mode.
 
     Args:
         model: The network.
@@ -120,9 +119,9 @@ def recompute(
 
 
 def equal_batches(images: Tensor, most: int = _BATCH) -> Iterator[Tensor]:
-    """As few batches of one size as there can be; images that are left over are left out.
+    """Split images into as few batches of one size as possible; a remainder is left out.
 
-    A small last batch would count for as much as it has values, but normalise with few.
+    A small last batch would count by its number of values but normalise with few.
     """
     count = -(-len(images) // most)
     size = len(images) // count

@@ -1,4 +1,4 @@
-"""Classifier networks by name, with random weights: those of three libraries and our own."""
+"""Classifier networks by name, with random weights: torchvision, timm, torchxrayvision, our own."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from dollmaker.networks.micranet import MicraNet
 from dollmaker.networks.weights import Normalisation
 from dollmaker.runtime.errors import ModelError, unknown
 
-#: What torchvision's networks are told beside the number of outputs. Auxiliary heads would give
-#: more than logits in training; files of weights that have them still load.
+#: Further arguments of torchvision's networks. Auxiliary heads would return more than logits in
+#: training; weights files that have them still load.
 _TORCHVISION: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
@@ -30,8 +30,8 @@ def create_network(
         outputs: Number of logits.
         channels: Input channels.
         size: Side of the input in pixels (transformers need to know).
-        tried: Whether it is tried on that input before it is returned; not needed for a network
-            that has been trained on it.
+        tried: Whether to try the network on such an input first; a network that was trained on it
+            needs no trial.
 
     Returns:
         The network in training mode, and its full name with the library.
@@ -120,7 +120,7 @@ _MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm, 
 
 
 def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
-    """Refuse what would never see the rest of an image that is no whole number of patches."""
+    """Refuse a transformer that would not see the rim of an image of this size."""
     from timm.layers import PatchEmbed
 
     for layer in network.modules():
@@ -191,8 +191,7 @@ def head_name(network: nn.Module, outputs: int) -> str:
 def published_normalisation(architecture: str) -> tuple[Normalisation, str] | None:
     """Mean and deviation of the published weights of one of timm's transformers, and its name.
 
-    What stands in for a file of weights that names none: its patches were never trained on
-    anything else than what their library states. ``None`` for other networks.
+    They stand in where a weights file names none. ``None`` for other networks.
 
     Args:
         architecture: As it is configured; timm's tag after the name (``.dino``) says whose weights.

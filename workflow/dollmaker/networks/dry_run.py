@@ -1,7 +1,7 @@
-"""What a network makes of an input, tried before there are images.
+"""Dry runs: does a network take such an input, before there are images?
 
-A trial needs no numbers: on torch's device ``meta`` tensors have shapes alone, and a forward pass
-takes no memory and hardly any time.
+On torch's device ``meta`` tensors have shapes but no numbers, so that a forward pass needs no
+memory and hardly any time.
 """
 
 import copy
@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: The largest trial with numbers, for networks that do not run without: values, parameters.
+#: The largest dry run with numbers, for networks that need them: input values, parameters.
 _MOST_VALUES, _MOST_PARAMETERS = 2 * 3 * 512 * 512, 100_000_000
 
 _TOO_FEW = "more than 1 value per channel when training"
 
 
 def forward(network: nn.Module, shape: tuple[int, ...]) -> Any:
-    """The output of a network, in the mode it is in, for a batch of zeros.
+    """The output of a network, in its current mode, for a batch of zeros.
 
-    It is a copy that is tried: nothing of the network changes, nor do random numbers.
+    A copy is run: neither the network nor the random numbers change.
 
     Args:
         network: The network, on any device.
@@ -38,7 +38,7 @@ def forward(network: nn.Module, shape: tuple[int, ...]) -> Any:
         if too_few(error) or _device(network) == "meta":
             raise
         if not _is_small(network, shape):
-            if "meta" in str(error):  # of the way it was tried, not of the shape
+            if "meta" in str(error):  # the device is at fault, not the shape
                 return None
             raise
     return _forward(network, shape, "cpu")
@@ -72,12 +72,12 @@ def _is_small(network: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def too_few(error: Exception) -> bool:
-    """Whether an error is that of batch normalisation, trained on a single value a channel."""
+    """Whether batch normalisation raised this error because a channel had a single value."""
     return isinstance(error, ValueError) and _TOO_FEW in str(error)
 
 
 def needs_two(network: str, remedy: str) -> str:
-    """The sentence for a network that :func:`fails_on_one`."""
+    """The sentence for a network of which :func:`fails_on_one` is true."""
     return (
         f"{network} cannot be trained on batches of one image, as its batch normalisation needs "
         f"two; {remedy}."
@@ -85,7 +85,7 @@ def needs_two(network: str, remedy: str) -> str:
 
 
 def fails_on_one(network: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a network in its mode cannot take a batch of one for its batch normalisation."""
+    """Whether the batch normalisation of a network, in its mode, refuses a batch of one."""
     try:
         forward(network, shape)
     except Exception as error:
@@ -94,6 +94,6 @@ def fails_on_one(network: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in a line that fits into a sentence."""
+    """The first line of an error, short enough for a sentence."""
     text = str(error).strip()
     return text.splitlines()[0][:300].rstrip(".") if text else type(error).__name__

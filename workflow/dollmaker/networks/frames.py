@@ -1,8 +1,8 @@
-"""Where the pictures lie in their squares: relevance belongs to them, not to the bars around.
+"""Where the pictures lie in their squares: maps belong to them, not to the bars around them.
 
-A grid over a square, of pixels or of a network's places, has cells that are picture: of each axis
-those of which at least half is, and if there are none (a picture thinner than a cell) the one of
-which most is. They are a rectangle.
+A grid over the square, of pixels or of a network's places, has cells that are picture: along each
+axis the cells of which at least half is picture, or else (the picture is thinner than a cell) the
+one of which most is. Together they are a rectangle.
 
 Shapes: B images, P pairs, h x w cells of a grid.
 """
@@ -31,13 +31,13 @@ class Frames:
     size: int = 0
 
     def of(self, rows: Sequence[int]) -> "Frames":
-        """Those of some images, in this order."""
+        """The frames of some images, in this order."""
         if self.boxes is None:
             return self
         return replace(self, boxes=tuple(self.boxes[row] for row in rows))
 
     def mirrored(self) -> "Frames":
-        """Those of the squares turned left to right."""
+        """The frames of the squares mirrored left to right."""
         if self.boxes is None:
             return self
         return replace(self, boxes=tuple(mirrored(where, self.size) for where in self.boxes))
@@ -64,15 +64,15 @@ class Frames:
         return rows[:, :, None] & columns[:, None, :]
 
     def cut(self, maps: Tensor) -> Tensor:
-        """Maps (B, h, w) that are 0 outside the pictures."""
+        """Maps (B, h, w) set to 0 outside the pictures."""
         if self.boxes is None or not len(maps):
             return maps
         return maps.where(self.inside(maps.shape[1:], maps.device), maps.new_zeros(()))
 
     def repeat_edges(self, maps: Tensor) -> Tensor:
-        """Maps (B, h, w) that go on outside the pictures with the values at the edge.
+        """Maps (B, h, w) whose edge values are repeated outside the pictures.
 
-        What is then smoothed, scaled or interpolated knows the pictures only.
+        Smoothing, scaling or interpolation then sees nothing but the pictures.
         """
         if self.boxes is None or not len(maps):
             return maps
@@ -96,8 +96,7 @@ WHOLE = Frames()
 def frames_of(rows: pl.DataFrame, size: int, fit: Fit) -> Frames:
     """Where the pictures of images lie.
 
-    Whether there are boxes is a matter of the fit alone, not of the images, so that an image is
-    treated alike whatever its neighbours.
+    The fit alone decides whether there are boxes, so that no image depends on its neighbours.
 
     Args:
         rows: Rows of the index (width and height of the sources).
@@ -111,7 +110,7 @@ def frames_of(rows: pl.DataFrame, size: int, fit: Fit) -> Frames:
 
 
 def _covered(start: int, stop: int, size: int, count: int) -> tuple[int, int]:
-    """The cells, of ``count`` along a side of ``size`` pixels, that start..stop covers by half."""
+    """The range of cells, of ``count`` along ``size`` pixels, that start..stop covers by half."""
     cover = [
         min((cell + 1) * size, stop * count) - max(cell * size, start * count)
         for cell in range(count)

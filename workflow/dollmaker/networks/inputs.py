@@ -52,10 +52,8 @@ class Input:
 def per_channel(numbers: Numbers, channels: int) -> tuple[float, ...]:
     """A mean or a deviation for each channel of a network.
 
-    As many numbers as channels stay as they are. Otherwise every channel takes the mean of the
-    numbers: a network of one channel that starts from weights of three gets their mean, as its
-    first filters get their sum; so does each of four channels
-    (:func:`dollmaker.networks.weights.inflate`).
+    As many numbers as channels stay as they are; otherwise every channel gets their mean, as its
+    filters get the sum over channels (:func:`dollmaker.networks.weights.inflate`).
 
     Args:
         numbers: One number, or one for each channel of the weights.

@@ -1,4 +1,7 @@
-"""Pixel losses of independent findings (multi-label), with pixels that do not count.
+"""Pixel losses of independent findings (multi-label), with pixels that are ignored.
+
+Shapes: B images, K findings or classes, H x W pixels. Targets are 1 (finding), 0 (background) and
+255 (ignore).
 
 Shapes: B images, K findings or classes, H x W pixels. Targets are 1 (finding), 0 (background)
 and 255 (ignore).
@@ -28,9 +31,9 @@ def pixel_loss(
 ) -> Tensor:
     """The loss of a batch.
 
-    ``bce_dice`` is cross-entropy plus soft Dice (Milletari et al. 2016). Dice says nothing where
-    a target is empty, so it is taken over the other masks only and cross-entropy teaches absence.
-    ``focal`` is the focal loss with gamma 2 (Lin et al. 2017).
+    ``bce_dice`` is cross-entropy plus soft Dice (Milletari et al. 2016). Dice is undefined for
+    empty targets: it is averaged over the other masks, and cross-entropy teaches absence. ``focal``
+    is the focal loss with gamma 2 (Lin et al. 2017).
 
     Args:
         logits: (B, K, H, W), of any float type; the loss is computed in float32.
@@ -43,8 +46,7 @@ def pixel_loss(
     Returns:
         A scalar; 0 with a gradient of 0 when no pixel counts.
     """
-    # Everything is flat and contiguous, and each large product is made once: the loss of many
-    # findings costs as much as a part of the network otherwise.
+    # Flat, contiguous, each large product made once: with many findings the loss is expensive.
     x = logits.float().contiguous().flatten(2)
     labels = targets.flatten(2)
     truth, known = (labels == 1).float(), (labels != IGNORE).float()
@@ -85,7 +87,7 @@ def _dice(x: Tensor, truth: Tensor, known: Tensor, weights: Tensor) -> Tensor:
     """1 - soft Dice of each mask, averaged over the masks that are not empty."""
     area = truth.sum(-1)
     present = area > 0
-    # Most masks are empty: only the others are worth the sigmoid.
+    # Most masks are empty: take the sigmoid of the others only.
     probability, true = torch.sigmoid(x[present]), truth[present]
     overlap = (probability * true).sum(-1)
     total = (probability * known[present]).sum(-1) + area[present]

@@ -1,6 +1,6 @@
 """A member of the committee on disk: ``model.safetensors``, ``model.json``, predictions.
 
-The one way to read a classifier, whatever its origin.
+Every classifier is read here, whatever its origin.
 """
 
 import math
@@ -24,13 +24,12 @@ from dollmaker.store.files import read_json, sha256_file, write_json
 class Calibration:
     """From logits to probabilities: ``sigmoid((z - shift) / temperature)``.
 
-    Training with weight w on positives moves the best logit up by log w, so that a true 0.05 reads
-    0.34 at w = 10; the shift takes it back. The temperature (Guo et al. 2017) is one number for all
-    findings.
+    Training with weight w on positives raises logits by log w; the shift takes this back. One
+    temperature serves all findings (Guo et al. 2017).
 
     Attributes:
         shift: log of the weight of positives of each finding; empty means 0 for all.
-        temperature: Over 0; 1 changes nothing.
+        temperature: Positive; 1 changes nothing.
 
     Raises:
         ValueError: If a number is none of these.

@@ -1,4 +1,4 @@
-"""From the last layer of a ready classifier to one with the data set's findings."""
+"""Ready classifiers: their outputs, reordered to the data set's findings."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from dollmaker.networks.member import Member
 from dollmaker.networks.weights import load_weights, read_weights, unify
 from dollmaker.runtime.errors import ModelError
 
-#: torchxrayvision's operating points lie among its weights; they are no part of the logit.
+#: Tensors that are not read: torchxrayvision's operating points do not change the logit.
 _NO_WEIGHTS = ("op_threshs",)
 
 
@@ -120,7 +120,7 @@ def _make(member: Mapping[str, Any], spec: Input, outputs: int) -> tuple[nn.Modu
 
 
 def _last(member: Mapping[str, Any], spec: Input, outputs: int) -> list[str]:
-    """Names of the tensors that have one row for each output: those that one output more changes.
+    """The tensors of the last layer: those whose shape changes with the number of outputs.
 
     Raises:
         ModelError: If there are none.

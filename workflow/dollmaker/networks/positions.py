@@ -1,14 +1,12 @@
-"""Positions of a transformer's patches, on other grids than they were trained on.
+"""Positions of a transformer's patches, interpolated to another grid.
 
-A table of positions (1, tokens, D) has one row for each token before the patches (class token and
-its like, unless they have none) and one for each patch of a square, in row order. On another
-square it is interpolated bicubically, as those who trained it do:
+A table of positions (1, tokens, D) has one row for each token before the patches (such as the class
+token) and one for each patch of a square, row by row. A table for another square is interpolated
+bicubically, by the rule of those who trained it:
 
-- timm: to the number of patches, with antialiasing. So does DINOv2 with registers.
-- DINOv2 without registers: by the factor (patches + 0.1) / patches before, without antialiasing
-  (``interpolate_pos_encoding`` of facebookresearch/dinov2). The 0.1 was to keep rounding errors
-  from losing a row, but the factor also says where the new places lie. From 37 x 37 to 16 x 16 the
-  two differ by 22 % in norm.
+- timm, and DINOv2 with registers: to the number of patches, with antialiasing.
+- DINOv2 without registers: by the factor (new patches + 0.1) / old patches, without antialiasing
+  (``interpolate_pos_encoding`` of facebookresearch/dinov2). The factor also moves the new places.
 """
 
 import copy
@@ -47,7 +45,7 @@ _DINOV2 = Rule(antialias=False, offset=0.1)
 
 
 def rule_of(network: nn.Module) -> Rule:
-    """The rule of those who trained networks of this architecture, which timm's networks name."""
+    """The rule for a network, by the name of its architecture that timm gives it."""
     for part in network.modules():
         described = getattr(part, "pretrained_cfg", None)
         name = str(described.get("architecture", "")) if isinstance(described, Mapping) else ""
@@ -101,9 +99,9 @@ def fit(found: Tensor, wanted: Tensor, rule: Rule) -> Tensor | None:
 
 
 def own_side(network: nn.Module) -> int | None:
-    """The side of the images that a network takes, in pixels, if it can be shown at another one.
+    """The side in pixels of the images that a network takes; ``None`` if it cannot take another.
 
-    Those are timm's plain vision transformers; others have windows, or positions of other kinds.
+    Only timm's plain vision transformers can: others have windows or positions of other kinds.
     """
     from timm.models.vision_transformer import VisionTransformer
 
@@ -116,10 +114,10 @@ def patch_side(network: nn.Module) -> int:
 
 
 def keep(network: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Keep the positions as weights have them, where the network has another grid.
+    """Keep the positions as the weights have them, where the network has another grid.
 
-    They serve :func:`at_side`: interpolated once, not twice. Only for networks whose positions stay
-    as they are; a training that moves them makes these another network's.
+    :func:`at_side` then interpolates once, not twice. Only for networks whose positions are not
+    trained further.
 
     Args:
         network: A network that the weights were loaded into.

@@ -1,4 +1,4 @@
-"""What a network says of images; without what only training needs."""
+"""Predictions of segmenters, batch by batch."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
 """Segmentation networks of segmentation-models-pytorch by name, and their starting weights.
 
-Networks start from random numbers or from files that are there; what is named is fetched before.
+Networks start from random numbers or from local files; named weights were fetched before.
 """
 
 import difflib
@@ -41,7 +41,7 @@ _RESERVED = (
 
 
 def read_segmenter(folder: Path) -> nn.Module:
-    """Read a segmenter as segmentation-models-pytorch does, without its word on standard output.
+    """Read a segmenter with segmentation-models-pytorch, without what it prints.
 
     Raises:
         ModelError: If there is none.
@@ -131,7 +131,7 @@ def check_names(architecture: str, encoder: str) -> None:
 
 
 def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
-    """A forward pass of zeros: sizes that are not divisible show here, before hours of work."""
+    """Pass zeros forward: a size that does not fit fails here, before hours of work."""
     model.eval()
     try:
         with torch.no_grad():
@@ -192,7 +192,7 @@ def find_start(
             under ``weights_root``.
         committee: Folders of the members.
         weights_root: Folder of local weights.
-        encoder: Name of the encoder, whose library's default ``pretrained`` is.
+        encoder: Name of the encoder; ``pretrained`` is the default weights of its library.
         channels: Channels of the images.
         size: Side of the images.
 
@@ -218,9 +218,9 @@ def find_start(
 def member_start(folder: Path, *, channels: int, size: int) -> Start:
     """A committee member as start: its weights and its normalisation.
 
-    Channels and size stay those of the images: a first convolution is adapted without changing
-    what it computes (see :func:`dollmaker.networks.weights.load_weights`), mean and deviation as
-    :func:`dollmaker.networks.inputs.per_channel` says.
+    Channels and size stay those of the images. The first convolution, mean and deviation are
+    adapted to the channels (:func:`dollmaker.networks.weights.load_weights`,
+    :func:`dollmaker.networks.inputs.per_channel`).
 
     Raises:
         ArtifactError: If its description is missing or damaged.
@@ -242,7 +242,7 @@ def member_start(folder: Path, *, channels: int, size: int) -> Start:
 
 
 def file_start(file: Path, *, channels: int, size: int) -> Start:
-    """A weights file as start, with the normalisation that it names, or pixels in [-1, 1].
+    """A weights file as start, with the normalisation that it names, else pixels in [-1, 1].
 
     Raises:
         ModelError: If it is missing or is not safetensors.

@@ -1,8 +1,8 @@
-"""Training with Lightning: seeded by (seed, epoch), resumable inside an epoch, parallel, quiet.
+"""Training with Lightning: seeded, resumable inside an epoch, on one or several devices, quiet.
 
-A run that is killed and started again gives the same weights as an undisturbed one: the order of
-the images and all random numbers come from the seed and the epoch, never from the past. Several
-devices share each batch: they see the same images a step, and take the same steps, as one would.
+A run that was killed and resumed gives the same weights as an undisturbed one: the order of images
+and all random numbers depend on the seed and the epoch alone. Several devices share each batch, and
+take the steps that one device would.
 """
 
 import logging
@@ -125,7 +125,7 @@ def train_loader(
 
 
 class _Seeds(lightning.Callback):
-    """Random numbers inside a step (dropout) from (seed, step), others in every process."""
+    """Seeds the random numbers of a step (dropout) by seed, step and process."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -136,7 +136,7 @@ class _Seeds(lightning.Callback):
 
 
 class EpochLoss(lightning.LightningModule):
-    """A module that reports the mean loss of each epoch, also of one that was interrupted."""
+    """A module that reports the mean loss of each epoch, resumed epochs included."""
 
     def __init__(self) -> None:
         super().__init__()

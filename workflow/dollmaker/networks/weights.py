@@ -1,4 +1,4 @@
-"""Local weights: safetensors files, and how they fit networks of other shapes."""
+"""Weights in safetensors files, and how they are fitted to networks of other shapes."""
 
 import json
 import math
@@ -67,7 +67,7 @@ class Normalisation:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself; empty if it says nothing or cannot be read."""
+    """The metadata of a safetensors file; empty if it has none or cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -122,13 +122,12 @@ def to_bytes(state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
 def load_weights(
     module: nn.Module, state: Mapping[str, Tensor], *, optional: tuple[str, ...] = (), source: str
 ) -> None:
-    """Load weights of the same architecture, whatever wraps it.
+    """Load weights into a network of the same architecture.
 
-    Names are compared after removal of a wrapper's prefix and of timm's flattening
-    (``features_conv0`` = ``features.conv0``). First convolutions, patch embeddings among them, are
-    brought to other input channels by :func:`inflate`. Positions of a transformer are interpolated
-    to another number of patches as those do who trained it (:mod:`positions`). DINO's published
-    backbones (``dino_deitsmall16``) have timm's names and load into timm's networks.
+    Prefixes of wrappers and timm's flattened names are matched (``features_conv0`` is
+    ``features.conv0``). First convolutions and patch embeddings are brought to other input channels
+    by :func:`inflate`, positions of a transformer to other grids
+    (:mod:`dollmaker.networks.positions`).
 
     Args:
         module: The network to fill, in place.
@@ -174,16 +173,15 @@ def _plain(name: str) -> str:
 
 
 def unify(name: str) -> str:
-    """A name as it is both in a network and in timm's extraction of its features."""
+    """A name without the difference between a network and its feature extractor in timm."""
     return name.replace(".", "_")
 
 
 def inflate(filters: Tensor, channels: int) -> Tensor:
     """Filters that look at images, for another number of channels.
 
-    The one rule: every channel gets the mean over the channels that there are, times their number
-    divided by the new one. An image that is repeated over its channels gives the same activations;
-    of three channels one gets the sum.
+    Each new channel gets the mean over the old channels, times old / new. So an image that is
+    repeated over its channels gives the same activations.
 
     Args:
         filters: (outputs, given, height, width).

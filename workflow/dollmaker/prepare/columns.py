@@ -1,4 +1,4 @@
-"""Columns of the plan, and of the user's tables: which values they may hold."""
+"""Columns of the listing, and of the user's tables: which values they may hold."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ import polars as pl
 from dollmaker.pixels import names
 from dollmaker.runtime.errors import DataError
 
-#: Columns of the plan before the findings.
+#: Columns of the listing before the findings.
 COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
 
 #: Columns that the index has besides, and those that only the tables of a shard have.

@@ -54,7 +54,7 @@ def read_folder(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFram
         data_root: Folder of the source data.
 
     Returns:
-        The plan and the names of the findings, see :mod:`dollmaker.prepare.sources`.
+        The listing and the names of the findings, see :mod:`dollmaker.prepare.sources`.
 
     Raises:
         ConfigError: If an option does not fit the folder.
@@ -78,7 +78,7 @@ def read_folder(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFram
     splits = _splits(placed, people, prepare)
     _tell_counts(classes, splits, given, options)
     _tell_left_out(tree, masks, loose, set(found))
-    plan = pl.DataFrame(
+    listing = pl.DataFrame(
         {
             "image_id": ids,
             "path": paths if root == "." else [f"{root}/{path}" for path in paths],
@@ -92,7 +92,7 @@ def read_folder(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFram
             },
         }
     )
-    return plan, findings
+    return listing, findings
 
 
 def _say(text: str) -> None:

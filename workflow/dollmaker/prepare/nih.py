@@ -53,7 +53,7 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
         data_root: Folder of the source data.
 
     Returns:
-        The plan and the names of the findings, see :mod:`dollmaker.prepare.sources`.
+        The listing and the names of the findings, see :mod:`dollmaker.prepare.sources`.
 
     Raises:
         DataError: If the table, a list or the folder is not as released.
@@ -81,7 +81,7 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
             splits.append("test" if test else assign(patient, prepare["valid"], 0.0))
     below = options["folder"].strip("/")
     prefix = "" if below in ("", ".") else f"{below}/"
-    plan = pl.DataFrame(
+    listing = pl.DataFrame(
         {
             "image_id": image_ids(images),
             "path": [f"{prefix}{where.get(without_suffix(image), image)}" for image in images],
@@ -93,7 +93,7 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
         }
     )
     views = table["View Position"].str.to_uppercase().is_in(options["views"])
-    return plan.filter(views), list(NIH)
+    return listing.filter(views), list(NIH)
 
 
 def table_file(config: Mapping[str, Any], data_root: Path) -> Path:

@@ -1,9 +1,9 @@
-"""Sources: where images and labels come from. Each returns one plan of the data set.
+"""Sources: where images and labels come from. Each returns one listing of the data set.
 
 Sources that are no folder of pictures (patches, msd, jsrt, dicom) were converted to one before, see
 :mod:`dollmaker.prepare.convert`, and are read from there as a table.
 
-A plan has one row per image: ``image_id``, ``path`` (relative to the data root), ``patient_id``,
+A listing has one row per image: ``image_id``, ``path`` (relative to the data root), ``patient_id``,
 ``split``, ``view``, ``mask`` (file of the true mask, or null), and an int8 column per finding
 (1, 0, -1, null = not mentioned).
 """
@@ -33,10 +33,10 @@ from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import findings, tables
 from dollmaker.store.files import inside
 
-Plan = tuple[pl.DataFrame, list[str]]
+Listing = tuple[pl.DataFrame, list[str]]
 
 
-def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
+def list_source(config: dict[str, Any], data_root: Path) -> Listing:
     """List the images of the configured source.
 
     Args:
@@ -44,7 +44,7 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
         data_root: Folder of the source data.
 
     Returns:
-        The plan and the names of the findings.
+        The listing and the names of the findings.
 
     Raises:
         DataError: If the folder or a table is not as described.
@@ -55,52 +55,54 @@ def make_plan(config: dict[str, Any], data_root: Path) -> Plan:
         if kind in CONVERTED:
             remedy = "convert the source first (rule convert_source)."
         raise DataError(f"data folder {data_root} does not exist; {remedy}")
-    plan, names = _SOURCES[kind](config, data_root)
-    if plan.is_empty():
+    listing, names = _SOURCES[kind](config, data_root)
+    if listing.is_empty():
         raise DataError("the source lists no images; check its views and the table.")
-    plan = _hold_out(_named_masks(plan, config, data_root), config)
+    listing = _hold_out(_named_masks(listing, config, data_root), config)
     if kind == "table":  # the splits of others are sound by the way they are made
-        assert_disjoint(plan)
-    return plan.select(*COLUMNS, *names), names
+        assert_disjoint(listing)
+    return listing.select(*COLUMNS, *names), names
 
 
-def _named_masks(plan: pl.DataFrame, config: dict[str, Any], data_root: Path) -> pl.DataFrame:
+def _named_masks(listing: pl.DataFrame, config: dict[str, Any], data_root: Path) -> pl.DataFrame:
     """With ``truth.column`` null a mask is called as its image, and where there is none is none."""
     truth = config.get("truth")
     if not truth or truth["kind"] != "masks":
-        return plan
+        return listing
     if truth["column"]:
-        if plan["mask"].null_count() == len(plan):
+        if listing["mask"].null_count() == len(listing):
             raise DataError(
                 f"the column {truth['column']!r} of truth.column names no mask of any of "
-                f"{len(plan)} images; fill it in, or remove truth."
+                f"{len(listing)} images; fill it in, or remove truth."
             )
-        return plan
+        return listing
     folder = inside(data_root, truth["folder"], config.get("allow_links", False))
     if not folder.is_dir():
         raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
     files = pixel_names.list_pictures(folder)
     known = pixel_names.Names(files, f"masks of {folder}")
-    masks = [known.find(path, name) for path, name in plan.select("path", "image_id").iter_rows()]
+    masks = [
+        known.find(path, name) for path, name in listing.select("path", "image_id").iter_rows()
+    ]
     if not any(masks):
         raise DataError(
-            f"mask folder {folder} has no file for any image, e.g. {plan['path'][0]!r}; call masks "
-            "as their images or name truth.column."
+            f"mask folder {folder} has no file for any image, e.g. {listing['path'][0]!r}; call "
+            "masks as their images or name truth.column."
         )
-    return plan.with_columns(pl.Series("mask", masks, dtype=pl.String))
+    return listing.with_columns(pl.Series("mask", masks, dtype=pl.String))
 
 
-def _hold_out(plan: pl.DataFrame, config: dict[str, Any]) -> pl.DataFrame:
+def _hold_out(listing: pl.DataFrame, config: dict[str, Any]) -> pl.DataFrame:
     """With ``prepare.hold_out_truth`` every patient with a true mask is in test."""
     if not config["prepare"]["hold_out_truth"]:
-        return plan
-    if plan["mask"].null_count() == len(plan):
+        return listing
+    if listing["mask"].null_count() == len(listing):
         raise ConfigError(
             "prepare.hold_out_truth needs truth of kind masks with a mask of some image; describe "
             "truth or remove it."
         )
-    scored = plan.filter(pl.col("mask").is_not_null())["patient_id"].unique()
-    held = plan.with_columns(
+    scored = listing.filter(pl.col("mask").is_not_null())["patient_id"].unique()
+    held = listing.with_columns(
         split=pl.when(pl.col("patient_id").is_in(scored.implode()))
         .then(pl.lit("test"))
         .otherwise("split")
@@ -112,7 +114,7 @@ def _hold_out(plan: pl.DataFrame, config: dict[str, Any]) -> pl.DataFrame:
     return held
 
 
-def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
+def _chexpert(config: dict[str, Any], data_root: Path) -> Listing:
     """CheXpert as released (Irvin et al. 2019): train.csv and valid.csv, which is test here."""
     options = config["source"].get("chexpert") or {
         "folder": "CheXpert-v1.0-small",
@@ -123,8 +125,8 @@ def _chexpert(config: dict[str, Any], data_root: Path) -> Plan:
     for split in ("train", "valid"):
         file = inside(data_root, _in_folder(folder, f"{split}.csv"), links)
         parts.append(_chexpert_part(file, folder, split, config["prepare"]))
-    plan = pl.concat(parts).filter(pl.col("view").is_in(list(options["views"])))
-    return plan, list(findings.CHEXPERT)
+    listing = pl.concat(parts).filter(pl.col("view").is_in(list(options["views"])))
+    return listing, list(findings.CHEXPERT)
 
 
 def _chexpert_part(file: Path, folder: str, split: str, prepare: dict[str, Any]) -> pl.DataFrame:
@@ -170,12 +172,12 @@ def _from_patient(path: str, file: Path) -> str:
     return "/".join(parts[named[-1] :])
 
 
-def _table(config: dict[str, Any], data_root: Path) -> Plan:
+def _table(config: dict[str, Any], data_root: Path) -> Listing:
     """Any CSV or Parquet file and a folder of images."""
     return _read_table(config, config["source"]["table"], data_root)
 
 
-def _converted(config: dict[str, Any], data_root: Path) -> Plan:
+def _converted(config: dict[str, Any], data_root: Path) -> Listing:
     """What :func:`dollmaker.prepare.convert.convert` wrote."""
     options = {
         "file": "labels.csv",
@@ -190,7 +192,7 @@ def _converted(config: dict[str, Any], data_root: Path) -> Plan:
     return _read_table(config, options, data_root)
 
 
-def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path) -> Plan:
+def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path) -> Listing:
     prepare, truth = config["prepare"], config.get("truth")
     file = inside(data_root, options["file"], config.get("allow_links", False))
     table = tables.read_source(file)
@@ -218,7 +220,7 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
     views = table[options["view_column"]] if options.get("view_column") else [None] * len(ids)
     written = table[mask_column] if mask_column else [None] * len(ids)
     masks = [pixel_names.mask_file(name) for name in written]
-    plan = pl.DataFrame(
+    listing = pl.DataFrame(
         {
             "image_id": ids,
             "path": [_in_folder(folder, name) for name in images],
@@ -229,7 +231,7 @@ def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path
             **known,
         }
     )
-    return plan, names
+    return listing, names
 
 
 def _in_folder(folder: str, name: str) -> str:
@@ -272,7 +274,7 @@ def check_findings(names: Sequence[str], config: dict[str, Any]) -> None:
         raise ConfigError("no finding is left to localize; set attribute.findings.")
 
 
-_SOURCES: dict[str, Callable[[dict[str, Any], Path], Plan]] = {
+_SOURCES: dict[str, Callable[[dict[str, Any], Path], Listing]] = {
     "phantoms": _chexpert,
     "chexpert": _chexpert,
     "table": _table,

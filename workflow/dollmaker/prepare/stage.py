@@ -12,7 +12,7 @@ import polars as pl
 from dollmaker.config import reads
 from dollmaker.pixels.decode import Decoded, decode
 from dollmaker.prepare.columns import COLUMNS, DECODED
-from dollmaker.prepare.sources import check_findings, make_plan
+from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.prepare.twins import tell_alike
 from dollmaker.runtime.errors import DataError
@@ -25,21 +25,21 @@ _BLOCK = 256
 
 
 def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
-    """Write the plan: every image of the source with its labels, split and shard.
+    """Write the listing: every image of the source with its labels, split and shard.
 
-    Shards are runs of the plan of equal length, so that their number changes nothing else.
+    Shards are runs of the listing of equal length, so that their number changes nothing else.
     """
-    plan, names = make_plan(config, data_root)
+    listing, names = list_source(config, data_root)
     check_findings(names, config)
     shards = config["prepare"]["shards"]
-    number = (np.arange(len(plan)) * shards) // len(plan)
-    plan = plan.with_columns(pl.Series("shard", [f"{value:04d}" for value in number]))
-    tables.write(plan, output, {**_header(config, "list"), "findings": names})
+    number = (np.arange(len(listing)) * shards) // len(listing)
+    listing = listing.with_columns(pl.Series("shard", [f"{value:04d}" for value in number]))
+    tables.write(listing, output, {**_header(config, "list"), "findings": names})
 
 
 def decode_shard(
     config: dict[str, Any],
-    plan_file: Path,
+    listing_file: Path,
     shard: str,
     data_root: Path,
     output: Path,
@@ -48,7 +48,7 @@ def decode_shard(
 ) -> None:
     """Decode the images of one shard; broken ones are noted with the reason, never fatal."""
     options = config["prepare"]
-    plan = tables.read(plan_file).filter(pl.col("shard") == shard)
+    listing = tables.read(listing_file).filter(pl.col("shard") == shard)
     links = config.get("allow_links", False)
     decoded = partial(_try_decode, data_root=data_root, options=options, links=links)
     rows: list[dict[str, Any]] = []
@@ -60,7 +60,7 @@ def decode_shard(
         empty = np.zeros((0, channels, size, size), type_of(options["bits"]))
         writer.append(_identities([]), image=empty)
         good_count = 0
-        items = plan.select("image_id", "path").rows()
+        items = listing.select("image_id", "path").rows()
         for block in (items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)):
             results = list(pool.map(lambda item: decoded(item[1]), block))
             good = [
@@ -133,7 +133,7 @@ def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
 
 
 def build_index(
-    config: dict[str, Any], plan_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
+    config: dict[str, Any], listing_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
 ) -> None:
     """Gather the shards' rows into the index; list what was left out in the quarantine.
 
@@ -141,10 +141,10 @@ def build_index(
         DataError: If more than ``max_quarantined`` of the images are broken, or a patient is in
             two splits.
     """
-    plan = tables.read(plan_file)
-    names: list[str] = tables.read_header(plan_file)["findings"]
+    listing = tables.read(listing_file)
+    names: list[str] = tables.read_header(listing_file)["findings"]
     decoded = pl.concat([tables.read(path) for path in rows])
-    joined = pl.concat([plan, decoded.drop("image_id")], how="horizontal")
+    joined = pl.concat([listing, decoded.drop("image_id")], how="horizontal")
     joined = _without_duplicates(joined)
     bad = joined.filter(pl.col("reason").is_not_null())
     with atomic_path(quarantine) as part:

@@ -44,7 +44,7 @@ STAGE_OF_RULE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explained:
+class Explanations:
     """Where the segmenter looks.
 
     Attributes:
@@ -79,7 +79,7 @@ class Results:
         sanity: Recipe -> its sanity checks, where they were made.
         truth: The true masks, if configured.
         segmenter: segmenter.json, or ``None``.
-        explained: What the segmenter's explanations say, or ``None``.
+        explanations: What the segmenter's explanations say, or ``None``.
         tasks: Task name -> run name ``{init}-{tuning}`` -> folder.
         release: Split -> number of released masks.
         seconds: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
@@ -97,7 +97,7 @@ class Results:
     sanity: dict[str, Any]
     truth: Truth | None
     segmenter: dict[str, Any] | None
-    explained: Explained | None
+    explanations: Explanations | None
     tasks: dict[str, dict[str, Path]]
     release: dict[str, int]
     seconds: dict[str, float | None]
@@ -143,7 +143,7 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         },
         truth=load_truth(config, data_root, localized),
         segmenter=read_json(segmenter) if segmenter.exists() else None,
-        explained=_explained(folder / "explained") if config["report"]["explained"] else None,
+        explanations=_explanations(folder / "explained") if config["report"]["explained"] else None,
         tasks=_tasks(config, folder / "tasks"),
         release={
             split: read_rows(folder / "release", split).height
@@ -154,14 +154,14 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
     )
 
 
-def _explained(folder: Path) -> Explained | None:
+def _explanations(folder: Path) -> Explanations | None:
     if not folder.is_dir():
         return None
     table, picture = folder / "measures.parquet", folder / "overlays.png"
     asked = tables.read_header(table)["config"]
     if not picture.is_file():
         raise ArtifactError(f"{picture} does not exist; delete {folder} and run again.")
-    return Explained(
+    return Explanations(
         layer=asked["layer"],
         pixels=explanations.tell_pixels(asked["pixels"], asked["point"]),
         split=asked["split"],

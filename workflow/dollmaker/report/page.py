@@ -58,7 +58,7 @@ def render(
         libraries=results.header.get("libraries", {}),
         members=results.members,
         segmenter=results.segmenter,
-        explained=results.explained,
+        explained=results.explanations,
         release=results.release,
         seconds={stage: value for stage, value in results.seconds.items() if value is not None},
         summary=summary,

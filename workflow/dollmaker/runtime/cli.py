@@ -23,7 +23,7 @@ COMMANDS = {
     "fetch": ("fetch", "Fetch published weights that are named, or list them."),
     "phantom": ("phantoms", "Generate radiographs in CheXpert's form, with pixel truth."),
     "prepare-convert": ("prepare", "Turn patches, volumes or raw files into pictures and a table."),
-    "prepare-list": ("prepare", "List the images of the source: the plan."),
+    "prepare-list": ("prepare", "List the images of the source."),
     "prepare-decode": ("prepare", "Decode the images of one shard."),
     "prepare-index": ("prepare", "Gather the decoded shards into the index."),
     "prepare-audit": ("prepare", "Tell how well border and shape predict each label."),

@@ -1,7 +1,8 @@
-"""What the backward pass of a frozen network may leave out, found by watching one forward pass.
+"""What the backward pass of a frozen network may skip, found by watching one forward pass.
 
-Calls are watched, not modules: functional and re-used layers are seen. A call is known by the
-identity of its parameters, its neighbours by the autograd graph. See :mod:`frozen`.
+Calls are watched, not modules, so that functional and re-used layers are seen. A call is known by
+the identity of its parameters, its neighbours by the autograd graph. See
+:mod:`dollmaker.attribute.frozen`.
 """
 
 from collections.abc import Callable
@@ -17,8 +18,8 @@ from dollmaker.attribute.rectifiers import Intercept, graph_nodes, operation
 _RECTIFIERS = ("Relu", "Hardtanh", "Silu", "Hardswish", "Gelu")
 
 
-class Plan:
-    """What to do at which call; calls are known by the identity of their parameters."""
+class Shortcuts:
+    """The shortcuts at each call; calls are known by the identity of their parameters."""
 
     def __init__(self) -> None:
         self.backward: dict[int, Tensor] = {}  # weight -> weight of the backward pass
@@ -35,8 +36,8 @@ class Plan:
         self.folded.add(mean)
 
 
-def make_plan(network: Callable[[Tensor], Tensor], example: Tensor) -> Plan | None:
-    """Watch one forward pass; ``None`` if nothing can be said about the network."""
+def find_shortcuts(network: Callable[[Tensor], Tensor], example: Tensor) -> Shortcuts | None:
+    """Watch one forward pass; ``None`` if it fails or leaves no graph."""
     row = example.detach().clone().requires_grad_()
     watch = _Watch()
     try:
@@ -47,7 +48,7 @@ def make_plan(network: Callable[[Tensor], Tensor], example: Tensor) -> Plan | No
     if logits.grad_fn is None:
         return None
     users = _users(logits)
-    plan = Plan()
+    shortcuts = Shortcuts()
     first = [node for node in users if getattr(node, "variable", None) is row]
     stem = None
     if len(first) == 1 and len(users[first[0]]) == 1:
@@ -55,7 +56,7 @@ def make_plan(network: Callable[[Tensor], Tensor], example: Tensor) -> Plan | No
     if stem and not watch.once(stem):
         stem = None
     if stem:
-        plan.leaf = plan.stem_weight = id(stem["weight"])
+        shortcuts.leaf = shortcuts.stem_weight = id(stem["weight"])
     for source, call, node in watch.normalisations:
         mean = id(call["running_mean"])
         if watch.uses[mean] > 1:
@@ -66,24 +67,27 @@ def make_plan(network: Callable[[Tensor], Tensor], example: Tensor) -> Plan | No
         scale = scale.to(example.dtype)
         before = watch.convolutions.get(source)
         if before and watch.once(before) and len(users.get(source, [])) == 1:
-            plan.fold(mean, before["weight"], scale.view(-1, 1, 1, 1))
+            shortcuts.fold(mean, before["weight"], scale.view(-1, 1, 1, 1))
             if stem and before["weight"] is stem["weight"]:
-                plan.leaf = mean
+                shortcuts.leaf = mean
             continue
         after = watch.convolutions.get(_through_rectifier(node, users))
         if after and watch.once(after) and after["groups"] == 1:
-            plan.fold(mean, after["weight"], scale.view(1, -1, 1, 1))
+            shortcuts.fold(mean, after["weight"], scale.view(1, -1, 1, 1))
             continue
-        plan.scales[mean] = scale.view(1, -1, 1, 1)
+        shortcuts.scales[mean] = scale.view(1, -1, 1, 1)
     if stem:
-        plan.stem = (plan.backward.get(id(stem["weight"]), stem["weight"]), geometry(stem))
-    return plan
+        shortcuts.stem = (
+            shortcuts.backward.get(id(stem["weight"]), stem["weight"]),
+            geometry(stem),
+        )
+    return shortcuts
 
 
 def _through_rectifier(node: Node, users: dict[Node, list[Node]]) -> Node | None:
-    """The only user of the only user of a node, if that is an elementwise rectifier.
+    """The node after a node and an elementwise rectifier, if each is used only once.
 
-    A rectifier's backward pass multiplies element by element, so factors per channel pass it.
+    A rectifier multiplies gradients element by element, so factors per channel pass through it.
     """
     following = users.get(node, [])
     if len(following) != 1 or operation(following[0]) not in _RECTIFIERS:
@@ -146,7 +150,7 @@ def _two(value: Any) -> list[int]:
 
 
 def ours(call: dict[str, Any]) -> bool:
-    """Whether a call is one that this module knows how to make cheaper."""
+    """Whether this module knows how to make a call cheaper."""
     if "running_mean" in call:
         return not call["training"] and call["running_mean"] is not None and call["input"].ndim == 4
     return call["input"].ndim == 4 and not isinstance(call["padding"], str)
