@@ -78,3 +78,15 @@ def test_whole_configurations_in_the_pages_are_valid(tmp_path: Path) -> None:
                 load(str(tmp_path / "my.yaml"))
                 found += 1
     assert found >= 3
+
+
+def test_workflows_of_continuous_integration_call_targets_that_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    called: set[str] = set()
+    for path in sorted((ROOT / ".github").rglob("*.yml")):
+        found = yaml.safe_load(path.read_text())
+        for job in found.get("jobs", {}).values():
+            called |= set(job.get("strategy", {}).get("matrix", {}).get("target", ()))
+            runs = " ".join(step.get("run", "") for step in job["steps"])
+            called |= set(re.findall(r"make ([a-z-]+)", runs))
+    assert {"test", "docs", "release-check", "test-slow"} <= called <= targets
