@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dollmaker.config import settings as config
+from dollmaker.config.whole import Config
 from dollmaker.pixels.names import image_id
 from dollmaker.prepare.columns import labels
 from dollmaker.prepare.sources import list_source
@@ -91,7 +92,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=6,
 )
-KEYS = sorted(config.schema()["properties"])
+KEYS = sorted(Config.model_fields)
 
 
 @FEW

@@ -1,53 +1,54 @@
-"""The configuration: read, check against the closed schema, fill in defaults.
+"""The configuration: read it, check it against the models, complete it.
 
-A configuration is given as a file (YAML or JSON) or as inline JSON that starts with ``{``: the
-workflow passes each rule its own sections inline, so that a change reruns the stages it concerns.
+A configuration is given as a file (YAML or JSON) or as inline JSON that starts with ``{``.
+:func:`resolved` gives it as the typed :class:`~dollmaker.config.whole.Config`; :func:`resolve` as a
+dictionary, for the stages that do not take sections yet.
 """
 
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from dollmaker.config import catalogue, channels, patch_sizes, ready, source_options
+from dollmaker.config import (
+    catalogue,
+    channels,
+    mistakes,
+    patch_sizes,
+    ready,
+    source_options,
+)
+from dollmaker.config.whole import Config
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError
 
-Config = dict[str, Any]
+Tree = dict[str, Any]
 
 #: More values than any configuration needs.
 _MOST_VALUES = 100_000
 
-#: A number that YAML takes for text, unless it has a point and a sign: 1.0e-3.
-_EXPONENT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+")
-
 #: Numbers that YAML 1.1 reads to the base 8 or 60.
 _OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?")
-
-#: What JSON calls the values of closed lists.
-_JSON_TYPES = {str: "string", int: "integer", type(None): "null"}
 
 _WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 
 
-@cache
-def schema() -> dict[str, Any]:
-    """The JSON schema of the configuration."""
-    here = Path(__file__).resolve().parents[1]
-    for folder in (here / "schemas", here.parent / "schemas"):
-        path = folder / "config.schema.yaml"
-        if path.exists():
-            loaded: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return loaded
-    raise ConfigError("the configuration schema is not installed; reinstall dollmaker.")
+def load(source: str) -> Tree:
+    """As :func:`loaded`, as a dictionary."""
+    return loaded(source).dump()
 
 
-def load(source: str) -> Config:
+def resolve(config: Mapping[str, Any]) -> Tree:
+    """As :func:`resolved`, as a dictionary."""
+    return resolved(config).dump()
+
+
+def loaded(source: str) -> Config:
     """Read a configuration and resolve it.
 
     Args:
@@ -56,7 +57,7 @@ def load(source: str) -> Config:
     Raises:
         ConfigError: If it cannot be read or is not valid.
     """
-    return resolve(read(source))
+    return resolved(read(source))
 
 
 class _Loader(yaml.SafeLoader):
@@ -108,7 +109,7 @@ def _check_key(node: yaml.ScalarNode, meant: Any, lines: dict[str, int]) -> None
         raise yaml.YAMLError(f"line {line}: YAML takes the key {key} for {meant}; put it in quotes")
 
 
-def read(source: str) -> Config:
+def read(source: str) -> Tree:
     """Read a configuration as it was written, without defaults.
 
     Raises:
@@ -154,25 +155,27 @@ def _detail(error: Exception) -> str:
     return " ".join(detail.split())[:300]
 
 
-def resolve(config: Mapping[str, Any]) -> Config:
-    """Check a configuration and return a copy with every default filled in.
+def resolved(config: Mapping[str, Any]) -> Config:
+    """Check a configuration and complete it: defaults, recipes of the catalogue, their members.
 
     Raises:
         ConfigError: With the first mistake, in one sentence.
     """
-    copy: Config = json.loads(json.dumps(_checked(config)))
-    if "recipes" in copy:
-        released = (copy.get("release") or {}).get("recipe", "doll")
-        copy["recipes"] = catalogue.add_recipes(copy["recipes"], [], released)
-    full: Config = _filled(copy, schema())
+    _check_values(config)
+    tree: Tree = json.loads(json.dumps(config))
+    _check(tree)
+    if "recipes" in tree:
+        released = tree.get("release", {}).get("recipe", "doll")
+        tree["recipes"] = catalogue.add_recipes(tree["recipes"], [], released)
+    full = _check(tree).dump()
     wanted = [r["attribute"]["committee"] for r in full["recipes"].values() if _explains(r)]
     members = catalogue.add_members(full["classify"]["members"], wanted)
     full["classify"]["members"] = ready.complete(members)
     _check_combinations(full)
-    return full
+    return _check(full)
 
 
-def complete(config: Config) -> Config:
+def complete(config: Tree) -> Tree:
     """A resolved configuration with all recipes of the comparison, and the members they ask for.
 
     Raises:
@@ -183,21 +186,22 @@ def complete(config: Config) -> Config:
     return resolve({**config, "recipes": catalogue.add_recipes(config["recipes"], names, released)})
 
 
-def _explains(recipe: Config) -> bool:
+def _explains(recipe: Tree) -> bool:
     return isinstance(recipe["attribute"], dict)
 
 
-def _checked(config: Mapping[str, Any]) -> Config:
-    """A configuration with numbers as the schema asks for them; refuse what it does not allow."""
-    import jsonschema
+def _check(tree: Tree) -> Config:
+    """The models of a configuration, whose numbers are put right in place.
 
-    _check_values(config)
-    read: Config = _numbers(dict(config), schema())
-    validator = jsonschema.Draft202012Validator(schema())
-    errors = sorted(validator.iter_errors(read), key=lambda e: [str(p) for p in e.path])
-    if errors:
-        raise ConfigError(_sentence(_deepest(errors[0])))
-    return read
+    Raises:
+        ConfigError: If it is not valid.
+    """
+    while True:
+        try:
+            return Config.model_validate(tree)
+        except ValidationError as error:
+            if not mistakes.mend(tree, error):
+                raise ConfigError(mistakes.sentence(tree, Config, error)) from None
 
 
 def _check_values(config: Mapping[str, Any]) -> None:
@@ -210,9 +214,10 @@ def _check_values(config: Mapping[str, Any]) -> None:
         if isinstance(value, Mapping):
             for key in value:
                 if isinstance(key, bool):
+                    place = mistakes.named(where.split(".") if where else ())
                     raise ConfigError(
-                        f"{_place(where)} has the key {json.dumps(key)}, which YAML takes on, off, "
-                        "yes and no for; put it in quotes."
+                        f"{place} has the key {json.dumps(key)}, which YAML takes on, off, yes and "
+                        "no for; put it in quotes."
                     )
             waiting += [(f"{where}.{key}".lstrip("."), item) for key, item in value.items()]
         elif isinstance(value, list):
@@ -228,131 +233,7 @@ def _check_values(config: Mapping[str, Any]) -> None:
     )
 
 
-def _deepest(error: Any) -> Any:
-    """Of alternatives (oneOf, anyOf), the complaint that got furthest into the value."""
-    while error.context:
-        error = max(error.context, key=lambda e: (len(e.absolute_path), e.validator != "type"))
-    return error
-
-
-def _sentence(error: Any) -> str:
-    place = _place(".".join(str(part) for part in error.absolute_path))
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = sorted(error.schema.get("properties", {}))
-        extra = sorted(str(key) for key in error.instance if key not in known)
-        return f"{place} has an unknown key {extra[0]!r}; known keys: {', '.join(known)}."
-    if error.validator == "required":
-        missing = [key for key in error.validator_value if key not in error.instance]
-        return f"{place} lacks the key {missing[0]!r}; add it."
-    if error.validator == "enum":
-        legal = ", ".join(json.dumps(value) for value in error.validator_value)
-        return f"{place} is {json.dumps(error.instance)}; use one of: {legal}."
-    if error.validator == "type":
-        alternatives = error.parent.context if error.parent else [error]
-        found = [e.validator_value for e in alternatives if e.validator == "type"]
-        kinds = [[kind] if isinstance(kind, str) else kind for kind in found]
-        legal = " or ".join(dict.fromkeys(kind for several in kinds for kind in several))
-        hint = _hint(error.instance, legal)
-        return f"{place} is {json.dumps(error.instance)}; it must be of type {legal}.{hint}"
-    if error.validator == "pattern" and "$comment" in error.schema:
-        return f"{place} has {error.instance!r}; use {error.schema['$comment']}."
-    return f"{place} is not valid: {error.message}; correct it."
-
-
-def _place(where: str) -> str:
-    return f"configuration key {where!r}" if where else "the configuration"
-
-
-def _hint(value: Any, legal: str) -> str:
-    """Why a value has another type than its writer may have thought, as a sentence; often empty."""
-    if isinstance(value, str):
-        number = _as_number(value)
-        if number and ("number" in legal or ("integer" in legal and "." not in number)):
-            return f" YAML takes 0,1 and quoted numbers for text: write {number}."
-        if "boolean" in legal:
-            return " Write true or false, without quotes."
-    elif "string" in legal:
-        if isinstance(value, bool):
-            return " YAML takes yes, no, on and off for true and false: put the word in quotes."
-        if value is None:
-            return " YAML takes ~ and a missing value for null."
-        if isinstance(value, int | float):
-            return " Put it in quotes."
-    return ""
-
-
-def _as_number(text: str) -> str:
-    """How YAML has the number that a text shows; empty if it shows none."""
-    try:
-        value = float(text.replace(",", ".", 1))
-    except ValueError:
-        return ""
-    if not math.isfinite(value):
-        return ""
-    if value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    shown = repr(value)
-    return shown if "." in shown else shown.replace("e", ".0e")
-
-
-def _numbers(value: Any, rules: Mapping[str, Any]) -> Any:
-    """A value with the numbers that its part of the schema asks for, recursively.
-
-    A whole float is an integer (4.0 is 4), and 1e-3, which YAML takes for text, is a number, where
-    text is not allowed.
-    """
-    kinds = _kinds(rules)
-    if isinstance(value, str):
-        if "string" in kinds or not kinds & {"integer", "number"} or not _EXPONENT.fullmatch(value):
-            return value
-        value = float(value) if math.isfinite(float(value)) else value
-    if isinstance(value, float):
-        return int(value) if "integer" in kinds and value.is_integer() else value
-    for option in _options(rules):
-        value = _numbers(value, option)
-    if isinstance(value, list) and "items" in rules:
-        return [_numbers(item, rules["items"]) for item in value]
-    if isinstance(value, dict) and "object" in kinds:
-        own, others = rules.get("properties", {}), rules.get("additionalProperties")
-        rest = others if isinstance(others, dict) else {}
-        return {key: _numbers(item, own.get(key, rest)) for key, item in value.items()}
-    return value
-
-
-def _kinds(rules: Mapping[str, Any]) -> set[str]:
-    """The types that a part of the schema allows."""
-    given, listed = rules.get("type", ()), rules.get("enum", ())
-    kinds = {given} if isinstance(given, str) else set(given)
-    kinds |= {_JSON_TYPES[type(known)] for known in listed}
-    return kinds.union(*map(_kinds, _options(rules)))
-
-
-def _options(rules: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [*rules.get("oneOf", ()), *rules.get("anyOf", ())]
-
-
-def _filled(value: Any, rules: Mapping[str, Any]) -> Any:
-    """Fill defaults of a value from its part of the schema, recursively."""
-    for option in rules.get("oneOf", ()):
-        if option.get("type") == "object" and isinstance(value, dict):
-            return _filled(value, option)
-    if not isinstance(value, dict) or rules.get("type") != "object":
-        return value
-    filled = dict(value)
-    for key, rule in rules.get("properties", {}).items():
-        if key not in filled and "default" in rule:
-            filled[key] = json.loads(json.dumps(rule["default"]))
-        if key in filled:
-            filled[key] = _filled(filled[key], rule)
-    others = rules.get("additionalProperties")
-    if isinstance(others, dict):
-        for key in filled:
-            if key not in rules.get("properties", {}):
-                filled[key] = _filled(filled[key], others)
-    return filled
-
-
-def _check_combinations(config: Config) -> None:
+def _check_combinations(config: Tree) -> None:
     prepare = config["prepare"]
     for key in ("data_root", "weights_root"):
         if config[key].startswith(("~", "$")):
@@ -402,7 +283,7 @@ def _check_combinations(config: Config) -> None:
         )
 
 
-def _check_method(recipe: str, options: Config) -> None:
+def _check_method(recipe: str, options: Tree) -> None:
     method = options["method"]
     if options["adaptive"] and method != "integrated_gradients":
         raise ConfigError(
@@ -412,13 +293,13 @@ def _check_method(recipe: str, options: Config) -> None:
         raise ConfigError(f"recipes.{recipe}.attribute: {method} takes no noise; remove it.")
 
 
-def relevance_recipe(config: Config, recipe: str) -> str:
+def relevance_recipe(config: Tree, recipe: str) -> str:
     """The recipe whose relevance maps a recipe uses (often its own)."""
     donor = config["recipes"][recipe]["attribute"]
     return donor if isinstance(donor, str) else recipe
 
 
-def sections(config: Config, names: Iterable[str]) -> str:
+def sections(config: Tree, names: Iterable[str]) -> str:
     """Some sections as inline JSON, with what every command needs.
 
     That is the data set, its source, and ``allow_links`` where it is true: without it, the text
