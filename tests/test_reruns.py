@@ -472,8 +472,8 @@ def test_every_rule_with_settings_has_a_declaration() -> None:
     for file in (ROOT / "workflow/rules").glob("*.smk"):
         for rule in re.split(r"^rule ", file.read_text(), flags=re.MULTILINE)[1:]:
             name = rule.partition(":")[0]
-            settings = "--config {params.config:q}" in rule
-            assert settings == (name in rules) or name == "write_report", name
+            settings = "--config {input.config:q}" in rule
+            assert settings == (name in rules or name == "write_report"), name
 
 
 def test_the_state_of_a_training_knows_how_images_were_fitted(

@@ -58,6 +58,23 @@ def test_a_change_reaches_the_stages_that_it_concerns_and_no_other() -> None:
     assert pipeline.member_config(two, "b") != pipeline.member_config(other, "b")
 
 
+def test_settings_have_a_file_that_is_written_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = pipeline.stage_config(resolved(), "binarize")
+    name = pipeline.settings_file("x", "binarize", text, make=False)
+    assert not Path(name).exists() and name.startswith("results/x/config/binarize-")
+    assert pipeline.settings_file("x", "binarize", text, make=True) == name
+    assert config.load(name) == config.load(text)
+    os.utime(name, (1, 1))
+    assert pipeline.settings_file("x", "binarize", text, make=True) == name
+    assert Path(name).stat().st_mtime == 1
+    other = pipeline.stage_config(resolved(prepare={"fit": "crop"}), "binarize")
+    assert pipeline.settings_file("x", "binarize", other, make=True) != name
+    assert config.load(name) == config.load(text)
+
+
 def test_a_given_configuration_replaces_the_default_as_a_whole() -> None:
     default = ROOT / "config.yaml"
     own = pipeline.configure({"dataset": "x", "source": {"kind": "chexpert"}}, default)

@@ -197,10 +197,10 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
     assert pipeline.original_files(config) == [f"{tmp_path}/d/t.csv"]
     preflight(config)
     assert not (tmp_path / "results").exists()
-    given = configuration.load(pipeline.convert_config(config))
+    given = configuration.load(pipeline.stage_config(config, "convert"))
     assert given["source"] == config["source"]
     other = {**config, "prepare": {**config["prepare"], "size": 99}}
-    assert pipeline.convert_config(config) == pipeline.convert_config(other)
+    assert pipeline.stage_config(config, "convert") == pipeline.stage_config(other, "convert")
     with pytest.raises(DataError, match="lacks the column 'b'"):
         patches = {**config["source"]["patches"], "image_column": "b"}
         preflight({**config, "source": {"kind": "patches", "patches": patches}})

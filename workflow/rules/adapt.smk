@@ -16,6 +16,9 @@ FIRST_MEMBER = f"results/{{dataset}}/committee/{pipeline.members(CONFIG)[0]}"
 rule adapt_segmenter:
     """Fine-tune on a task from one start with one tuning."""
     input:
+        config=settings(
+            "adapt", lambda wildcards: pipeline.task_config(CONFIG, wildcards.task)
+        ),
         index=ancient("results/{dataset}/index.parquet"),
         committee=ancient(FIRST_MEMBER),
         segmenter=ancient("results/{dataset}/segmenter"),
@@ -42,13 +45,12 @@ rule adapt_segmenter:
         weights=lambda wildcards: pipeline.weights_content(
             CONFIG, weight_files.of_tuning(CONFIG, wildcards.init)
         ),
-        config=lambda wildcards: pipeline.task_config(CONFIG, wildcards.task),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],
     shell:
         """
         python -m dollmaker adapt \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --task {wildcards.task:q} \
             --init {wildcards.init:q} \
             --tuning {wildcards.tuning:q} \

@@ -14,6 +14,12 @@ OUTPUTS
 rule explain_images:
     """Explain the images of one shard with the whole committee."""
     input:
+        config=settings(
+            "attribute",
+            lambda wildcards: pipeline.recipe_config(
+                COMPARED, "attribute", wildcards.recipe
+            ),
+        ),
         index="results/{dataset}/index.parquet",
         images="results/{dataset}/images/{shard}.h5",
         committee=lambda wildcards: ancient(
@@ -40,14 +46,11 @@ rule explain_images:
         mem_mb=8000,
     params:
         version=pipeline.version("attribute"),
-        config=lambda wildcards: pipeline.recipe_config(
-            COMPARED, "attribute", wildcards.recipe
-        ),
         images=lambda wildcards, input: os.path.dirname(input.images),
     shell:
         """
         python -m dollmaker attribute \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --shard {wildcards.shard:q} \
@@ -60,6 +63,12 @@ rule explain_images:
 rule explain_sample:
     """Explain a sample in more ways: each member, mirrored, with random weights."""
     input:
+        config=settings(
+            "sample",
+            lambda wildcards: pipeline.recipe_config(
+                COMPARED, "sample", wildcards.recipe
+            ),
+        ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -83,14 +92,11 @@ rule explain_sample:
         mem_mb=8000,
     params:
         version=pipeline.version("sample"),
-        config=lambda wildcards: pipeline.recipe_config(
-            COMPARED, "sample", wildcards.recipe
-        ),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
     shell:
         """
         python -m dollmaker sample \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --committee {input.committee:q} \

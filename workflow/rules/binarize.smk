@@ -38,6 +38,12 @@ rule choose_thresholds:
 rule make_masks:
     """Turn the maps of one shard into masks."""
     input:
+        config=settings(
+            "binarize",
+            lambda wildcards: pipeline.recipe_config(
+                COMPARED, "binarize", wildcards.recipe
+            ),
+        ),
         images="results/{dataset}/images/{shard}.h5",
         relevance=lambda wildcards: pipeline.relevance_shard(COMPARED, **wildcards),
         thresholds=lambda wildcards: pipeline.thresholds(COMPARED, wildcards.recipe),
@@ -53,16 +59,13 @@ rule make_masks:
         mem_mb=2000,
     params:
         version=pipeline.version("binarize"),
-        config=lambda wildcards: pipeline.recipe_config(
-            COMPARED, "binarize", wildcards.recipe
-        ),
         thresholds=lambda wildcards, input: (
             ["--thresholds", *input.thresholds] if input.thresholds else []
         ),
     shell:
         """
         python -m dollmaker binarize \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --images {input.images:q} \
             --relevance {input.relevance:q} \
             --recipe {wildcards.recipe:q} {params.thresholds:q} \

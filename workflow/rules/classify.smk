@@ -12,6 +12,10 @@ OUTPUTS
 rule train_member:
     """Train one member of the committee; resumes after an interruption."""
     input:
+        config=settings(
+            "classify",
+            lambda wildcards: pipeline.member_config(COMPARED, wildcards.member),
+        ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -37,13 +41,12 @@ rule train_member:
         content=lambda wildcards: pipeline.weights_content(
             CONFIG, weight_files.of_member(COMPARED, wildcards.member)
         ),
-        config=lambda wildcards: pipeline.member_config(COMPARED, wildcards.member),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
     shell:
         """
         python -m dollmaker classify \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --member {wildcards.member:q} \

@@ -1,11 +1,26 @@
 """What several rules use."""
 
 
-def checked(preflight_of, value):
-    """A parameter of jobs that not every target needs, and first a look at what they need."""
-    try:
+def settings(stage, text=None, preflight_of=None):
+    """The file with what a job reads of the configuration, an input of its rule.
+
+    `text` makes its content from the wildcards, where a job reads less than its stage; `preflight_of`
+    looks before at what not every target needs.
+    """
+
+    def file(wildcards):
+        content = text(wildcards) if text else pipeline.stage_config(CONFIG, stage)
+        try:
+            if preflight_of and workflow.is_main_process:
+                preflight_of(CONFIG, LISTING)
+            path = pipeline.settings_file(
+                DATASET, stage, content, workflow.is_main_process
+            )
+        except DollmakerError as error:
+            sys.exit(f"dollmaker: error: {error}")
         if workflow.is_main_process:
-            preflight_of(CONFIG, LISTING)
-    except DollmakerError as error:
-        sys.exit(f"dollmaker: error: {error}")
-    return value
+            # Snakemake may have listed the folder before, and would not see it.
+            workflow.iocache.exists_local[path] = True
+        return path
+
+    return file

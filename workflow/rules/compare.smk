@@ -29,6 +29,9 @@ EXPLAINERS = expand(
 rule compare_recipes:
     """Score every recipe under every rule for its threshold, beside the trivial baselines."""
     input:
+        config=settings(
+            "compare", lambda wildcards: pipeline.stage_config(COMPARED, "compare")
+        ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -70,13 +73,12 @@ rule compare_recipes:
     params:
         version=pipeline.version("compare"),
         content=lambda wildcards: pipeline.truth_content(COMPARED),
-        config=lambda wildcards: pipeline.stage_config(COMPARED, "compare"),
         data_root=lambda wildcards: DATA_ROOT,
         results=lambda wildcards, input: os.path.dirname(input.index),
     shell:
         """
         python -m dollmaker compare \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --results {params.results:q} \
             --data-root {params.data_root:q} 2>&1 | tee {log:q}
         """

@@ -21,6 +21,7 @@ TUNED = expand("results/{{dataset}}/tasks/{run}", run=pipeline.tuned(CONFIG))
 rule evaluate:
     """Score everything that there is truth for, with bootstrap intervals."""
     input:
+        config=settings("evaluate"),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -59,7 +60,6 @@ rule evaluate:
     params:
         version=pipeline.version("evaluate"),
         content=lambda wildcards: pipeline.truth_content(CONFIG),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "evaluate"),
         data_root=lambda wildcards: DATA_ROOT,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         relevance=lambda wildcards, input: os.path.dirname(
@@ -70,7 +70,7 @@ rule evaluate:
     shell:
         """
         python -m dollmaker evaluate \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --data-root {params.data_root:q} \

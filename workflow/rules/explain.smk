@@ -24,6 +24,7 @@ rule explain:
 rule explain_segmenter:
     """Maps of Seg-Grad-CAM and Seg-HiRes-Grad CAM as in section explain, measures, a picture."""
     input:
+        config=settings("explain"),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -46,13 +47,12 @@ rule explain_segmenter:
         mem_mb=4000,
     params:
         version=pipeline.version("explain"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "explain"),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:
         """
         python -m dollmaker explain \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --segmenter {input.segmenter:q} \
             --index {input.index:q} \
             --images {params.images:q} \

@@ -48,6 +48,7 @@ rule generate_phantoms:
 rule convert_source:
     """Turn patches, volumes or raw files into a folder of pictures with a table."""
     input:
+        config=settings("convert"),
         original=ancient(pipeline.original_files(CONFIG)),
     output:
         source=directory("results/{dataset}/source"),
@@ -64,12 +65,11 @@ rule convert_source:
     params:
         version=pipeline.version("convert"),
         content=lambda wildcards: pipeline.original_content(CONFIG),
-        config=lambda wildcards: pipeline.convert_config(CONFIG),
         data_root=CONFIG["data_root"],
     shell:
         """
         python -m dollmaker prepare-convert \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --data-root {params.data_root:q} \
             --workers {threads} \
             --output {output.source:q} 2>&1 | tee {log:q}
@@ -80,6 +80,7 @@ rule convert_source:
 rule list_images:
     """List the images of the source with their labels, splits and shards."""
     input:
+        config=settings("list"),
         source=ancient(pipeline.source_files(CONFIG)),
         sums=pipeline.source_sums(CONFIG),
     output:
@@ -95,12 +96,11 @@ rule list_images:
     params:
         version=pipeline.version("prepare"),
         content=lambda wildcards: pipeline.source_content(CONFIG),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "list"),
         data_root=lambda wildcards: DATA_ROOT,
     shell:
         """
         python -m dollmaker prepare-list \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --data-root {params.data_root:q} \
             --output {output.plan:q} 2>&1 | tee {log:q}
         """
@@ -109,6 +109,7 @@ rule list_images:
 rule decode_images:
     """Decode the images of one shard."""
     input:
+        config=settings("decode"),
         plan="results/{dataset}/prepare/plan.parquet",
     output:
         images="results/{dataset}/images/{shard}.h5",
@@ -124,12 +125,11 @@ rule decode_images:
         mem_mb=2000,
     params:
         version=pipeline.version("prepare"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "decode"),
         data_root=lambda wildcards: DATA_ROOT,
     shell:
         """
         python -m dollmaker prepare-decode \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --plan {input.plan:q} \
             --shard {wildcards.shard:q} \
             --data-root {params.data_root:q} \
@@ -142,6 +142,7 @@ rule decode_images:
 rule build_index:
     """Gather the shards into the index; leave broken images in quarantine."""
     input:
+        config=settings("index"),
         plan="results/{dataset}/prepare/plan.parquet",
         rows=expand(
             "results/{{dataset}}/prepare/{shard}.parquet",
@@ -160,11 +161,10 @@ rule build_index:
         mem_mb=2000,
     params:
         version=pipeline.version("prepare"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "index"),
     shell:
         """
         python -m dollmaker prepare-index \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --plan {input.plan:q} \
             --rows {input.rows:q} \
             --quarantine {log.quarantine:q} \
@@ -175,6 +175,7 @@ rule build_index:
 rule audit_images:
     """Tell how well the border of images and the shape of files predict each label."""
     input:
+        config=settings("audit"),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5",
@@ -194,12 +195,11 @@ rule audit_images:
         mem_mb=2000,
     params:
         version=pipeline.version("audit"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "audit"),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
     shell:
         """
         python -m dollmaker prepare-audit \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --output {output.audit:q} 2>&1 | tee {log:q}

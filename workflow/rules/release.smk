@@ -21,6 +21,12 @@ OUTPUTS
 rule check_recipe:
     """Check that a recipe's masks depend on the model and on the finding."""
     input:
+        config=settings(
+            "sanity",
+            lambda wildcards: pipeline.recipe_config(
+                COMPARED, "sanity", wildcards.recipe
+            ),
+        ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -39,9 +45,6 @@ rule check_recipe:
         mem_mb=2000,
     params:
         version=pipeline.version("sanity"),
-        config=lambda wildcards: pipeline.recipe_config(
-            COMPARED, "sanity", wildcards.recipe
-        ),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         thresholds=lambda wildcards, input: (
             ["--thresholds", *input.thresholds] if input.thresholds else []
@@ -49,7 +52,7 @@ rule check_recipe:
     shell:
         """
         python -m dollmaker sanity \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --sample {input.sample:q} \
@@ -61,6 +64,7 @@ rule check_recipe:
 rule collect_labels:
     """Gather the masks of the released recipe, and read them again."""
     input:
+        config=settings("labels", lambda wildcards: pipeline.labels_config(CONFIG)),
         index="results/{dataset}/index.parquet",
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
@@ -86,12 +90,11 @@ rule collect_labels:
         mem_mb=4000,
     params:
         version=pipeline.version("labels"),
-        config=lambda wildcards: pipeline.labels_config(CONFIG),
         labels=lambda wildcards, output: os.path.dirname(output.labels),
     shell:
         """
         python -m dollmaker labels \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --masks {input.masks:q} \
             --relevance {input.relevance:q} \
@@ -104,6 +107,7 @@ rule collect_labels:
 rule build_release:
     """Put labels, models and scores into a folder that strangers can load."""
     input:
+        config=settings("release"),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -138,14 +142,13 @@ rule build_release:
         mem_mb=4000,
     params:
         version=pipeline.version("release"),
-        config=lambda wildcards: pipeline.stage_config(CONFIG, "release"),
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
         release=lambda wildcards, output: os.path.dirname(output.release),
     shell:
         """
         python -m dollmaker release \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --labels {params.labels:q} \

@@ -17,6 +17,7 @@ OUTPUTS
 rule write_report:
     """Galleries, score tables, training curves and the data audit."""
     input:
+        config=settings("report", lambda wildcards: pipeline.report_config(CONFIG)),
         scores="results/{dataset}/scores/pairs.parquet",
         segmenter=ancient("results/{dataset}/segmenter"),
         release="results/{dataset}/release/SHA256SUMS",
@@ -50,13 +51,12 @@ rule write_report:
         mem_mb=4000,
     params:
         version=pipeline.version("report"),
-        config=lambda wildcards: pipeline.report_config(CONFIG),
         data_root=lambda wildcards: DATA_ROOT,
         results=lambda wildcards, input: os.path.dirname(os.path.dirname(input.scores)),
     shell:
         """
         python -m dollmaker report \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --results {params.results:q} \
             --data-root {params.data_root:q} \
             --output {output.page:q} \

@@ -14,6 +14,7 @@ OUTPUTS
 rule pretrain_segmenter:
     """Train encoder and decoder on the pseudo-masks; resumes after an interruption."""
     input:
+        config=settings("segment", preflight_of=preflight_segmenter),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -39,9 +40,6 @@ rule pretrain_segmenter:
         mem_mb=8000,
     params:
         version=pipeline.version("segment"),
-        config=lambda wildcards: checked(
-            preflight_segmenter, pipeline.stage_config(CONFIG, "segment")
-        ),
         content=lambda wildcards: pipeline.weights_content(
             CONFIG, weight_files.of_segmenter(CONFIG)
         ),
@@ -51,7 +49,7 @@ rule pretrain_segmenter:
     shell:
         """
         python -m dollmaker segment \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --labels {params.labels:q} \

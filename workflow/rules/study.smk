@@ -24,6 +24,12 @@ rule study:
 rule pretrain_variant:
     """Pre-train one architecture in one way of the study."""
     input:
+        config=settings(
+            "segment",
+            lambda wildcards: pipeline.study_pretraining(
+                CONFIG, wildcards.architecture, wildcards.pretraining
+            ),
+        ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
@@ -64,16 +70,13 @@ rule pretrain_variant:
                 CONFIG, wildcards.architecture, wildcards.pretraining
             ),
         ),
-        config=lambda wildcards: pipeline.study_pretraining(
-            CONFIG, wildcards.architecture, wildcards.pretraining
-        ),
         weights_root=CONFIG["weights_root"],
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:
         """
         python -m dollmaker segment \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --images {params.images:q} \
             --labels {params.labels:q} \
@@ -88,6 +91,16 @@ rule pretrain_variant:
 rule adapt_variant:
     """Fine-tune one architecture on a task from one start with one tuning."""
     input:
+        config=settings(
+            "adapt",
+            lambda wildcards: pipeline.study_run(
+                CONFIG,
+                wildcards.architecture,
+                wildcards.task,
+                wildcards.start,
+                wildcards.named,
+            ),
+        ),
         index=ancient("results/{dataset}/index.parquet"),
         committee=ancient(FIRST_MEMBER),
         segmenter=lambda wildcards: ancient(
@@ -125,13 +138,6 @@ rule adapt_variant:
             CONFIG,
             weight_files.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
         ),
-        config=lambda wildcards: pipeline.study_run(
-            CONFIG,
-            wildcards.architecture,
-            wildcards.task,
-            wildcards.start,
-            wildcards.named,
-        ),
         tuning=lambda wildcards: pipeline.study_tuning(CONFIG, wildcards.named),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG["weights_root"],
@@ -141,7 +147,7 @@ rule adapt_variant:
     shell:
         """
         python -m dollmaker adapt \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --task {wildcards.task:q} \
             --init {wildcards.start:q} \
             --tuning {params.tuning:q} \
@@ -160,6 +166,7 @@ STUDY_RUNS = expand("results/{{dataset}}/study/{run}", run=pipeline.study_runs(C
 rule gather_study:
     """Scores with intervals, paired differences, steps, costs and pictures."""
     input:
+        config=settings("study", preflight_of=preflight_study),
         index="results/{dataset}/index.parquet",
         runs=ancient(STUDY_RUNS),
         sums=pipeline.sums(STUDY_RUNS),
@@ -178,15 +185,12 @@ rule gather_study:
         mem_mb=4000,
     params:
         version=pipeline.version("study"),
-        config=lambda wildcards: checked(
-            preflight_study, pipeline.stage_config(CONFIG, "study")
-        ),
         study=lambda wildcards, output: os.path.dirname(output.report),
         scores=lambda wildcards, output: os.path.dirname(output.scores),
     shell:
         """
         python -m dollmaker study \
-            --config {params.config:q} \
+            --config {input.config:q} \
             --index {input.index:q} \
             --study {params.study:q} \
             --scores {params.scores:q} \

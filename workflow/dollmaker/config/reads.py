@@ -1,6 +1,6 @@
 """What each stage reads: of the configuration, and of the user's files.
 
-This is the one declaration. The parameters of the rules (:mod:`dollmaker.launch.pipeline`), the
+This is the one declaration. The files of settings (:mod:`dollmaker.launch.pipeline`), the
 settings that the labels name as their origin, and the table in docs/reference/contracts.md follow
 from it: a stage gets what stands here and nothing else, and runs again when that changes.
 """

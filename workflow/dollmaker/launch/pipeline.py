@@ -3,6 +3,8 @@
 Pure look-ups, so that rules only wire files together.
 """
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,7 @@ from dollmaker.prepare.convert import CONVERTED
 from dollmaker.prepare.nih import table_file
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import contents
+from dollmaker.store.files import write_json
 from dollmaker.store.provenance import STAGES
 from dollmaker.study import grid
 
@@ -58,9 +61,23 @@ def stage_config(config: Config, stage: str) -> str:
     return configuration.sections({**common, **mine}, mine)
 
 
-def convert_config(config: Config) -> str:
-    """As :func:`stage_config` for the conversion of a source."""
-    return stage_config(config, "convert")
+def settings_file(dataset: str, stage: str, text: str, make: bool) -> str:
+    """The file with what a job reads of the configuration, an input of its rule.
+
+    Its name has the checksum of its content, so that it is never written again: what another call
+    of Snakemake asks for meanwhile has another name, and changes nothing under running jobs.
+
+    Args:
+        dataset: Name of the data set.
+        stage: The stage, first part of the name.
+        text: The settings as JSON.
+        make: Whether to write it if it is not there.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    path = Path(f"results/{dataset}/config/{stage}-{digest}.json")
+    if make and not path.exists():
+        write_json(path, json.loads(text))
+    return str(path)
 
 
 def member_config(config: Config, member: str) -> str:
