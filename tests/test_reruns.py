@@ -174,6 +174,7 @@ def test_a_second_call_has_nothing_to_do(place: Path) -> None:
         ("explain/images", 3, REPORT),
         ("compare/few", 3, REPORT),
         ("release/name", "Other", RELEASE),
+        ("release/models", ["committee", "t/random/full"], RELEASE),
         ("release/relevance", True, LABELS),
         ("recipes/band/binarize", [{"otsu": {}}], SCORES | {"make_masks"}),
         ("recipes/doll/binarize", [{"label_free": {}}, {"clean": {}}], MASKS | {"check_recipe"}),

@@ -84,6 +84,37 @@ def test_torchxrayvisions_form(release: Path, images: Path, tmp_path: Path) -> N
         PseudoLabels(release, tmp_path)[0]
 
 
+def test_batches_of_both_forms(release: Path, images: Path) -> None:
+    """Images have masks of different findings, which no default makes a batch of."""
+    for form in ("plain", "torchxrayvision"):
+        data = PseudoLabels(release, images, form=form)  # type: ignore[arg-type]
+        loader = DataLoader(data, batch_size=3, collate_fn=PseudoLabels.collate)
+        items, batches = [data[i] for i in range(len(data))], list(loader)
+        if form == "plain":
+            found = torch.cat([batch["masks"] for batch in batches])
+            assert torch.equal(found, torch.stack([item["masks"] for item in items]))
+            continue
+        masks = torch.cat([batch["pathology_masks"] for batch in batches])
+        labels = torch.cat([batch["lab"] for batch in batches])
+        assert masks.shape == (len(data), 2, 24, 24) and labels.isnan().any()
+        for item, found, known in zip(items, masks, ~labels.isnan(), strict=True):
+            assert [k for k in range(2) if known[k]] == list(item["pathology_masks"])
+            for number in range(2):
+                expected = item["pathology_masks"].get(number, np.zeros((1, 24, 24)))
+                assert np.array_equal(found[number].numpy(), expected[0])
+
+
+def test_numbers_for_programs(release: Path, tmp_path: Path) -> None:
+    assert main(["stats", str(release), "--json", str(tmp_path / "s.json")]) == 0
+    told, table = json.loads((tmp_path / "s.json").read_text()), read_release(release).table
+    assert told["masks"] == len(table) == sum(row["masks"] for row in told["findings"])
+    assert {i for ids in told["images"].values() for i in ids} == set(table["image_id"])
+    row = next(r for r in told["findings"] if (r["finding"], r["split"]) == ("Edema", "train"))
+    mine = table.filter(finding="Edema", split="train")
+    assert row["median_quality"] == pytest.approx(mine["quality"].median(), abs=1e-3)
+    assert row["median_IoU_bound"] is None
+
+
 def test_exports_hold_the_same_masks(release: Path, images: Path, tmp_path: Path) -> None:
     for form in ("png", "chexlocalize", "coco", "yolo", "nnunet"):
         export(release, form, tmp_path / form, images)

@@ -27,4 +27,10 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+    from dollmaker.runtime.extras import missing
+
+    try:
+        module = import_module(_MODULES[name])
+    except ModuleNotFoundError as error:
+        raise ImportError(missing(error) or str(error), name=error.name) from None
+    return getattr(module, name)

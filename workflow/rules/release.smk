@@ -123,6 +123,9 @@ rule build_release:
         ),
         scores="results/{dataset}/scores/masks.parquet",
         pairs="results/{dataset}/scores/pairs.parquet",
+        tasks=ancient(pipeline.released_tasks(CONFIG)),
+        task_sums=pipeline.sums(pipeline.released_tasks(CONFIG)),
+        thresholds=pipeline.released_thresholds(CONFIG),
         others=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
             recipe=[
@@ -145,6 +148,9 @@ rule build_release:
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
         release=lambda wildcards, output: os.path.dirname(output.release),
+        thresholds=lambda wildcards, input: (
+            ["--thresholds", *input.thresholds] if input.thresholds else []
+        ),
     shell:
         """
         python -m dollmaker release \
@@ -158,6 +164,7 @@ rule build_release:
             --scores {input.scores:q} \
             --pairs {input.pairs:q} \
             --others {input.others:q} \
+            --tasks {input.tasks:q} {params.thresholds:q} \
             --output {params.release:q} 2>&1 | tee {log:q}
         """
 

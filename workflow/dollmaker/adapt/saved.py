@@ -14,6 +14,7 @@ from dollmaker.adapt.tuning import FROZEN, Tuned
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.networks.weights import read_weights
+from dollmaker.release.models import find_model
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json
 
@@ -72,9 +73,9 @@ def load_adapter(base: Path | str | nn.Module, folder: Path | str) -> Tuned:
     parameters with the result: many tasks cost one base.
 
     Args:
-        base: Folder of the segmenter, or a network of segmentation-models-pytorch with the
-            starting weights.
-        folder: What :func:`save_adapter` wrote.
+        base: Folder of the segmenter, or a release that carries it, or a network of
+            segmentation-models-pytorch with the starting weights.
+        folder: What :func:`save_adapter` wrote, or the name of an adapter that the release carries.
 
     Returns:
         The tuned network in evaluation mode; it gives logits (B, K, H, W).
@@ -85,6 +86,8 @@ def load_adapter(base: Path | str | nn.Module, folder: Path | str) -> Tuned:
         ArtifactError: If the adapter is damaged.
     """
     base, folder = base if isinstance(base, nn.Module) else Path(base), Path(folder)
+    if isinstance(base, Path) and (base / "models").is_dir() and not folder.is_dir():
+        folder = find_model(base, str(folder))
     description = read_json(folder / DESCRIPTION)
     state = read_weights(folder / WEIGHTS)
     try:

@@ -84,6 +84,9 @@ class ReleaseConfig(Section):
     """Release the relevance maps, too, in 255 steps."""
     pictures: bool = False
     """Show source images in the card (only if their licence allows it)."""
+    models: list[str] = Field(default=[])
+    """Models that the release carries besides the segmenter: committee (its weights), and
+    fine-tunings as TASK/START/TUNING, such as organs/doll/adapter."""
     allow_failed_sanity: bool = False
     """Release masks of a recipe whose maps do not depend on the trained network or on the
     finding."""

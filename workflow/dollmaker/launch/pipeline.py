@@ -229,6 +229,20 @@ def tuned(config: Config) -> list[str]:
     return [f"{task}/{run}" for task in config["tasks"] for run in runs]
 
 
+def released_tasks(config: Config) -> list[str]:
+    """Folders of the fine-tunings that the release carries."""
+    runs = [name.split("/") for name in config["release"]["models"] if name != "committee"]
+    return [
+        f"results/{config['dataset']}/tasks/{task}/{start}-{tuning}" for task, start, tuning in runs
+    ]
+
+
+def released_thresholds(config: Config) -> list[str]:
+    """The thresholds of the released recipe, if the release carries its committee."""
+    carried = "committee" in config["release"]["models"]
+    return thresholds(config, config["release"]["recipe"]) if carried else []
+
+
 def data_root(config: Config) -> str:
     """Where the source data lie: generated and converted ones under results, else as configured."""
     if config["source"]["kind"] == "phantoms":

@@ -17,6 +17,7 @@ from dollmaker.pixels.pictures import Channels, read_channels
 from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, list_source
+from dollmaker.release import models
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.store import findings
 from dollmaker.store.files import POINTERS, WEB_PAGE, inside
@@ -60,6 +61,7 @@ def preflight(config: Config) -> Listing:
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
     grid.check(config)
+    models.check(config)
     _check_init(config)
     members = config["classify"]["members"]
     ready.require_files(members, Path(config["weights_root"]))

@@ -43,9 +43,14 @@ _RESERVED = (
 def read_segmenter(folder: Path) -> nn.Module:
     """Read a segmenter with segmentation-models-pytorch, without what it prints.
 
+    Args:
+        folder: Folder of the segmenter, or a release that carries it.
+
     Raises:
         ModelError: If there is none.
     """
+    if (folder / "models" / "segmenter").is_dir():
+        folder = folder / "models" / "segmenter"
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no segmenter; give the folder that the stage segment made.")
     with redirect_stdout(io.StringIO()):

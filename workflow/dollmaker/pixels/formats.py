@@ -269,20 +269,29 @@ def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> dict[st
     return facts
 
 
+def _codecs() -> Any:
+    """The library that reads what is deeper than 8 bits."""
+    try:
+        import imagecodecs
+    except ModuleNotFoundError:
+        raise DataError(
+            "is deeper than 8 bits, which needs imagecodecs; pip install 'dollmaker[deep]'"
+        ) from None
+    return imagecodecs
+
+
 def _is_deep_png(data: bytes) -> bool:
     """PNG of 16 bits: of colours Pillow keeps the high byte, and no grey that is transparent."""
     return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10"
 
 
 def _decode_deep_png(data: bytes, max_pixels: int) -> dict[str, Any]:
-    import imagecodecs
-
     width, height = struct.unpack(">II", data[16:24])
     check_size(width, height, max_pixels)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         _require_one_frame(image)
         orientation = known_orientation(image.getexif().get(_ORIENTATION))
-    return _deep(imagecodecs.png_decode(data), orientation)
+    return _deep(_codecs().png_decode(data), orientation)
 
 
 def _is_jpeg_2000(data: bytes) -> bool:
@@ -296,11 +305,9 @@ def _decode_jpeg_2000(data: bytes, max_pixels: int) -> dict[str, Any]:
     lossy = data[style + 13 : style + 14] == b"\0"
     if (data[start + 42] & 0x7F) + 1 <= 8:
         return {**_decode_pillow(data, max_pixels), "lossy": lossy}
-    import imagecodecs
-
     with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
         check_size(*image.size, max_pixels)
-    return {**_deep(imagecodecs.jpeg2k_decode(data), 1), "lossy": lossy}
+    return {**_deep(_codecs().jpeg2k_decode(data), 1), "lossy": lossy}
 
 
 def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> dict[str, Any]:

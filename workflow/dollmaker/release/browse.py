@@ -1,8 +1,11 @@
 """Numbers and pictures of a release, for a terminal."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from PIL import Image
 
@@ -11,12 +14,48 @@ from dollmaker.pictures.sheet import captioned, to_png
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND
-from dollmaker.release.read import find_image, read_release, source_mask
+from dollmaker.release.read import Release, find_image, read_release, source_mask
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, inside
 
 _MAX_PIXELS = 100_000_000
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What :func:`stats` says, and the identifiers of all images with a mask, for programs.
+
+    Raises:
+        ArtifactError: If the folder is no release.
+    """
+    release = read_release(folder)
+    seen = release.table.group_by("split").agg(pl.col("image_id").unique().sort()).sort("split")
+    return {
+        "name": release.name,
+        "version": release.version,
+        "masks": len(release.table),
+        "confidence": release.confidence,
+        "bounded": int(release.table[BOUND].count()),
+        "findings": _numbers(release).rename(lambda name: name.replace(" ", "_")).to_dicts(),
+        "images": dict(seen.iter_rows()),
+    }
+
+
+def _numbers(release: Release) -> pl.DataFrame:
+    """Of every finding and split."""
+    pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)
+    return (
+        release.table.group_by("finding", "split")
+        .agg(
+            pl.len().alias("masks"),
+            pl.col("image_id").n_unique().alias("images"),
+            (pl.col("area") / pixels).median().round(3).alias("median area"),
+            pl.col("quality").median().round(3).alias("median quality"),
+            pl.col(BOUND).median().round(3).alias("median IoU bound"),
+            pl.col("components").median().alias("median parts"),
+        )
+        .sort("finding", "split")
+    )
 
 
 def stats(folder: Path) -> str:
@@ -26,24 +65,8 @@ def stats(folder: Path) -> str:
         ArtifactError: If the folder is no release.
     """
     release = read_release(folder)
-    pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)
-    table = (
-        release.table.group_by("finding", "split")
-        .agg(
-            pl.len().alias("masks"),
-            pl.col("image_id").n_unique().alias("images"),
-            (pl.col("area") / pixels).median().round(3).alias("median area"),
-            pl.col("quality").median().round(3).alias("median quality"),
-            pl.col(BOUND)
-            .median()
-            .round(3)
-            .cast(pl.String)
-            .fill_null(RANK_ONLY)
-            .alias("median IoU bound"),
-            pl.col("components").median().alias("median parts"),
-        )
-        .sort("finding", "split")
-    )
+    bound = pl.col("median IoU bound").cast(pl.String).fill_null(RANK_ONLY)
+    table = _numbers(release).with_columns(bound)
     total = f"{len(release.table)} masks of {release.table['image_id'].n_unique()} images"
     bounded = int(release.table[BOUND].count())
     if release.confidence is None or not bounded:
@@ -90,17 +113,24 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> list
                 f"{path} is {picture.width}x{picture.height}, the release knows {width}x{height}; "
                 "give the root of the very images that it was made from."
             )
-    pixels: Rgb = np.asarray(picture)
-    thickness = max(1, max(width, height) // 500)
-    lines = []
-    for number, row in enumerate(rows):
-        colour = CLASSES[number % len(CLASSES)]
-        pixels = outline(pixels, source_mask(release, row), colour, thickness=thickness)
-        bound = tell(row[BOUND], release.confidence)
-        lines.append((f"{row['finding']}  quality {row['quality']:.2f}  {bound}", colour))
+    bounds = (tell(row[BOUND], release.confidence) for row in rows)
+    lines = [
+        f"{row['finding']}  quality {row['quality']:.2f}  {bound}"
+        for row, bound in zip(rows, bounds, strict=True)
+    ]
+    drawn = draw(np.asarray(picture), (source_mask(release, row) for row in rows), lines)
     with atomic_path(output) as part:
-        part.write_bytes(to_png(captioned(pixels, lines), colours=None))
-    return [text for text, _ in lines]
+        part.write_bytes(drawn)
+    return lines
+
+
+def draw(pixels: Rgb, masks: Iterable[npt.NDArray[np.bool_]], lines: Sequence[str]) -> bytes:
+    """A picture with the outline of each mask and below it a line about it, as PNG."""
+    thickness = max(1, max(pixels.shape[:2]) // 500)
+    inks = [CLASSES[number % len(CLASSES)] for number in range(len(lines))]
+    for mask, colour in zip(masks, inks, strict=True):
+        pixels = outline(pixels, mask, colour, thickness=thickness)
+    return to_png(captioned(pixels, list(zip(lines, inks, strict=True))), colours=None)
 
 
 def _picture(path: Path, channels: int) -> Image.Image:

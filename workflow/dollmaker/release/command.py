@@ -20,6 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument("--to", required=True, help="png, chexlocalize, coco, yolo or nnunet")
     if name in ("verify", "show", "export"):
         parser.add_argument("--images", type=Path, help="root of your copy of the source images")
+    if name == "stats":
+        parser.add_argument(
+            "--json", type=Path, help="write the numbers and image ids to this file"
+        )
+    if name == "verify":
+        parser.add_argument("--key", type=Path, help="public key (.pub) of who signed the release")
     if name in ("show", "export"):
         what = "PNG file to write" if name == "show" else "folder to make"
         parser.add_argument("--output", type=Path, required=True, help=what)
@@ -46,6 +52,10 @@ def _add_stage(parser: argparse.ArgumentParser, name: str) -> None:
         parser.add_argument(
             "--others", type=Path, nargs="*", default=[], help="mask shards of other recipes"
         )
+        parser.add_argument(
+            "--tasks", type=Path, nargs="*", default=[], help="folders of fine-tunings"
+        )
+        parser.add_argument("--thresholds", type=Path, help="table of the released recipe")
     parser.add_argument("--committee", type=Path, nargs="+", required=True, help="member folders")
     parser.add_argument("--sanity", type=Path, required=True, help="result of dollmaker sanity")
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
@@ -95,6 +105,8 @@ def _build(arguments: argparse.Namespace) -> None:
         pairs=arguments.pairs,
         others=_by_recipe(arguments.others),
         output=arguments.output,
+        tasks=arguments.tasks,
+        thresholds=arguments.thresholds,
     )
 
 
@@ -107,10 +119,13 @@ def _by_recipe(shards: list[Path]) -> dict[str, list[Path]]:
 
 
 def _verify(arguments: argparse.Namespace) -> None:
+    from dollmaker.release.signature import verify_signature
     from dollmaker.release.verify import verify
     from dollmaker.runtime.errors import ArtifactError
 
     faults = verify(arguments.release, arguments.images, os.cpu_count() or 1)
+    if arguments.key:
+        faults += verify_signature(arguments.release, arguments.key)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
         raise ArtifactError(
@@ -121,9 +136,12 @@ def _verify(arguments: argparse.Namespace) -> None:
 
 
 def _stats(arguments: argparse.Namespace) -> None:
-    from dollmaker.release.browse import stats
+    from dollmaker.release.browse import facts, stats
+    from dollmaker.store.files import write_json
 
     print(stats(arguments.release))
+    if arguments.json:
+        write_json(arguments.json, facts(arguments.release))
 
 
 def _show(arguments: argparse.Namespace) -> None:

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from dollmaker.release.bounds import read_bounds
+from dollmaker.release.hub import find_release
 from dollmaker.release.parts import BOUND, SPLITS, find_parts, read_rows
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.depth import to_levels
@@ -37,10 +38,11 @@ class PseudoLabels(Dataset[dict[str, Any]]):
       not known; ``image_id``.
 
     ``torchxrayvision`` items are like those of its data sets: ``idx``, ``lab`` (K,), ``img``
-    float32 (1, S, S) in [-1024, 1024], ``pathology_masks`` {number: (1, S, S)}.
+    float32 (1, S, S) in [-1024, 1024], ``pathology_masks`` {number: (1, S, S)};
+    :meth:`collate` makes batches of both.
 
     Args:
-        release: Folder of the release.
+        release: Folder of the release, or ``hf:OWNER/NAME@VERSION``, fetched once and verified.
         images: Root of the source images, to which the release's paths are relative; ``None``
             gives masks only.
         splits: Splits to take.
@@ -70,7 +72,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         form: Form = "plain",
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
-        self.release = Path(release)
+        self.release = find_release(release)
         provenance = read_json(self.release / "provenance.json")
         self.findings = list(findings or provenance["findings"])
         for name in self.findings:
@@ -144,6 +146,24 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         if self._form == "torchxrayvision":
             found = _as_torchxrayvision(item, found)
         return self._transform(found) if self._transform else found
+
+    @staticmethod
+    def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Items as a batch: the ``collate_fn`` of a DataLoader.
+
+        The masks of ``pathology_masks``, of which each item has others, become float32
+        (B, K, S, S), 0 where an item has none; ``lab`` is NaN there.
+        """
+        plain = [{k: v for k, v in item.items() if k != "pathology_masks"} for item in items]
+        batch: dict[str, Any] = default_collate(plain)
+        if "pathology_masks" in items[0]:
+            sides = items[0]["img"].shape[1:]
+            masks = np.zeros((*np.shape(batch["lab"]), *sides), np.float32)
+            for number, item in enumerate(items):
+                for finding, mask in item["pathology_masks"].items():
+                    masks[number, finding] = mask[0]
+            batch["pathology_masks"] = torch.from_numpy(masks)
+        return batch
 
     def _image(self, facts: dict[str, Any]) -> Any:
         from dollmaker.pixels.decode import decode

@@ -51,24 +51,45 @@ class Release:
         return [(group.row(0, named=True), group.to_dicts()) for _, group in groups]
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a release was made with: what its masks and models depend on.
+
+    Raises:
+        ArtifactError: If the folder is no release.
+    """
+    config: dict[str, Any] = _provenance(folder).get("config", {})
+    if "release" not in config or "name" not in config["release"] or "prepare" not in config:
+        raise _no_release(folder)
+    return config
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    if not (folder / "provenance.json").is_file():
+        raise ArtifactError(f"{folder} holds no provenance.json; give the folder of a release.")
+    found: dict[str, Any] = read_json(folder / "provenance.json")
+    return found
+
+
+def _no_release(folder: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{folder / 'provenance.json'} is not that of a release; give the folder of a release "
+        "(not its labels)."
+    )
+
+
 def read_release(folder: Path) -> Release:
     """Read a release.
 
     Raises:
         ArtifactError: If the folder is no release.
     """
-    if not (folder / "provenance.json").is_file():
-        raise ArtifactError(f"{folder} holds no provenance.json; give the folder of a release.")
-    provenance = read_json(folder / "provenance.json")
+    provenance = _provenance(folder)
     try:
         config, findings = provenance["config"], provenance["findings"]
         fit, channels = config["prepare"]["fit"], int(config["prepare"].get("channels", 1))
         name, version = config["release"]["name"], config["release"]["version"]
     except (KeyError, TypeError, ValueError):
-        raise ArtifactError(
-            f"{folder / 'provenance.json'} is not that of a release; give the folder of a release "
-            "(not its labels)."
-        ) from None
+        raise _no_release(folder) from None
     bounds = read_bounds(folder)
     return Release(
         folder=folder,

@@ -15,6 +15,7 @@ from dollmaker.release.formats import pieces, source_masks, write_formats
 from dollmaker.release.gallery import add_gallery
 from dollmaker.release.labels import labels_header
 from dollmaker.release.licence import write_changes, write_licence
+from dollmaker.release.models import add_models
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.pictures import contact_sheet
 from dollmaker.store import provenance, tables
@@ -37,6 +38,8 @@ def build_release(
     pairs: Path,
     others: Mapping[str, Sequence[Path]],
     output: Path,
+    tasks: Sequence[Path] = (),
+    thresholds: Path | None = None,
 ) -> None:
     """Write the release folder, whole or not at all.
 
@@ -52,6 +55,8 @@ def build_release(
         pairs: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
         others: Other recipe -> its mask shards, for the gallery.
         output: Folder to make.
+        tasks: Folders of the fine-tunings that ``release.models`` names.
+        thresholds: Those of the released recipe, if it has any.
 
     Raises:
         ArtifactError: If a file of an earlier stage is missing or damaged.
@@ -86,9 +91,9 @@ def build_release(
             if len(images):
                 masks = source_masks(folder, split, rows, config["prepare"]["fit"])
                 write_formats(folder, split, pieces(images, rows, masks, findings))
-        shutil.copytree(segmenter, folder / "models" / "segmenter")
-        for name, member in members.items():
-            write_json(folder / "models" / "committee" / f"{name}.json", member)
+        mean = tables.read_header(index_file).get("channel_mean", ())
+        wanted = config["release"]["models"]
+        add_models(folder, segmenter, committee, wanted, tasks, thresholds, mean)
         write_json(folder / "sanity.json", checks)
         if bounds is not None:
             write_json(folder / BOUNDS, bounds)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 
 from dollmaker import __version__
 from dollmaker.runtime.errors import DamagedError, DollmakerError, unknown
+from dollmaker.runtime.extras import missing
 from dollmaker.runtime.faults import out_of_space, set_aside
 from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 
 #: Command -> (module with add_arguments and run, what it does). In the order the data flows.
 COMMANDS = {
+    "init": ("launch", "Lay out a workflow in a new folder: configuration, profiles, rules."),
     "estimate": ("estimate", "Tell what a run costs, from a trial and past runs."),
     "status": ("status", "Tell how far a run is, what runs and what failed."),
     "fetch": ("fetch", "Fetch published weights that are named, or list them."),
@@ -40,6 +42,8 @@ COMMANDS = {
     "show": ("release", "Draw the masks of an image of a release."),
     "diff": ("release", "Tell what changed from one release to another."),
     "export": ("release", "Write a release in the form of another tool."),
+    "predict": ("predict", "Find in new pictures what a release's models have learned."),
+    "publish": ("publish", "Put a release on the Hub, on Zenodo or into a folder."),
     "segment": ("segment", "Pre-train a segmenter on the labels."),
     "explain": ("explain", "Show where a segmenter looks when it calls pixels a finding."),
     "adapt": ("adapt", "Fine-tune on a task with true masks."),
@@ -92,6 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say("interrupted.")
         return 130
+    except ModuleNotFoundError as error:
+        if (sentence := missing(error)) is None:
+            raise
+        _say(f"error: {sentence}")
+        return 1
     except Exception as error:
         if not out_of_space(error):
             raise

@@ -13,6 +13,8 @@ from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store.files import inside, sha256_file, write_text
 
 CHECKSUMS = "SHA256SUMS"
+#: A detached signature of it, which nobody needs and which is made afterwards.
+SIGNATURE = f"{CHECKSUMS}.sig"
 
 
 def checksums(folder: Path) -> str:
@@ -55,7 +57,7 @@ def _sums(folder: Path) -> dict[str, str]:
     """File -> its sha256, sorted by name."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
-    names = [name for name in names if name != CHECKSUMS]
+    names = [name for name in names if name not in (CHECKSUMS, SIGNATURE)]
     # Hashing lets other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return dict(

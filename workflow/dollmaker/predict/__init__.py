@@ -1,0 +1,1 @@
+"""Masks of pictures that nobody has labelled, by the models of a release."""

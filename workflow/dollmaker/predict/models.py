@@ -1,0 +1,190 @@
+"""The models of a release, each as one function from a picture to its findings."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from dollmaker.networks.inputs import Input
+from dollmaker.pixels import geometry
+from dollmaker.pixels.enlarge import level_set, pack
+from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
+from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store.depth import Stored, to_eight_bits, to_levels
+from dollmaker.store.files import read_json, sha256_file
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A finding of a picture, on the networks' square.
+
+    Attributes:
+        finding: Its name.
+        probability: The committee's; of a segmenter its highest in a pixel of the picture.
+        map: Probability of each pixel, or relevance with maximum 1, float32 (S, S).
+        levels: Positive in the mask, its zero the outline (S, S).
+    """
+
+    finding: str
+    probability: float
+    map: Floats
+    levels: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictor:
+    """A model that is ready.
+
+    Attributes:
+        findings: Names, in order.
+        run: From stored pixels (C, S, S), the box of the picture in the square and the wanted
+            findings to what was found, in this order.
+    """
+
+    findings: list[str]
+    run: Callable[[Stored, geometry.Box, Sequence[str]], list[Found]]
+
+
+def open_model(
+    release: Path,
+    name: str,
+    config: Mapping[str, Any],
+    device: torch.device,
+    min_probability: float,
+) -> Predictor:
+    """Read a model of a release.
+
+    Args:
+        release: The release.
+        name: ``segmenter``, ``committee``, or that of an adapter.
+        config: The configuration that the release was made with.
+        device: Where to compute.
+        min_probability: Findings that the committee thinks less probable are left out.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+        ModelError: If the release does not carry the model.
+    """
+    folder = find_model(release, name)
+    try:
+        if name == COMMITTEE:
+            return _committee(folder, config, device, min_probability)
+        described = read_json(folder / ("segmenter.json" if name == SEGMENTER else "adapter.json"))
+        spec = Input(**described["input"])
+        findings = [str(f) for f in described["findings" if name == SEGMENTER else "classes"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{folder} is not as written ({type(error).__name__}: {error}); get the release again."
+        ) from None
+    if name == SEGMENTER:
+        from dollmaker.networks.segmenters import read_segmenter
+
+        weights = folder / "model.safetensors"
+        if not weights.is_file() or described.get("sha256") != sha256_file(weights):
+            raise ArtifactError(f"{weights} is missing or damaged; get the release again.")
+        network = read_segmenter(folder)
+    else:
+        from dollmaker.adapt.saved import load_adapter
+
+        network = load_adapter(release, folder)
+    network = network.eval().to(device)
+    return Predictor(findings=findings, run=_segmenting(network, spec, findings, device))
+
+
+def _segmenting(
+    network: nn.Module, spec: Input, findings: list[str], device: torch.device
+) -> Callable[[Stored, geometry.Box, Sequence[str]], list[Found]]:
+    @torch.no_grad()
+    def run(pixels: Stored, where: geometry.Box, wanted: Sequence[str]) -> list[Found]:
+        # One image a pass: what is found does not depend on its neighbours.
+        x = spec.prepare(_tensor(pixels, device))
+        logits = network(x)[0].float().cpu()
+        chances = torch.sigmoid(logits).numpy()
+        numbers = [findings.index(finding) for finding in wanted]
+        return [
+            Found(
+                finding=findings[k],
+                probability=float(geometry.inside(chances[k], where).max()),
+                map=chances[k],
+                levels=logits[k].numpy(),
+            )
+            for k in numbers
+        ]
+
+    return run
+
+
+def _committee(
+    folder: Path, config: Mapping[str, Any], device: torch.device, min_probability: float
+) -> Predictor:
+    """Classifiers that explain by the released recipe, what they find taking the labels' place."""
+    from dollmaker.attribute.committee import Committee
+    from dollmaker.binarize.choice import cuts_of, read_thresholds
+    from dollmaker.binarize.pair import Pair
+    from dollmaker.binarize.steps import make_chain
+    from dollmaker.networks.frames import Frames
+    from dollmaker.networks.member import load_member
+    from dollmaker.store.findings import PRESENT, localized
+
+    facts = read_json(folder / FACTS)
+    members = [load_member(folder / name, device) for name in facts["members"]]
+    recipe = config["recipes"][config["release"]["recipe"]]
+    options, size = recipe["attribute"], config["prepare"]["size"]
+    if isinstance(options, str):
+        options = config["recipes"][options]["attribute"]
+    experts = Committee(
+        members,
+        options,
+        channel_mean=torch.tensor(facts["channel_mean"]),
+        size=size,
+        seed=config["seed"],
+        precision=config["attribute"]["precision"],
+    )
+    chain = make_chain(recipe["binarize"])
+    table = folder / THRESHOLDS
+    cuts = read_thresholds(table) if table.is_file() else {}
+    every = members[0].findings
+    letterbox = config["prepare"]["fit"] == "letterbox"
+
+    def run(pixels: Stored, where: geometry.Box, wanted: Sequence[str]) -> list[Found]:
+        image = _tensor(pixels, device)
+        chances = experts.probabilities(image)[0].cpu().numpy()
+        chosen = [f for f in wanted if chances[every.index(f)] >= min_probability]  # NaN is not
+        if not chosen:
+            return []
+        frames = Frames((where,), size) if letterbox else Frames(size=size)
+        refined = experts.explain(image, ["0"], [(0, every.index(f)) for f in chosen], frames)
+        # As the workflow stores them.
+        maps = refined.consensus.maps.half().cpu().numpy().astype(np.float32)
+        found = []
+        for finding, values, scale in zip(
+            chosen, maps, refined.consensus.scale.cpu().tolist(), strict=True
+        ):
+            pair = Pair(
+                map=geometry.inside(values, where),
+                image=geometry.inside(to_eight_bits(pixels), where),
+                label=PRESENT,
+                probability=float(chances[every.index(finding)]),
+                scale=scale,
+                cuts=cuts_of(cuts, finding),
+            )
+            done = chain(pair)
+            mask = geometry.framed(np.asarray(done.mask), where, size)
+            levels = pack(level_set(mask, values, done.threshold))  # as released
+            found.append(
+                Found(finding=finding, probability=pair.probability, map=values, levels=levels)
+            )
+        return found
+
+    return Predictor(findings=localized(every, config["attribute"]["findings"]), run=run)
+
+
+def _tensor(pixels: Stored, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(to_levels(pixels)))[None].to(device)

@@ -1,0 +1,1 @@
+"""A release where others find it: the Hub, Zenodo, or a folder."""

@@ -1,0 +1,103 @@
+"""Releases on Hugging Face's Hub: a data set's repository, a tag for each version."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, ModelError
+
+#: What the Hub adds of its own.
+_OF_THE_HUB = [".gitattributes"]
+
+
+def upload(release: Path, options: dict[str, Any], repo: str, private: bool) -> str:
+    """Upload a release and tag its version; an upload that was stopped goes on where it was.
+
+    Args:
+        release: The release.
+        options: Section ``release`` of its configuration.
+        repo: ``OWNER/NAME``, which is made where it is not there.
+        private: Let its owners alone see it.
+
+    Returns:
+        Where it lies.
+
+    Raises:
+        DataError: If the version is there already, or the Hub refuses.
+        ModelError: If huggingface_hub is not installed.
+    """
+    version = f"v{options['version']}"
+    with _library(repo) as library:
+        api = library.HfApi()
+        api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        tags = api.list_repo_refs(repo, repo_type="dataset").tags
+        if any(tag.name == version for tag in tags):
+            raise DataError(f"{repo} has {version} already; raise release.version and try again.")
+        api.upload_folder(
+            repo_id=repo,
+            folder_path=release,
+            repo_type="dataset",
+            commit_message=f"{options['name']} {options['version']}",
+            delete_patterns="*",  # what an older version had and this one has not
+        )
+        api.create_tag(repo, tag=version, repo_type="dataset")
+    return f"hf:{repo}@{version}"
+
+
+def find_release(place: str | Path) -> Path:
+    """The folder of a release; one on the Hub is fetched once, and verified.
+
+    Args:
+        place: A folder, or ``hf:OWNER/NAME@VERSION``.
+
+    Raises:
+        ArtifactError: If what came is not whole.
+        ConfigError: If no version is named.
+        DataError: If the Hub has none of that name, or does not answer.
+    """
+    text = str(place)
+    if not text.startswith("hf:"):
+        return Path(place)
+    named = re.fullmatch(r"hf:([\w-][\w.-]*/[\w-][\w.-]*)@([\w.-]+)", text, re.ASCII)
+    if named is None:
+        raise ConfigError(f"{text!r} names no version; write hf:OWNER/NAME@v1.0.0.")
+    repo, version = named.groups()
+    with _library(repo) as library:
+        cache = Path(library.constants.HF_HUB_CACHE).parent / "dollmaker"
+        target = cache / f"{repo.replace('/', '--')}@{version}"
+        if target.is_dir():
+            return target
+        part = target.with_name(f"{target.name}.part")  # an attempt that was stopped goes on here
+        library.snapshot_download(
+            repo, repo_type="dataset", revision=version, local_dir=part,
+            ignore_patterns=_OF_THE_HUB,
+        )  # fmt: skip
+    from dollmaker.release.verify import verify
+
+    shutil.rmtree(part / ".cache", ignore_errors=True)
+    if faults := verify(part):
+        shutil.rmtree(part)
+        raise ArtifactError(f"{text} is not whole ({faults[0]}); tell its owners, or try again.")
+    part.rename(target)
+    return target
+
+
+@contextmanager
+def _library(repo: str) -> Iterator[Any]:
+    """huggingface_hub, whose errors become a sentence."""
+    try:
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError
+    except ModuleNotFoundError:
+        raise ModelError('the Hub needs huggingface_hub; pip install "dollmaker[torch]".') from None
+    try:
+        yield huggingface_hub
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"the Hub does not give or take {repo} ({text[:200]}); see that the name is right, "
+            "that it answers, and that you are logged in (hf auth login, or HF_TOKEN)."
+        ) from None
