@@ -149,7 +149,7 @@ def test_any_checkpoint_with_names_explains_at_once(
         "std": 0.2,
     }
     config = make_config(members={"a": member}, calibrate="temperature")
-    network_checks.look(
+    network_checks.run_checks(
         network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None),
         tmp_path / "l",
     )
@@ -185,11 +185,11 @@ def test_named_weights_bring_their_mean_and_deviation(tmp_path: Path) -> None:
     def given(member: dict[str, Any], **classify: Any) -> Any:
         config = make_config(members={"a": {**own, **member}}, **classify)
         wanted = network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None)
-        network_checks.look(wanted, tmp_path / "looks")
+        network_checks.run_checks(wanted, tmp_path / "checks")
         return load_member(train(config, tmp_path, "a"), CPU).input.mean
 
     with pytest.raises(ModelError, match=r"hf--lab--eyes--w\.safetensors does not exist"):
-        given({})  # the look has let it pass: it may be fetched yet
+        given({})  # the check has let it pass: it may be fetched yet
     save_file(dict(network.state_dict()), tmp_path / "hf--lab--eyes--w.safetensors", metadata=said)
     assert given({}) == (0.3, 0.4, 0.8)
     assert given({}, mean=0.7) == (0.7, 0.7, 0.7)
@@ -210,7 +210,7 @@ def test_a_last_layer_of_another_width_is_refused_before_and_in_the_run(tmp_path
     with pytest.raises(ModelError, match=said):
         train(config, tmp_path, "a")
     with pytest.raises(ModelError, match=said):
-        network_checks.look(
+        network_checks.run_checks(
             network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None),
             tmp_path / "l",
         )

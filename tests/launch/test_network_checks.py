@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from dollmaker.config import settings as config
 from dollmaker.launch import network_checks
-from dollmaker.launch.network_checks import Look, look
+from dollmaker.launch.network_checks import NetworkCheck, run_checks
 from dollmaker.networks.classifiers import create_network
 from dollmaker.runtime.errors import ModelError
 
@@ -27,20 +27,20 @@ def resolved(**changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Path:
-    return tmp_path / "kept/looks.json"
+    return tmp_path / "kept/network_checks.json"
 
 
 def members(memory: Path, images: int | None = None, **classify: Any) -> None:
     given = {**SMALL, **classify.pop("classify", {})}
-    look(network_checks.of_members(resolved(classify=given, **classify), 3, images), memory)
+    run_checks(network_checks.of_members(resolved(classify=given, **classify), 3, images), memory)
 
 
 def segmenter(memory: Path, images: int | None = None, **changes: Any) -> None:
-    look([network_checks.of_segmenter("segment", resolved(**changes), 2, images)], memory)
+    run_checks([network_checks.of_segmenter("segment", resolved(**changes), 2, images)], memory)
 
 
 def tuning(memory: Path, init: str, what: str, **changes: Any) -> None:
-    look([network_checks.of_tuning("adapt.runs r", resolved(**changes), init, what)], memory)
+    run_checks([network_checks.of_tuning("adapt.runs r", resolved(**changes), init, what)], memory)
 
 
 def test_what_works_passes(memory: Path) -> None:
@@ -129,9 +129,9 @@ def test_a_segmenter_is_named(segment: Any, size: int, said: str, memory: Path) 
     names = network_checks.of_names({"segment": resolved(segment=segment)["segment"]})
     if size == 32:
         with pytest.raises(ModelError, match=said):
-            look(names, memory)
+            run_checks(names, memory)
     else:
-        look(names, memory)
+        run_checks(names, memory)
 
 
 def test_single_images_and_the_parts_that_learn(memory: Path) -> None:
@@ -159,15 +159,16 @@ def counted(calls: list[Any]) -> Any:
 def test_what_passed_is_not_looked_at_again(memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     good, bad = (
-        Look(place=name, check=counted(calls), settings={name: True}) for name in ("good", "bad")
+        NetworkCheck(place=name, check=counted(calls), settings={name: True})
+        for name in ("good", "bad")
     )
     for _ in range(2):
         with pytest.raises(ModelError, match="bad: it is bad"):
-            look([good, bad], memory)
+            run_checks([good, bad], memory)
     assert calls == [{"good": True}, {"bad": True}, {"bad": True}]
-    look([good], memory)
+    run_checks([good], memory)
     monkeypatch.setattr(network_checks, "_base", lambda: ["other libraries"])
-    look([good], memory)
+    run_checks([good], memory)
     assert len(calls) == 4
 
 
@@ -176,9 +177,9 @@ def test_a_damaged_memory_counts_as_empty(content: str, memory: Path) -> None:
     memory.parent.mkdir()
     memory.write_text(content, encoding="utf-8", errors="surrogateescape")
     calls: list[Any] = []
-    good = Look(place="good", check=counted(calls), settings={})
-    look([good], memory)
-    look([good], memory)
+    good = NetworkCheck(place="good", check=counted(calls), settings={})
+    run_checks([good], memory)
+    run_checks([good], memory)
     assert len(calls) == 1 and len(json.loads(memory.read_text())) == 1
 
 
@@ -187,12 +188,12 @@ def test_a_memory_that_cannot_be_written_and_libraries_that_are_not_there(
 ) -> None:
     (tmp_path / "file").write_text("")
     calls: list[Any] = []
-    good = Look(place="good", check=counted(calls), settings={})
-    look([good], tmp_path / "file/looks.json")
+    good = NetworkCheck(place="good", check=counted(calls), settings={})
+    run_checks([good], tmp_path / "file/network_checks.json")
     assert len(calls) == 1
     monkeypatch.setitem(network_checks._LIBRARIES, "no_such_library", "torch")
-    look([good], tmp_path / "looks.json")
-    assert len(calls) == 1 and not (tmp_path / "looks.json").exists()
+    run_checks([good], tmp_path / "network_checks.json")
+    assert len(calls) == 1 and not (tmp_path / "network_checks.json").exists()
 
 
 def test_what_is_remembered_loads_no_library(memory: Path) -> None:
@@ -201,7 +202,7 @@ def test_what_is_remembered_loads_no_library(memory: Path) -> None:
     wanted = "network_checks.of_members(c, 3, None)"
     code = (
         "import json, sys; from pathlib import Path; from dollmaker.launch import network_checks; "
-        f"c = json.loads(sys.argv[1]); network_checks.look({wanted}, Path(sys.argv[2])); "
+        f"c = json.loads(sys.argv[1]); network_checks.run_checks({wanted}, Path(sys.argv[2])); "
         "print('torch' in sys.modules)"
     )
     words = [sys.executable, "-c", code, json.dumps(resolved()), str(memory)]

@@ -11,7 +11,7 @@ import pytest
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import DataError
 from dollmaker.status.page import render
-from dollmaker.status.run import RULES, SILENT, look
+from dollmaker.status.run import RULES, SILENT, read_run
 from dollmaker.store import provenance, tables
 
 NOW = 1_800_000_000.0
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_every_job_has_its_state(folder: Path) -> None:
-    run = look(folder, NOW)
+    run = read_run(folder, NOW)
     states = {job.name: job.state for stage in run.stages for job in stage.jobs}
     assert states["explain_images-doll-0002"] == "done"
     assert states["explain_images-doll-0003"] == "running"
@@ -74,7 +74,7 @@ def test_every_rule_that_runs_is_shown() -> None:
 
 
 def test_rate_and_time_left_follow_from_what_is_done(folder: Path) -> None:
-    stages = {stage.rule: stage for stage in look(folder, NOW).stages}
+    stages = {stage.rule: stage for stage in read_run(folder, NOW).stages}
     explain = stages["explain_images"]
     assert (explain.count("done"), explain.total) == (3, 8)
     assert explain.per_hour == pytest.approx(6)  # one in ten minutes
@@ -86,7 +86,7 @@ def test_rate_and_time_left_follow_from_what_is_done(folder: Path) -> None:
 def test_the_page_shows_it(folder: Path) -> None:
     (folder / "images").mkdir()
     (folder / "images/0001.h5.damaged").touch()
-    text = render(look(folder, NOW), 2)
+    text = render(read_run(folder, NOW), 2)
     assert "80 images in 8 shards, 1 in quarantine" in text
     row = next(line.split() for line in text.splitlines() if line.startswith("explain_images "))
     assert row == ["explain_images", "3", "8", "1", "2", "6.0", "50", "min", "00", "s"]
@@ -107,12 +107,12 @@ def test_a_finished_run_ends_the_watch(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_other_folders_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="no results folder"):
-        look(tmp_path, NOW)
+        read_run(tmp_path, NOW)
     assert cli.main(["status", str(tmp_path)]) == 1
     assert "give results/" in capsys.readouterr().err
 
 
 def test_a_run_that_has_just_begun(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    assert "not listed yet" in render(look(tmp_path, NOW), 3)
-    assert json.dumps([stage.rule for stage in look(tmp_path, NOW).stages]) == "[]"
+    assert "not listed yet" in render(read_run(tmp_path, NOW), 3)
+    assert json.dumps([stage.rule for stage in read_run(tmp_path, NOW).stages]) == "[]"

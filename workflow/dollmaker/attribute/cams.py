@@ -70,20 +70,7 @@ def hires_cam(
 ) -> Tensor:
     """HiResCAM (Draelos & Carin 2020): feature maps times their gradients, place by place.
 
-    Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-        layer: See :func:`grad_cam`.
-        frames: See :func:`grad_cam`.
-
-    Returns:
-        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
-
-    Raises:
-        ConfigError: If there is no such layer or it has no feature map.
-        ModelError: If the network has no layer with a feature map.
+    Arguments, result and errors are those of :func:`grad_cam`.
     """
     return _cam(
         network, images, pairs, chunk, layer, frames, lambda a, g: (g * a).sum(1, keepdim=True)
@@ -101,20 +88,7 @@ def layer_cam(
 ) -> Tensor:
     """LayerCAM (Jiang et al. 2021): HiResCAM with the positive gradients only.
 
-    Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-        layer: See :func:`grad_cam`.
-        frames: See :func:`grad_cam`.
-
-    Returns:
-        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
-
-    Raises:
-        ConfigError: If there is no such layer or it has no feature map.
-        ModelError: If the network has no layer with a feature map.
+    Arguments, result and errors are those of :func:`grad_cam`.
     """
     return _cam(
         network,

@@ -86,21 +86,8 @@ def maskcut(
 ) -> Tensor:
     """MaskCut: several cuts, each without the places that are taken; the union of the masks.
 
-    Args:
-        network: See :func:`tokencut`.
-        images: See :func:`tokencut`.
-        pairs: See :func:`tokencut`.
-        chunk: Unused.
-        side: See :func:`tokencut`.
-        masks: Most masks.
-        tau: See :func:`tokencut`.
-        centred: See :func:`tokencut`.
-        part: See :func:`tokencut`.
-        block: See :func:`tokencut`.
-        frames: See :func:`tokencut`.
-
-    Returns:
-        float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
+    Arguments are those of :func:`tokencut`, and ``masks``, the most masks. The map is 1 in the
+    first mask and less in later ones.
     """
     look = partial(features, network, side=side, part=part, block=block)
     cut = partial(mask_maps, masks=masks, tau=0.15 if tau is None else tau, centred=centred)
@@ -122,20 +109,7 @@ def found(
 ) -> Tensor:
     """FOUND: the background is all that resembles the least attended place; the rest is object.
 
-    Args:
-        network: See :func:`tokencut`.
-        images: See :func:`tokencut`.
-        pairs: See :func:`tokencut`.
-        chunk: Unused.
-        side: See :func:`tokencut`.
-        tau: See :func:`tokencut`.
-        centred: See :func:`tokencut`.
-        part: See :func:`tokencut`.
-        block: See :func:`tokencut`.
-        frames: See :func:`tokencut`.
-
-    Returns:
-        float32 (P, 1, H, W) in [0, 1].
+    Arguments and result are those of :func:`tokencut`.
     """
     look = partial(features, network, side=side, part=part, block=block)
     cut = partial(background_maps, threshold=0.3 if tau is None else tau, centred=centred)

@@ -69,20 +69,9 @@ def guided_backprop(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: 
 def deconvolution(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
     """Deconvolution (Zeiler & Fergus 2014).
 
-    The image enters through max pooling and gates alone. A network without them (MobileNetV2) gives
-    one map for all images of a size.
-
-    Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-
-    Returns:
-        float32 (P, C, H, W), signed, in the order of ``pairs``.
-
-    Raises:
-        ModelError: If the network has no rectifier, or one that cannot be replaced.
+    The image enters through max pooling and gates alone: a network without them (MobileNetV2) gives
+    one map for all images of a size. Arguments, result and errors are those of
+    :func:`guided_backprop`.
     """
     return _explain("deconvolution", _Deconvolved, network, images, pairs, chunk)
 

@@ -1,4 +1,4 @@
-"""Whether the channels that are asked for are those that the source has and networks take."""
+"""Do the configured channels fit the source and the networks?"""
 
 from collections.abc import Mapping
 from typing import Any

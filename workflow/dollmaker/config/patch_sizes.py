@@ -1,7 +1,7 @@
-"""Patches of transformers: what an architecture's name says of them, before anything is loaded.
+"""The patch sizes of transformers, by the names of their architectures.
 
-An image that is no whole number of patches has a rim that is never seen, and its map would be
-stretched over it. Nothing here imports torch: configurations are checked with it.
+An image that is no whole number of patches has a rim that is never seen. Nothing here imports
+torch: configurations are checked with it.
 """
 
 import re

@@ -42,7 +42,7 @@ FILES = {
     "truth": "all true masks",
 }
 
-#: What says which images have a true mask: the plan needs no more of the truth.
+#: What says which images have a true mask: the listing needs no more of the truth.
 _WHICH_TRUE = ("truth.kind", "truth.folder", "truth.column")
 
 #: Stage -> what it reads, in the order the data flow.
@@ -172,7 +172,7 @@ def _part(config: Mapping[str, Any], keys: Iterable[str]) -> Config:
 
 
 def _which_true(config: Mapping[str, Any]) -> Config | None:
-    """Section truth as far as it says which images have a mask: the rest serves scores only.
+    """The part of section truth that says which images have a mask; the rest serves scores only.
 
     A folder counts only where masks are called as their images.
     """
@@ -184,7 +184,7 @@ def _which_true(config: Mapping[str, Any]) -> Config | None:
 
 
 def of_labels(config: Mapping[str, Any]) -> Config:
-    """The configuration with what the released masks are made by, and no other recipe or member."""
+    """The configuration of the released masks: their recipe and members alone."""
     recipe = config["release"]["recipe"]
     names = dict.fromkeys((configuration.relevance_recipe(dict(config), recipe), recipe))
     explain = catalogue.committee(config, recipe)

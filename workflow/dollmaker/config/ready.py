@@ -1,8 +1,8 @@
-"""Ready classifiers: published ones that explain at once, without any training here.
+"""Ready classifiers: published classifiers that explain without any training here.
 
-A member is ready when its architecture is one of torchxrayvision's (:mod:`xrv`), or when it says
-what its outputs are called (``findings``). Its outputs are matched to the data set's findings by
-name; case, spaces, hyphens and underscores do not matter, and :data:`SYNONYMS` hold. Nothing here
+A member is ready when its architecture is one of torchxrayvision's (:mod:`dollmaker.config.xrv`),
+or when it names its outputs (``findings``). Outputs are matched to the findings of the data set by
+name, whatever the case, spaces, hyphens and underscores; :data:`SYNONYMS` match, too. Nothing here
 imports torch: configurations are checked with it.
 """
 
@@ -86,9 +86,7 @@ def input_options(config: Config, member: Config, own: Config | None = None) -> 
 
 
 def match(given: Sequence[str | None], findings: Sequence[str]) -> dict[int, int]:
-    """Which output is which finding.
-
-    The same name goes before the same name written otherwise, and that before a synonym.
+    """Match outputs to findings: first by the same name, then by spelling, then by synonym.
 
     Args:
         given: Names of the outputs, ``None`` for those that are no finding.

@@ -1,9 +1,8 @@
-"""How weights are named, and the file that each name becomes.
+"""How weights are named, and the file of each name.
 
-``pretrained`` is the library's default for a network, ``timm:NAME.TAG``,
+``pretrained`` is the library's default for a network; ``timm:NAME.TAG``,
 ``torchvision:NAME.WEIGHTS`` and ``hf:OWNER/REPO[@REVISION][/FILE]`` are published weights; anything
-else is a file of the user's. The file of a name tells the name, so that neither a table nor a
-library is needed to go from one to the other.
+else is a file of the user's. Name and file follow from each other, without a table or a library.
 """
 
 import re

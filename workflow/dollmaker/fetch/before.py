@@ -13,7 +13,7 @@ from dollmaker.store import contents
 _LIBRARIES = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "huggingface_hub")
 
 
-def look(needs: Iterable[Need], root: Path) -> None:
+def require_available(needs: Iterable[Need], root: Path) -> None:
     """Refuse named weights that are not those of the lock, or cannot be had.
 
     The libraries are loaded for those that are not there yet only. Where they are not installed,

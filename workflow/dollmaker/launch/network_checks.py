@@ -1,9 +1,8 @@
-"""Looks at the configured networks before the run, remembered once they passed.
+"""Checks of the configured networks before the run, remembered once they passed.
 
-A look makes a network as the stage will, without numbers where it can be made so: does it exist,
-does it take the images, can it be trained with such batches, do its starting weights fit? Its
-libraries take seconds to load. What has passed is therefore noted in a file, and not looked at
-again as long as configuration, weights and libraries stay the same.
+A check makes a network as the stage will, without numbers if possible: does it exist, does it take
+the images, can it be trained with such batches, do its starting weights fit? As its libraries take
+seconds to load, a file keeps what has passed, until configuration, weights or libraries change.
 """
 
 import hashlib
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 
 #: What has passed, below the folder of the run.
-MEMORY = Path(".snakemake/dollmaker/looks.json")
+MEMORY = Path(".snakemake/dollmaker/network_checks.json")
 
 #: Modules and distributions of the libraries that make networks.
 _LIBRARIES = {
@@ -57,8 +56,8 @@ _MORE = "batch_size to 2 or more, with as many training images"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """A look at one network.
+class NetworkCheck:
+    """A check of one network.
 
     Attributes:
         place: Where the configuration names it, for messages.
@@ -71,14 +70,14 @@ class Look:
     settings: Config
 
 
-def look(looks: Iterable[Look], memory: Path = MEMORY) -> None:
-    """Look at networks, but for those that are known to pass.
+def run_checks(checks: Iterable[NetworkCheck], memory: Path = MEMORY) -> None:
+    """Run checks, but for those that are known to pass.
 
-    Where the libraries are not installed, jobs bring an environment of their own, and there is
-    nothing to look at.
+    Where the libraries are not installed, jobs bring an environment of their own, and nothing is
+    checked.
 
     Args:
-        looks: What to look at.
+        checks: The checks.
         memory: File that keeps what has passed; one that is damaged counts as empty.
 
     Raises:
@@ -90,7 +89,7 @@ def look(looks: Iterable[Look], memory: Path = MEMORY) -> None:
     known = _read(memory)
     passed = dict.fromkeys(known)
     try:
-        for one in looks:
+        for one in checks:
             text = json.dumps([base, one.check.__name__, one.settings], sort_keys=True)
             key = hashlib.sha256(text.encode()).hexdigest()
             if key not in passed:
@@ -101,7 +100,7 @@ def look(looks: Iterable[Look], memory: Path = MEMORY) -> None:
             _write(memory, list(passed))
 
 
-def _check(one: Look) -> None:
+def _check(one: NetworkCheck) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -129,11 +128,11 @@ def _write(memory: Path, passed: list[str]) -> None:
     try:
         write_json(memory, passed[-_MOST:])
     except OSError:
-        return  # it is looked at again next time
+        return  # it is checked again next time
 
 
-def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
-    """Looks at the members of the committee.
+def of_members(config: Config, findings: int, images: int | None) -> list[NetworkCheck]:
+    """Checks of the members of the committee.
 
     Args:
         config: The resolved configuration.
@@ -144,7 +143,7 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
     return [
         _of_ready(name, config, member)
         if ready.is_ready(member)
-        else Look(
+        else NetworkCheck(
             place=f"classify.members.{name}",
             check=check_member,
             settings={
@@ -161,15 +160,15 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Look]:
     ]
 
 
-def _of_ready(name: str, config: Config, member: Config) -> Look:
-    """A look at a ready classifier."""
+def _of_ready(name: str, config: Config, member: Config) -> NetworkCheck:
+    """A check of a ready classifier."""
     settings = {
         "architecture": member["architecture"],
         "findings": ready.outputs(member),
         "input": _seen(config, member),
         "weights": _file(config, member["weights"], member["architecture"]),
     }
-    return Look(place=f"classify.members.{name}", check=check_ready, settings=settings)
+    return NetworkCheck(place=f"classify.members.{name}", check=check_ready, settings=settings)
 
 
 def _seen(config: Config, member: Config) -> Config:
@@ -178,14 +177,14 @@ def _seen(config: Config, member: Config) -> Config:
     return {key: spec[key] for key in ("channels", "size")}
 
 
-def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[Look]:
-    """Looks at names alone.
+def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[NetworkCheck]:
+    """Checks of names alone.
 
     Args:
         networks: Place in the configuration -> ``architecture`` and ``encoder``.
     """
     return [
-        Look(
+        NetworkCheck(
             place=place,
             check=check_names,
             settings={key: options[key] for key in ("architecture", "encoder")},
@@ -194,8 +193,8 @@ def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[Look]:
     ]
 
 
-def of_segmenter(place: str, config: Config, findings: int, images: int | None) -> Look:
-    """A look at the network that is pre-trained.
+def of_segmenter(place: str, config: Config, findings: int, images: int | None) -> NetworkCheck:
+    """A check of the network that is pre-trained.
 
     Args:
         place: Where the configuration names it.
@@ -205,7 +204,7 @@ def of_segmenter(place: str, config: Config, findings: int, images: int | None) 
     """
     options = config["segment"]
     clusters = options["clusters"] if options["objectives"]["structure"] else 0
-    return Look(
+    return NetworkCheck(
         place=place,
         check=check_segmenter,
         settings={
@@ -218,8 +217,8 @@ def of_segmenter(place: str, config: Config, findings: int, images: int | None) 
     )
 
 
-def of_tuning(place: str, config: Config, init: str, tuning: str) -> Look:
-    """A look at a network that is fine-tuned.
+def of_tuning(place: str, config: Config, init: str, tuning: str) -> NetworkCheck:
+    """A check of a network that is fine-tuned.
 
     Args:
         place: Where the configuration names it.
@@ -231,7 +230,7 @@ def of_tuning(place: str, config: Config, init: str, tuning: str) -> Look:
     first = next(iter(config["classify"]["members"]))
     starts = {"classifier": first, "imagenet": options["imagenet"]}
     freeze = options["freeze_batch_norm"] and init != "random" and tuning == "full"
-    return Look(
+    return NetworkCheck(
         place=place,
         check=check_segmenter,
         settings={

@@ -83,7 +83,7 @@ def preflight(config: Config) -> Listing:
         from dollmaker.runtime import devices
 
         devices.uses_gpu("cuda")  # which one, each job chooses
-    network_checks.look(
+    network_checks.run_checks(
         [
             *network_checks.of_members(config, len(names), _to_train(listed)),
             *network_checks.of_names(_nets(config)),
@@ -110,7 +110,7 @@ def preflight_segmenter(config: Config, listing: Listing) -> None:
     wanted = [network_checks.of_segmenter("segment", config, localized, _to_train(listed))]
     for run in config["adapt"]["runs"] if config["tasks"] else []:
         wanted.append(network_checks.of_tuning(f"adapt.runs {run}", config, *run.split("/")))
-    network_checks.look(wanted)
+    network_checks.run_checks(wanted)
 
 
 def preflight_study(config: Config, listing: Listing) -> None:
@@ -141,7 +141,7 @@ def preflight_study(config: Config, listing: Listing) -> None:
             where = f"{place}, study.tunings {name}"
             wanted.append(network_checks.of_tuning(where, tuned, init, changes["tuning"]))
     _look_at_weights(config, needed.of_study(config))
-    network_checks.look(wanted)
+    network_checks.run_checks(wanted)
 
 
 def _refuse(mistake: str | None) -> None:
@@ -250,7 +250,7 @@ def _look_at_weights(config: Config, needs: list[Need]) -> None:
     for need in sorted(needs, key=lambda need: need.file):
         if not need.name or need.file.is_file():
             check_weights(need.file)
-    before.look(needs, Path(config["weights_root"]))
+    before.require_available(needs, Path(config["weights_root"]))
 
 
 def check_weights(path: Path) -> None:

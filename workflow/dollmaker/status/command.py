@@ -17,10 +17,10 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     import time
 
     from dollmaker.status.page import render
-    from dollmaker.status.run import look
+    from dollmaker.status.run import read_run
 
     while True:
-        state = look(arguments.results, time.time())
+        state = read_run(arguments.results, time.time())
         text = render(state, arguments.tail)
         if not arguments.watch:
             print(text)

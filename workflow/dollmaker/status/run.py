@@ -117,7 +117,7 @@ class Run:
     finished: bool
 
 
-def look(folder: Path, now: float) -> Run:
+def read_run(folder: Path, now: float) -> Run:
     """Read the state of a run.
 
     Args:

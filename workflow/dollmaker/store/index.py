@@ -17,8 +17,7 @@ def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
 def digest_index(index: pl.DataFrame) -> str:
     """SHA-256 of an index, whatever the number of its shards.
 
-    How files were turned and what they look like is left out: their pixels are told by their
-    checksums.
+    Orientation and perceptual hash are left out: the checksums of the files decide the pixels.
     """
     text = index.drop("shard", "row", "orientation", "hash", strict=False).write_csv()
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A file that does not fail while it is written, but afterwards."""
+"""A file whose write errors are kept for later."""
 
 from collections.abc import Callable
 from pathlib import Path
