@@ -35,6 +35,15 @@ def test_defaults_reach_every_depth() -> None:
     assert full["recipes"]["doll"]["attribute"]["nodes"] == 16
 
 
+def test_a_null_says_no_more_than_a_key_that_is_left_out() -> None:
+    change = {"classify": {"members": {"a": {"input": {"size": None}}}}}
+    assert config.resolve({**MINIMAL, **change})["classify"]["members"]["a"]["input"] == {}
+    truth = {"kind": "masks", "folder": "m", "column": None, "targets": {"a": [1]}}
+    full = config.resolve({**MINIMAL, "truth": {**truth, "file": None}})
+    assert full["truth"]["column"] is None and "file" not in full["truth"]
+    assert config.resolve(full) == full
+
+
 def test_resolving_twice_changes_nothing() -> None:
     once = config.resolve(MINIMAL)
     assert config.resolve(once) == once
@@ -77,6 +86,11 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"allow_links": "yes"}, ["'allow_links' is \"yes\"", "Write true or false"]),
         ({"attribute": {"findings": [True]}}, ["attribute.findings.0", "put the word in quotes"]),
         ({"classify": {"members": {True: {}}}}, ["'classify.members' has the key true", "quotes"]),
+        ({"source": {"kind": "table", "table": None}}, ["source.table is missing"]),
+        ({"source": {"kind": "dicom", "dicom": None}}, ["'source' lacks the key 'dicom'"]),
+        ({"truth": {"kind": "masks", "folder": None}}, ["truth.folder is missing"]),
+        ({"truth": {"kind": "masks", "folder": "m", "targets": {"a": [1]}}}, ["truth.column is"]),
+        ({"recipes": {"doll": {"attribute": {}, "binarize": None}}}, ["lacks the key 'binarize'"]),
         ({"classify": {"epochz": 3}}, ["did you mean 'epochs'?"]),
         ({"prepare": {"size": 8}}, ["'prepare.size' is 8; give at least 16."]),
         ({"prepare": {"test": 1}}, ["'prepare.test' is 1; give less than 1."]),

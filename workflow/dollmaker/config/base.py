@@ -30,8 +30,10 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    #: Keys without a default: where they are not given, :meth:`dump` leaves them out.
+    #: Keys without a default, which :meth:`dump` leaves out where they are not given, or null; and
+    #: those of them of which a null that is given says something.
     may_lack: ClassVar[frozenset[str]] = frozenset()
+    may_be_null: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -46,9 +48,13 @@ class Section(BaseModel):
 
     def dump(self) -> dict[str, Any]:
         """The section as a dictionary, as JSON and headers of files hold it."""
-        absent = self.may_lack - self.model_fields_set
         values = {**dict(self), **(self.model_extra or {})}
-        return {key: _plain(value) for key, value in values.items() if key not in absent}
+        optional = self.may_lack - (self.may_be_null & self.model_fields_set)
+        return {
+            key: _plain(value)
+            for key, value in values.items()
+            if value is not None or key not in optional
+        }
 
 
 def _plain(value: Any) -> Any:

@@ -5,12 +5,10 @@ torch: configurations are checked with it.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from dollmaker.config.networks import MemberConfig
+from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ConfigError
-
-Config = Mapping[str, Any]
 
 #: How timm's and torchvision's names say it: ``vit_small_patch14_dinov2``, ``vit_b_16``.
 _NAMES = (re.compile(r"[a-z].*_patch(\d+)(?![0-9])"), re.compile(r"vit_[a-z]_(\d+)"))
@@ -55,24 +53,24 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: With the first member or recipe that does not fit.
     """
-    members = config["classify"]["members"]
+    members = config.classify.members
     for name, member in members.items():
-        own = member["input"].get("size")
+        own = member.input.size
         key = "prepare.size" if own is None else f"classify.members.{name}.input.size"
-        _require(f"classify.members.{name}", member, own or config["prepare"]["size"], key)
-    for recipe, options in config["recipes"].items():
-        attribute = options["attribute"]
-        if isinstance(attribute, str) or not isinstance(attribute["side"], int):
+        _require(f"classify.members.{name}", member, own or config.prepare.size, key)
+    for recipe, options in config.recipes.items():
+        attribute = options.attribute
+        if isinstance(attribute, str) or not isinstance(attribute.side, int):
             continue
-        if attribute["method"] in _CUTS or attribute["fuse"]:
+        if attribute.method in _CUTS or attribute.fuse:
             key = f"recipes.{recipe}.attribute.side"
             for member in members.values():
-                if member["committee"] == attribute["committee"]:
-                    _require(key, member, attribute["side"], key)
+                if member.committee == attribute.committee:
+                    _require(key, member, attribute.side, key)
 
 
-def _require(place: str, member: Config, side: int, key: str) -> None:
-    patch = side_of(member["architecture"])
+def _require(place: str, member: MemberConfig, side: int, key: str) -> None:
+    patch = side_of(member.architecture)
     if patch and side % patch:
         wrong = complaint(side, patch).format(key=key)
-        raise ConfigError(f"{place}: {member['architecture']} sees {side} pixels, but {wrong}.")
+        raise ConfigError(f"{place}: {member.architecture} sees {side} pixels, but {wrong}.")

@@ -23,6 +23,7 @@ from dollmaker.config import (
     ready,
     source_options,
 )
+from dollmaker.config.masks import MapsConfig
 from dollmaker.config.whole import Config
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError
@@ -167,12 +168,15 @@ def resolved(config: Mapping[str, Any]) -> Config:
     if "recipes" in tree:
         released = tree.get("release", {}).get("recipe", "doll")
         tree["recipes"] = catalogue.add_recipes(tree["recipes"], [], released)
-    full = _check(tree).dump()
-    wanted = [r["attribute"]["committee"] for r in full["recipes"].values() if _explains(r)]
+    checked = _check(tree)
+    explaining = [recipe.attribute for recipe in checked.recipes.values()]
+    wanted = [maps.committee for maps in explaining if isinstance(maps, MapsConfig)]
+    full = checked.dump()
     members = catalogue.add_members(full["classify"]["members"], wanted)
     full["classify"]["members"] = ready.complete(members)
-    _check_combinations(full)
-    return _check(full)
+    complete = _check(full)
+    _check_combinations(complete)
+    return complete
 
 
 def complete(config: Tree) -> Tree:
@@ -184,10 +188,6 @@ def complete(config: Tree) -> Tree:
     names = config["compare"]["recipes"] or catalogue.known(config)
     released = config["release"]["recipe"]
     return resolve({**config, "recipes": catalogue.add_recipes(config["recipes"], names, released)})
-
-
-def _explains(recipe: Tree) -> bool:
-    return isinstance(recipe["attribute"], dict)
 
 
 def _check(tree: Tree) -> Config:
@@ -233,63 +233,65 @@ def _check_values(config: Mapping[str, Any]) -> None:
     )
 
 
-def _check_combinations(config: Tree) -> None:
-    prepare = config["prepare"]
+def _check_combinations(config: Config) -> None:
+    prepare = config.prepare
     for key in ("data_root", "weights_root"):
-        if config[key].startswith(("~", "$")):
+        folder = getattr(config, key)
+        if folder.startswith(("~", "$")):
             raise ConfigError(
-                f"{key} is {config[key]!r}, whose beginning only a shell knows; write the whole "
-                "path, or one relative to where you run."
+                f"{key} is {folder!r}, whose beginning only a shell knows; write the whole path, "
+                "or one relative to where you run."
             )
     source_options.check(config)
-    if prepare["valid"] + prepare["test"] >= 1:
+    if prepare.valid + prepare.test >= 1:
         raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
-    ready.check(config)
-    channels.check(config)
+    tree = config.dump()
+    ready.check(tree)
+    channels.check(tree)
     patch_sizes.check(config)
-    recipes = config["recipes"]
+    recipes = config.recipes
     for name, recipe in recipes.items():
-        if "binarize" not in recipe:
+        if recipe.binarize is None:
             raise ConfigError(f"recipes.{name} lacks the key 'binarize'; add its steps.")
-        donor = recipe["attribute"]
+        donor = recipe.attribute
         if isinstance(donor, str) and (
-            donor not in recipes or isinstance(recipes[donor]["attribute"], str)
+            donor not in recipes or isinstance(recipes[donor].attribute, str)
         ):
-            own = [key for key, value in recipes.items() if isinstance(value["attribute"], dict)]
+            own = [key for key, value in recipes.items() if isinstance(value.attribute, MapsConfig)]
             raise ConfigError(
                 f"recipes.{name}.attribute names {donor!r}, which has no maps of its own; "
                 f"use one of: {', '.join(own)}."
             )
-        if isinstance(donor, dict):
+        if isinstance(donor, MapsConfig):
             _check_method(name, donor)
-    if config["release"]["recipe"] not in recipes:
+    if config.release.recipe not in recipes:
         raise ConfigError(
-            f"release.recipe is {config['release']['recipe']!r}; use one of: {', '.join(recipes)}."
+            f"release.recipe is {config.release.recipe!r}; use one of: {', '.join(recipes)}."
         )
-    release = config["release"]
-    if release["changes"] and release["version"] not in release["changes"]:
+    release = config.release
+    if release.changes and release.version not in release.changes:
         raise ConfigError(
-            f"release.changes does not say what is new in version {release['version']}; add it."
+            f"release.changes does not say what is new in version {release.version}; add it."
         )
-    truth = config["truth"]
-    if truth is not None and truth["kind"] == "masks":
+    truth = config.truth
+    if truth is not None and truth.kind == "masks":
         for key in ("folder", "column", "targets"):
-            if key not in truth:
+            if key not in truth.dump():
                 raise ConfigError(f"truth.kind is masks but truth.{key} is missing; add it.")
-    imagenet = any(run.startswith("imagenet/") for run in config["adapt"]["runs"])
-    if config["tasks"] and imagenet and config["adapt"]["imagenet"] is None:
+    imagenet = any(run.startswith("imagenet/") for run in config.adapt.runs)
+    if config.tasks and imagenet and config.adapt.imagenet is None:
         raise ConfigError(
             "adapt.runs has imagenet but adapt.imagenet names no weights file; add it."
         )
 
 
-def _check_method(recipe: str, options: Tree) -> None:
-    method = options["method"]
-    if options["adaptive"] and method != "integrated_gradients":
+def _check_method(recipe: str, options: MapsConfig) -> None:
+    method = options.method
+    if options.adaptive and method != "integrated_gradients":
         raise ConfigError(
             f"recipes.{recipe}.attribute: {method} has no nodes to adapt; remove adaptive."
         )
-    if options["noise"] and method in _WITHOUT_NOISE:
+    if options.noise and method in _WITHOUT_NOISE:
         raise ConfigError(f"recipes.{recipe}.attribute: {method} takes no noise; remove it.")
 
 
