@@ -14,9 +14,10 @@ import polars as pl
 
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import MASKS, PAIRS
+from dollmaker.release.labels import Inputs as LabelsInputs
 from dollmaker.release.labels import collect_labels
 from dollmaker.release.load import PseudoLabels
-from dollmaker.release.stage import build_release
+from dollmaker.release.stage import Inputs, build_release
 from dollmaker.release.verify import verify
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
@@ -51,16 +52,23 @@ def measure(*, size: int, pairs: int) -> dict[str, Any]:
         seconds = {
             "labels": _time(
                 lambda: collect_labels(
-                    config, folder / "index.parquet", [folder / "masks.h5"],
-                    [folder / "maps.h5"], [member], sanity, labels,
+                    config,
+                    LabelsInputs(
+                        index=folder / "index.parquet", masks=[folder / "masks.h5"],
+                        relevance=[folder / "maps.h5"], committee=[member], sanity=sanity,
+                    ),
+                    labels,
                 )
             ),
             "release": _time(
                 lambda: build_release(
-                    config, index_file=folder / "index.parquet", images_folder=folder,
-                    labels=labels, segmenter=folder / "segmenter", committee=[member],
-                    sanity=sanity, scores=folder / "scores.parquet",
-                    pairs=folder / "pairs.parquet", others={}, output=release,
+                    config,
+                    Inputs(
+                        index=folder / "index.parquet", images=folder, labels=labels,
+                        segmenter=folder / "segmenter", committee=[member], sanity=sanity,
+                        scores=folder / "scores.parquet", pairs=folder / "pairs.parquet",
+                    ),
+                    release,
                 )
             ),
         }  # fmt: skip

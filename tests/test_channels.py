@@ -13,25 +13,25 @@ from PIL import Image
 
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.trivial import score_baselines
+from dollmaker.attribute import stage as attribute
 from dollmaker.attribute.sample import explain_sample
-from dollmaker.attribute.stage import explain_shard
 from dollmaker.binarize.stage import binarize_shard
-from dollmaker.classify.stage import train_member
+from dollmaker.classify import stage as classify
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare import stage as prepare
 from dollmaker.prepare.audit import audit_images
 from dollmaker.prepare.convert import convert
+from dollmaker.release import labels
+from dollmaker.release import stage as release
 from dollmaker.release.browse import show
 from dollmaker.release.export import export
-from dollmaker.release.labels import collect_labels
 from dollmaker.release.load import PseudoLabels
-from dollmaker.release.stage import build_release
 from dollmaker.release.verify import verify
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.sanity.stage import check_recipe
-from dollmaker.segment.stage import train_segmenter
+from dollmaker.sanity import stage as sanity
+from dollmaker.segment import stage as segment
 from dollmaker.store import tables
 from dollmaker.store.files import safe_name
 from dollmaker.store.shards import Shard
@@ -113,37 +113,59 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     convert(config, root, root / "source", 1)
     prepare.list_images(config, root / "source", root / "plan.parquet")
     prepare.decode_shard(
-        config, root / "plan.parquet", "0000", root / "source",
-        images / "0000.h5", root / "rows.parquet", 1,
-    )  # fmt: skip
+        config,
+        prepare.Inputs(plan=root / "plan.parquet", data_root=root / "source"),
+        "0000",
+        images / "0000.h5",
+        root / "rows.parquet",
+    )
     prepare.build_index(
         config, root / "plan.parquet", [root / "rows.parquet"], index, root / "quarantine.csv"
     )
     audit_images(config, index, images, root / "audit.parquet")
-    train_member(config, index, images, "a", root, root / "a")
+    member = classify.Inputs(index=index, images=images, weights_root=root)
+    classify.train_member(config, "a", member, root / "a")
     maps, masks = root / "relevance.h5", root / "masks.h5"
-    explain_shard(config, index, images, [root / "a"], "doll", "0000", maps)
-    explain_sample(config, index, images, [root / "a"], "doll", root / "sample.h5")
+    explained = attribute.Inputs(index=index, images=images, committee=[root / "a"])
+    attribute.explain_shard(config, explained, "doll", "0000", maps)
+    explain_sample(config, explained, "doll", root / "sample.h5")
     binarize_shard(config, images / "0000.h5", maps, "doll", masks)
-    check_recipe(config, index, images, root / "sample.h5", "doll", root / "sanity.json")
-    collect_labels(
-        config, index, [masks], [maps], [root / "a"], root / "sanity.json", root / "labels"
+    checked = sanity.Inputs(index=index, images=images, sample=root / "sample.h5")
+    sanity.check_recipe(config, checked, "doll", root / "sanity.json")
+    labels.collect_labels(
+        config,
+        labels.Inputs(
+            index=index,
+            masks=[masks],
+            relevance=[maps],
+            committee=[root / "a"],
+            sanity=root / "sanity.json",
+        ),
+        root / "labels",
     )
-    train_segmenter(config, index, images, root / "labels", [root / "a"], root, root / "segmenter")
+    learnt = segment.Inputs(
+        index=index,
+        images=images,
+        labels=root / "labels",
+        weights_root=root,
+        committee=[root / "a"],
+    )
+    segment.train_segmenter(config, learnt, root / "segmenter")
     tables.write(pl.DataFrame(schema=MASKS), root / "scores.parquet", {})
     tables.write(pl.DataFrame(schema=PAIRS), root / "pairs.parquet", {})
-    build_release(
+    release.build_release(
         config,
-        index_file=index,
-        images_folder=images,
-        labels=root / "labels",
-        segmenter=root / "segmenter",
-        committee=[root / "a"],
-        sanity=root / "sanity.json",
-        scores=root / "scores.parquet",
-        pairs=root / "pairs.parquet",
-        others={},
-        output=root / "release",
+        release.Inputs(
+            index=index,
+            images=images,
+            labels=root / "labels",
+            segmenter=root / "segmenter",
+            committee=[root / "a"],
+            sanity=root / "sanity.json",
+            scores=root / "scores.parquet",
+            pairs=root / "pairs.parquet",
+        ),
+        root / "release",
     )
     return root
 

@@ -36,7 +36,7 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
     config["prepare"]["shards"] = 1
     stage.list_images(config, root, tmp_path / "plan.parquet")
     stage.decode_shard(
-        config, tmp_path / "plan.parquet", "0000", root,
+        config, stage.Inputs(plan=tmp_path / "plan.parquet", data_root=root), "0000",
         tmp_path / "0000.h5", tmp_path / "rows.parquet", workers=2,
     )  # fmt: skip
     stage.build_index(

@@ -505,9 +505,10 @@ def test_the_state_of_a_training_knows_how_images_were_fitted(
         }
         config = configuration.resolve(settings)
         with pytest.raises(Noted) as noted:
-            stage.train_member(
-                config, tmp_path / "index.parquet", tmp_path / "images", "a", tmp_path, tmp_path
+            files = stage.Inputs(
+                index=tmp_path / "index.parquet", images=tmp_path / "images", weights_root=tmp_path
             )
+            stage.train_member(config, "a", files, tmp_path)
         return str(noted.value)
 
     assert key() == key(max_quarantined=0.5)

@@ -254,12 +254,8 @@ def run(
         "squares",
         init,
         "full",
-        data_root=root,
-        weights_root=root,
-        committee=None,
-        segmenter=root / "segmenter",
-        output=root / output,
-        index=index,
+        stage.Inputs(data_root=root, weights_root=root, segmenter=root / "segmenter", index=index),
+        root / output,
     )
     return root / output
 

@@ -322,11 +322,8 @@ def run(config: dict[str, Any], root: Path, segmenter: Path) -> Callable[..., Pa
             "squares",
             init,
             tuning,
-            data_root=root,
-            weights_root=root,
-            committee=None,
-            segmenter=segmenter,
-            output=root / name,
+            stage.Inputs(data_root=root, weights_root=root, segmenter=segmenter),
+            root / name,
         )
         return root / name
 

@@ -13,7 +13,7 @@ from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute.baselines import BASELINES, make_baseline
 from dollmaker.attribute.consensus import agree, cosine, reduce_channels, smooth
 from dollmaker.attribute.selection import select_images, select_pairs
-from dollmaker.attribute.stage import explain_shard
+from dollmaker.attribute.stage import Inputs, explain_shard
 from dollmaker.networks.frames import WHOLE
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.shards import Shard
@@ -106,9 +106,7 @@ def test_selection_is_spread_and_knows_only_the_index() -> None:
 def explain(config: dict[str, Any], folder: Path, members: list[Path], output: str) -> Path:
     explain_shard(
         config,
-        folder / "index.parquet",
-        folder / "images",
-        members,
+        Inputs(index=folder / "index.parquet", images=folder / "images", committee=members),
         "doll",
         "0000",
         folder / output,

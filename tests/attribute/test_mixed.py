@@ -150,8 +150,10 @@ def test_the_sample_leaves_out_who_does_not_know(folder: Path) -> None:
     config["sample"] = {**config["sample"], "positives": 4, "checks": 2}
     config["recipes"]["doll"]["attribute"]["nodes"] = 2
     folders = [folder / name for name in MEMBERS]
-    places = (folder / "index.parquet", folder / "images")
-    sample.explain_sample(config, *places, folders, "doll", folder / "s.h5")
+    inputs = stage.Inputs(
+        index=folder / "index.parquet", images=folder / "images", committee=folders
+    )
+    sample.explain_sample(config, inputs, "doll", folder / "s.h5")
     with Shard(folder / "s.h5", "relevance") as shard:
         table, views, scales = shard.table(), shard.read("views"), shard.read("view_scale")
     bright = table["finding"] == "bright"
@@ -173,8 +175,10 @@ def test_a_shard_of_a_mixed_committee(folder: Path) -> None:
     config["attribute"]["min_probability"] = 0.0
     config["recipes"]["doll"]["attribute"]["nodes"] = 2
     folders = [folder / name for name in MEMBERS]
-    places = (folder / "index.parquet", folder / "images")
-    stage.explain_shard(config, *places, folders, "doll", "0000", folder / "r.h5")
+    inputs = stage.Inputs(
+        index=folder / "index.parquet", images=folder / "images", committee=folders
+    )
+    stage.explain_shard(config, inputs, "doll", "0000", folder / "r.h5")
     with Shard(folder / "r.h5", "relevance") as shard:
         table, maps = shard.table(), shard.read("map")
     assert len(maps) == 96 and np.isfinite(table["probability"]).all()

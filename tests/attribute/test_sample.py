@@ -14,7 +14,7 @@ from dollmaker.attribute import consensus
 from dollmaker.attribute import sample as module
 from dollmaker.attribute.faithfulness import insertion_deletion
 from dollmaker.attribute.sample import _correlations, draw_pairs, explain_sample
-from dollmaker.attribute.stage import explain_shard
+from dollmaker.attribute.stage import Inputs, explain_shard
 from dollmaker.measures import scores
 from dollmaker.networks.frames import Frames
 from dollmaker.runtime.errors import DataError
@@ -73,9 +73,15 @@ def sample(
     config["sample"] = {**config["sample"], "positives": 6, "checks": 3}
     config["recipes"]["doll"]["attribute"].update(options)
     explain_sample(
-        config, folder / index, folder / "images",
-        [folder / m for m in members], "doll", folder / name,
-    )  # fmt: skip
+        config,
+        Inputs(
+            index=folder / index,
+            images=folder / "images",
+            committee=[folder / m for m in members],
+        ),
+        "doll",
+        folder / name,
+    )
     with Shard(folder / name, "relevance") as shard:
         arrays = {array: shard.read(array) for array in ("map", "views", "view_scale", "blind")}
         return {**shard.table(), **arrays}
@@ -86,9 +92,16 @@ def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
     config = make_config()
     config["recipes"]["doll"]["attribute"]["nodes"] = 8
     explain_shard(
-        config, folder / "index.parquet", folder / "images", [folder / "a", folder / "b"],
-        "doll", "0000", folder / "r.h5",
-    )  # fmt: skip
+        config,
+        Inputs(
+            index=folder / "index.parquet",
+            images=folder / "images",
+            committee=[folder / "a", folder / "b"],
+        ),
+        "doll",
+        "0000",
+        folder / "r.h5",
+    )
     with Shard(folder / "r.h5", "relevance") as shard:
         table, maps = shard.table(), shard.read("map")
     place = {p: k for k, p in enumerate(zip(table["image_id"], table["finding"], strict=True))}

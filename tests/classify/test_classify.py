@@ -121,10 +121,14 @@ def make_config(**classify: Any) -> dict[str, Any]:
     )
 
 
-def train(config: dict[str, Any], folder: Path, output: str) -> Path:
-    stage.train_member(
-        config, folder / "index.parquet", folder / "images", "a", folder, folder / output
+def inputs(folder: Path) -> stage.Inputs:
+    return stage.Inputs(
+        index=folder / "index.parquet", images=folder / "images", weights_root=folder
     )
+
+
+def train(config: dict[str, Any], folder: Path, output: str) -> Path:
+    stage.train_member(config, "a", inputs(folder), folder / output)
     return folder / output
 
 
@@ -303,9 +307,7 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
     make_dataset(tmp_path)
     config = make_config()
     with pytest.raises(ConfigError, match="unknown member 'b'; use one of: a"):
-        stage.train_member(
-            config, tmp_path / "index.parquet", tmp_path / "images", "b", tmp_path, tmp_path / "b"
-        )
+        stage.train_member(config, "b", inputs(tmp_path), tmp_path / "b")
     config["classify"]["members"]["a"]["weights"] = "absent.safetensors"
     with pytest.raises(ModelError, match=r"absent\.safetensors does not exist"):
         train(config, tmp_path, "a")

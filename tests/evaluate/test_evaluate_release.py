@@ -213,9 +213,11 @@ def test_a_pair_without_a_mask_has_hit_nothing(tmp_path: Path, release: Path, tr
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["RELEASE"], "give --truth"),
-        (["RELEASE", "--truth", "x.json", "--index", "i"], "leave out --index"),
-        (["--index", "i"], "give a RELEASE and --truth, or --config"),
+        (["RELEASE"], "required: --truth"),
+        (["RELEASE", "--truth", "x.json", "--index", "i"], "unrecognized arguments: --index"),
+        (["--truth", "x.json"], "required: release"),
+        (["--config", "c.yaml"], "required: --index, --images"),
+        (["RELEASE", "--truth", "x.json", "--space", "-1"], "--space is a side in pixels"),
     ],
 )
 def test_half_a_command_is_refused(

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import fake_results as fake
-from dollmaker.evaluate.stage import evaluate
+from dollmaker.evaluate.stage import Inputs, evaluate
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
@@ -18,7 +18,7 @@ from dollmaker.store import tables
 def _run(tree: Any, output: Path, **changes: Any) -> dict[str, pl.DataFrame]:
     results = tree.results
     arguments: dict[str, Any] = {
-        "index_file": results / "index.parquet",
+        "index": results / "index.parquet",
         "images": results / "images",
         "data_root": tree.data,
         "committee": sorted((results / "committee").iterdir()),
@@ -27,7 +27,7 @@ def _run(tree: Any, output: Path, **changes: Any) -> dict[str, pl.DataFrame]:
         "tasks": sorted((results / "tasks" / "organs").iterdir()),
     }
     config = changes.pop("config", tree.config)
-    evaluate(config, **(arguments | changes), output=output)
+    evaluate(config, Inputs(**(arguments | changes)), output)
     return {file.stem: tables.read(file) for file in output.iterdir()}
 
 

@@ -95,13 +95,13 @@ def test_an_explanation_leaves_its_blocks(folder: Path, monkeypatch: pytest.Monk
 def test_the_command_says_so_and_exits_143(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dollmaker.release import command
+    from dollmaker.release import verify
 
-    def stopped(*_: Any) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
 
-    monkeypatch.setattr(command, "run", stopped)
+    monkeypatch.setattr(verify, "require_whole", stopped)
     before = signal.getsignal(signal.SIGTERM)
     assert cli.main(["verify", "absent"]) == STOPPED
     assert "stopped by SIGTERM" in capsys.readouterr().err
@@ -112,13 +112,13 @@ def test_a_process_leaves_no_part_behind(tmp_path: Path) -> None:
     """Also when what reads its words was stopped first, as in ``2>&1 | tee``."""
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from dollmaker.store.files import atomic_path\nfrom dollmaker.release import command\n"
+        "from dollmaker.store.files import atomic_path\nfrom dollmaker.release import verify\n"
         "from dollmaker.runtime import cli\n"
-        "def run(*_):\n"
+        "def run(*_, **__):\n"
         f"    with atomic_path(Path({str(tmp_path)!r}) / 'out') as part:\n"
         "        part.write_text('half')\n        print('ready', flush=True)\n"
         "        time.sleep(60)\n"
-        "command.run = run\nsys.exit(cli.main(['verify', 'absent']))\n"
+        "verify.require_whole = run\nsys.exit(cli.main(['verify', 'absent']))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow")}
     process = subprocess.Popen(

@@ -284,7 +284,8 @@ def decoded(config: Any, root: Path) -> pl.DataFrame:
     """The index of a data set in one shard."""
     plan, rows = root / "plan.parquet", root / "rows.parquet"
     stage.list_images(config, root, plan)
-    stage.decode_shard(config, plan, "0000", root, root / "0.h5", rows, workers=1)
+    inputs = stage.Inputs(plan=plan, data_root=root)
+    stage.decode_shard(config, inputs, "0000", root / "0.h5", rows)
     stage.build_index(config, plan, [rows], root / "index.parquet", root / "q.csv")
     return read_index(root / "index.parquet")[0]
 

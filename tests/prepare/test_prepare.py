@@ -47,7 +47,7 @@ def run(config: dict[str, Any], root: Path, out: Path) -> pl.DataFrame:
     for number in range(config["prepare"]["shards"]):
         rows.append(out / f"{number:04d}.parquet")
         stage.decode_shard(
-            config, out / "plan.parquet", f"{number:04d}", root,
+            config, stage.Inputs(plan=out / "plan.parquet", data_root=root), f"{number:04d}",
             out / "images" / f"{number:04d}.h5", rows[-1], workers=2,
         )  # fmt: skip
     stage.build_index(config, out / "plan.parquet", rows, out / "index.parquet", out / "q.csv")

@@ -10,8 +10,9 @@ from scipy import ndimage
 
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import MASKS, PAIRS
+from dollmaker.release.labels import Inputs as LabelsInputs
 from dollmaker.release.labels import collect_labels
-from dollmaker.release.stage import build_release
+from dollmaker.release.stage import Inputs, build_release
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json, write_text
 from dollmaker.store.shards import create_shard
@@ -125,9 +126,16 @@ def make_labels(folder: Path, config: dict[str, Any], **checks: Any) -> Path:
     masks = sorted((folder / "masks").glob("*.h5"))
     maps = sorted((folder / "relevance").glob("*.h5"))
     collect_labels(
-        config, folder / "index.parquet", masks, maps, [folder / "a"],
-        sane(folder, **checks), folder / "labels",
-    )  # fmt: skip
+        config,
+        LabelsInputs(
+            index=folder / "index.parquet",
+            masks=masks,
+            relevance=maps,
+            committee=[folder / "a"],
+            sanity=sane(folder, **checks),
+        ),
+        folder / "labels",
+    )
     return folder / "labels"
 
 
@@ -187,15 +195,16 @@ def build(
     tables.write(scored, folder / "pairs.parquet", {"targets": ["finding"]})
     build_release(
         config,
-        index_file=folder / "index.parquet",
-        images_folder=folder / "images",
-        labels=make_labels(folder, config),
-        segmenter=make_segmenter(folder / "segmenter"),
-        committee=[folder / "a"],
-        sanity=folder / "sanity.json",
-        scores=folder / "scores.parquet",
-        pairs=folder / "pairs.parquet",
-        others={},
-        output=folder / "release",
+        Inputs(
+            index=folder / "index.parquet",
+            images=folder / "images",
+            labels=make_labels(folder, config),
+            segmenter=make_segmenter(folder / "segmenter"),
+            committee=[folder / "a"],
+            sanity=folder / "sanity.json",
+            scores=folder / "scores.parquet",
+            pairs=folder / "pairs.parquet",
+        ),
+        folder / "release",
     )
     return folder / "release"

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import fake_results as fake
-from dollmaker.evaluate.stage import evaluate
+from dollmaker.evaluate.stage import Inputs, evaluate
 from dollmaker.pictures import charts
 from dollmaker.report.gather import read_seconds
 from dollmaker.report.stage import report
@@ -50,14 +50,16 @@ def scored(tree: Any) -> Any:
     results = tree.results
     evaluate(
         tree.config,
-        index_file=results / "index.parquet",
-        images=results / "images",
-        data_root=tree.data,
-        committee=sorted((results / "committee").iterdir()),
-        relevance=results / "relevance",
-        masks=results / "masks",
-        tasks=sorted((results / "tasks" / "organs").iterdir()),
-        output=results / "scores",
+        Inputs(
+            index=results / "index.parquet",
+            images=results / "images",
+            data_root=tree.data,
+            committee=sorted((results / "committee").iterdir()),
+            relevance=results / "relevance",
+            masks=results / "masks",
+            tasks=sorted((results / "tasks" / "organs").iterdir()),
+        ),
+        results / "scores",
     )
     return tree
 

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from dollmaker.sanity.judge import MIN_PAIRS, SAME_MASKS, judge
-from dollmaker.sanity.stage import check_recipe
+from dollmaker.sanity.stage import Inputs, check_recipe
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import read_json
 from dollmaker.store.shards import create_shard
@@ -181,8 +181,10 @@ def test_the_stage_looks_at_the_picture_alone(tmp_path: Path) -> None:
         writer.append(facts | dict.fromkeys(columns, nothing), map=maps, blind=blind)
     recipe = {"binarize": [{"gate": {}}, {"fraction_of_maximum": {"fraction": 0.5}}]}
     config = {"recipes": {"r": recipe}, "prepare": {"fit": "letterbox"}}
-    files = tmp_path / "index.parquet", tmp_path / "images", tmp_path / "s.h5"
-    check_recipe(config, *files, "r", tmp_path / "r.json")
+    inputs = Inputs(
+        index=tmp_path / "index.parquet", images=tmp_path / "images", sample=tmp_path / "s.h5"
+    )
+    check_recipe(config, inputs, "r", tmp_path / "r.json")
     said = read_json(tmp_path / "r.json")
     assert said["area_positives"] == said["area_negatives"] == 0.25
     assert said["masked_negatives"] == 1 and said["uninformative"] is True

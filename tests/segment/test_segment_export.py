@@ -163,8 +163,13 @@ def test_a_folder_without_segmenter(tmp_path: Path) -> None:
 
 def test_the_stage_writes_it(config: dict[str, Any], world: Path) -> None:
     config["segment"].update(epochs=1, encoder="tu-test_resnet", arguments={})
-    arguments = [world / name for name in ("index.parquet", "images", "labels")]
-    stage.train_segmenter(config, *arguments, [], world, world / "out")
+    inputs = stage.Inputs(
+        index=world / "index.parquet",
+        images=world / "images",
+        labels=world / "labels",
+        weights_root=world,
+    )
+    stage.train_segmenter(config, inputs, world / "out")
     alone = load_file(world / "out" / "encoder.safetensors")
     whole = load_file(world / "out" / "model.safetensors")
     for name, tensor in alone.items():

@@ -24,15 +24,13 @@ from faults.watch import stop_and_watch
 
 
 def train(config: dict[str, Any], world: Path, output: str) -> Path:
-    stage.train_segmenter(
-        config,
-        world / "index.parquet",
-        world / "images",
-        world / "labels",
-        [],
-        world / "weights",
-        world / output,
+    inputs = stage.Inputs(
+        index=world / "index.parquet",
+        images=world / "images",
+        labels=world / "labels",
+        weights_root=world / "weights",
     )
+    stage.train_segmenter(config, inputs, world / output)
     return world / output
 
 

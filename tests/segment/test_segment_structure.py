@@ -136,8 +136,13 @@ def start(world: Path) -> str:
 
 
 def train(config: dict[str, Any], world: Path, output: str) -> Path:
-    paths = (world / name for name in ("index.parquet", "images", "labels"))
-    stage.train_segmenter(config, *paths, [], world / "weights", world / output)
+    inputs = stage.Inputs(
+        index=world / "index.parquet",
+        images=world / "images",
+        labels=world / "labels",
+        weights_root=world / "weights",
+    )
+    stage.train_segmenter(config, inputs, world / output)
     return world / output
 
 

@@ -4,6 +4,7 @@ import math
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +31,35 @@ from dollmaker.store.work import Work
 NEVER_SAW = ("random", "imagenet")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What networks start from and learn from.
+
+    Attributes:
+        data_root: Folder of the source.
+        weights_root: Folder of weights files.
+        committee: Folder of a member, for the start classifier.
+        segmenter: Folder of the segmenter, for the start doll and other pre-trainings.
+        index: The index that classifiers and segmenters were trained on: a task whose test images
+            they have seen is refused.
+    """
+
+    data_root: Path
+    weights_root: Path
+    committee: Path | None = None
+    segmenter: Path | None = None
+    index: Path | None = None
+
+
 def adapt(
     config: Mapping[str, Any],
     task_name: str,
     init: str,
     tuning: Tuning,
-    *,
-    data_root: Path,
-    weights_root: Path,
-    committee: Path | None,
-    segmenter: Path | None,
+    inputs: Inputs,
     output: Path,
-    index: Path | None = None,
 ) -> None:
-    """Fine-tune with every n and seed of the configuration and write the folder of results.
+    """Fine-tune on a task with true masks, with every n and seed of the configuration.
 
     Of several learning rates, each n takes the one with the best validation mIoU, mean over seeds:
     of one seed it is too noisy, and a start is then compared at a rate that does not suit it. What
@@ -53,15 +69,10 @@ def adapt(
     Args:
         config: The resolved configuration (sections prepare, segment, tasks, adapt).
         task_name: Key of the section ``tasks``.
-        init: Where the networks start.
+        init: Where the networks start: random, imagenet, classifier, or the name of a segmenter.
         tuning: What is trained of them.
-        data_root: Folder of the source data.
-        weights_root: Folder of local weights files.
-        committee: Folder of a member, for the start ``classifier``.
-        segmenter: Folder of the segmenter, for the start ``doll`` and other pre-trainings.
+        inputs: What they start from and learn from.
         output: Folder to make.
-        index: The index that classifiers and segmenters were trained on, to refuse a task whose
-            test images they have seen; ``None`` if it is not at hand.
 
     Raises:
         DataError: If the task's files are not as described, or the start has seen its test images.
@@ -70,11 +81,15 @@ def adapt(
     options = {key: value for key, value in config["adapt"].items() if key != "runs"}
     device = devices.choose(config["device"])
     beginning = find_beginning(
-        init, config, committee=committee, segmenter=segmenter, weights_root=weights_root
+        init,
+        config,
+        committee=inputs.committee,
+        segmenter=inputs.segmenter,
+        weights_root=inputs.weights_root,
     )
-    task = read_task(task_name, config, data_root)
-    if index is not None and init not in NEVER_SAW:
-        require_unseen(task, read_index(index)[0], allow_alike=options["allow_alike"])
+    task = read_task(task_name, config, inputs.data_root)
+    if inputs.index is not None and init not in NEVER_SAW:
+        require_unseen(task, read_index(inputs.index)[0], allow_alike=options["allow_alike"])
     if pairs := alike_within(task):
         print(
             f"task {task_name}: test image {pairs[0][1]!r} looks like the training image "
@@ -82,12 +97,12 @@ def adapt(
             "picture, scores are too good; give both the same patient",
             file=sys.stderr,
         )
-    inputs = {"task": task.sha256()}
+    sources = {"task": task.sha256()}
     if beginning.sha256:
-        inputs["weights"] = beginning.sha256
+        sources["weights"] = beginning.sha256
     section = {**options, "task": task_name, "init": init, "tuning": tuning}
     rates = learning_rates(options)
-    header = provenance.header("adapt", section, seed=config["seed"], inputs=inputs)
+    header = provenance.header("adapt", section, seed=config["seed"], inputs=sources)
     network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
     key = [header, network, vars(beginning.input)]
     work = Work(output, provenance.digest(key))

@@ -22,6 +22,7 @@ from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.passes import Pairs
+from dollmaker.attribute.stage import Inputs
 from dollmaker.classify.data import label_matrix
 from dollmaker.measures import scores
 from dollmaker.measures.ranks import rank_correlation
@@ -137,15 +138,10 @@ def _draw(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def explain_sample(
-    config: dict[str, Any],
-    index_file: Path,
-    images_folder: Path,
-    committee: Sequence[Path],
-    recipe: str,
-    output: Path,
-) -> None:
-    """Write the sample of a recipe with maps of its own: a relevance shard with more in it.
+def explain_sample(config: dict[str, Any], inputs: Inputs, recipe: str, output: Path) -> None:
+    """Explain a sample in more ways, for thresholds and sanity checks.
+
+    The sample is of a recipe with maps of its own: a relevance shard with more in it.
 
     Arrays: ``map`` as in any relevance shard; ``views``, the maps of each member as they are and
     mirrored (turned back), float16 (P, M, 2, v, v), v at most 64: the picture alone, averaged over
@@ -156,19 +152,25 @@ def explain_sample(
     ``other``, rank correlations of the map with those of random weights (mean of the draws) and of
     another finding; ``insertion`` and ``deletion``, see :mod:`faithfulness`.
 
+    Args:
+        config: The resolved configuration.
+        inputs: What earlier stages made.
+        recipe: Recipe of the configuration.
+        output: Relevance shard to write.
+
     Raises:
         ArtifactError: If a file of an earlier stage is damaged.
         DataError: If there is no positive pair to sample.
         ModelError: If the method does not fit a member's network.
     """
     options = config["recipes"][recipe]["attribute"]
-    index, names = read_index(index_file)
+    index, names = read_index(inputs.index)
     device = devices.choose(config["device"])
     devices.set_precision(config["attribute"]["precision"])
-    members = [load_member(folder, device) for folder in committee]
+    members = [load_member(folder, device) for folder in inputs.committee]
     localized = findings.localized(names, config["attribute"]["findings"])
     pairs = draw_pairs(index, localized, config["sample"], config["seed"])
-    mean = torch.tensor(tables.read_header(index_file)["channel_mean"])
+    mean = torch.tensor(tables.read_header(inputs.index)["channel_mean"])
     lab = _Lab(
         plain=[_alone(member, options, config, mean) for member in members],
         random=[
@@ -187,10 +189,10 @@ def explain_sample(
         "sample",
         {"sample": config["sample"], "recipe": options},
         seed=config["seed"],
-        inputs={"index": sha256_file(index_file), **{m.name: m.sha256 for m in members}},
+        inputs={"index": sha256_file(inputs.index), **{m.name: m.sha256 for m in members}},
     )
     rows = sorted({pair.row for pair in pairs})
-    pixels = ImageShards(images_folder)
+    pixels = ImageShards(inputs.images)
     with create_shard(output, "relevance", header) as writer:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +52,32 @@ _COLUMNS: dict[str, Any] = {
 Block = tuple[dict[str, Any], Array]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is explained, and by whom.
+
+    Attributes:
+        index: The index.
+        images: Folder of the image shards.
+        committee: Folders of all members.
+    """
+
+    index: Path
+    images: Path
+    committee: Sequence[Path]
+
+
 def explain_shard(
-    config: dict[str, Any],
-    index_file: Path,
-    images_folder: Path,
-    committee: Sequence[Path],
-    recipe: str,
-    shard: str,
-    output: Path,
+    config: dict[str, Any], inputs: Inputs, recipe: str, shard: str, output: Path
 ) -> None:
-    """Write the relevance shard of one image shard.
+    """Explain one shard of images with the committee.
+
+    Args:
+        config: The resolved configuration.
+        inputs: What earlier stages made.
+        recipe: Recipe of the configuration.
+        shard: Shard to explain, e.g. 0000.
+        output: Relevance shard to write.
 
     Raises:
         ConfigError: If the recipe is unknown or uses the maps of another.
@@ -73,10 +90,10 @@ def explain_shard(
     if isinstance(options, str):
         raise ConfigError(f"recipe {recipe!r} uses the maps of {options!r}; explain that one.")
     selection = config["attribute"]
-    index, names = read_index(index_file)
+    index, names = read_index(inputs.index)
     device = devices.choose(config["device"])
     devices.set_precision(selection["precision"])
-    members = [load_member(folder, device) for folder in committee]
+    members = [load_member(folder, device) for folder in inputs.committee]
     for member in members:
         if member.findings != names:
             raise ArtifactError(
@@ -89,12 +106,12 @@ def explain_shard(
         "attribute",
         {"select": selection, "recipe": options},
         seed=config["seed"],
-        inputs={"index": sha256_file(index_file), **{m.name: m.sha256 for m in members}},
+        inputs={"index": sha256_file(inputs.index), **{m.name: m.sha256 for m in members}},
     )
     experts = Committee(
         members,
         options,
-        channel_mean=torch.tensor(tables.read_header(index_file)["channel_mean"]),
+        channel_mean=torch.tensor(tables.read_header(inputs.index)["channel_mean"]),
         size=config["prepare"]["size"],
         seed=config["seed"],
         precision=selection["precision"],
@@ -103,7 +120,7 @@ def explain_shard(
     )
     length = BLOCK[device.type]
     blocks = [chosen[start : start + length] for start in range(0, len(chosen), length)]
-    images_file = images_folder / f"{shard}.h5"
+    images_file = inputs.images / f"{shard}.h5"
     work = Work(output, provenance.digest([header, shard, length]))
     done = _finished(work.folder)
     started = time.monotonic()

@@ -43,12 +43,12 @@ Cuts = Mapping[str, Chosen]
 
 
 def choose_thresholds(sample: Path, output: Path) -> None:
-    """Write the thresholds of a sample.
+    """Choose thresholds without truth, from the sample of a recipe.
 
     Args:
-        sample: The sample (see :mod:`dollmaker.attribute.sample`), at least one pair of it with
-            its finding.
-        output: Parquet file with the columns :data:`COLUMNS`.
+        sample: The sample that ``dollmaker sample`` made, with at least one pair that has its
+            finding.
+        output: The table to write (Parquet).
     """
     with Shard(sample, "relevance") as shard:
         table, maps = shard.table(), shard.read("views").astype(np.float32)

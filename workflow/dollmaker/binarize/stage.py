@@ -27,7 +27,7 @@ def binarize_shard(
     output: Path,
     thresholds: Path | None = None,
 ) -> None:
-    """Write the mask shard of one relevance shard.
+    """Turn the relevance maps of one shard into masks.
 
     Steps see the picture alone: nothing is foreground around it, and areas are shares of it.
 

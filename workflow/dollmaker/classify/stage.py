@@ -1,7 +1,7 @@
 """The stage: train one member, measure it, write it."""
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,25 +84,40 @@ def member_options(member: dict[str, Any]) -> dict[str, Any]:
     return changed if member["weights"] else {**changed, "freeze_batch_norm": False}
 
 
-def train_member(
-    config: dict[str, Any],
-    index_file: Path,
-    images_folder: Path,
-    name: str,
-    weights_root: Path,
-    output: Path,
-    gpus: int = 1,
-) -> None:
-    """Train the member ``name`` and write its folder, on so many devices (0: all).
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a member learns from.
 
-    A ready classifier is taken as it is (:mod:`ready`).
+    Attributes:
+        index: The index.
+        images: Folder of the image shards.
+        weights_root: Folder of weights files.
+    """
+
+    index: Path
+    images: Path
+    weights_root: Path
+
+
+def train_member(
+    config: dict[str, Any], member_name: str, inputs: Inputs, output: Path, gpus: int = 1
+) -> None:
+    """Train one member of the committee; a ready classifier is taken as it is.
+
+    Args:
+        config: The resolved configuration.
+        member_name: Name of the member.
+        inputs: What it learns from.
+        output: Folder to make.
+        gpus: GPUs that train together, 0 for all that the job sees; with ``device: cpu``,
+            processes.
 
     Raises:
         ConfigError: If the configuration has no such member.
         DataError: If there is nothing to train on.
         ModelError: If its weights file or the device is missing or does not fit.
     """
-    options = config["classify"]
+    options, name = config["classify"], member_name
     if name not in options["members"]:
         raise ConfigError(unknown("member", name, options["members"]))
     mine = options["members"][name]
@@ -110,11 +125,11 @@ def train_member(
     chosen = devices.choose_several(config["device"], gpus)
     device = chosen[parallel.rank()]
     seed = config["seed"] * 1000 + mine["seed"]
-    index, findings = read_index(index_file)
-    images, inputs = ImageShards(images_folder), {"index": digest_index(index)}
+    index, findings = read_index(inputs.index)
+    images, sources = ImageShards(inputs.images), {"index": digest_index(index)}
     file = None
     if mine["weights"]:
-        file = weight_names.locate(weights_root, mine["weights"], mine["architecture"])
+        file = weight_names.locate(inputs.weights_root, mine["weights"], mine["architecture"])
     own, facts = _normalisation(name, config, mine, file)
     spec = member_input(config, mine, own)
     if file and is_ready(mine):
@@ -123,7 +138,7 @@ def train_member(
             "classify",
             {**options, "members": {name: mine}},
             seed=seed,
-            inputs={**inputs, "weights": sha256_file(file)},
+            inputs={**sources, "weights": sha256_file(file)},
         )
         work = Work(output, provenance.digest([header, vars(spec)]))
         _write(
@@ -145,7 +160,7 @@ def train_member(
         load_weights(network, state, optional=(head,), source=f"weights file {file}")
         if mine["linear_probe"] or not options["epochs"]:
             positions.keep(network, state)
-        inputs["weights"] = sha256_file(file)
+        sources["weights"] = sha256_file(file)
     network = network.to(device).to(memory_format=torch.channels_last)
     member = Member(
         name=name,
@@ -178,7 +193,7 @@ def train_member(
         len(loader) * options["epochs"],
     )
     header = provenance.header(
-        "classify", {**options, "members": {name: mine}}, seed=seed, inputs=inputs
+        "classify", {**options, "members": {name: mine}}, seed=seed, inputs=sources
     )
     key = [header, vars(spec), architecture, config["prepare"]["fit"]]
     work = Work(output, provenance.digest(key))

@@ -21,19 +21,20 @@ from dollmaker.store.index import read_index
 
 
 def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
-    """Score all recipes of a data set side by side.
+    """Score all recipes side by side.
 
     Reads what the earlier stages wrote under ``results`` and writes ``scores/recipes.parquet``,
     ``scores/recipe_pairs.parquet`` and ``comparison/`` (README.md, scores.png, masks.png).
 
     Args:
-        config: The resolved configuration, with all recipes.
+        config: The resolved configuration; recipes of the comparison are added.
         results: ``results/{dataset}``.
         data_root: Folder of the source data, for the truth.
 
     Raises:
         DataError: If there is no truth, or none of an explained pair.
     """
+    config = configuration.complete(config)
     index_file = results / "index.parquet"
     index, names = read_index(index_file)
     localized = findings.localized(names, config["attribute"]["findings"])

@@ -1,23 +1,100 @@
 """A release against the truth of its user."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from dollmaker.evaluate.folders import open_truth
 from dollmaker.evaluate.gates import gated_by
 from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, compare_mask, summarize
-from dollmaker.evaluate.truth import Truth, require_sound
+from dollmaker.evaluate.truth import Missing, Truth, require_sound
 from dollmaker.measures.words import interval, number
 from dollmaker.pixels.geometry import unfit_map
 from dollmaker.release.read import Release, read_release, source_mask
-from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.errors import ConfigError, DataError, UsageError, unknown
 from dollmaker.store import tables
-from dollmaker.store.files import read_json
+from dollmaker.store.files import read_json, write_json
 
 _METRICS = {"miou": "mean IoU", "dice": "Dice", "hit_rate": "hit rate"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TruthFile:
+    """Your truth, and how it is to be read.
+
+    Attributes:
+        truth: CheXlocalize's JSON, NIH's CSV of boxes, or a folder of pictures:
+            ``{finding}/{image}.png``, or ``{image}.png`` with ``--classes``.
+        classes: Pixel values of a finding, FINDING=VALUES, in files with classes, e.g. Edema=1
+            'Lung Lesion=2,3'.
+        space: Side of the pictures that boxes were drawn on; 0: the images themselves.
+        missing: What an image is that the truth has no entry of: left out (unknown), or without
+            the finding (empty), so that a mask there is a false alarm.
+    """
+
+    truth: Path
+    classes: Sequence[str] = ()
+    space: int = 1024
+    missing: Missing = "unknown"
+
+
+def evaluate_release(
+    release_folder: Path,
+    /,
+    truth: TruthFile,
+    bootstrap: int = 1000,
+    min_pairs: int = 10,
+    json: Path | None = None,
+) -> str:
+    """Score a release against your truth.
+
+    Args:
+        release_folder: Folder of the release.
+        truth: The truth.
+        bootstrap: Replicates over patients.
+        min_pairs: Pairs with truth that each finding needs for a mean over findings; else the mean
+            is over all pairs.
+        json: Write the numbers to this file.
+    """
+    if truth.space < 0:
+        raise UsageError("--space is a side in pixels; give 1 or more, or 0 for the images' own")
+    findings = read_release(release_folder).findings
+    classes = _classes(truth.classes, findings)
+    opened = open_truth(truth.truth, findings, classes, truth.space or None, truth.missing)
+    result = score_release(
+        release_folder, opened, replicates=bootstrap, min_pairs=min_pairs, seed=0
+    )
+    if json:
+        write_json(json, result)
+    return describe(result)
+
+
+def _classes(words: Sequence[str], findings: list[str]) -> dict[str, list[int]]:
+    """``Edema=1`` and the like."""
+    classes = {}
+    for word in words:
+        finding, _, values = word.rpartition("=")
+        if not finding:
+            raise ConfigError(
+                f"--classes {word!r} is not FINDING=VALUES; give e.g. {word.strip('=')}=1."
+            )
+        if finding not in findings:
+            raise ConfigError(unknown("finding", finding, findings))
+        if finding in classes:
+            raise ConfigError(
+                f"--classes names {finding!r} twice; give its values at once, e.g. {finding}=1,2."
+            )
+        try:
+            classes[finding] = [int(value) for value in values.split(",")]
+        except ValueError:
+            raise ConfigError(
+                f"--classes {word!r} is not FINDING=VALUES; give whole numbers, e.g. {finding}=1,2."
+            ) from None
+    return classes
 
 
 def score_release(

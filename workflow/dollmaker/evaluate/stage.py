@@ -1,6 +1,7 @@
 """The stage: all scores of a run, as Parquet files in one folder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +17,52 @@ from dollmaker.store.findings import localized
 from dollmaker.store.index import read_index
 
 
-def evaluate(
-    config: Mapping[str, Any],
-    *,
-    index_file: Path,
-    images: Path,
-    data_root: Path,
-    committee: Sequence[Path],
-    relevance: Path,
-    masks: Path,
-    tasks: Sequence[Path],
-    output: Path,
-) -> None:
-    """Score classifiers, masks and tasks.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is scored.
 
-    Args:
-        config: The resolved configuration.
-        index_file: The index.
+    Attributes:
+        index: The index.
         images: Folder of the image shards.
-        data_root: Folder of the source data, for the truth.
+        data_root: Folder of the source, for the truth.
         committee: Folders of the members.
         relevance: Folder with a folder of relevance shards per recipe.
         masks: Folder with a folder of mask shards per recipe.
         tasks: Folders ``tasks/{task}/{init}-{tuning}``.
+    """
+
+    index: Path
+    images: Path
+    data_root: Path
+    committee: Sequence[Path]
+    relevance: Path
+    masks: Path
+    tasks: Sequence[Path] = ()
+
+
+def evaluate(config: Mapping[str, Any], inputs: Inputs, output: Path) -> None:
+    """Score all of a run: classifiers, masks and tasks.
+
+    Args:
+        config: The resolved configuration.
+        inputs: What is scored.
         output: Folder for classifiers, pairs, masks, tasks and differences (Parquet).
 
     Raises:
         ArtifactError: If a file of an earlier stage is missing or damaged.
         DataError: If the truth is not as described.
     """
-    index, names = read_index(index_file)
+    index, names = read_index(inputs.index)
     findings = localized(names, config["attribute"]["findings"])
     replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
-    truth = load_truth(config, data_root, findings)
-    pairs = score_pairs(config, index, findings, images, relevance, masks, truth)
+    truth = load_truth(config, inputs.data_root, findings)
+    pairs = score_pairs(
+        config, index, findings, inputs.images, inputs.relevance, inputs.masks, truth
+    )
     require_sound(truth, "truth.targets")
-    runs = read_runs(tasks)
+    runs = read_runs(inputs.tasks)
     results = {
-        "classifiers": score_classifiers(config, index, names, committee),
+        "classifiers": score_classifiers(config, index, names, inputs.committee),
         "pairs": pairs,
         "masks": summarize(
             pairs,

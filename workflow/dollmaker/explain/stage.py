@@ -43,8 +43,46 @@ _BLOCK, _CHUNK, _SHOWN = 32, 8, 8
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is explained.
+
+    Attributes:
+        segmenter: Folder of the segmenter.
+        index: The index of the images.
+        images: Folder of the image shards.
+        labels: Folder of the labels, or a release.
+    """
+
+    segmenter: Path
+    index: Path
+    images: Path
+    labels: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked; the rest is as section explain of the configuration says.
+
+    Attributes:
+        method: Methods to set side by side; default: ``explain.methods``, both.
+        layer: Module, or stage of encoder or decoder, whose feature maps are looked at; default:
+            ``explain.layer``, encoder.-1, the deepest.
+        pixels: Pixels whose logits are explained; default: point if ``--point`` is given, else
+            ``explain.pixels``, class, those predicted as the class.
+        point: Column and row of one pixel of the network's grid.
+        images_limit: Explain so many images at most, the first by name.
+    """
+
+    method: Sequence[Method] | None = None
+    layer: str | None = None
+    pixels: PixelSet | None = None
+    point: tuple[int, int] | None = None
+    images_limit: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is asked.
+    """What is asked, in full.
 
     Attributes:
         methods: Methods to set side by side.
@@ -84,14 +122,13 @@ class _Pairs:
 
 def explain_segmenter(
     config: dict[str, Any],
-    segmenter: Path,
-    index_file: Path,
-    images_folder: Path,
-    labels: Path,
+    inputs: Inputs,
     output: Path,
-    request: Request,
+    asked: Asked,
 ) -> None:
-    """Explain the released pairs of the test images, else of the validation images.
+    """Show where a segmenter looks when it calls pixels a finding.
+
+    Explained are the released pairs of the test images, else of the validation images.
 
     Writes a folder: ``{method}.h5`` (relevance; maps on the network's grid), ``measures.parquet``
     (one row per pair and method; the truth is the pseudo-mask), ``README.md`` (their means) and
@@ -99,33 +136,31 @@ def explain_segmenter(
 
     Args:
         config: The resolved configuration (seed, device, prepare.fit).
-        segmenter: Folder of the segmenter.
-        index_file: The index.
-        images_folder: Folder of the image shards.
-        labels: Folder of the labels, or a release.
+        inputs: What is explained.
         output: Folder to make.
-        request: What is asked.
+        asked: What is asked.
 
     Raises:
         ConfigError: If the request is not possible.
         DataError: If there is no pair to explain.
         ArtifactError: If a file of an earlier stage is damaged.
     """
+    request = _request(asked, config["explain"])
     if request.point is not None and request.pixels != "point":
         raise ConfigError(f"a point is no part of the pixels {request.pixels!r}; leave out one.")
     if request.limit is not None and request.limit < 1:
         raise ConfigError("--images-limit must be at least 1; correct it or leave it out.")
     device = devices.choose(config["device"])
-    subject = load_segmenter(segmenter, config["seed"], device)
-    index, _ = read_index(index_file)
-    pairs = _list_pairs(index, labels, subject.findings, request.limit)
+    subject = load_segmenter(inputs.segmenter, config["seed"], device)
+    index, _ = read_index(inputs.index)
+    pairs = _list_pairs(index, inputs.labels, subject.findings, request.limit)
     header = provenance.header(
         "explain",
         {**asdict(request), "split": pairs.split},
         seed=config["seed"],
         inputs={
             "segmenter": subject.sha256,
-            "index": sha256_file(index_file),
+            "index": sha256_file(inputs.index),
             **{file.name: sha256_file(file) for file in pairs.files},
         },
     )
@@ -141,7 +176,7 @@ def explain_segmenter(
             )
             for method in request.methods
         }
-        for block in _blocks(pairs, images_folder, subject, config["prepare"]["fit"]):
+        for block in _blocks(pairs, inputs.images, subject, config["prepare"]["fit"]):
             explained, blind = _explain(subject, block, request)
             facts = block.facts()
             for method, writer in writers.items():
@@ -163,6 +198,20 @@ def explain_segmenter(
         text = page(measures, layer=request.layer, pixels=request.told, split=pairs.split)
         write_text(folder / "README.md", text)
     print(side_by_side(measures), file=sys.stderr)
+
+
+def _request(asked: Asked, section: dict[str, Any]) -> Request:
+    """What is asked, with what section ``explain`` says of the rest."""
+    pixels, point = asked.pixels, asked.point
+    if pixels is None and point is None:
+        pixels, point = section["pixels"], section["point"]
+    return Request(
+        methods=tuple(dict.fromkeys(asked.method or section["methods"])),
+        layer=asked.layer or section["layer"],
+        pixels=pixels or ("class" if point is None else "point"),
+        point=None if point is None else (point[0], point[1]),
+        limit=section["images"] if asked.images_limit is None else asked.images_limit,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

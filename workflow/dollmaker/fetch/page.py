@@ -1,10 +1,47 @@
-"""The list of weights files, for whoever carries them by hand."""
+"""The command: weights are fetched, or listed for whoever carries them by hand."""
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from dollmaker.config import weight_names
+from dollmaker.config import settings, weight_names
+from dollmaker.fetch import needed
 from dollmaker.fetch.needed import Need
+from dollmaker.runtime.errors import UsageError
+
+
+def fetch_weights(
+    config: dict[str, Any] | None = None,
+    name: str | None = None,
+    weights_root: Path | None = None,
+    list_: bool = False,
+) -> None:
+    """Fetch published weights that are named, or list them.
+
+    Args:
+        config: A resolved configuration: all that it names.
+        name: One name instead of a configuration, e.g. timm:resnet18.a1_in1k.
+        weights_root: Folder of weights files; default: as configured, else ``weights``.
+        list_: Fetch nothing; print every file, where it is had and where to put it by hand.
+    """
+    if (config is None) == (name is None):
+        raise UsageError("give either --config, for all that it names, or --name")
+    if config is not None:
+        whole = settings.complete(config)
+        root = weights_root or Path(whole["weights_root"])
+        whole = {**whole, "weights_root": str(root)}
+        needs = needed.join(needed.of_config(whole), needed.of_study(whole))
+    else:
+        root = weights_root or Path("weights")
+        needs = [needed.of_name(str(name), root)]
+    if list_:
+        print(listed(needs, root), end="")
+        return
+    from dollmaker.fetch.stage import fetch
+
+    for need in needs:
+        if need.name:
+            print(fetch(need.name, root))
 
 
 def listed(needs: Iterable[Need], root: Path) -> str:

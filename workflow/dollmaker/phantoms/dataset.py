@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -33,7 +33,7 @@ from dollmaker.phantoms.sampling import (
 )
 from dollmaker.phantoms.study import Picture, render_frontal, render_lateral
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.store.files import write_json, write_text
+from dollmaker.store.files import atomic_path, require_new, write_json, write_text
 from dollmaker.store.findings import CHEXPERT
 
 ROOT = "CheXpert-v1.0-small"
@@ -66,29 +66,29 @@ class View:
 
 def write_dataset(
     output: Path,
-    *,
-    images: int,
-    size: int,
-    seed: int,
-    task_images: int,
+    images: int = 1000,
+    size: int = 128,
+    seed: int = 0,
+    task_images: int = 120,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write a complete phantom data set.
+    """Generate radiographs in CheXpert's form, with pixel truth, whole or not at all.
 
     Args:
-        output: Folder to write into; made if missing.
+        output: Folder to make; an older one of phantoms is made anew.
         images: CheXpert-style views, frontal and lateral together; about 15 % become valid.csv.
         size: Long side of a picture in pixels, 32 to 1024.
         seed: Decides everything.
         task_images: Pictures of each downstream task, `organs` and `infection`; 0 for none.
         workers: Processes that render.
-        progress: Called with (pictures done, pictures in all).
 
     Raises:
         ConfigError: If a number is out of range.
+        DataError: If something else is at the output.
     """
     _check(images=images, size=size, seed=seed, task_images=task_images, workers=workers)
+    if not (output / ROOT).is_dir():
+        require_new(output)
     valid = max(1, round(_VALID_SHARE * images))
     splits: dict[Split, list[View]] = {
         "train": list(islice(_views("train", size, seed), images - valid)),
@@ -97,26 +97,22 @@ def write_dataset(
     organs = list(islice(_task_views("organs", size, seed), task_images))
     infection = list(islice(_task_views("infection", size, seed), task_images))
     jobs = [*splits["train"], *splits["valid"], *organs, *infection]
-    truths: list[dict[str, Rle]] = []
-    for done, truth in enumerate(_render_all(jobs, output, workers), start=1):
-        truths.append(truth)
-        if progress is not None:
-            progress(done, len(jobs))
-
-    start = 0
-    for split, views in splits.items():
-        found = zip(views, truths[start : start + len(views)], strict=True)
-        write_json(
-            output / "truth" / f"{split}.json",
-            {_image_id(view): truth for view, truth in found if not view.lateral},
-        )
-        write_text(output / ROOT / f"{split}.csv", _table(COLUMNS, map(_row, views)))
-        start += len(views)
-    for task, task_views in (("organs", organs), ("infection", infection)):
-        if task_views:
-            rows = [_task_row(view) for view in task_views]
-            table = _table(("image", "mask", "patient_id"), rows)
-            write_text(output / task / "index.csv", table)
+    with atomic_path(output.resolve()) as folder:
+        truths = list(_render_all(jobs, folder, workers))
+        start = 0
+        for split, views in splits.items():
+            found = zip(views, truths[start : start + len(views)], strict=True)
+            write_json(
+                folder / "truth" / f"{split}.json",
+                {_image_id(view): truth for view, truth in found if not view.lateral},
+            )
+            write_text(folder / ROOT / f"{split}.csv", _table(COLUMNS, map(_row, views)))
+            start += len(views)
+        for task, task_views in (("organs", organs), ("infection", infection)):
+            if task_views:
+                rows = [_task_row(view) for view in task_views]
+                table = _table(("image", "mask", "patient_id"), rows)
+                write_text(folder / task / "index.csv", table)
 
 
 def _check(*, images: int, size: int, seed: int, task_images: int, workers: int) -> None:

@@ -42,7 +42,7 @@ _BLOCK = 256
 
 
 def audit_images(config: dict[str, Any], index_file: Path, images: Path, output: Path) -> None:
-    """Write how well border and shape predict each label; warn of those that they give away.
+    """Tell how well border and shape predict each label; warn of those that they give away.
 
     Labels are those that classifiers learn: uncertain ones do not count, and those that are not
     mentioned are absent where ``classify.blank`` says so.

@@ -82,8 +82,10 @@ def look_at_original(config: Mapping[str, Any], data_root: Path) -> None:
         list_items(config, data_root)
 
 
-def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: int) -> None:
-    """Convert a source; the result depends neither on the number of workers nor on their order.
+def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: int = 1) -> None:
+    """Turn patches, volumes or raw files into pictures and a table.
+
+    The result depends neither on the number of workers nor on their order.
 
     Args:
         config: The resolved configuration (sections source, prepare, seed).

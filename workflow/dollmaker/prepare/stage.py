@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,14 @@ _BLOCK = 256
 
 
 def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
-    """Write the listing: every image of the source with its labels, split and shard.
+    """List the images of the source with their labels, split and shard.
 
     Shards are runs of the listing of equal length, so that their number changes nothing else.
+
+    Args:
+        config: The resolved configuration.
+        data_root: Folder of the source.
+        output: The listing to write.
     """
     listing, names = list_source(config, data_root)
     check_findings(names, config)
@@ -37,20 +43,41 @@ def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
     tables.write(listing, output, {**_header(config, "list"), "findings": names})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is decoded.
+
+    Attributes:
+        listing: The listing made by ``prepare-list``.
+        data_root: Folder of the source.
+    """
+
+    listing: Path
+    data_root: Path
+
+
 def decode_shard(
     config: dict[str, Any],
-    listing_file: Path,
+    inputs: Inputs,
     shard: str,
-    data_root: Path,
     output: Path,
     rows_file: Path,
-    workers: int,
+    workers: int = 1,
 ) -> None:
-    """Decode the images of one shard; broken ones are noted with the reason, never fatal."""
+    """Decode the images of one shard; broken ones are noted with the reason, never fatal.
+
+    Args:
+        config: The resolved configuration.
+        inputs: What is decoded.
+        shard: Shard to decode, e.g. 0000.
+        output: Image shard to write.
+        rows_file: Table of the shard's rows to write.
+        workers: Threads.
+    """
     options = config["prepare"]
-    listing = tables.read(listing_file).filter(pl.col("shard") == shard)
+    listing = tables.read(inputs.listing).filter(pl.col("shard") == shard)
     links = config.get("allow_links", False)
-    decoded = partial(_try_decode, data_root=data_root, options=options, links=links)
+    decoded = partial(_try_decode, data_root=inputs.data_root, options=options, links=links)
     rows: list[dict[str, Any]] = []
     with (
         create_shard(output, "images", _header(config, "decode")) as writer,
@@ -135,7 +162,14 @@ def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
 def build_index(
     config: dict[str, Any], listing_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
 ) -> None:
-    """Gather the shards' rows into the index; list what was left out in the quarantine.
+    """Gather the decoded shards into the index; list what was left out in the quarantine.
+
+    Args:
+        config: The resolved configuration.
+        listing_file: The listing made by ``prepare-list``.
+        rows: Tables of rows of all shards.
+        output: The index to write.
+        quarantine: CSV of broken images to write.
 
     Raises:
         DataError: If more than ``max_quarantined`` of the images are broken, or a patient is in

@@ -17,7 +17,7 @@ from dollmaker.release.parts import BOUND
 from dollmaker.release.read import Release, find_image, read_release, source_mask
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import to_show
-from dollmaker.store.files import atomic_path, inside
+from dollmaker.store.files import atomic_path, inside, write_json
 
 _MAX_PIXELS = 100_000_000
 
@@ -58,15 +58,21 @@ def _numbers(release: Release) -> pl.DataFrame:
     )
 
 
-def stats(folder: Path) -> str:
-    """Masks, area, quality and bounds of every finding and split, as text.
+def stats(release_folder: Path, /, json: Path | None = None) -> str:
+    """Show the numbers of a release: masks, area, quality and bounds by finding and split.
+
+    Args:
+        release_folder: Folder of the release.
+        json: Write the numbers and the image ids to this file, too.
 
     Raises:
         ArtifactError: If the folder is no release.
     """
-    release = read_release(folder)
+    release = read_release(release_folder)
     bound = pl.col("median IoU bound").cast(pl.String).fill_null(RANK_ONLY)
     table = _numbers(release).with_columns(bound)
+    if json:
+        write_json(json, facts(release_folder))
     total = f"{len(release.table)} masks of {release.table['image_id'].n_unique()} images"
     bounded = int(release.table[BOUND].count())
     if release.confidence is None or not bounded:
@@ -83,22 +89,22 @@ def stats(folder: Path) -> str:
         return f"{release.name} {release.version}: {total}\n{promise}\n{table}"
 
 
-def show(folder: Path, image_id: str, output: Path, images: Path | None) -> list[str]:
-    """Write a PNG of the size of the source with an image's masks outlined, and words below it.
+def show(release_folder: Path, image_id: str, /, output: Path, images: Path | None = None) -> str:
+    """Draw the masks of an image of a release: outlines at the size of the source, words below.
 
     Args:
-        folder: The release.
-        image_id: The image.
+        release_folder: Folder of the release.
+        image_id: The image, as the tables of the release call it.
         output: PNG file to write.
-        images: Root of the source images; ``None`` draws on black.
+        images: Root of your copy of the source images; without it outlines are drawn on black.
 
     Returns:
-        What is written on it: finding, quality and bound of each mask.
+        What is written on it, a line a mask: finding, quality and bound.
 
     Raises:
         DataError: If the image is not in the release, or not under ``images``.
     """
-    release = read_release(folder)
+    release = read_release(release_folder)
     rows = find_image(release, image_id)
     width, height = rows[0]["width"], rows[0]["height"]
     if images is None:
@@ -121,7 +127,7 @@ def show(folder: Path, image_id: str, output: Path, images: Path | None) -> list
     drawn = draw(np.asarray(picture), (source_mask(release, row) for row in rows), lines)
     with atomic_path(output) as part:
         part.write_bytes(drawn)
-    return lines
+    return "\n".join(lines)
 
 
 def draw(pixels: Rgb, masks: Iterable[npt.NDArray[np.bool_]], lines: Sequence[str]) -> bytes:

@@ -9,6 +9,7 @@ import polars as pl
 from dollmaker.measures import scores
 from dollmaker.release.parts import KEY
 from dollmaker.release.read import read_release, square_mask
+from dollmaker.store.files import write_json
 
 
 def diff(old_folder: Path, new_folder: Path) -> dict[str, Any]:
@@ -68,3 +69,17 @@ def describe(result: dict[str, Any]) -> str:
         tbl_width_chars=200,
     ):  # fmt: skip
         return f"{old} -> {new}\n{pl.DataFrame(result['findings'])}"
+
+
+def tell_changes(old: Path, new: Path, /, json: Path | None = None) -> str:
+    """Tell what changed from one release to another, mask by mask.
+
+    Args:
+        old: Folder of the older release.
+        new: Folder of the newer release.
+        json: Write the numbers to this file.
+    """
+    result = diff(old, new)
+    if json:
+        write_json(json, result)
+    return describe(result)

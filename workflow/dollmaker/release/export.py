@@ -30,8 +30,8 @@ _YOLO_READS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 _YOLO_SEES = (".jpg", ".jpeg", ".bmp")
 
 
-def export(folder: Path, form: str, output: Path, images: Path | None = None) -> None:
-    """Write a release in another form, whole or not at all, at the size of the source images.
+def export(release_folder: Path, /, to: str, output: Path, images: Path | None = None) -> None:
+    """Write a release in the form of another tool, at the size of the source images.
 
     - ``png``: {split}/{finding}/{image_id}.png, 255 where the finding is;
     - ``chexlocalize``: {split}.json as in the release;
@@ -45,23 +45,23 @@ def export(folder: Path, form: str, output: Path, images: Path | None = None) ->
       than one and three have a file for each.
 
     Args:
-        folder: The release.
-        form: One of the above.
-        output: Folder to write; nothing may be there, nothing is overwritten.
-        images: Root of the source images.
+        release_folder: Folder of the release.
+        to: One of the above: png, chexlocalize, coco, yolo or nnunet.
+        output: Folder to make; nothing may be there, nothing is overwritten.
+        images: Root of your copy of the source images.
 
     Raises:
         ConfigError: For an unknown form, or one that needs images that were not given.
         DataError: If the output is there already, an image is missing or not readable, or YOLO
             would find one label for two images.
     """
-    if form not in FORMS:
-        raise ConfigError(unknown("form", form, FORMS))
-    release = read_release(folder)
+    if to not in FORMS:
+        raise ConfigError(unknown("form", to, FORMS))
+    release = read_release(release_folder)
     require_new(output)
     with atomic_path(output.resolve()) as part:
         part.mkdir(parents=True)
-        FORMS[form](release, part, images)
+        FORMS[to](release, part, images)
 
 
 def _png(release: Release, output: Path, _: Path | None) -> None:

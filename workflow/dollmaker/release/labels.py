@@ -5,6 +5,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +27,33 @@ SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sa
 _TURNED = pl.col("orientation") != 1
 
 
-def collect_labels(
-    config: dict[str, Any],
-    index_file: Path,
-    mask_shards: Sequence[Path],
-    relevance_shards: Sequence[Path],
-    committee: Sequence[Path],
-    sanity: Path,
-    output: Path,
-) -> None:
-    """Write ``labels/``, whole or not at all, and read it again before it gets its name.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What labels are made of.
+
+    Attributes:
+        index: The index.
+        masks: Shards of masks, in the order of the index.
+        relevance: Shards of the maps they were cut from, in the same order.
+        committee: Folders of the members that explained.
+        sanity: What the stage sanity says about the recipe.
+    """
+
+    index: Path
+    masks: Sequence[Path]
+    relevance: Sequence[Path]
+    committee: Sequence[Path]
+    sanity: Path
+
+
+def collect_labels(config: dict[str, Any], inputs: Inputs, output: Path) -> None:
+    """Gather the masks of the released recipe, which segmenters learn from.
+
+    The folder is written whole or not at all, and read again before it gets its name.
 
     Args:
         config: The resolved configuration.
-        index_file: The index.
-        mask_shards: Shards of masks, in the order of the index.
-        relevance_shards: Shards of the maps they were cut from.
-        committee: Folders of the members that explained.
-        sanity: What the stage sanity says about the recipe.
+        inputs: What earlier stages made.
         output: Folder to make.
 
     Raises:
@@ -51,18 +61,18 @@ def collect_labels(
             and ``release.allow_failed_sanity`` is off.
         ArtifactError: If shards do not fit each other.
     """
-    _require_sanity(read_json(sanity), config)
-    index, names = read_index(index_file)
-    header = labels_header(config, committee)
+    _require_sanity(read_json(inputs.sanity), config)
+    index, names = read_index(inputs.index)
+    header = labels_header(config, inputs.committee)
     header["findings"] = findings.localized(names, config["attribute"]["findings"])
     if turned := dict(index.select("image_id", "orientation").filter(_TURNED).iter_rows()):
         header["orientation"] = turned  # images' EXIF tags: true masks must be turned, too
-    if len(relevance_shards) != len(mask_shards):
+    if len(inputs.relevance) != len(inputs.masks):
         raise ArtifactError(
-            f"{len(mask_shards)} shards of masks but {len(relevance_shards)} of maps; give those "
+            f"{len(inputs.masks)} shards of masks but {len(inputs.relevance)} of maps; give those "
             "of one recipe."
         )
-    shards = list(zip(mask_shards, relevance_shards, strict=True))
+    shards = list(zip(inputs.masks, inputs.relevance, strict=True))
     released = config["release"]["relevance"]
     with atomic_path(output) as folder:
         folder.mkdir()

@@ -1,7 +1,8 @@
 """The stage: build the release folder from what all others made."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,85 +26,103 @@ from dollmaker.store.shards import ImageShards
 from dollmaker.store.sums import CHECKSUMS, checksums
 
 
-def build_release(
-    config: dict[str, Any],
-    *,
-    index_file: Path,
-    images_folder: Path,
-    labels: Path,
-    segmenter: Path,
-    committee: Sequence[Path],
-    sanity: Path,
-    scores: Path,
-    pairs: Path,
-    others: Mapping[str, Sequence[Path]],
-    output: Path,
-    tasks: Sequence[Path] = (),
-    thresholds: Path | None = None,
-) -> None:
-    """Write the release folder, whole or not at all.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a release is made of.
 
-    Args:
-        config: The resolved configuration.
-        index_file: The index.
-        images_folder: Folder of the image shards, for the pictures.
+    Attributes:
+        index: The index.
+        images: Folder of the image shards, for the pictures.
         labels: Folder of the labels.
         segmenter: Folder of the segmenter.
         committee: Folders of the members that explained.
         sanity: What the stage sanity says about the recipe.
         scores: masks.parquet of the evaluation; empty without truth.
         pairs: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
-        others: Other recipe -> its mask shards, for the gallery.
-        output: Folder to make.
+        others: Mask shards of other recipes, ``{recipe}/{shard}.h5``, for the gallery.
         tasks: Folders of the fine-tunings that ``release.models`` names.
         thresholds: Those of the released recipe, if it has any.
+    """
+
+    index: Path
+    images: Path
+    labels: Path
+    segmenter: Path
+    committee: Sequence[Path]
+    sanity: Path
+    scores: Path
+    pairs: Path
+    others: Sequence[Path] = ()
+    tasks: Sequence[Path] = ()
+    thresholds: Path | None = None
+
+    def other_recipes(self) -> dict[str, list[Path]]:
+        """Other recipe -> its mask shards."""
+        found: dict[str, list[Path]] = {}
+        for path in self.others:
+            found.setdefault(path.parent.name, []).append(path)
+        return found
+
+
+def build_release(config: dict[str, Any], inputs: Inputs, output: Path) -> None:
+    """Put labels, models, scores, checksums and a card into a release, whole or not at all.
+
+    Args:
+        config: The resolved configuration.
+        inputs: What earlier stages made.
+        output: Folder to make.
 
     Raises:
         ArtifactError: If a file of an earlier stage is missing or damaged.
     """
-    members = {folder.name: read_json(folder / "model.json") for folder in committee}
-    checks = {k: v for k, v in read_json(sanity).items() if k != "header"}
-    findings = read_json(labels / "provenance.json")["findings"]
-    table = pl.concat([read_rows(labels, split) for split in SPLITS])
-    target = next(iter(tables.read_header(pairs).get("targets", [])), None)
-    bounds = calibrate_release(config, table, tables.read(pairs), target)
+    members = {folder.name: read_json(folder / "model.json") for folder in inputs.committee}
+    checks = {k: v for k, v in read_json(inputs.sanity).items() if k != "header"}
+    findings = read_json(inputs.labels / "provenance.json")["findings"]
+    table = pl.concat([read_rows(inputs.labels, split) for split in SPLITS])
+    target = next(iter(tables.read_header(inputs.pairs).get("targets", [])), None)
+    bounds = calibrate_release(config, table, tables.read(inputs.pairs), target)
     if bounds is not None:
         table = add_bounds(table, bounds)
     facts = Facts(
         config=config,
         findings=findings,
         table=table,
-        images=tables.read(labels / "images.parquet"),
+        images=tables.read(inputs.labels / "images.parquet"),
         members=members,
-        segmenter=read_json(segmenter / "segmenter.json"),
+        segmenter=read_json(inputs.segmenter / "segmenter.json"),
         sanity=checks,
-        scores=tables.read(scores),
+        scores=tables.read(inputs.scores),
         bounds=bounds,
     )
     commit = provenance.find_commit()
     with atomic_path(output) as folder:
         folder.mkdir()
-        write_tables(labels, folder, bounds)
-        shutil.copytree(labels / "masks", folder / "masks")
-        shutil.copyfile(labels / "images.parquet", folder / "images.parquet")
+        write_tables(inputs.labels, folder, bounds)
+        shutil.copytree(inputs.labels / "masks", folder / "masks")
+        shutil.copyfile(inputs.labels / "images.parquet", folder / "images.parquet")
         for split in SPLITS:
             images, rows = (part.filter(split=split) for part in (facts.images, table))
             if len(images):
                 masks = source_masks(folder, split, rows, config["prepare"]["fit"])
                 write_formats(folder, split, pieces(images, rows, masks, findings))
-        mean = tables.read_header(index_file).get("channel_mean", ())
+        mean = tables.read_header(inputs.index).get("channel_mean", ())
         wanted = config["release"]["models"]
-        add_models(folder, segmenter, committee, wanted, tasks, thresholds, mean)
+        add_models(
+            folder, inputs.segmenter, inputs.committee, wanted, inputs.tasks, inputs.thresholds, mean
+        )
         write_json(folder / "sanity.json", checks)
         if bounds is not None:
             write_json(folder / BOUNDS, bounds)
-        index, _ = read_index(index_file)
-        sheet = _contact_sheet(config, table, index, images_folder)
+        index, _ = read_index(inputs.index)
+        sheet = _contact_sheet(config, table, index, inputs.images)
         (folder / "contact-sheet.png").write_bytes(sheet)
-        add_gallery(config, table, index, images_folder, labels, others, bounds, folder / "gallery")
+        add_gallery(
+            config, table, index, inputs.images, inputs.labels, inputs.other_recipes(), bounds,
+            folder / "gallery",
+        )  # fmt: skip
         write_json(
             folder / "provenance.json",
-            _provenance(config, committee, facts, commit, labels),
+            _provenance(config, inputs.committee, facts, commit, inputs.labels),
         )
         write_text(folder / "README.md", write_card(facts))
         date = commit.date if commit else None

@@ -19,6 +19,7 @@ from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, find_parts, is_table
 from dollmaker.release.source import SourceMask, to_source
+from dollmaker.release.signature import verify_signature
 from dollmaker.runtime.errors import ArtifactError, DataError, DollmakerError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside, read_json, sha256_file
@@ -57,6 +58,31 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
     if images is not None:
         faults += _verify_images(folder, damaged, images)
     return faults
+
+
+def require_whole(
+    release_folder: Path, /, images: Path | None = None, key: Path | None = None
+) -> str:
+    """Check that a release is whole and consistent.
+
+    Args:
+        release_folder: Folder of the release.
+        images: Root of your copy of the source images, which are checked, too.
+        key: Public key (.pub) of who signed the release.
+
+    Raises:
+        ArtifactError: With all that is wrong with it.
+    """
+    faults = verify(release_folder, images, os.cpu_count() or 1)
+    if key:
+        faults += verify_signature(release_folder, key)
+    if faults:
+        listed = "\n".join(f"  {fault}" for fault in faults)
+        raise ArtifactError(
+            f"{release_folder} has {len(faults)} faults; get the release (or the images that are "
+            f"named) again:\n{listed}"
+        )
+    return f"{release_folder} is whole."
 
 
 class _Workers:

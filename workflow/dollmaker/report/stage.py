@@ -30,7 +30,7 @@ def report(
     summary_file: Path,
     figures_folder: Path,
 ) -> None:
-    """Write the report.
+    """Write report.html and summary.json.
 
     Args:
         config: The resolved configuration.

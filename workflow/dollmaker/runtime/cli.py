@@ -1,8 +1,7 @@
-"""The command line: one thin command per rule.
+"""The command line: each command is a typed function of the stage that it belongs to.
 
-A command lives in the room of its stage, in ``command.py``, as two functions: ``add_arguments``
-and ``run``. Only the command that was asked for is imported, and it imports torch and the like
-inside ``run``, so that help is instant.
+Its arguments come of the signature (:mod:`signatures`), and what it returns is printed. Only the
+command that was asked for is imported.
 """
 
 import argparse
@@ -10,48 +9,55 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from dollmaker import __version__
-from dollmaker.runtime.errors import DamagedError, DollmakerError, unknown
+from dollmaker.runtime import signatures
+from dollmaker.runtime.errors import DamagedError, DollmakerError, UsageError, unknown
 from dollmaker.runtime.extras import missing
 from dollmaker.runtime.faults import out_of_space, set_aside
 from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 
-#: Command -> (module with add_arguments and run, what it does). In the order the data flows.
+#: Command -> its function, module:name, in the order in which data flow. Of two functions, the
+#: second is meant where ``--config`` is given: it is what the workflow calls.
 COMMANDS = {
-    "init": ("launch", "Lay out a workflow in a new folder: configuration, profiles, rules."),
-    "estimate": ("estimate", "Tell what a run costs, from a trial and past runs."),
-    "status": ("status", "Tell how far a run is, what runs and what failed."),
-    "fetch": ("fetch", "Fetch published weights that are named, or list them."),
-    "phantom": ("phantoms", "Generate radiographs in CheXpert's form, with pixel truth."),
-    "prepare-convert": ("prepare", "Turn patches, volumes or raw files into pictures and a table."),
-    "prepare-list": ("prepare", "List the images of the source."),
-    "prepare-decode": ("prepare", "Decode the images of one shard."),
-    "prepare-index": ("prepare", "Gather the decoded shards into the index."),
-    "prepare-audit": ("prepare", "Tell how well border and shape predict each label."),
-    "classify": ("classify", "Train one member of the committee."),
-    "attribute": ("attribute", "Explain one shard of images with the committee."),
-    "sample": ("attribute", "Explain a sample in more ways, for thresholds and sanity checks."),
-    "thresholds": ("binarize", "Choose thresholds without truth."),
-    "binarize": ("binarize", "Turn the relevance maps of one shard into masks."),
-    "sanity": ("sanity", "Check that a recipe's masks depend on the model and the finding."),
-    "labels": ("release", "Gather the masks of the released recipe; what segmenters learn from."),
-    "release": ("release", "Put labels, models, scores, checksums and a card into a release."),
-    "verify": ("release", "Check that a release is whole and consistent."),
-    "stats": ("release", "Show the numbers of a release."),
-    "show": ("release", "Draw the masks of an image of a release."),
-    "diff": ("release", "Tell what changed from one release to another."),
-    "export": ("release", "Write a release in the form of another tool."),
-    "predict": ("predict", "Find in new pictures what a release's models have learned."),
-    "publish": ("publish", "Put a release on the Hub, on Zenodo or into a folder."),
-    "segment": ("segment", "Pre-train a segmenter on the labels."),
-    "explain": ("explain", "Show where a segmenter looks when it calls pixels a finding."),
-    "adapt": ("adapt", "Fine-tune on a task with true masks."),
-    "study": ("study", "Tell what a start is worth, from the runs of a study."),
-    "evaluate": ("evaluate", "Score a release, or all of a run, against truth."),
-    "compare": ("compare", "Score all recipes side by side."),
-    "report": ("report", "Write report.html and summary.json."),
+    "init": "launch.command:run",
+    "estimate": "estimate.command:run",
+    "status": "status.page:show_status",
+    "fetch": "fetch.page:fetch_weights",
+    "phantom": "phantoms.dataset:write_dataset",
+    "prepare-convert": "prepare.convert:convert",
+    "prepare-list": "prepare.stage:list_images",
+    "prepare-decode": "prepare.stage:decode_shard",
+    "prepare-index": "prepare.stage:build_index",
+    "prepare-audit": "prepare.audit:audit_images",
+    "classify": "classify.stage:train_member",
+    "attribute": "attribute.stage:explain_shard",
+    "sample": "attribute.sample:explain_sample",
+    "thresholds": "binarize.choice:choose_thresholds",
+    "binarize": "binarize.stage:binarize_shard",
+    "sanity": "sanity.stage:check_recipe",
+    "labels": "release.labels:collect_labels",
+    "release": "release.stage:build_release",
+    "verify": "release.verify:require_whole",
+    "stats": "release.browse:stats",
+    "show": "release.browse:show",
+    "diff": "release.diff:tell_changes",
+    "export": "release.export:export",
+    "predict": "predict.command:run",
+    "publish": "publish.command:run",
+    "segment": "segment.stage:train_segmenter",
+    "explain": "explain.stage:explain_segmenter",
+    "adapt": "adapt.stage:adapt",
+    "study": "study.stage:write_study",
+    "evaluate": "evaluate.release:evaluate_release evaluate.stage:evaluate",
+    "compare": "compare.stage:compare",
+    "report": "report.stage:report",
 }
+
+
+#: Commands that declare their options themselves.
+_OLD = ".command:run"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,26 +68,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         was, 130 on Ctrl-C, 143 on SIGTERM.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
-        prog="dollmaker",
-        description="Pixel-level pseudo-masks from image-level labels.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n"
-        + "\n".join(f"  {name:<16} {doc}" for name, (_, doc) in COMMANDS.items())
-        + "\n\n'dollmaker COMMAND --help' lists the options of a command.",
-    )
-    parser.add_argument("--version", action="version", version=f"dollmaker {__version__}")
-    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
-    name = parser.parse_args(words[:1]).command
+    name = words[0] if words else ""
     if name not in COMMANDS:
-        parser.error(unknown("command", name, COMMANDS))
-    module = importlib.import_module(f"dollmaker.{COMMANDS[name][0]}.command")
-    command = argparse.ArgumentParser(prog=f"dollmaker {name}", description=COMMANDS[name][1])
-    module.add_arguments(command, name)
-    arguments = command.parse_args(words[1:])
+        _overview(words[:1])
+    targets = COMMANDS[name].split()
+    target = targets[-1] if any(word.startswith("--config") for word in words) else targets[0]
+    parser = _parser(name, target, targets)
+    arguments = parser.parse_args(words[1:])
     try:
         with on_sigterm():
-            module.run(name, arguments)
+            if target.endswith(_OLD):
+                _old(target).run(name, arguments)
+            elif (told := signatures.bind(signatures.find(target), vars(arguments))()) is not None:
+                print(told)
+    except UsageError as error:
+        parser.error(str(error))
     except DamagedError as error:
         aside = set_aside(error.path)
         remedy = "; moved to {}, run the workflow again to make it anew."
@@ -110,6 +111,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _parser(name: str, target: str, targets: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """What reads the words of a command; usage and help tell of its other functions, too."""
+    parser = argparse.ArgumentParser(
+        prog=f"dollmaker {name}",
+        description=signatures.find(target).text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if target.endswith(_OLD):
+        _old(target).add_arguments(parser, name)
+    else:
+        signatures.add_arguments(parser, signatures.find(target))
+    others = [_parser(name, other) for other in targets if other != target]
+    if others:
+        usages = [one.format_usage().removeprefix("usage: ") for one in (parser, *others)]
+        parser.usage = "       ".join(usages).rstrip()
+        for one in others:
+            one.usage = argparse.SUPPRESS
+        parser.epilog = "\n".join(f"or:\n\n{one.format_help().lstrip()}" for one in others)
+    return parser
+
+
+def _old(target: str) -> Any:
+    return importlib.import_module(f"dollmaker.{target.removesuffix(':run')}")
+
+
+def _overview(words: Sequence[str]) -> NoReturn:
+    """Help, the version, or what is wrong with words that begin with no command."""
+
+    def summary(name: str) -> str:
+        return signatures.find(COMMANDS[name].split()[0]).text.split("\n")[0]
+
+    parser = argparse.ArgumentParser(
+        prog="dollmaker",
+        description="Pixel-level pseudo-masks from image-level labels.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n"
+        + "\n".join(f"  {name:<16} {summary(name)}" for name in COMMANDS)
+        + "\n\n'dollmaker COMMAND --help' lists the options of a command.",
+    )
+    parser.add_argument("--version", action="version", version=f"dollmaker {__version__}")
+    parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
+    name = parser.parse_args(words).command
+    parser.error(unknown("command", name, COMMANDS))
 
 
 def _say(text: str) -> None:

@@ -13,6 +13,10 @@ class DollmakerError(Exception):
     """Base of all errors that are the input's, not the program's."""
 
 
+class UsageError(DollmakerError):
+    """The arguments of a command do not go together."""
+
+
 class ConfigError(DollmakerError):
     """The configuration has an unknown key, a wrong type or an impossible combination."""
 

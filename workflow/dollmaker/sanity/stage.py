@@ -1,6 +1,6 @@
 """The stage: one recipe's sample in, one verdict out."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,25 @@ from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, Shard
 
 
-def check_recipe(
-    config: dict[str, Any],
-    index_file: Path,
-    images_folder: Path,
-    sample_file: Path,
-    recipe: str,
-    output: Path,
-    thresholds: Path | None = None,
-) -> None:
-    """Write what the sample says about a recipe.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a recipe is checked with.
+
+    Attributes:
+        index: The index.
+        images: Folder of the image shards.
+        sample: The sample of the recipe's maps.
+        thresholds: Table made by ``dollmaker thresholds``, for the step label_free.
+    """
+
+    index: Path
+    images: Path
+    sample: Path
+    thresholds: Path | None = None
+
+
+def check_recipe(config: dict[str, Any], inputs: Inputs, recipe: str, output: Path) -> None:
+    """Check that a recipe's masks depend on the model and the finding.
 
     Pairs without the finding go through the steps as if they had it: how often is a mask drawn
     where there is nothing? The maps of networks with random weights go through the same steps, with
@@ -38,23 +47,20 @@ def check_recipe(
 
     Args:
         config: The resolved configuration.
-        index_file: The index.
-        images_folder: Folder of the image shards.
-        sample_file: The sample of the recipe's maps.
-        recipe: Name of the recipe.
+        inputs: What earlier stages made.
+        recipe: Recipe of the configuration.
         output: JSON file to write.
-        thresholds: Table of thresholds chosen without truth, for the step label_free.
     """
     if recipe not in config["recipes"]:
         raise ConfigError(unknown("recipe", recipe, config["recipes"]))
     steps = config["recipes"][recipe]["binarize"]
     chain = make_chain(steps)
-    cuts = read_thresholds(thresholds) if thresholds else {}
-    index, names = read_index(index_file)
+    cuts = read_thresholds(inputs.thresholds) if inputs.thresholds else {}
+    index, names = read_index(inputs.index)
     rows_of = {row["image_id"]: row for row in index.iter_rows(named=True)}
-    pixels = ImageShards(images_folder)
+    pixels = ImageShards(inputs.images)
     fit = config["prepare"]["fit"]
-    with Shard(sample_file, "relevance") as sample:
+    with Shard(inputs.sample, "relevance") as sample:
         table = sample.table()
         areas, patients = np.zeros(len(sample)), []
         same = np.full(len(sample), np.nan)
@@ -84,8 +90,8 @@ def check_recipe(
         "sanity",
         {"recipe": recipe, "steps": steps, "fit": fit},
         inputs={
-            "sample": sha256_file(sample_file),
-            **({"thresholds": sha256_file(thresholds)} if thresholds else {}),
+            "sample": sha256_file(inputs.sample),
+            **({"thresholds": sha256_file(inputs.thresholds)} if inputs.thresholds else {}),
         },
     )
     write_json(output, {"recipe": recipe, **facts, "header": header})

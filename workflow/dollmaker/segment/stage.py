@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,27 +35,34 @@ from dollmaker.store.work import Work
 _SAMPLE = 400
 
 
-def train_segmenter(
-    config: dict[str, Any],
-    index_file: Path,
-    images_folder: Path,
-    labels: Path,
-    committee: Sequence[Path],
-    weights_root: Path,
-    output: Path,
-    gpus: int = 1,
-) -> None:
-    """Train the configured network on the released masks and write its folder.
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What a segmenter learns from.
+
+    Attributes:
+        index: The index.
+        images: Folder of the image shards.
+        labels: Folder of the labels, or a release.
+        weights_root: Folder of weights files.
+        committee: Folders of the members, for ``segment.init``.
+    """
+
+    index: Path
+    images: Path
+    labels: Path
+    weights_root: Path
+    committee: Sequence[Path] = ()
+
+
+def train_segmenter(config: dict[str, Any], inputs: Inputs, output: Path, gpus: int = 1) -> None:
+    """Pre-train a segmenter on the labels.
 
     Args:
         config: The resolved configuration (sections prepare, classify, attribute, segment).
-        index_file: The index.
-        images_folder: Folder of the image shards.
-        labels: Folder of the labels, or a release.
-        committee: Folders of the members, for ``segment.init``.
-        weights_root: Folder of local weights files.
+        inputs: What it learns from.
         output: Folder to make.
-        gpus: Devices that train together; 0 for all that can be seen.
+        gpus: GPUs that train together, 0 for all that the job sees; with ``device: cpu``,
+            processes.
 
     Raises:
         DataError: If there is no mask to train on.
@@ -63,15 +71,15 @@ def train_segmenter(
     options, prepare, seed = config["segment"], config["prepare"], config["seed"]
     chosen = devices.choose_several(config["device"], gpus)
     device = chosen[parallel.rank()]
-    index, names = read_index(index_file)
+    index, names = read_index(inputs.index)
     names = findings.localized(names, config["attribute"]["findings"])
     channels, size = prepare["channels"], prepare["size"]
     objectives = options["objectives"]
     clusters = options["clusters"] if objectives["structure"] else 0
     start = find_start(
         options["init"],
-        committee,
-        weights_root,
+        inputs.committee,
+        inputs.weights_root,
         encoder=options["encoder"],
         channels=channels,
         size=size,
@@ -87,16 +95,16 @@ def train_segmenter(
     start.load(model.get_submodule("encoder"))
     model.to(device)
 
-    images = ImageShards(images_folder)
+    images = ImageShards(inputs.images)
     data, headers = {}, {}
     blank = config["classify"]["blank"]
     for split in ("train", "valid"):
         rows = index.filter(pl.col("split") == split)
         if split == "valid" and rows.is_empty():
             continue
-        masks = ReleasedMasks(find_parts(labels, "masks", split))
+        masks = ReleasedMasks(find_parts(inputs.labels, "masks", split))
         headers[split] = masks.headers()
-        source = f"{labels / 'masks'}, split {split}"
+        source = f"{inputs.labels / 'masks'}, split {split}"
         targets = list_targets(
             rows,
             names,
@@ -122,12 +130,12 @@ def train_segmenter(
             return float("nan")
         return pseudo_miou(current, data["valid"], start.input, device)
 
-    sums = labels / CHECKSUMS
-    inputs = {"index": digest_index(index)}
-    inputs["labels"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
+    sums = inputs.labels / CHECKSUMS
+    sources = {"index": digest_index(index)}
+    sources["labels"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
     if start.sha256:
-        inputs["weights"] = start.sha256
-    header = provenance.header("segment", options, seed=seed, inputs=inputs)
+        sources["weights"] = start.sha256
+    header = provenance.header("segment", options, seed=seed, inputs=sources)
     loader = train_loader(
         data["train"], batch_size=options["batch_size"], seed=seed, devices=chosen
     )

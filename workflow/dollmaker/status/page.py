@@ -1,10 +1,34 @@
 """The state of a run as text."""
 
+import time
+from pathlib import Path
+
 from dollmaker.runtime.progress import duration
-from dollmaker.status.run import SILENT, Job, Run, Stage, tail
+from dollmaker.status.run import SILENT, Job, Run, Stage, look, tail
 
 #: Longest line of a log that is shown.
 _WIDTH = 160
+
+
+def show_status(
+    results: Path, /, watch: bool = False, every: float = 5.0, tail: int = 5
+) -> str | None:
+    """Tell how far a run is, what runs and what failed.
+
+    Args:
+        results: Folder of a run, e.g. results/phantoms.
+        watch: Show it anew every few seconds, until it is finished.
+        every: Seconds between two looks.
+        tail: Lines of the log of a failed job.
+    """
+    run = read_run(results, time.time())
+    while watch:
+        print(f"\x1b[2J\x1b[H{render(run, tail)}", flush=True)
+        if run.finished:
+            return None
+        time.sleep(max(0.1, every))
+        run = read_run(results, time.time())
+    return render(run, tail)
 
 
 def render(run: Run, lines: int) -> str:

@@ -21,7 +21,7 @@ from dollmaker.study.page import write_page
 def write_study(
     config: dict[str, Any], index_file: Path, study: Path, scores: Path, output: Path
 ) -> None:
-    """Gather the runs of a study.
+    """Tell what a start is worth, from the runs of a study.
 
     Args:
         config: The resolved configuration.
