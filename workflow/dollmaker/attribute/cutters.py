@@ -8,7 +8,9 @@ where all places are alike the graph has no cut, which a line on stderr reports.
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,18 +35,41 @@ _TIE = 1e-9
 _LEAST = 1e-10
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cuts:
+    """Options of a recipe that cuts.
+
+    Attributes:
+        side: Side at which the network is shown the images, see
+            :func:`dollmaker.attribute.features.seen_at`.
+        tau: Cosine over which two places are alike; ``None`` is the published one: 0.2 of
+            TokenCut, 0.15 of MaskCut, 0.3 of FOUND.
+        centred: Subtract the mean over an image's places from its features first.
+        part: What of a transformer's attention is the feature.
+        block: Which of its attentions, -1 the last.
+        masks: Most masks of MaskCut.
+    """
+
+    side: Side = None
+    tau: float | None = None
+    centred: bool = False
+    part: Part = "key"
+    block: int = -1
+    masks: int = 3
+
+    def look(self, network: nn.Module) -> Callable[..., Features]:
+        """Features of images by a network (:func:`dollmaker.attribute.features.features`)."""
+        return partial(features, network, side=self.side, part=self.part, block=self.block)
+
+
 def tokencut(
     network: nn.Module,
     images: Tensor,
     pairs: Pairs,
     *,
     chunk: int,
-    side: Side = None,
-    tau: float | None = None,
-    centred: bool = False,
-    part: Part = "key",
-    block: int = -1,
     frames: Frames = WHOLE,
+    **options: Any,
 ) -> Tensor:
     """TokenCut: one normalised cut of the graph of places.
 
@@ -53,21 +78,16 @@ def tokencut(
         images: float (B, C, H, W), prepared for the network.
         pairs: (image, output) numbers, any order.
         chunk: Unused; features are taken a few images at a time.
-        side: Side at which the network is shown the images, see
-            :func:`dollmaker.attribute.features.seen_at`.
-        tau: Cosine over which two places are alike; ``None`` is the published one: 0.2 of
-            TokenCut, 0.15 of MaskCut, 0.3 of FOUND.
-        centred: Subtract the mean over an image's places from its features first.
-        part: What of a transformer's attention is the feature.
-        block: Which of its attentions, -1 the last.
         frames: Where the pictures lie; places outside are no nodes of the graph.
+        options: See :class:`Cuts`.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1], in the order of ``pairs``.
     """
-    look = partial(features, network, side=side, part=part, block=block)
-    cut = partial(token_maps, tau=0.2 if tau is None else tau, centred=centred)
-    return _maps(look, cut, images, pairs, frames)
+    cuts = Cuts(**options)
+    tau = 0.2 if cuts.tau is None else cuts.tau
+    cut = partial(token_maps, tau=tau, centred=cuts.centred)
+    return _maps(cuts.look(network), cut, images, pairs, frames)
 
 
 def maskcut(
@@ -76,22 +96,20 @@ def maskcut(
     pairs: Pairs,
     *,
     chunk: int,
-    side: Side = None,
-    masks: int = 3,
-    tau: float | None = None,
-    centred: bool = False,
-    part: Part = "key",
-    block: int = -1,
     frames: Frames = WHOLE,
+    **options: Any,
 ) -> Tensor:
     """MaskCut: several cuts, each without the places that are taken; the union of the masks.
 
-    Arguments are those of :func:`tokencut`, and ``masks``, the most masks. The map is 1 in the
-    first mask and less in later ones.
+    Arguments are those of :func:`tokencut`.
+
+    Returns:
+        float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
     """
-    look = partial(features, network, side=side, part=part, block=block)
-    cut = partial(mask_maps, masks=masks, tau=0.15 if tau is None else tau, centred=centred)
-    return _maps(look, cut, images, pairs, frames)
+    cuts = Cuts(**options)
+    tau = 0.15 if cuts.tau is None else cuts.tau
+    cut = partial(mask_maps, masks=cuts.masks, tau=tau, centred=cuts.centred)
+    return _maps(cuts.look(network), cut, images, pairs, frames)
 
 
 def found(
@@ -100,20 +118,20 @@ def found(
     pairs: Pairs,
     *,
     chunk: int,
-    side: Side = None,
-    tau: float | None = None,
-    centred: bool = False,
-    part: Part = "key",
-    block: int = -1,
     frames: Frames = WHOLE,
+    **options: Any,
 ) -> Tensor:
     """FOUND: the background is all that resembles the least attended place; the rest is object.
 
-    Arguments and result are those of :func:`tokencut`.
+    Arguments are those of :func:`tokencut`.
+
+    Returns:
+        float32 (P, 1, H, W) in [0, 1].
     """
-    look = partial(features, network, side=side, part=part, block=block)
-    cut = partial(background_maps, threshold=0.3 if tau is None else tau, centred=centred)
-    return _maps(look, cut, images, pairs, frames)
+    cuts = Cuts(**options)
+    tau = 0.3 if cuts.tau is None else cuts.tau
+    cut = partial(background_maps, threshold=tau, centred=cuts.centred)
+    return _maps(cuts.look(network), cut, images, pairs, frames)
 
 
 def _maps(

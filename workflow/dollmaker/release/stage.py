@@ -108,7 +108,13 @@ def build_release(config: dict[str, Any], inputs: Inputs, output: Path) -> None:
         mean = tables.read_header(inputs.index).get("channel_mean", ())
         wanted = config["release"]["models"]
         add_models(
-            folder, inputs.segmenter, inputs.committee, wanted, inputs.tasks, inputs.thresholds, mean
+            folder,
+            inputs.segmenter,
+            inputs.committee,
+            wanted,
+            inputs.tasks,
+            inputs.thresholds,
+            mean,
         )
         write_json(folder / "sanity.json", checks)
         if bounds is not None:

@@ -18,8 +18,8 @@ from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, find_parts, is_table
-from dollmaker.release.source import SourceMask, to_source
 from dollmaker.release.signature import verify_signature
+from dollmaker.release.source import SourceMask, to_source
 from dollmaker.runtime.errors import ArtifactError, DataError, DollmakerError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside, read_json, sha256_file
