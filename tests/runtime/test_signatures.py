@@ -175,14 +175,14 @@ TARGETS = [
 def test_python_reads_the_same_signature(target: str) -> None:
     """And each option says what it is for."""
     source = signatures.find(target)
+    assert signatures.summary(target) == source.text.split("\n")[0] != ""
     waiting = [(source, signatures._imported(source.module, target.split(":")[1]))]
     for read, live in waiting:
         known = inspect.signature(live).parameters.values()
         assert [one.name for one in read.parameters] == [one.name for one in known]
         for one, true in zip(read.parameters, known, strict=True):
-            missing = one.default is signatures._REQUIRED
-            assert (inspect.Parameter.empty if missing else one.default) == true.default
-            assert one.placed == (true.kind is inspect.Parameter.POSITIONAL_ONLY)
+            placed = [k.kind is inspect.Parameter.POSITIONAL_ONLY for k in (one, true)]
+            assert one.default == true.default and placed[0] == placed[1]
             if inner := read.group(one):
                 waiting.append((inner, signatures._imported(inner.module, inner.node.name)))
             else:

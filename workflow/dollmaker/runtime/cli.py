@@ -140,16 +140,15 @@ def _old(target: str) -> Any:
 
 def _overview(words: Sequence[str]) -> NoReturn:
     """Help, the version, or what is wrong with words that begin with no command."""
-
-    def summary(name: str) -> str:
-        return signatures.find(COMMANDS[name].split()[0]).text.split("\n")[0]
-
     parser = argparse.ArgumentParser(
         prog="dollmaker",
         description="Pixel-level pseudo-masks from image-level labels.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="commands:\n"
-        + "\n".join(f"  {name:<16} {summary(name)}" for name in COMMANDS)
+        + "\n".join(
+            f"  {name:<16} {signatures.summary(targets.split()[0])}"
+            for name, targets in COMMANDS.items()
+        )
         + "\n\n'dollmaker COMMAND --help' lists the options of a command.",
     )
     parser.add_argument("--version", action="version", version=f"dollmaker {__version__}")

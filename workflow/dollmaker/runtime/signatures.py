@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
+from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,10 @@ _PLAIN: dict[str, dict[str, Any]] = {
     "float": {"type": float, "metavar": "N"},
 }
 
+_LONG = re.MULTILINE | re.DOTALL
+
 #: What has no default.
-_REQUIRED = object()
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a function, or a field of a dataclass.
-
-    Attributes:
-        name: Its name.
-        note: Its annotation.
-        default: Its default, or ``_REQUIRED``.
-        placed: It is given by its place, not by its name.
-    """
-
-    name: str
-    note: ast.expr | None
-    default: Any
-    placed: bool = False
+_REQUIRED = Parameter.empty
 
 
 @dataclass(frozen=True)
@@ -80,30 +66,29 @@ class Source:
 
     @property
     def parameters(self) -> list[Parameter]:
-        """What it takes, in its order."""
+        """What it takes, in its order; annotations are statements, not yet types."""
+        found = []
         if isinstance(self.node, ast.ClassDef):
-            return [
-                Parameter(ast.unparse(field.target), field.annotation, _value(field.value))
-                for field in self.node.body
-                if isinstance(field, ast.AnnAssign)
-            ]
+            fields = [field for field in self.node.body if isinstance(field, ast.AnnAssign)]
+            for field in fields:
+                found.append(_parameter(ast.unparse(field.target), field.annotation, field.value))
+            return found
         takes = self.node.args
         plain = [*takes.posonlyargs, *takes.args]
         defaults = [None] * (len(plain) - len(takes.defaults)) + takes.defaults
-        return [
-            Parameter(one.arg, one.annotation, _value(default), one in takes.posonlyargs)
-            for one, default in zip(
-                plain + takes.kwonlyargs, defaults + takes.kw_defaults, strict=True
-            )
-        ]
+        for one, default in zip(
+            plain + takes.kwonlyargs, defaults + takes.kw_defaults, strict=True
+        ):
+            found.append(_parameter(one.arg, one.annotation, default, one in takes.posonlyargs))
+        return found
 
     def group(self, one: Parameter) -> "Source | None":
         """The dataclass that a parameter stands for."""
-        if one.name == "config" or not isinstance(one.note, ast.Name):
+        if one.name == "config" or not isinstance(one.annotation, ast.Name):
             return None
-        if one.note.id in ("bool", *_PLAIN):
+        if one.annotation.id in ("bool", *_PLAIN):
             return None
-        where, node = _definition(self.module, one.note.id)
+        where, node = _definition(self.module, one.annotation.id)
         return Source(where, node) if isinstance(node, ast.ClassDef) else None
 
 
@@ -116,6 +101,13 @@ def find(target: str) -> Source:
     return Source(where, node)
 
 
+def summary(target: str) -> str:
+    """The first line of a function's docstring, found without parsing: there are many to list."""
+    module, _, name = target.partition(":")
+    found = re.search(rf'^def {name}\(.*?"""(.+?)(?:"""|\n)', _text(f"{_PACKAGE}.{module}"), _LONG)
+    return _unmarked(found[1]) if found else ""
+
+
 def add_arguments(parser: Any, source: Source, prefix: str = "") -> None:
     """Declare the parameters of a function as arguments of a parser, or of a group of one."""
     helps = source.help | {"config": "Configuration file or inline JSON"}
@@ -125,7 +117,7 @@ def add_arguments(parser: Any, source: Source, prefix: str = "") -> None:
             add_arguments(group, inner, f"{one.name}.")
             continue
         told = helps.get(one.name, "").replace("%", "%%")
-        options = {} if one.name == "config" else _options(source.module, one.note)
+        options = {} if one.name == "config" else _options(source.module, one.annotation)
         required = one.default is _REQUIRED
         if not required:
             options["default"] = one.default
@@ -135,7 +127,7 @@ def add_arguments(parser: Any, source: Source, prefix: str = "") -> None:
             if options.get("nargs") and one.default == ():
                 options["nargs"] = "*"
         name = re.sub("_(file|folder|name)?$", "", one.name)
-        if one.placed:
+        if one.kind is Parameter.POSITIONAL_ONLY:
             options |= {"metavar": name} | ({} if required else {"nargs": "?"})
             parser.add_argument(one.name, help=told, **options)
         else:
@@ -153,7 +145,7 @@ def bind(source: Source, values: Mapping[str, Any]) -> Callable[[], Any]:
         elif inner := source.group(one):
             fields = {field.name: values[f"{one.name}.{field.name}"] for field in inner.parameters}
             value = _imported(inner.module, inner.node.name)(**fields)
-        if one.placed:
+        if one.kind is Parameter.POSITIONAL_ONLY:
             places.append(value)
         else:
             names[one.name] = value
@@ -164,13 +156,17 @@ def _imported(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def _text(module: str) -> str:
+    path = _ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text(encoding="utf-8")
+
+
 @cache
 def _definitions(module: str) -> dict[str, tuple[str, ast.stmt]]:
     """Name -> (module, statement) of what a module defines; imports have those they come from."""
-    path = _ROOT.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     found: dict[str, tuple[str, ast.stmt]] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(_text(module)).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             found[node.name] = module, node
         elif isinstance(node, ast.Assign):
@@ -187,8 +183,12 @@ def _definition(module: str, name: str) -> tuple[str, ast.stmt]:
     return where, node
 
 
-def _value(node: ast.expr | None) -> Any:
-    return _REQUIRED if node is None else ast.literal_eval(node)
+def _parameter(
+    name: str, note: ast.expr | None, value: ast.expr | None, placed: bool = False
+) -> Parameter:
+    default = _REQUIRED if value is None else ast.literal_eval(value)
+    kind = Parameter.POSITIONAL_ONLY if placed else Parameter.KEYWORD_ONLY
+    return Parameter(name, kind, default=default, annotation=note)
 
 
 def _options(module: str, note: ast.expr | None) -> dict[str, Any]:
