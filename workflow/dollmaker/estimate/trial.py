@@ -19,19 +19,19 @@ import numpy as np
 import polars as pl
 import torch
 
+from dollmaker.attribute import stage as attribute
 from dollmaker.attribute.selection import select_images
-from dollmaker.attribute.stage import explain_shard
 from dollmaker.binarize.stage import binarize_shard
-from dollmaker.classify.stage import train_member
+from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
 from dollmaker.config.settings import relevance_recipe, resolve
 from dollmaker.estimate.count import SPLITS
 from dollmaker.estimate.rules import LOOKED_AT
 from dollmaker.launch import pipeline
 from dollmaker.prepare import stage as prepare
-from dollmaker.release.labels import collect_labels
+from dollmaker.release import labels
 from dollmaker.runtime.errors import DataError, DollmakerError
-from dollmaker.segment.stage import train_segmenter
+from dollmaker.segment import stage as segment
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
 from dollmaker.store.index import read_index
@@ -129,7 +129,8 @@ class Trial:
     def _decode(self, root: Path, more: bool) -> float:
         plan, output = self._folder / "plan.parquet", self._file("images", more)
         rows = [self._folder / f"{name}.parquet" for name in ("0000", "0001")]
-        prepare.decode_shard(self._config, plan, output.stem, root, output, rows[more], 1)
+        inputs = prepare.Inputs(plan=plan, data_root=root)
+        prepare.decode_shard(self._config, inputs, output.stem, output, rows[more])
         if more:
             index, longer = self._images()[0], self._images(more=True)[0]
             prepare.build_index(self._config, plan, rows, index, self._folder / "quarantine.csv")
@@ -142,15 +143,18 @@ class Trial:
     def _train(self, name: str, more: bool) -> float:
         output, root = self._folder / "committee" / name, Path(self._config["weights_root"])
         shutil.rmtree(output, ignore_errors=True)
-        train_member(self._config, *self._images(more), name, root, output)
+        index, images = self._images(more)
+        inputs = classify.Inputs(index=index, images=images, weights_root=root)
+        classify.train_member(self._config, name, inputs, output)
         options = self._config["classify"]
         passes, held_out = self._learned(options["batch_size"], more)
         ready = options["members"][name]["epochs"] == 0
         return LOOKED_AT * held_out + (0 if ready else passes)
 
     def _explain(self, recipe: str, more: bool) -> float:
-        output, members = self._file(f"relevance/{recipe}", more), self._committee(recipe)
-        explain_shard(self._config, *self._images(), members, recipe, output.stem, output)
+        output, (index, images) = self._file(f"relevance/{recipe}", more), self._images()
+        inputs = attribute.Inputs(index=index, images=images, committee=self._committee(recipe))
+        attribute.explain_shard(self._config, inputs, recipe, output.stem, output)
         less = _nodes(self._config, recipe) / _nodes(self._full, recipe)
         return _length(output, "relevance") * less
 
@@ -169,8 +173,14 @@ class Trial:
         masks, maps = f"masks/{_OTSU}", f"relevance/{relevance_recipe(self._config, _OTSU)}"
         both = (False, True)[: more + 1]
         cut, whole = ([self._file(name, k) for k in both] for name in (masks, maps))
-        index, members = self._images()[0], self._committee(_OTSU)
-        collect_labels(self._config, index, cut, whole, members, sanity, output)
+        inputs = labels.Inputs(
+            index=self._images()[0],
+            masks=cut,
+            relevance=whole,
+            committee=self._committee(_OTSU),
+            sanity=sanity,
+        )
+        labels.collect_labels(self._config, inputs, output)
         return sum(_length(file, "masks") for file in cut)
 
     def _segment(self, more: bool) -> float:
@@ -178,8 +188,15 @@ class Trial:
         epochs = config["segment"]["epochs"] = _TIMES if more else 1
         shutil.rmtree(output, ignore_errors=True)
         start = [self._folder / "committee" / Path(f).name for f in pipeline.start_members(config)]
-        files = *self._images(), self._folder / "labels", start, Path(config["weights_root"])
-        train_segmenter(config, *files, output)
+        index, images = self._images()
+        inputs = segment.Inputs(
+            index=index,
+            images=images,
+            labels=self._folder / "labels",
+            weights_root=Path(config["weights_root"]),
+            committee=start,
+        )
+        segment.train_segmenter(config, inputs, output)
         return epochs * self._learned(config["segment"]["batch_size"])[0]
 
 

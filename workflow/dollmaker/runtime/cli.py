@@ -22,7 +22,7 @@ from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 #: second is meant where ``--config`` is given: it is what the workflow calls.
 COMMANDS = {
     "init": "launch.command:run",
-    "estimate": "estimate.command:run",
+    "estimate": "estimate.page:tell_costs",
     "status": "status.page:show_status",
     "fetch": "fetch.page:fetch_weights",
     "phantom": "phantoms.dataset:write_dataset",

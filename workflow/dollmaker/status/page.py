@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from dollmaker.runtime.progress import duration
-from dollmaker.status.run import SILENT, Job, Run, Stage, tail
+from dollmaker.status.run import SILENT, Job, Run, Stage, read_run, tail
 
 #: Longest line of a log that is shown.
 _WIDTH = 160

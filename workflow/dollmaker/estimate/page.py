@@ -1,42 +1,40 @@
-"""``dollmaker estimate``."""
+"""The command: what a run costs, as text."""
 
-import argparse
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-
-def add_arguments(parser: argparse.ArgumentParser, name: str) -> None:
-    """Declare the options."""
-    parser.add_argument("--config", required=True, help="configuration file or inline JSON")
-    parser.add_argument("--data-root", help="folder of the source, if not the configuration's")
-    parser.add_argument(
-        "--devices",
-        type=int,
-        nargs="+",
-        default=[],
-        metavar="N",
-        help="so many jobs at a time, too",
-    )
-    parser.add_argument(
-        "--images", type=int, default=32, help="images to try the stages on (default 32; 0: none)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here")
+from dollmaker.config import settings
+from dollmaker.runtime.errors import ConfigError
+from dollmaker.store.files import write_json
 
 
-def run(name: str, arguments: argparse.Namespace) -> None:
-    """Print what a run costs."""
-    from dollmaker.config import settings
-    from dollmaker.runtime.errors import ConfigError
-    from dollmaker.store.files import write_json
+def tell_costs(
+    config: dict[str, Any],
+    data_root: str | None = None,
+    devices: Sequence[int] | None = None,
+    images: int = 32,
+    json: Path | None = None,
+) -> str:
+    """Tell what a run costs, from a trial and past runs.
 
-    if any(number < 1 for number in arguments.devices):
+    Args:
+        config: The resolved configuration.
+        data_root: Folder of the source, if not the configuration's.
+        devices: Tell the costs of so many jobs at a time, too.
+        images: Images to try the stages on; 0: none.
+        json: Write all numbers to this file.
+
+    Raises:
+        ConfigError: If a number is out of range, or the file cannot be written.
+    """
+    if any(number < 1 for number in devices or ()):
         raise ConfigError("--devices has a number under 1; give numbers of devices, e.g. 8.")
-    if arguments.images and arguments.images < 8:
-        raise ConfigError(f"--images is {arguments.images}; give 8 or more, or 0 to try nothing.")
-    given = {} if arguments.data_root is None else {"data_root": arguments.data_root}
-    config = settings.resolve({**settings.read(arguments.config), **given})
+    if images and images < 8:
+        raise ConfigError(f"--images is {images}; give 8 or more, or 0 to try nothing.")
+    if data_root is not None:
+        config = settings.resolve({**config, "data_root": data_root})
     # A job spends its first seconds on imports: those of this process tell how many.
     import dollmaker.binarize.stage
     import dollmaker.release.labels  # noqa: F401
@@ -45,15 +43,15 @@ def run(name: str, arguments: argparse.Namespace) -> None:
     from dollmaker.estimate.stage import make_estimate
 
     heavy = time.process_time()
-    estimate = make_estimate(config, arguments.devices, arguments.images, light, heavy)
-    sys.stdout.write(_render(estimate))
-    if arguments.json:
+    estimate = make_estimate(config, devices or (), images, light, heavy)
+    if json:
         try:
-            write_json(arguments.json, estimate)
+            write_json(json, estimate)
         except OSError as error:
             raise ConfigError(
-                f"cannot write {arguments.json} ({error.strerror}); give --json another file."
+                f"cannot write {json} ({error.strerror}); give --json another file."
             ) from None
+    return _render(estimate)
 
 
 def _render(estimate: dict[str, Any]) -> str:
@@ -89,7 +87,7 @@ def _render(estimate: dict[str, Any]) -> str:
     if shards := estimate["shards"]:
         lines.append(f"with prepare.shards {shards} a job of explain_images takes half an hour")
     lines += [f"{key} could not be tried: {reason}" for key, reason in estimate["unknown"].items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _time(seconds: float) -> str:
