@@ -218,7 +218,7 @@ def test_people_see_the_first_channel_and_other_tools_each(world: Path, tmp_path
     name = table.filter(path=path)["image_id"][0]
     pixels = read_channels(world / "source" / path, channels=4, bits=8, max_pixels=10**6).pixels
     show(world / "release", name, tmp_path / "x.png", world / "source")
-    drawn = np.asarray(Image.open(tmp_path / "x.png"))
+    drawn = np.asarray(Image.open(tmp_path / "x.png"))[: pixels.shape[1], : pixels.shape[2]]
     assert (drawn == pixels[0][..., None]).all(-1).mean() > 0.5  # but for outlines and text
     export(world / "release", "nnunet", tmp_path / "nn", world / "source")
     (folder,) = (tmp_path / "nn").iterdir()

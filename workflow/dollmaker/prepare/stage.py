@@ -48,11 +48,11 @@ class Inputs:
     """What is decoded.
 
     Attributes:
-        listing: The listing made by ``prepare-list``.
+        plan: The listing made by ``prepare-list``.
         data_root: Folder of the source.
     """
 
-    listing: Path
+    plan: Path
     data_root: Path
 
 
@@ -75,7 +75,7 @@ def decode_shard(
         workers: Threads.
     """
     options = config["prepare"]
-    listing = tables.read(inputs.listing).filter(pl.col("shard") == shard)
+    listing = tables.read(inputs.plan).filter(pl.col("shard") == shard)
     links = config.get("allow_links", False)
     decoded = partial(_try_decode, data_root=inputs.data_root, options=options, links=links)
     rows: list[dict[str, Any]] = []
@@ -160,13 +160,13 @@ def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
 
 
 def build_index(
-    config: dict[str, Any], listing_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
+    config: dict[str, Any], plan_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
 ) -> None:
     """Gather the decoded shards into the index; list what was left out in the quarantine.
 
     Args:
         config: The resolved configuration.
-        listing_file: The listing made by ``prepare-list``.
+        plan_file: The listing made by ``prepare-list``.
         rows: Tables of rows of all shards.
         output: The index to write.
         quarantine: CSV of broken images to write.
@@ -175,8 +175,8 @@ def build_index(
         DataError: If more than ``max_quarantined`` of the images are broken, or a patient is in
             two splits.
     """
-    listing = tables.read(listing_file)
-    names: list[str] = tables.read_header(listing_file)["findings"]
+    listing = tables.read(plan_file)
+    names: list[str] = tables.read_header(plan_file)["findings"]
     decoded = pl.concat([tables.read(path) for path in rows])
     joined = pl.concat([listing, decoded.drop("image_id")], how="horizontal")
     joined = _without_duplicates(joined)
