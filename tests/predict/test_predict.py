@@ -184,8 +184,8 @@ def test_pictures_that_cannot_be_read_are_left_out(
     ("change", "error", "words"),
     [
         ({"model": "x"}, ModelError, "unknown model 'x'; use one of: segmenter, committee, t-doll"),
-        ({"form": "x"}, ConfigError, "unknown form 'x'"),
-        ({"form": "overlay", "maps": True}, ConfigError, "has no maps"),
+        ({"to": "x"}, ConfigError, "unknown form 'x'"),
+        ({"to": "overlay", "maps": True}, ConfigError, "has no maps"),
         ({"findings": ["x"]}, ConfigError, "unknown finding 'x'; use one of: Edema, A b"),
         ({"min_probability": 2}, ConfigError, "from 0 to 1"),
         ({"images": Path("nowhere")}, DataError, "does not exist"),
@@ -204,7 +204,7 @@ def test_refuses_in_one_sentence(
     if "output" in change:
         Path("taken").write_text("mine")
     with pytest.raises(error, match=words):
-        predict(**given)
+        predict(given.pop("release"), given.pop("images"), **given)
 
 
 def test_damaged_models_are_found(release: Path, images: Path, tmp_path: Path) -> None:

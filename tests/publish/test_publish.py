@@ -63,7 +63,7 @@ def sign(folder: Path) -> Path:
 
 def test_the_hub_has_every_byte_and_gives_it_back(release: Path, places: Places) -> None:
     places.files = {"old.txt": b"of an older version", ".gitattributes": b"*.h5 filter=lfs\n"}
-    assert publish(release, "hf:o/n") == "hf:o/n@v1.0.0"
+    assert publish(release, "hf:o/n") == f"{release} is published: hf:o/n@v1.0.0"
     assert {k: v for k, v in places.files.items() if k[0] != "."} == contents(release)
     assert places.tags == ["v1.0.0"]
     read, own = PseudoLabels("hf:o/n@v1.0.0"), PseudoLabels(release)

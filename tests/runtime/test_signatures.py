@@ -163,12 +163,7 @@ def test_help_is_the_docstring_and_nothing_is_imported() -> None:
         signatures.add_arguments(parser, signatures.find("work:odd"))
 
 
-TARGETS = [
-    target
-    for targets in cli.COMMANDS.values()
-    for target in targets.split()
-    if not target.endswith(cli._OLD)
-]
+TARGETS = [target for targets in cli.COMMANDS.values() for target in targets.split()]
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -36,7 +36,7 @@ def copy_layout(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def init(folder: Path) -> None:
+def init(folder: Path, /) -> str:
     """Lay out a workflow that runs: configuration, profiles, rules.
 
     Args:
@@ -48,7 +48,7 @@ def init(folder: Path) -> None:
     require_new(folder)
     with atomic_path(folder.resolve()) as part:
         copy_layout(home(), part)
-    print(
+    return (
         f"{folder} is laid out. Go there, change config.yaml (or copy one of workflow/configs) and "
         "run: snakemake --cores 2"
     )

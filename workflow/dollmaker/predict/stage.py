@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from dollmaker.pixels.geometry import box, fit_image
 from dollmaker.pixels.names import image_ids, list_pictures
@@ -17,27 +18,29 @@ from dollmaker.store.files import atomic_path, require_new
 
 
 def predict(
-    release: Path,
+    release_folder: Path,
     images: Path,
+    /,
     output: Path,
     *,
     model: str = "segmenter",
-    form: str = "png",
+    to: Literal["png", "nifti", "chexlocalize", "overlay"] = "png",
     findings: Sequence[str] | None = None,
     maps: bool = False,
     min_probability: float = 0.5,
-    device: str = "auto",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Write what a model of a release finds in pictures, whole or not at all.
+    """Find in new pictures what a release's models have learned.
 
-    A picture that cannot be read is named on stderr and left out.
+    Nothing is written if anything fails. A picture that cannot be read is named on stderr and
+    left out.
 
     Args:
-        release: The release.
-        images: A picture, or a folder of pictures.
+        release_folder: Folder of the release.
+        images: A picture or DICOM file, or a folder of them.
         output: Folder to make, see :mod:`dollmaker.predict.write`.
         model: ``segmenter``, ``committee``, or an adapter by its name.
-        form: ``png``, ``nifti``, ``chexlocalize`` or ``overlay``.
+        to: ``png``, ``nifti``, ``chexlocalize`` or ``overlay``.
         findings: Those that are wanted; ``None`` takes all.
         maps: Write the maps, too (``png`` and ``nifti``).
         min_probability: Findings that the committee thinks less probable are left out.
@@ -48,16 +51,16 @@ def predict(
         DataError: If there is no picture, or none that can be read, or the output is there.
         ModelError: If the release does not carry the model, or it needs what is not installed.
     """
-    if form not in FORMS:
-        raise ConfigError(unknown("form", form, FORMS))
-    if maps and form not in ("png", "nifti"):
-        raise ConfigError(f"the form {form} has no maps; take png or nifti, or leave --maps out.")
+    if to not in FORMS:
+        raise ConfigError(unknown("form", to, FORMS))
+    if maps and to not in ("png", "nifti"):
+        raise ConfigError(f"the form {to} has no maps; take png or nifti, or leave --maps out.")
     if not 0 <= min_probability <= 1:
         raise ConfigError(f"--min-probability is {min_probability}; give a number from 0 to 1.")
     require_new(output)
-    config = read_config(release)
+    config = read_config(release_folder)
     files = _list(images)
-    predictor = open_model(release, model, config, devices.choose(device), min_probability)
+    predictor = open_model(release_folder, model, config, devices.choose(device), min_probability)
     wanted = list(dict.fromkeys(findings or predictor.findings))
     for name in wanted:
         if name not in predictor.findings:
@@ -91,7 +94,7 @@ def predict(
 
     with atomic_path(output.resolve()) as part:
         part.mkdir(parents=True)
-        FORMS[form](part, every(), maps)
+        FORMS[to](part, every(), maps)
 
 
 def _list(images: Path) -> dict[str, Path]:

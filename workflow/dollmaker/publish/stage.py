@@ -17,24 +17,25 @@ from dollmaker.store.files import atomic_path, require_new
 
 
 def publish(
-    release: Path,
+    release_folder: Path,
+    /,
     to: str,
     *,
     private: bool = False,
     creators: Sequence[str] = (),
     dry_run: bool = False,
 ) -> str:
-    """Publish a release, or only say what would be.
+    """Put a release on the Hub, on Zenodo or into a folder, once it is checked.
 
     Args:
-        release: The release.
+        release_folder: Folder of the release.
         to: ``hf:OWNER/NAME``, ``zenodo``, or a folder to make.
-        private: Let its owners alone see it.
-        creators: Names as Zenodo wants them.
+        private: Its owners alone see it.
+        creators: Who made it, "Family, Given" (for Zenodo).
         dry_run: Check everything and send nothing.
 
     Returns:
-        Where it lies.
+        Where it lies, or what would go there.
 
     Raises:
         ArtifactError: If ``verify`` finds a fault.
@@ -43,26 +44,24 @@ def publish(
         ModelError: If what sends it is not installed.
     """
     send = _destination(to, private, creators)
-    config = read_config(release)
-    if faults := verify(release, workers=os.cpu_count() or 1):
+    config = read_config(release_folder)
+    if faults := verify(release_folder, workers=os.cpu_count() or 1):
         raise ArtifactError(
-            f"{release} has {len(faults)} faults and is not published; make it again: {faults[0]}"
+            f"{release_folder} has {len(faults)} faults and is not published; make it again: "
+            f"{faults[0]}"
         )
-    if pixels := find_pixels(release, config):
+    if pixels := find_pixels(release_folder, config):
         raise DataError(
-            f"{release} is not published: the licence of its source "
+            f"{release_folder} is not published: the licence of its source "
             f"({config['release']['source_license']}) does not let its pixels go, and {pixels[0]}"
             f"{f' (and {len(pixels) - 1} files more)' if len(pixels) > 1 else ''}; set "
             "release.pictures to false and make it again."
         )
     if not dry_run:
-        place = send(release, config["release"])
-        print(f"{release} is published: {place}")
-        return place
-    files = [path for path in release.rglob("*") if path.is_file()]
+        return f"{release_folder} is published: {send(release_folder, config['release'])}"
+    files = [path for path in release_folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
-    print(f"{len(files)} files of {size / 1e6:.1f} MB would go to {to}; nothing was sent.")
-    return to
+    return f"{len(files)} files of {size / 1e6:.1f} MB would go to {to}; nothing was sent."
 
 
 Send = Callable[[Path, dict[str, Any]], str]

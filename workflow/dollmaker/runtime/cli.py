@@ -6,10 +6,9 @@ command that was asked for is imported.
 
 import argparse
 import contextlib
-import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dollmaker import __version__
 from dollmaker.runtime import signatures
@@ -21,7 +20,7 @@ from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 #: Command -> its function, module:name, in the order in which data flow. Of two functions, the
 #: second is meant where ``--config`` is given: it is what the workflow calls.
 COMMANDS = {
-    "init": "launch.command:run",
+    "init": "launch.layout:init",
     "estimate": "estimate.page:tell_costs",
     "status": "status.page:show_status",
     "fetch": "fetch.page:fetch_weights",
@@ -44,8 +43,8 @@ COMMANDS = {
     "show": "release.browse:show",
     "diff": "release.diff:tell_changes",
     "export": "release.export:export",
-    "predict": "predict.command:run",
-    "publish": "publish.command:run",
+    "predict": "predict.stage:predict",
+    "publish": "publish.stage:publish",
     "segment": "segment.stage:train_segmenter",
     "explain": "explain.stage:explain_segmenter",
     "adapt": "adapt.stage:adapt",
@@ -54,10 +53,6 @@ COMMANDS = {
     "compare": "compare.stage:compare",
     "report": "report.stage:report",
 }
-
-
-#: Commands that declare their options themselves.
-_OLD = ".command:run"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,9 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(words[1:])
     try:
         with on_sigterm():
-            if target.endswith(_OLD):
-                _old(target).run(name, arguments)
-            elif (told := signatures.bind(signatures.find(target), vars(arguments))()) is not None:
+            if (told := signatures.bind(signatures.find(target), vars(arguments))()) is not None:
                 print(told)
     except UsageError as error:
         parser.error(str(error))
@@ -120,10 +113,7 @@ def _parser(name: str, target: str, targets: Sequence[str] = ()) -> argparse.Arg
         description=signatures.find(target).text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    if target.endswith(_OLD):
-        _old(target).add_arguments(parser, name)
-    else:
-        signatures.add_arguments(parser, signatures.find(target))
+    signatures.add_arguments(parser, signatures.find(target))
     others = [_parser(name, other) for other in targets if other != target]
     if others:
         usages = [one.format_usage().removeprefix("usage: ") for one in (parser, *others)]
@@ -132,10 +122,6 @@ def _parser(name: str, target: str, targets: Sequence[str] = ()) -> argparse.Arg
             one.usage = argparse.SUPPRESS
         parser.epilog = "\n".join(f"or:\n\n{one.format_help().lstrip()}" for one in others)
     return parser
-
-
-def _old(target: str) -> Any:
-    return importlib.import_module(f"dollmaker.{target.removesuffix(':run')}")
 
 
 def _overview(words: Sequence[str]) -> NoReturn:
