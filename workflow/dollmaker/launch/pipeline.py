@@ -231,7 +231,8 @@ def tuned(config: Config) -> list[str]:
 
 def released_tasks(config: Config) -> list[str]:
     """Folders of the fine-tunings that the release carries."""
-    runs = [name.split("/") for name in config["release"]["models"] if name != "committee"]
+    named = dict.fromkeys(config["release"]["models"])
+    runs = [name.split("/") for name in named if name != "committee"]
     return [
         f"results/{config['dataset']}/tasks/{task}/{start}-{tuning}" for task, start, tuning in runs
     ]
