@@ -20,6 +20,7 @@ from dollmaker.networks.frames import frames_of
 from dollmaker.networks.member import load_member
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime import devices
+from dollmaker.runtime.progress import Progress
 from dollmaker.store import tables
 from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.findings import PRESENT
@@ -57,6 +58,7 @@ def time_recipes(
     size, fit = config["prepare"]["size"], config["prepare"]["fit"]
     frames = [frames_of(rows[number : number + 1], size, fit) for number in range(len(rows))]
     seconds: dict[str, float] = {}
+    progress = Progress("time recipes", len(config["recipes"]) * len(stored))
     for recipe in config["recipes"]:
         donor = configuration.relevance_recipe(config, recipe)
         members = [load_member(committee / m, device) for m in catalogue.committee(config, donor)]
@@ -94,5 +96,6 @@ def time_recipes(
                     )
                 )
             spent.append(time.perf_counter() - started)
+            progress.add(1)
         seconds[recipe] = sum(spent[1:]) / max(1, len(spent) - 1)
     return seconds

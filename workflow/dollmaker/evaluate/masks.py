@@ -23,6 +23,7 @@ from dollmaker.measures.baselines import BASELINES, Guess, guess
 from dollmaker.pixels.enlarge import level_set, pack, source_mask
 from dollmaker.pixels.geometry import Fit, box, inside, unfit_map, window
 from dollmaker.runtime.errors import ArtifactError
+from dollmaker.runtime.progress import Progress
 from dollmaker.store.findings import BLANK, PRESENT
 from dollmaker.store.shards import ImageShards, Shard
 
@@ -89,10 +90,12 @@ def score_pairs(
     if truth is not None:
         explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
         pixels = ImageShards(images)
+        progress = Progress("score masks", len(explained))
         for shard in sorted(explained["shard"].unique()):
             with open_recipes(config, masks, relevance, shard) as recipes:
                 for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
                     rows += _score_image(config, row, findings, pixels, recipes, truth, cuts)
+                    progress.add(1)
     return pl.DataFrame(rows, schema=PAIRS if cuts is None else PAIRS_AT, orient="row")
 
 

@@ -26,8 +26,8 @@ class Progress:
         self._maps = self._nodes = 0
         self._terminal = sys.stderr.isatty()
 
-    def add(self, images: int, maps: int, nodes: int) -> None:
-        """Count images, their maps, and the nodes spent on these."""
+    def add(self, images: int, maps: int = 0, nodes: int = 0) -> None:
+        """Count images, and where maps are made these and the nodes spent on them."""
         self._done += images
         self._maps += maps
         self._nodes += nodes
@@ -41,11 +41,12 @@ class Progress:
     def _line(self, now: float) -> str:
         seconds = max(now - self._start, 1e-9)
         left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
+        rates = (
+            f"{self._maps / seconds:.1f} maps/s, {self._nodes / max(self._maps, 1):.1f} nodes/map, "
+        )
         text = (
             f"{self._label}: {self._done}/{self._total} {self._unit}, "
-            f"{self._maps / seconds:.1f} maps/s, "
-            f"{self._nodes / max(self._maps, 1):.1f} nodes/map, {memory_mb():.0f} MB, "
-            f"{duration(left)} left"
+            f"{rates if self._maps else ''}{memory_mb():.0f} MB, {duration(left)} left"
         )
         if not self._terminal:
             return text
