@@ -104,7 +104,7 @@ def test_a_change_of_the_configuration_reruns_its_stages_and_says_why(
     planned = snakemake(tmp_path, "--dry-run", "--configfile", "c.yaml")
     assert "explain_images" in planned and "make_masks" in planned
     assert "train_member" not in planned and "decode_images" not in planned
-    assert "Params have changed since last execution" in planned
+    assert "reason: Updated input files: results/micro/config/attribute-" in planned
     (tmp_path / "c.yaml").write_text(text.replace("gallery: 4", "gallery: 5"))
     planned = snakemake(tmp_path, "--dry-run", "--configfile", "c.yaml")
     assert "write_report" in planned

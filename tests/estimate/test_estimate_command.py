@@ -38,7 +38,7 @@ def test_every_stage_is_tried(
     for row in found["rules"]:
         if row["seconds"]:
             low, middle, high = row["seconds"]
-            assert 0 < low < middle < high < 600
+            assert 0 < low < middle < high
     one, two, four = (found["seconds"][n][1] for n in ("1", "2", "4"))
     assert one > two >= four > 0 and found["gpu_seconds"][1] < one
     assert "unknown" in shown.out and "evaluate" in shown.out and "disk: images" in shown.out
