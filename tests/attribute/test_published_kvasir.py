@@ -123,7 +123,7 @@ def plain_explainseg(net: nn.Module, copies: list[Tensor], start: Tensor, output
 
 @pytest.mark.parametrize(
     ("count", "size", "samples"),
-    [(2, 70, 2), pytest.param(FEW, 224, 5, marks=pytest.mark.slow)],
+    [(2, 70, 2), pytest.param(MANY, 224, 5, marks=pytest.mark.slow)],
 )
 def test_explainsegs_map_is_the_published_rule(count: int, size: int, samples: int) -> None:
     net, spec = network(size), Input(channels=3, size=size, **IMAGENET)
