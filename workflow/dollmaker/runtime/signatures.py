@@ -141,7 +141,9 @@ def bind(source: Source, values: Mapping[str, Any]) -> Callable[[], Any]:
     for one in source.parameters:
         value = values.get(one.name)
         if one.name == "config":
-            value = value and _imported(f"{_PACKAGE}.config.settings", "load")(value)
+            typed = isinstance(one.annotation, ast.Name) and one.annotation.id == "Config"
+            read = "loaded" if typed else "load"
+            value = value and _imported(f"{_PACKAGE}.config.settings", read)(value)
         elif inner := source.group(one):
             fields = {field.name: values[f"{one.name}.{field.name}"] for field in inner.parameters}
             value = _imported(inner.module, inner.node.name)(**fields)
