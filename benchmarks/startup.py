@@ -87,15 +87,17 @@ _MEMBER = "--committee {root}/committee/a"
 #: In the order the data flow.
 STEPS = (
     Step("phantom --images {images} --size {size} --task-images 16 --output {root}/phantoms"),
-    Step("prepare-list --config {config} --data-root {root}/phantoms --output {root}/plan.parquet"),
     Step(
-        "prepare-decode --config {config} --plan {root}/plan.parquet --shard 0000 --data-root "
-        "{root}/phantoms --output {root}/images/0000.h5 --rows {root}/0000.parquet",
+        "prepare-list --config {config} --data-root {root}/phantoms --output {root}/listing.parquet"
+    ),
+    Step(
+        "prepare-decode --config {config} --listing {root}/listing.parquet --shard 0000 "
+        "--data-root {root}/phantoms --output {root}/images/0000.h5 --rows {root}/0000.parquet",
         "dollmaker.prepare.stage:decode",
     ),
     Step(
-        "prepare-index --config {config} --plan {root}/plan.parquet --rows {root}/0000.parquet "
-        "--quarantine {root}/quarantine.csv --output {root}/index.parquet"
+        "prepare-index --config {config} --listing {root}/listing.parquet "
+        "--rows {root}/0000.parquet --quarantine {root}/quarantine.csv --output {root}/index.parquet"
     ),
     Step(
         f"classify --config {{config}} {_INDEX} --member a --weights-root {{root}} "

@@ -110,19 +110,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("brains")
     make_volumes(root)
     config, index, images = settings(), root / "index.parquet", root / "images"
-    convert(config, root, root / "source", 1)
-    prepare.list_images(config, root / "source", root / "plan.parquet")
+    whole = configuration.resolved(config)
+    convert(whole, root, root / "source", 1)
+    prepare.list_images(whole, root / "source", root / "listing.parquet")
     prepare.decode_shard(
-        config,
-        prepare.Inputs(plan=root / "plan.parquet", data_root=root / "source"),
+        whole,
+        prepare.Inputs(listing=root / "listing.parquet", data_root=root / "source"),
         "0000",
         images / "0000.h5",
         root / "rows.parquet",
     )
     prepare.build_index(
-        config, root / "plan.parquet", [root / "rows.parquet"], index, root / "quarantine.csv"
+        whole, root / "listing.parquet", [root / "rows.parquet"], index, root / "quarantine.csv"
     )
-    audit_images(config, index, images, root / "audit.parquet")
+    audit_images(whole, index, images, root / "audit.parquet")
     member = classify.Inputs(index=index, images=images, weights_root=root)
     classify.train_member(config, "a", member, root / "a")
     maps, masks = root / "relevance.h5", root / "masks.h5"

@@ -23,7 +23,7 @@ TRAINING = NETWORKS | {"lightning", "torchmetrics", "transformers", "matplotlib"
 
 #: Command -> what it may load, and its required options beside --config and --output.
 STAGES = {
-    "prepare-decode": (TABLES, "--data-root x --plan x --shard 0 --rows x"),
+    "prepare-decode": (TABLES, "--data-root x --listing x --shard 0 --rows x"),
     "prepare-audit": (TABLES, "--index x --images x"),
     "classify": (TRAINING, "--index x --images x --member a --weights-root x"),
     "attribute": (

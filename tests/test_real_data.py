@@ -34,13 +34,14 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
     root = find("DOLLMAKER_DATA", "data", "wbc/labels.csv")
     config = configuration.load(str(ROOT / "workflow/configs/wbc.yaml"))
     config["prepare"]["shards"] = 1
-    stage.list_images(config, root, tmp_path / "plan.parquet")
+    whole = configuration.resolved(config)
+    stage.list_images(whole, root, tmp_path / "listing.parquet")
     stage.decode_shard(
-        config, stage.Inputs(plan=tmp_path / "plan.parquet", data_root=root), "0000",
+        whole, stage.Inputs(listing=tmp_path / "listing.parquet", data_root=root), "0000",
         tmp_path / "0000.h5", tmp_path / "rows.parquet", workers=2,
     )  # fmt: skip
     stage.build_index(
-        config, tmp_path / "plan.parquet", [tmp_path / "rows.parquet"],
+        whole, tmp_path / "listing.parquet", [tmp_path / "rows.parquet"],
         tmp_path / "index.parquet", tmp_path / "quarantine.csv",
     )  # fmt: skip
     index, names = read_index(tmp_path / "index.parquet")
@@ -65,7 +66,7 @@ def test_lungs_are_read_and_their_patients_keep_their_split() -> None:
     assert len(task.image_ids) == 148
     from dollmaker.prepare.sources import list_source
 
-    plan, _ = list_source(config, root)
+    plan, _ = list_source(configuration.resolved(config), root)
     splits = dict(plan.select("patient_id", "split").rows())
     assert all(splits[p] == s for p, s in zip(task.patients, task.splits, strict=True))
     assert 0.1 < (task.masks == 1).mean() < 0.5

@@ -34,7 +34,7 @@ def counted(root: Path, **changes: Any) -> Counts:
     }
     source = {"kind": "table", "table": table}
     config = settings.resolve({"dataset": "x", "source": source, **changes})
-    index, names = list_source(config, root)
+    index, names = list_source(settings.resolved(config), root)
     index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
     return count(config, index, config["attribute"]["findings"] or names, root)
 

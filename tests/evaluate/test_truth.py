@@ -191,19 +191,19 @@ def test_masks_called_as_their_images_and_patients_held_out(tmp_path: Path) -> N
         "prepare": {"valid": 0.1, "hold_out_truth": True},
         "truth": {"kind": "masks", "folder": "masks", "column": None, "targets": {"low": [16]}},
     }
-    plan, _ = list_source(configuration.resolve(given), tmp_path)
+    plan, _ = list_source(configuration.resolved(given), tmp_path)
     assert plan["mask"].to_list() == ["a.png"] + [None] * 10
     assert plan["split"].to_list() == ["test", "test"] + [assign(f"q{n}", 0.1, 0) for n in range(9)]
-    free, _ = list_source(configuration.resolve(given | {"prepare": {"valid": 0.1}}), tmp_path)
+    free, _ = list_source(configuration.resolved(given | {"prepare": {"valid": 0.1}}), tmp_path)
     assert free["split"].to_list()[:2] == [assign("p", 0.1, 0)] * 2 != ["test"] * 2
     with pytest.raises(ConfigError, match="hold_out_truth needs truth of kind masks"):
-        list_source(configuration.resolve(given | {"truth": None}), tmp_path)
+        list_source(configuration.resolved(given | {"truth": None}), tmp_path)
     (tmp_path / "t.csv").write_text("name,who,X\na.jpg,p,1\n")
     with pytest.raises(DataError, match="leaves no patient to train"):
-        list_source(configuration.resolve(given), tmp_path)
+        list_source(configuration.resolved(given), tmp_path)
     (tmp_path / "t.csv").write_text("name,who,X\nz.jpg,p,1\n")
     with pytest.raises(DataError, match=r"has no file for any image, e\.g\. 'z\.jpg'"):
-        list_source(configuration.resolve(given), tmp_path)
+        list_source(configuration.resolved(given), tmp_path)
 
 
 BOX_HEAD = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"  # as released

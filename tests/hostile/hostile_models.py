@@ -189,7 +189,7 @@ def inline(name: str, change: dict[str, Any], *refused: str) -> Case:
 
     def commands(place: Place) -> list[list[str]]:
         config = json.dumps(merged(place.config, change))
-        output = str(place.results / "plan.parquet")
+        output = str(place.results / "listing.parquet")
         words = ["--config", config, "--data-root", str(place.data), "--output", output]
         return [["prepare-list", *words]]
 
@@ -212,7 +212,7 @@ def text(name: str, content: str | bytes, *refused: str) -> Case:
         data = content.encode() if isinstance(content, str) else content
         file.write_bytes(data.replace(b"CANARY", str(place.canary).encode()))
         words = ["--config", str(file), "--data-root", str(place.data)]
-        return [["prepare-list", *words, "--output", str(place.results / "plan.parquet")]]
+        return [["prepare-list", *words, "--output", str(place.results / "listing.parquet")]]
 
     return Case(name=f"config: {name}", make=lambda _: None, commands=commands, refused=refused)
 

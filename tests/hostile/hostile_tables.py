@@ -78,7 +78,7 @@ def list_only(place: Place) -> list[list[str]]:
 
 
 def million_listed(place: Place) -> bool:
-    plan = pl.read_parquet(place.results / "plan.parquet")
+    plan = pl.read_parquet(place.results / "listing.parquet")
     patients = plan.group_by("patient_id").agg(pl.col("split").n_unique())
     return len(plan) == 10**6 and patients["split"].max() == 1 and plan["B"].min() == -1
 

@@ -112,14 +112,14 @@ def add_image(place: Place, name: str, patient: str = "p-new") -> Path:
 def prepare_words(place: Place) -> list[list[str]]:
     """The three commands of prepare."""
     config, results = place.inline(), place.results
-    plan, rows, root = results / "plan.parquet", results / "rows.parquet", str(place.data)
+    plan, rows, root = results / "listing.parquet", results / "rows.parquet", str(place.data)
     images = results / "images/0000.h5"
     common = ["--config", config]
     return [
         ["prepare-list", *common, "--data-root", root, "--output", str(plan)],
-        ["prepare-decode", *common, "--plan", str(plan), "--shard", "0000", "--data-root", root,
+        ["prepare-decode", *common, "--listing", str(plan), "--shard", "0000", "--data-root", root,
          "--output", str(images), "--rows", str(rows)],
-        ["prepare-index", *common, "--plan", str(plan), "--rows", str(rows), "--output",
+        ["prepare-index", *common, "--listing", str(plan), "--rows", str(rows), "--output",
          str(results / "index.parquet"), "--quarantine", str(results / "quarantine.csv")],
     ]  # fmt: skip
 

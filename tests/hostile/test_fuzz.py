@@ -29,9 +29,9 @@ FEW = settings(
 CELLS = st.text(alphabet="a1-.,;\"'\r\n \t/\\\0é\ufeff<$", max_size=8)
 
 
-def plan_config() -> dict[str, Any]:
+def plan_config() -> Config:
     table = {"file": "t.csv", "images": ".", "image_column": "image", "finding_columns": ["A"]}
-    return config.resolve({"dataset": "x", "source": {"kind": "table", "table": table}})
+    return config.resolved({"dataset": "x", "source": {"kind": "table", "table": table}})
 
 
 @FEW

@@ -28,7 +28,7 @@ def resolved(prepare: dict[str, Any] | None = None, **folder: Any) -> Any:
     given = {"dataset": "x", "source": {"kind": "folder", "folder": {"root": "set", **folder}}}
     more = {key: folder.pop(key) for key in ("truth", "allow_links") if key in folder}
     given["source"] = {"kind": "folder", "folder": {"root": "set", **folder}}
-    return configuration.resolve({**given, **more, "prepare": prepare or {}})
+    return configuration.resolved({**given, **more, "prepare": prepare or {}})
 
 
 def write(root: Path, paths: list[str], side: int = 12) -> None:
@@ -282,9 +282,9 @@ def test_the_same_file_in_one_class_is_left_out_as_from_a_table(tmp_path: Path) 
 
 def decoded(config: Any, root: Path) -> pl.DataFrame:
     """The index of a data set in one shard."""
-    plan, rows = root / "plan.parquet", root / "rows.parquet"
+    plan, rows = root / "listing.parquet", root / "rows.parquet"
     stage.list_images(config, root, plan)
-    inputs = stage.Inputs(plan=plan, data_root=root)
+    inputs = stage.Inputs(listing=plan, data_root=root)
     stage.decode_shard(config, inputs, "0000", root / "0.h5", rows)
     stage.build_index(config, plan, [rows], root / "index.parquet", root / "q.csv")
     return read_index(root / "index.parquet")[0]
@@ -352,10 +352,10 @@ def test_the_source_is_listed_before_the_first_job_and_tasks_take_its_splits(
 ) -> None:
     write(tmp_path, [f"{split}/{path}" for split in ("train", "val") for path in TWO])
     config = resolved()
-    listed, names = _list(config, tmp_path)
+    listed, names = _list(config.dump(), tmp_path)
     assert listed is not None and names == ["a", "b"]
-    known = _known_splits(config, tmp_path)
+    known = _known_splits(config.dump(), tmp_path)
     assert known["val_a_1"] == "valid" and len(known) == 8
     missing = resolved(root="nowhere")
     with pytest.raises(DataError, match=re.escape("nowhere does not exist")):
-        _list(missing, tmp_path)
+        _list(missing.dump(), tmp_path)

@@ -21,7 +21,7 @@ RAW, SIZE = 32, 16
 def resolved(prepare: dict[str, Any] | None = None, **jsrt: Any) -> Any:
     options = {"images": "raw", "masks": "scr", "raw_size": RAW, "size": SIZE, **jsrt}
     source = {"kind": "jsrt", "jsrt": options}
-    return configuration.resolve({"dataset": "x", "source": source, "prepare": prepare or {}})
+    return configuration.resolved({"dataset": "x", "source": source, "prepare": prepare or {}})
 
 
 def tree(root: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         ({"masks": "../raw"}, "leaves the data root"),
     ):
         with pytest.raises(DataError, match=said):
-            preflight({**resolved(**options), "data_root": str(tmp_path)})
+            preflight({**resolved(**options).dump(), "data_root": str(tmp_path)})
 
 
 def test_masks_of_no_image_are_refused(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ FOUR = ("FLAIR", "T1w", "T1gd", "T2w")
 
 def resolved(prepare: dict[str, Any] | None = None, **msd: Any) -> Any:
     source = {"kind": "msd", "msd": {"folder": "task", **msd}}
-    return configuration.resolve({"dataset": "x", "source": source, "prepare": prepare or {}})
+    return configuration.resolved({"dataset": "x", "source": source, "prepare": prepare or {}})
 
 
 def save(path: Path, values: Any, affine: Any = None) -> None:
@@ -134,7 +134,7 @@ def test_large_volumes_and_wrong_descriptions_are_refused(tmp_path: Path) -> Non
     tree(tmp_path)
     with pytest.raises(DataError, match="over 100 voxels"):
         run(resolved({"max_pixels": 100}), tmp_path)
-    config = {**resolved(), "data_root": str(tmp_path)}
+    config = {**resolved().dump(), "data_root": str(tmp_path)}
     preflight(config)
     (tmp_path / "task/dataset.json").write_text('{"modality": []}')
     with pytest.raises(DataError, match=r"lacks the channels or cases.*unpack the task again"):
@@ -249,7 +249,7 @@ def test_labels_of_no_finding_are_the_choice_of_who_knows_them(
 
 
 def test_the_default_findings_are_those_of_the_schema() -> None:
-    assert resolved()["source"]["msd"]["findings"] == DEFAULT_FINDINGS
+    assert resolved().source.msd.findings == DEFAULT_FINDINGS
 
 
 def test_air_is_outside_where_the_corners_say_so(tmp_path: Path) -> None:
@@ -307,8 +307,7 @@ def test_forms_of_nnu_net(tmp_path: Path, form: str) -> None:
 
 def test_junk_is_no_case(tmp_path: Path) -> None:
     tree(tmp_path, ("BRATS_001", "._BRATS_001"))
-    config = {**resolved(), "data_root": str(tmp_path)}
-    assert [item.patient for item in list_items(config, tmp_path)] == ["BRATS_001"]
+    assert [item.patient for item in list_items(resolved(), tmp_path)] == ["BRATS_001"]
 
 
 @pytest.mark.parametrize(
@@ -341,7 +340,7 @@ def test_links_out_of_the_root_are_followed_where_they_are_trusted(tmp_path: Pat
     config = resolved()
     with pytest.raises(DataError, match="leaves the data root"):
         list_items(config, tmp_path / "data")
-    items = list_items({**config, "allow_links": True}, tmp_path / "data")
+    items = list_items(config.model_copy(update={"allow_links": True}), tmp_path / "data")
     assert len(items[0].make()) == 4
 
 

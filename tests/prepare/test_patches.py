@@ -31,7 +31,7 @@ TRUTH = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"nucl
 
 
 def resolved(prepare: dict[str, Any] | None = None, seed: int = 0, **patches: Any) -> Any:
-    return configuration.resolve(
+    return configuration.resolved(
         {
             "dataset": "x",
             "seed": seed,
@@ -83,7 +83,7 @@ def test_labels_and_pixels_are_those_of_the_grid(tmp_path: Path) -> None:
     plan, names = list_source(resolved(balance=False), tmp_path / "out")
     assert names == ["nuclei"] and plan["mask"].to_list() == table["mask"].to_list()
     row = plan.row(0, named=True) | {"width": 8, "height": 8}
-    truth = load_truth(resolved(), tmp_path / "out", names)
+    truth = load_truth(resolved().dump(), tmp_path / "out", names)
     assert truth is not None
     area = truth.mask(row, "nuclei", "nuclei")
     assert area is not None and np.argwhere(area).tolist() == [[7, 7]]
@@ -191,7 +191,7 @@ def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:
 
 def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_path: Path) -> None:
     tree(tmp_path, many())
-    config = {**resolved(), "data_root": str(tmp_path)}
+    config = {**resolved().dump(), "data_root": str(tmp_path)}
     assert pipeline.data_root(config) == "results/x/source"
     assert pipeline.source_files(config) == ["results/x/source"]
     assert pipeline.original_files(config) == [f"{tmp_path}/d/t.csv"]
@@ -205,7 +205,7 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
         patches = {**config["source"]["patches"], "image_column": "b"}
         preflight({**config, "source": {"kind": "patches", "patches": patches}})
     with pytest.raises(DataError, match="convert the source first"):
-        list_source(config, tmp_path / "results/x/source")
+        list_source(resolved(), tmp_path / "results/x/source")
 
 
 def test_the_configurations_resolve() -> None:

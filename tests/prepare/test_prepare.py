@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.pixels.decode import decode
 from dollmaker.pixels.geometry import Fit, window
 from dollmaker.prepare import stage
@@ -23,12 +24,15 @@ from dollmaker.store.shards import Shard
 TABLE = {"file": "t.csv", "images": "images", "image_column": "name", "label_column": "class"}
 
 
-def table_config(prepare: dict[str, Any] | None = None, **table: Any) -> dict[str, Any]:
-    return configuration.resolve(
+def table_config(prepare: dict[str, Any] | None = None, **given: Any) -> Config:
+    """A table; what is no section is an option of it."""
+    sections = {key: given.pop(key) for key in [*given] if key in Config.model_fields}
+    return configuration.resolved(
         {
             "dataset": "x",
-            "source": {"kind": "table", "table": {**TABLE, **table}},
+            "source": {"kind": "table", "table": {**TABLE, **given}},
             "prepare": {"size": 16, "max_quarantined": 0.5, **(prepare or {})},
+            **sections,
         }
     )
 
@@ -41,16 +45,16 @@ def write_images(root: Path, names: list[str]) -> None:
         Image.fromarray(rng.integers(0, 255, (20, 30), dtype=np.uint8)).save(path)
 
 
-def run(config: dict[str, Any], root: Path, out: Path) -> pl.DataFrame:
-    stage.list_images(config, root, out / "plan.parquet")
+def run(config: Config, root: Path, out: Path) -> pl.DataFrame:
+    stage.list_images(config, root, out / "listing.parquet")
     rows = []
-    for number in range(config["prepare"]["shards"]):
+    for number in range(config.prepare.shards):
         rows.append(out / f"{number:04d}.parquet")
         stage.decode_shard(
-            config, stage.Inputs(plan=out / "plan.parquet", data_root=root), f"{number:04d}",
+            config, stage.Inputs(listing=out / "listing.parquet", data_root=root), f"{number:04d}",
             out / "images" / f"{number:04d}.h5", rows[-1], workers=2,
         )  # fmt: skip
-    stage.build_index(config, out / "plan.parquet", rows, out / "index.parquet", out / "q.csv")
+    stage.build_index(config, out / "listing.parquet", rows, out / "index.parquet", out / "q.csv")
     return read_index(out / "index.parquet")[0]
 
 
@@ -152,7 +156,7 @@ def test_images_whose_names_become_one_stay_apart(tmp_path: Path) -> None:
 def test_paths_of_windows_are_paths(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name,class,m\n.\\p1\\a.png,x,p1\\a_m.png\np2\\a.png,y,\n")
     truth = {"kind": "masks", "folder": "masks", "column": "m", "targets": {"t": [1]}}
-    plan, _ = list_source({**table_config(), "truth": truth}, tmp_path)
+    plan, _ = list_source(table_config(truth=truth), tmp_path)
     assert plan["path"].to_list() == ["images/p1/a.png", "images/p2/a.png"]
     assert plan["image_id"].to_list() == ["p1_a", "p2_a"]
     assert plan["mask"].to_list() == ["p1/a_m.png", None]
@@ -217,7 +221,7 @@ def test_the_table_of_labels_stays_below_the_data_root(tmp_path: Path) -> None:
     (tmp_path / "root/t.csv").symlink_to(tmp_path / "t.csv")
     with pytest.raises(DataError, match="set allow_links: true"):
         list_source(table_config(), tmp_path / "root")
-    config = {**table_config(), "allow_links": True}
+    config = table_config(allow_links=True)
     assert len(list_source(config, tmp_path / "root")[0]) == 1
 
 
@@ -278,10 +282,9 @@ def test_labels_keep_uncertain_and_blank(tmp_path: Path) -> None:
 
 def test_an_unknown_finding_is_refused_with_the_list(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("name,class\na,x\nb,y\n")
-    config = table_config()
-    config["attribute"]["findings"] = ["z"]
+    config = table_config(attribute={"findings": ["z"]})
     with pytest.raises(ConfigError, match="unknown finding 'z'; use one of: x, y"):
-        stage.list_images(config, tmp_path, tmp_path / "plan.parquet")
+        stage.list_images(config, tmp_path, tmp_path / "listing.parquet")
 
 
 @pytest.mark.parametrize("folder", ["CheXpert-v1.0-small", "CheXpert-v1.0", "renamed"])
@@ -299,7 +302,7 @@ def test_chexpert_is_read_as_released(tmp_path: Path, folder: str) -> None:
         lines = [",".join(row) for row in [head, *rows]]
         (tmp_path / folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     source = {"kind": "chexpert", "chexpert": {"folder": folder}}
-    config = configuration.resolve({"dataset": "x", "source": source})
+    config = configuration.resolved({"dataset": "x", "source": source})
     plan, names = list_source(config, tmp_path)
     assert names == list(CHEXPERT)
     assert plan["image_id"].to_list() == [
@@ -322,7 +325,7 @@ def chexpert_plan(root: Path, folder: str, *, train: str, valid: str) -> pl.Data
         row = f"{path},Frontal," + ",".join(["1.0"] * 14)
         (root / folder / f"{name}.csv").write_text(f"{CHEXPERT_HEAD}\n{row}\n")
     source = {"kind": "chexpert", "chexpert": {"folder": folder}}
-    return list_source(configuration.resolve({"dataset": "x", "source": source}), root)[0]
+    return list_source(configuration.resolved({"dataset": "x", "source": source}), root)[0]
 
 
 @pytest.mark.parametrize("folder", ["patient9/CheXpert-v1.0-small", "CheXpert data/patients", "."])

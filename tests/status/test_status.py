@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     results = tmp_path / "results/x"
     plan = pl.DataFrame({"image_id": [f"i{n}" for n in range(80)]})
     tables.write(
-        plan, results / "prepare/plan.parquet", provenance.header("prepare", {"shards": 8})
+        plan, results / "prepare/listing.parquet", provenance.header("prepare", {"shards": 8})
     )
     (results / "quarantine.csv").write_text('image_id,path,reason\na,a.png,"two\nlines"\n')
     for n in range(8):

@@ -84,7 +84,7 @@ rule list_images:
         source=ancient(pipeline.source_files(CONFIG)),
         sums=pipeline.source_sums(CONFIG),
     output:
-        plan="results/{dataset}/prepare/plan.parquet",
+        listing="results/{dataset}/prepare/listing.parquet",
     log:
         "results/{dataset}/logs/list_images.log",
     benchmark:
@@ -102,7 +102,7 @@ rule list_images:
         python -m dollmaker prepare-list \
             --config {input.config:q} \
             --data-root {params.data_root:q} \
-            --output {output.plan:q} 2>&1 | tee {log:q}
+            --output {output.listing:q} 2>&1 | tee {log:q}
         """
 
 
@@ -110,7 +110,7 @@ rule decode_images:
     """Decode the images of one shard."""
     input:
         config=settings("decode"),
-        plan="results/{dataset}/prepare/plan.parquet",
+        listing="results/{dataset}/prepare/listing.parquet",
     output:
         images="results/{dataset}/images/{shard}.h5",
         rows="results/{dataset}/prepare/{shard}.parquet",
@@ -130,7 +130,7 @@ rule decode_images:
         """
         python -m dollmaker prepare-decode \
             --config {input.config:q} \
-            --plan {input.plan:q} \
+            --listing {input.listing:q} \
             --shard {wildcards.shard:q} \
             --data-root {params.data_root:q} \
             --workers {threads} \
@@ -143,7 +143,7 @@ rule build_index:
     """Gather the shards into the index; leave broken images in quarantine."""
     input:
         config=settings("index"),
-        plan="results/{dataset}/prepare/plan.parquet",
+        listing="results/{dataset}/prepare/listing.parquet",
         rows=expand(
             "results/{{dataset}}/prepare/{shard}.parquet",
             shard=pipeline.shards(CONFIG),
@@ -165,7 +165,7 @@ rule build_index:
         """
         python -m dollmaker prepare-index \
             --config {input.config:q} \
-            --plan {input.plan:q} \
+            --listing {input.listing:q} \
             --rows {input.rows:q} \
             --quarantine {log.quarantine:q} \
             --output {output.index:q} 2>&1 | tee {log.text:q}

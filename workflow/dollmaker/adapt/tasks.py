@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.adapt.truth import SourceMasks, pack
+from dollmaker.config.settings import resolved
 from dollmaker.pixels import geometry, names
 from dollmaker.pixels.decode import Decoded, decode
 from dollmaker.pixels.masks import surround
@@ -252,7 +253,7 @@ def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
     source = config["source"].get("table") if kind == "table" else None
     by_image = source and source["split_column"] and not source["patient_column"]
     if kind in ("nih", "folder") or by_image or (source and config["prepare"]["hold_out_truth"]):
-        listing, _ = list_source(dict(config), data_root)
+        listing, _ = list_source(resolved(config), data_root)
         return dict(listing.select("patient_id", "split").iter_rows())
     if not source or not source["split_column"]:
         return {}

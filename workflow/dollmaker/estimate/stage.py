@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 
+from dollmaker.config.settings import resolved
 from dollmaker.estimate import benchmarks
 from dollmaker.estimate.count import Counts, count
 from dollmaker.estimate.rules import Jobs, list_jobs
@@ -58,8 +59,8 @@ def make_estimate(
     with tempfile.TemporaryDirectory(prefix="dollmaker-estimate-") as name:
         folder = Path(name)
         root = _find_root(config, folder)
-        index, names = list_source(config, root)
-        check_findings(names, config)
+        index, names = list_source(resolved(config), root)
+        check_findings(names, resolved(config))
         index = index.unique("image_id", keep="first", maintain_order=True)
         index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
         wanted = localized(names, config["attribute"]["findings"])

@@ -24,7 +24,7 @@ from dollmaker.attribute.selection import select_images
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
-from dollmaker.config.settings import relevance_recipe, resolve
+from dollmaker.config.settings import relevance_recipe, resolve, resolved
 from dollmaker.estimate.count import SPLITS
 from dollmaker.estimate.rules import LOOKED_AT
 from dollmaker.launch import pipeline
@@ -67,7 +67,7 @@ class Trial:
     def run(self, plan: pl.DataFrame, names: list[str], root: Path) -> None:
         """Try every stage on the images of a plan of two shards."""
         header = provenance.header("prepare", self._config["prepare"]) | {"findings": names}
-        tables.write(plan, self._folder / "plan.parquet", header)
+        tables.write(plan, self._folder / "listing.parquet", header)
         self._try("decode", [], partial(self._decode, root))
         for name in pipeline.members(self._full):
             self._try(f"train {name}", ["decode"], partial(self._train, name))
@@ -127,13 +127,14 @@ class Trial:
         return train // batch * batch + LOOKED_AT * valid, len(splits) - train
 
     def _decode(self, root: Path, more: bool) -> float:
-        plan, output = self._folder / "plan.parquet", self._file("images", more)
+        plan, output = self._folder / "listing.parquet", self._file("images", more)
         rows = [self._folder / f"{name}.parquet" for name in ("0000", "0001")]
-        inputs = prepare.Inputs(plan=plan, data_root=root)
-        prepare.decode_shard(self._config, inputs, output.stem, output, rows[more])
+        inputs = prepare.Inputs(listing=plan, data_root=root)
+        prepare.decode_shard(resolved(self._config), inputs, output.stem, output, rows[more])
         if more:
             index, longer = self._images()[0], self._images(more=True)[0]
-            prepare.build_index(self._config, plan, rows, index, self._folder / "quarantine.csv")
+            left_out = self._folder / "quarantine.csv"
+            prepare.build_index(resolved(self._config), plan, rows, index, left_out)
             table = tables.read(index)
             if table.is_empty():
                 raise DataError("none of the images that were tried can be read")

@@ -7,17 +7,19 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dollmaker.config import catalogue, reads, weight_names
 from dollmaker.config import settings as configuration
+from dollmaker.config.sources import NihConfig
 from dollmaker.fetch.weight_files import Start
 from dollmaker.prepare.convert import CONVERTED
 from dollmaker.prepare.nih import table_file
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import contents
-from dollmaker.store.files import write_json
+from dollmaker.store.files import inside, write_json
 from dollmaker.store.provenance import STAGES
 from dollmaker.study import grid
 
@@ -260,7 +262,9 @@ def source_files(config: Config) -> list[str]:
     if source["kind"] == "phantoms" or source["kind"] in CONVERTED:
         return [root]
     if source["kind"] == "nih":
-        return [str(table_file(config, Path(root)))]
+        links = config.get("allow_links", False)
+        find = partial(inside, Path(root), links=links)
+        return [str(table_file(NihConfig(**source["nih"]), find))]
     if source["kind"] == "chexpert":
         folder = (source.get("chexpert") or {}).get("folder", "CheXpert-v1.0-small")
         return [f"{root.rstrip('/')}/{folder}/{name}.csv" for name in ("train", "valid")]

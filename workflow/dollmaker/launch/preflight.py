@@ -1,6 +1,7 @@
 """Before the first job: refuse at once what would stop the run hours later."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import polars as pl
 
 from dollmaker.adapt.tasks import look_at_task
 from dollmaker.config import catalogue, ready, weight_names
+from dollmaker.config.settings import resolved
+from dollmaker.config.sources import NihConfig
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.fetch import before, needed
 from dollmaker.fetch.needed import Need
@@ -67,7 +70,7 @@ def preflight(config: Config) -> Listing:
     ready.require_files(members, Path(config["weights_root"]))
     _look_at_weights(config, needed.of_config(config))
     listed, names = _list(config, root)
-    check_findings(names, config)
+    check_findings(names, resolved(config))
     if listed is not None:
         _refuse(find_mistake(config, listed, names))
         _look_at_channels(config, root, listed)
@@ -396,11 +399,12 @@ def _list(config: Config, root: Path) -> Listing:
     """
     kind, options = config["source"]["kind"], config["attribute"]
     if kind in CONVERTED:
-        look_at_original(config, root)
-        return None, converted_findings(config)
+        look_at_original(resolved(config), root)
+        return None, converted_findings(resolved(config).source)
     if kind == "nih":
-        table_file(config, root)
+        links = config.get("allow_links", False)
+        table_file(NihConfig(**config["source"]["nih"]), partial(inside, root, links=links))
     chosen = config["prepare"]["hold_out_truth"] or options["with_truth"]
     if kind in ("table", "folder") or (kind in ("nih", "chexpert") and chosen):
-        return list_source(config, root)
+        return list_source(resolved(config), root)
     return None, list(NIH if kind == "nih" else CHEXPERT)

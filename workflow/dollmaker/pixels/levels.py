@@ -7,12 +7,13 @@ is the object, whether it is written as 1, as 255 or as one bit.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture
+from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture, read_mask
 from dollmaker.runtime.errors import DataError
 
 #: Levels between black and white, from which on edges were smoothed if no area has one.
@@ -40,6 +41,26 @@ def objects(mask: MaskPicture) -> Bools:
     return np.asarray(_told_numbers(mask) != 0)
 
 
+def read_objects(
+    path: Path, numbers: "Numbers | None", size: tuple[int, int] | None, *, turned: bool = False
+) -> Bools:
+    """Where a mask file says that there is an object, bool (H, W).
+
+    Args:
+        path: The file.
+        numbers: The classes whose numbers are objects; ``None`` means any colour but black.
+        size: Width and height of its image, upright; ``None`` takes any.
+        turned: Whether that image was turned by its EXIF tag.
+
+    Raises:
+        DataError: If it cannot be read or has another size.
+    """
+    mask = read_mask(path, size=size, turned=turned)
+    if numbers is None:
+        return objects(mask)
+    return np.isin(numbers.read(mask), list(numbers.asked))
+
+
 class Numbers:
     """Reads the masks of a set whose pixels hold class numbers (or sums of class bits).
 
@@ -60,7 +81,8 @@ class Numbers:
         ignore: int | None = None,
     ) -> None:
         self._classes = {name: [int(value) for value in values] for name, values in classes.items()}
-        self._asked = {value for values in self._classes.values() for value in values}
+        #: Numbers, or bits, of all classes.
+        self.asked = {value for values in self._classes.values() for value in values}
         self._bits, self._ignore = bits, ignore
         #: Numbers in the masks that were read, as they are stored.
         self.seen: set[int] = set()
@@ -100,7 +122,7 @@ class Numbers:
             self._whites |= drawn if mask.white > 1 else set()
             self._found.add(white)
             return np.where(stored == min(drawn), white, stored)
-        if self._bits and len(self._asked) > 1 and drawn and drawn <= {255, 65535}:
+        if self._bits and len(self.asked) > 1 and drawn and drawn <= {255, 65535}:
             raise DataError(f"holds 0 and {min(drawn)}: it is black and white, no sum of bits")
         self._others |= drawn
         self._found |= drawn
@@ -108,12 +130,12 @@ class Numbers:
 
     def _white(self, mask: MaskPicture) -> int | None:
         """The number that white stands for; ``None`` if it stands for itself."""
-        asked = self._asked & _WHITES
+        asked = self.asked & _WHITES
         if self._bits or self._ignore in (mask.white, 255) or not asked:
             return None
-        if mask.coloured and (not mask.plain or self._asked & mask.palette.keys()):
+        if mask.coloured and (not mask.plain or self.asked & mask.palette.keys()):
             return None
-        if len(self._asked) == 1:
+        if len(self.asked) == 1:
             return min(asked)
         return (1 if 1 in asked else min(asked)) if mask.white == 1 else None
 
@@ -131,7 +153,7 @@ class Numbers:
             some: Only some masks of the set were read: one class in them is enough.
         """
         written = self._whites | self._others
-        mixed = self._whites - self._asked
+        mixed = self._whites - self.asked
         others = (written - mixed) | self._others
         if mixed and others:
             return (

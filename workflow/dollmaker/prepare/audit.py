@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dollmaker.config.whole import Config
 from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.border import border_features, shape_features
 from dollmaker.prepare.confounding import predictability
@@ -41,7 +42,7 @@ _ALARMING, _SURELY = 0.7, 0.6
 _BLOCK = 256
 
 
-def audit_images(config: dict[str, Any], index_file: Path, images: Path, output: Path) -> None:
+def audit_images(config: Config, index_file: Path, images: Path, output: Path) -> None:
     """Tell how well border and shape predict each label; warn of those that they give away.
 
     Labels are those that classifiers learn: uncertain ones do not count, and those that are not
@@ -56,17 +57,17 @@ def audit_images(config: dict[str, Any], index_file: Path, images: Path, output:
     """
     index, names = read_index(index_file)
     index = index.sort("shard", "row")
-    border = np.concatenate(list(_borders(index, images, config["prepare"]["fit"])))
+    border = np.concatenate(list(_borders(index, images, config.prepare.fit)))
     shape = shape_features(index["width"].to_numpy(), index["height"].to_numpy())
     rows = audit(
         np.concatenate([border, shape], axis=1),
         border.shape[1],
-        labels={name: _labels(index[name], config["classify"]["blank"]) for name in names},
+        labels={name: _labels(index[name], config.classify.blank) for name in names},
         patients=index["patient_id"].to_list(),
-        seed=config["seed"],
+        seed=config.seed,
     )
-    settings = {"fit": config["prepare"]["fit"], "blank": config["classify"]["blank"]}
-    header = provenance.header("audit", settings, seed=config["seed"])
+    settings = {"fit": config.prepare.fit, "blank": config.classify.blank}
+    header = provenance.header("audit", settings, seed=config.seed)
     tables.write(pl.DataFrame(rows, schema=_ROW, orient="row"), output, header)
     for sentence in warnings(rows):
         print(sentence, file=sys.stderr)

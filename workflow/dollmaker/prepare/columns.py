@@ -1,13 +1,19 @@
 """Columns of the listing, and of the user's tables: which values they may hold."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import polars as pl
 
 from dollmaker.pixels import names
 from dollmaker.runtime.errors import DataError
+
+#: One row per image (:mod:`dollmaker.prepare.sources`), and the names of the findings.
+Listing = tuple[pl.DataFrame, list[str]]
+
+#: Joins a path to the data root, and refuses what leaves it.
+Find = Callable[[str], Path]
 
 #: Columns of the listing before the findings.
 COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")

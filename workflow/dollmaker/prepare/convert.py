@@ -6,42 +6,49 @@ The converted folder holds ``labels.csv`` (image, mask, patient, one column per 
 source: which file each picture was). Afterwards it is read as any other table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
+from dollmaker.config.sources import (
+    CONVERTED,
+    DicomConfig,
+    JsrtConfig,
+    MsdConfig,
+    PatchesConfig,
+    SourceConfig,
+)
+from dollmaker.config.whole import Config
 from dollmaker.pixels.stacks import write_stack
-from dollmaker.prepare.pieces import Item, Piece
+from dollmaker.prepare.pieces import Item, Piece, Row
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
-from dollmaker.store.files import atomic_path, write_json
+from dollmaker.store.files import atomic_path, inside, write_json
 
-Row = dict[str, Any]
-
-#: Kinds of sources that are converted first.
-CONVERTED = ("patches", "msd", "jsrt", "dicom")
+__all__ = ["CONVERTED", "convert", "converted_findings", "list_items", "look_at_original"]
 
 
-def converted_findings(config: Mapping[str, Any]) -> list[str]:
+def converted_findings(source: SourceConfig) -> list[str]:
     """The findings that a converted source will have, known before it is converted."""
-    source = config["source"]
-    if source["kind"] == "patches":
-        return [source["patches"]["finding"]]
-    if source["kind"] == "dicom":
-        return list(source["dicom"]["finding_columns"])
-    return list(source["msd"]["findings"]) if source["kind"] == "msd" else ["Nodule"]
+    match source:
+        case SourceConfig(kind="patches", patches=PatchesConfig(finding=finding)):
+            return [finding]
+        case SourceConfig(kind="dicom", dicom=DicomConfig(finding_columns=findings)):
+            return list(findings)
+        case SourceConfig(kind="msd", msd=MsdConfig(findings=values)):
+            return list(values)
+    return ["Nodule"]
 
 
-def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
+def list_items(config: Config, data_root: Path) -> list[Item]:
     """List what is to convert, without a look at any pixel.
 
     Args:
-        config: The resolved configuration (sections source, prepare).
+        config: The sections source and prepare, and ``allow_links``.
         data_root: Folder of the source data as the user has it.
 
     Raises:
@@ -52,20 +59,29 @@ def list_items(config: Mapping[str, Any], data_root: Path) -> list[Item]:
         raise DataError(
             f"data folder {data_root} does not exist; set data_root to an existing folder."
         )
-    kind, prepare = config["source"]["kind"], config["prepare"]
-    if kind == "patches":
-        from dollmaker.prepare.patches import list_items as listed
-    elif kind == "msd":
-        from dollmaker.prepare.msd import list_items as listed
-    elif kind == "dicom":
-        from dollmaker.prepare.dicom import list_items as listed
-    else:
-        from dollmaker.prepare.jsrt import list_items as listed
-    links = config.get("allow_links", False)
-    return listed(config["source"][kind], data_root, prepare, links)
+    prepare, find = config.prepare, partial(inside, data_root, links=config.allow_links)
+    match config.source:
+        case SourceConfig(kind="patches", patches=PatchesConfig() as cut):
+            from dollmaker.prepare import patches
+
+            return patches.list_items(cut, prepare, find)
+        case SourceConfig(kind="msd", msd=MsdConfig() as volumes):
+            from dollmaker.prepare import msd
+
+            inner = partial(inside, find(volumes.folder), links=config.allow_links)
+            return msd.list_items(volumes, prepare, inner)
+        case SourceConfig(kind="jsrt", jsrt=JsrtConfig() as raw):
+            from dollmaker.prepare import jsrt
+
+            return jsrt.list_items(raw, prepare, find)
+        case SourceConfig(kind="dicom", dicom=DicomConfig() as studies):
+            from dollmaker.prepare import dicom
+
+            return dicom.list_items(studies, prepare, dicom.Place(data_root, config.allow_links))
+    raise ValueError(f"{config.source.kind} is not converted")
 
 
-def look_at_original(config: Mapping[str, Any], data_root: Path) -> None:
+def look_at_original(config: Config, data_root: Path) -> None:
     """Before the first job: the source is there and as described; nothing is converted.
 
     Of a tree of studies a part of the headers is read, of the others all is listed.
@@ -74,15 +90,15 @@ def look_at_original(config: Mapping[str, Any], data_root: Path) -> None:
         ConfigError: If an option does not fit the source.
         DataError: If a folder, table or column is missing, or nothing could be used.
     """
-    if config["source"]["kind"] == "dicom":
-        from dollmaker.prepare.dicom import look
+    if config.source.kind == "dicom" and config.source.dicom:
+        from dollmaker.prepare import dicom
 
-        look(config["source"]["dicom"], data_root, config.get("allow_links", False))
+        dicom.look(config.source.dicom, dicom.Place(data_root, config.allow_links))
     else:
         list_items(config, data_root)
 
 
-def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: int = 1) -> None:
+def convert(config: Config, data_root: Path, output: Path, workers: int = 1) -> None:
     """Turn patches, volumes or raw files into pictures and a table.
 
     The result depends neither on the number of workers nor on their order.
@@ -98,38 +114,33 @@ def convert(config: Mapping[str, Any], data_root: Path, output: Path, workers: i
         DataError: If the source is not as described, or more than ``prepare.max_quarantined`` of
             it cannot be used.
     """
-    kind = config["source"]["kind"]
-    items, findings = list_items(config, data_root), converted_findings(config)
+    source, kind = config.source, config.source.kind
+    items, findings = list_items(config, data_root), converted_findings(source)
     with atomic_path(output) as folder:
         for name in ("images", "masks"):
             (folder / name).mkdir(parents=True)
         with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(partial(_write, folder), items))
-        left_out = [
-            (item.source, result)
-            for item, result in zip(items, results, strict=True)
-            if isinstance(result, str)
-        ]
-        _check(left_out, len(items), config["prepare"]["max_quarantined"])
+            results = list(zip(items, pool.map(partial(_write, folder), items), strict=True))
+        left_out = [(item.source, reason) for item, reason in results if isinstance(reason, str)]
+        done = [(item.source, rows) for item, rows in results if not isinstance(rows, str)]
+        _check(left_out, len(items), config.prepare.max_quarantined)
         if items and items[0].reader and (fault := items[0].reader.fault()):
             raise DataError(f"masks of source.{kind}: {fault}. Correct source.{kind}.values.")
-        rows = [row for result in results if not isinstance(result, str) for row in result]
+        rows = [row for _, mine in done for row in mine]
         _check_names(rows)
         if kind == "msd":
             _check_findings(rows, findings)
         if kind == "patches":
             rows = _thin(rows, config, folder)
         columns = ("image", "mask", "patient", *(("view",) if kind == "dicom" else ()))
-        schema = dict.fromkeys(columns, pl.String)
-        table = pl.DataFrame(rows, schema={**schema, **dict.fromkeys(findings, pl.Int8)})
-        table.write_csv(folder / "labels.csv")
+        schema = dict.fromkeys(columns, pl.String) | dict.fromkeys(findings, pl.Int8)
+        pl.DataFrame(rows, schema=schema).write_csv(folder / "labels.csv")
         if kind == "dicom":
-            _write_originals(items, results, folder / "originals.csv")
-        reasons = dict.fromkeys(("source", "reason"), pl.String)
-        pl.DataFrame(left_out, schema=reasons, orient="row").write_csv(folder / "left_out.csv")
-        options = {"kind": kind, kind: config["source"][kind]}
-        header = provenance.header("convert", options, seed=config["seed"])
-        write_json(folder / "convert.json", header)
+            pairs = [(row["image"], original) for original, mine in done for row in mine]
+            _write_pairs(("image", "source"), pairs, folder / "originals.csv")
+        _write_pairs(("source", "reason"), left_out, folder / "left_out.csv")
+        options = {"kind": kind, kind: source.dump()[kind]}
+        write_json(folder / "convert.json", provenance.header("convert", options, seed=config.seed))
 
 
 def _write(folder: Path, item: Item) -> list[Row] | str:
@@ -167,15 +178,8 @@ def _save(folder: Path, piece: Piece) -> str:
     return file
 
 
-def _write_originals(items: Sequence[Item], results: Sequence[list[Row] | str], file: Path) -> None:
-    """Write which file each picture was."""
-    pairs = [
-        (row["image"], item.source)
-        for item, result in zip(items, results, strict=True)
-        if not isinstance(result, str)
-        for row in result
-    ]
-    schema = dict.fromkeys(("image", "source"), pl.String)
+def _write_pairs(columns: tuple[str, str], pairs: Sequence[tuple[str, str]], file: Path) -> None:
+    schema = dict.fromkeys(columns, pl.String)
     pl.DataFrame(pairs, schema=schema, orient="row").write_csv(file)
 
 
@@ -209,7 +213,7 @@ def _check_findings(rows: Sequence[Row], findings: Sequence[str]) -> None:
             )
 
 
-def _thin(rows: list[Row], config: Mapping[str, Any], folder: Path) -> list[Row]:
+def _thin(rows: list[Row], config: Config, folder: Path) -> list[Row]:
     from dollmaker.prepare.patches import thin
 
     kept = thin(rows, config)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from dollmaker.config.sources import DicomConfig, PrepareConfig
 from dollmaker.pixels import names
 from dollmaker.pixels.headers import Header, read_header, starts_as_dicom
 from dollmaker.pixels.pictures import read_channels
@@ -67,28 +68,45 @@ class _Found:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-def list_items(
-    options: Mapping[str, Any], data_root: Path, prepare: Mapping[str, Any], links: bool = False
-) -> list[Item]:
+@dataclass(frozen=True)
+class Place:
+    """Where the source data lie.
+
+    Attributes:
+        root: Their folder.
+        links: Whether links may leave it.
+    """
+
+    root: Path
+    links: bool
+
+    def find(self, name: str) -> Path:
+        """A path below the folder."""
+        return inside(self.root, name, self.links)
+
+    def walk(self, options: DicomConfig) -> Tree:
+        """What lies in the folder of the studies."""
+        return walk(self.root, names.posix(options.folder) or ".", self.links)
+
+
+def list_items(options: DicomConfig, prepare: PrepareConfig, place: Place) -> list[Item]:
     """One item per image of the modalities and views asked for that has labels.
 
     What was left out beside them is said on standard error, with numbers.
 
     Args:
         options: Section ``source.dicom``.
-        data_root: Folder of the source data.
-        prepare: Section ``prepare``: ``bits`` of a pixel, and ``max_pixels``, over which images
-            are left out.
-        links: Whether links may leave ``data_root``.
+        prepare: ``bits`` of a pixel, and ``max_pixels``, over which images are left out.
+        place: Where the source data lie.
 
     Raises:
         ConfigError: If the key is missing or too short.
         DataError: If the table or the folder is not as described, no image is left, or the headers
             do not tell patients apart.
     """
-    call, rows = _caller(options, data_root, links), _read_labels(options, data_root, links)
-    tree = walk(data_root, names.posix(options["folder"]) or ".", links)
-    opened = partial(_open, tree, data_root.resolve(), links)
+    call, rows = _caller(options, place), _read_labels(options, place)
+    tree = place.walk(options)
+    opened = partial(_open, tree, place)
     found = _choose(opened, tree.files, options, rows)
     _require_some(found, tree, options, rows)
     _require_patients(found.images, options)
@@ -98,15 +116,9 @@ def list_items(
         name = call("image", header.image)
         if name in items:
             raise DataError(f"two images are called {name!r}; take another key (source.dicom.key).")
-        of = header.study if options["patient"] == "study" else names.patient(header.patient)
-        make = partial(
-            _make,
-            opened(path),
-            name,
-            rows[_row_of(header, options)],
-            header.frames,
-            prepare,
-        )
+        of = header.study if options.patient == "study" else names.patient(header.patient)
+        known = rows[_row_of(header, options)]
+        make = partial(_make, opened(path), name, known, header.frames, prepare)
         view = header.view.lower() or None
         items[name] = Item(source=path, patient=call("patient", of), make=make, view=view)
     broken = [
@@ -117,23 +129,17 @@ def list_items(
     return [*(items[name] for name in sorted(items)), *broken]
 
 
-def look(options: Mapping[str, Any], data_root: Path, links: bool = False) -> None:
+def look(options: DicomConfig, place: Place) -> None:
     """As :func:`list_items`, by the headers of at most some hundred files: in seconds.
-
-    Args:
-        options: Section ``source.dicom``.
-        data_root: Folder of the source data.
-        links: Whether links may leave ``data_root``.
 
     Raises:
         ConfigError: As :func:`list_items`.
         DataError: As :func:`list_items`, of what these files tell.
     """
-    _caller(options, data_root, links)
-    rows = _read_labels(options, data_root, links)
-    tree = walk(data_root, names.posix(options["folder"]) or ".", links)
+    _caller(options, place)
+    rows, tree = _read_labels(options, place), place.walk(options)
     files = tree.files[:: -(-len(tree.files) // _LOOK) or 1]
-    found = _choose(partial(_open, tree, data_root.resolve(), links), files, options, rows)
+    found = _choose(partial(_open, tree, place), files, options, rows)
     if len(files) == len(tree.files):
         _require_some(found, tree, options, rows)
         _require_patients(found.images, options)
@@ -141,11 +147,11 @@ def look(options: Mapping[str, Any], data_root: Path, links: bool = False) -> No
         _require_named(found.images, options)
 
 
-def _caller(options: Mapping[str, Any], data_root: Path, links: bool) -> Callable[[str, str], str]:
+def _caller(options: DicomConfig, place: Place) -> Callable[[str, str], str]:
     """Gives an image or a patient its name, from the kind of thing and its name in the header."""
-    if options["keep_ids"]:
+    if options.keep_ids:
         return lambda kind, text: safe_name(text) if kind == "image" else text
-    file = inside(data_root, options["key"], links)
+    file = place.find(options.key or "")
     try:
         key = file.read_bytes().strip()
     except OSError as error:
@@ -166,14 +172,14 @@ def _caller(options: Mapping[str, Any], data_root: Path, links: bool) -> Callabl
     return call
 
 
-def _read_labels(options: Mapping[str, Any], data_root: Path, links: bool) -> dict[str, Labels]:
+def _read_labels(options: DicomConfig, place: Place) -> dict[str, Labels]:
     """Name of a patient, study or image -> its labels.
 
     Raises:
         DataError: If the table lacks a column, a label is none, or two rows are at odds.
     """
-    file, by = inside(data_root, options["labels"], links), options["by"]
-    column, findings = options["id_column"] or _ELEMENTS[by], options["finding_columns"]
+    file, by = place.find(options.labels), options.by
+    column, findings = options.id_column or _ELEMENTS[by], options.finding_columns
     table = tables.read_source(file)
     tables.require_columns(table, [column, *findings], file)
     check_names(findings, str(file))
@@ -195,11 +201,11 @@ def _read_labels(options: Mapping[str, Any], data_root: Path, links: bool) -> di
     return rows
 
 
-def _open(tree: Tree, root: Path, links: bool, path: str) -> Path:
+def _open(tree: Tree, place: Place, path: str) -> Path:
     """A file of the tree; a link that leaves the data root is refused."""
     file = tree.top / path
     if file.is_symlink():
-        if not links and not file.resolve().is_relative_to(root):
+        if not place.links and not file.resolve().is_relative_to(place.root.resolve()):
             raise DataError("is a link that leaves the data root; put the file there")
         if not file.exists():
             raise DataError("is a link to a file that is not there; fetch it or correct the link")
@@ -209,13 +215,13 @@ def _open(tree: Tree, root: Path, links: bool, path: str) -> Path:
 def _choose(
     opened: Callable[[str], Path],
     files: Sequence[str],
-    options: Mapping[str, Any],
+    options: DicomConfig,
     rows: Mapping[str, Labels],
 ) -> _Found:
     """Read headers, and choose the images that are asked for and have labels, each once."""
     found, known = _Found(), defaultdict(list)
-    views = {view.upper() for view in options["view"] or ()}
-    modalities = {modality.upper() for modality in options["modality"]}
+    views = {view.upper() for view in options.view or ()}
+    modalities = {modality.upper() for modality in options.modality}
     for path in files:
         try:
             file = opened(path)
@@ -240,7 +246,7 @@ def _choose(
         elif views and header.view not in views:
             found.skipped[f"view {header.view or 'not told'}"] += 1
         elif _row_of(header, options) not in rows:
-            found.skipped[f"no row of {options['labels']}"] += 1
+            found.skipped[f"no row of {options.labels}"] += 1
         elif not header.image:
             found.broken.append((path, "has no SOPInstanceUID"))
         else:
@@ -256,15 +262,15 @@ def _choose(
     return found
 
 
-def _row_of(header: Header, options: Mapping[str, Any]) -> str:
+def _row_of(header: Header, options: DicomConfig) -> str:
     """The name of the row of the labels that an image belongs to; empty if its header lacks it."""
-    if options["by"] == "patient":
+    if options.by == "patient":
         return names.patient(header.patient)
-    return header.study if options["by"] == "study" else header.image
+    return header.study if options.by == "study" else header.image
 
 
 def _require_some(
-    found: _Found, tree: Tree, options: Mapping[str, Any], rows: Mapping[str, Labels]
+    found: _Found, tree: Tree, options: DicomConfig, rows: Mapping[str, Labels]
 ) -> None:
     if found.images:
         return
@@ -272,7 +278,7 @@ def _require_some(
         path, reason = found.broken[0]
         raise DataError(f"no file below {tree.top} can be read: {path!r} {reason}; mend them.")
     shown = ", ".join(f"{what} {count:,}" for what, count in found.skipped.most_common(6))
-    column = options["id_column"] or _ELEMENTS[options["by"]]
+    column = options.id_column or _ELEMENTS[options.by]
     raise DataError(
         f"no image is left of {len(tree.files)} files below {tree.top} ({shown}); correct folder, "
         f"modality or view of source.dicom, or the column {column!r} of the labels, of which the "
@@ -280,9 +286,9 @@ def _require_some(
     )
 
 
-def _require_named(images: Sequence[_File], options: Mapping[str, Any]) -> None:
+def _require_named(images: Sequence[_File], options: DicomConfig) -> None:
     """Refuse images that no split could be found for."""
-    of_study = options["patient"] == "study"
+    of_study = options.patient == "study"
     lack = [path for path, h in images if not (h.study if of_study else h.patient)]
     if lack:
         remedy = "mend it" if of_study else "set source.dicom.patient: study to keep studies whole"
@@ -293,11 +299,11 @@ def _require_named(images: Sequence[_File], options: Mapping[str, Any]) -> None:
         )
 
 
-def _require_patients(images: Sequence[_File], options: Mapping[str, Any]) -> None:
+def _require_patients(images: Sequence[_File], options: DicomConfig) -> None:
     """Refuse headers that do not tell patients apart."""
     _require_named(images, options)
     people, studies = ({getattr(h, key) for _, h in images} for key in ("patient", "study"))
-    if options["patient"] == "header" and len(people) == 1 < len(studies):
+    if options.patient == "header" and len(people) == 1 < len(studies):
         raise DataError(
             f"all {len(images)} images of {len(studies)} studies have the same PatientID, as "
             "anonymised ones do, and would be in one split; set source.dicom.patient: study if "
@@ -305,7 +311,7 @@ def _require_patients(images: Sequence[_File], options: Mapping[str, Any]) -> No
         )
 
 
-def _tell(found: _Found, options: Mapping[str, Any], rows: Mapping[str, Labels]) -> None:
+def _tell(found: _Found, options: DicomConfig, rows: Mapping[str, Labels]) -> None:
     seen = {_row_of(header, options) for _, header in found.images}
     lines = [
         f"{len(found.images):,} images of {len({h.patient for _, h in found.images}):,} patients "
@@ -325,14 +331,10 @@ def _tell(found: _Found, options: Mapping[str, Any], rows: Mapping[str, Labels])
         print(f"dicom: {line}", file=sys.stderr, flush=True)
 
 
-def _make(
-    path: Path, name: str, known: Labels, frames: int, prepare: Mapping[str, Any]
-) -> list[Piece]:
+def _make(path: Path, name: str, known: Labels, frames: int, prepare: PrepareConfig) -> list[Piece]:
     if frames > 1:
         raise DataError(f"holds {frames} frames, and one is an image; save each as a file")
-    picture = read_channels(
-        path, channels=None, bits=prepare["bits"], max_pixels=prepare["max_pixels"]
-    )
+    picture = read_channels(path, channels=None, bits=prepare.bits, max_pixels=prepare.max_pixels)
     return [Piece(name=name, image=picture.pixels, mask=None, labels=known)]
 
 

@@ -3,19 +3,21 @@
 import re
 import sys
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import polars as pl
 
+from dollmaker.config.sources import FolderConfig, PrepareConfig
+from dollmaker.config.whole import Config
 from dollmaker.pixels import names
-from dollmaker.prepare.columns import MOST_CLASSES, check_names
+from dollmaker.prepare.columns import MOST_CLASSES, Listing, check_names
 from dollmaker.prepare.splits import assign
 from dollmaker.prepare.tree import Tree, pictures, walk
-from dollmaker.prepare.twins import require_one_label
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.store.files import sha256_file
 
 #: How folders of splits are called, in small letters, and the split that they are.
 _SPLITS = {
@@ -43,53 +45,46 @@ class _Image(NamedTuple):
     split: str | None
 
 
-def read_folder(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, list[str]]:
+def read_folder(options: FolderConfig, config: Config, data_root: Path) -> Listing:
     """List the images of class folders; what was taken for what is said on standard error.
 
     An image has 1 for the class that its folder is called, at whatever depth it lies in it, and 0
     for the others. The class ``negative`` is no finding.
 
     Args:
-        config: The resolved configuration (sections source, prepare, truth).
+        options: Section ``source.folder``.
+        config: The sections prepare and truth, and ``allow_links``.
         data_root: Folder of the source data.
-
-    Returns:
-        The listing and the names of the findings, see :mod:`dollmaker.prepare.sources`.
 
     Raises:
         ConfigError: If an option does not fit the folder.
         DataError: If the folder has no two classes, or a label cannot be told.
     """
-    options, prepare, truth = config["source"]["folder"], config["prepare"], config.get("truth")
-    root, links = names.posix(options["root"]) or ".", config.get("allow_links", False)
-    tree = walk(data_root, root, links, truth.get("folder") if truth else None)
+    root, links = names.posix(options.root) or ".", config.allow_links
+    tree = walk(data_root, root, links, config.truth.folder if config.truth else None)
     found = pictures(tree)
-    given = _splits_given(tree, found, options["splits"])
+    given = _splits_given(tree, found, options.splits)
     images, masks = _without_masks(found, given)
     placed, loose = _place(images, given)
     classes = _classes(tree, placed, given)
-    findings = _findings(classes, options["negative"])
+    findings = _findings(classes, options.negative)
     check_names(findings, f"the class folders of {tree.top}")
     opened = [image for image in placed if links or not (tree.top / image.path).is_symlink()]
-    require_one_label(tree.top, [(image.path, image.label) for image in opened])
+    _require_one_label(tree.top, opened)
     paths = [image.path for image in placed]
     ids = names.image_ids(paths)
-    people = _patients(paths, options["patient"]) if options["patient"] else ids
-    splits = _splits(placed, people, prepare)
+    people = _patients(paths, options.patient) if options.patient else ids
+    splits = _splits(placed, people, config.prepare)
     _tell_counts(classes, splits, given, options)
     _tell_left_out(tree, masks, loose, set(found))
+    labels = pl.Series([image.label for image in placed])
     listing = pl.DataFrame(
         {
             "image_id": ids,
             "path": paths if root == "." else [f"{root}/{path}" for path in paths],
             "patient_id": people,
             "split": splits,
-            "view": pl.Series([None] * len(ids), dtype=pl.String),
-            "mask": pl.Series([None] * len(ids), dtype=pl.String),
-            **{
-                name: pl.Series([int(image.label == name) for image in placed], dtype=pl.Int8)
-                for name in findings
-            },
+            **{name: (labels == name).cast(pl.Int8) for name in findings},
         }
     )
     return listing, findings
@@ -232,6 +227,39 @@ def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
     return [name for name in classes if name != _plain(negative)]
 
 
+def _require_one_label(top: Path, images: Sequence[_Image]) -> None:
+    """Refuse files of the same bytes in two classes; only those of one size are read.
+
+    Raises:
+        DataError: Naming two of them.
+    """
+    groups = [list(images)]
+    for tell in (lambda path: path.stat().st_size, sha256_file):
+        groups = [part for group in groups for part in _divided(top, group, tell)]
+    if groups:
+        one, *rest = sorted(groups[0])
+        other = next(image for image in rest if image.label != one.label)
+        raise DataError(
+            f"the files {one.path!r} and {other.path!r} below {top} are the same and lie in two "
+            f"classes ({len(groups)} such files), so that nobody can tell the label; keep one of "
+            "them, or describe the set with a table (source.kind: table), where an image may have "
+            "several."
+        )
+
+
+def _divided(
+    top: Path, group: Iterable[_Image], tell: Callable[[Path], object]
+) -> list[list[_Image]]:
+    """Parts of a group that are alike by what is told of the files, and of several classes."""
+    parts: dict[object, list[_Image]] = defaultdict(list)
+    for image in group:
+        try:
+            parts[tell(top / image.path)].append(image)
+        except OSError:  # the stage that decodes says what is wrong
+            continue
+    return [part for part in parts.values() if len({image.label for image in part}) > 1]
+
+
 def _patients(paths: Sequence[str], pattern: str) -> list[str]:
     """The patient of each image: the first group of the pattern, searched in its path.
 
@@ -248,9 +276,7 @@ def _patients(paths: Sequence[str], pattern: str) -> list[str]:
     return [names.patient(match[1]) for match in found if match]
 
 
-def _splits(
-    placed: Sequence[_Image], people: Sequence[str], prepare: Mapping[str, Any]
-) -> list[str]:
+def _splits(placed: Sequence[_Image], people: Sequence[str], prepare: PrepareConfig) -> list[str]:
     """The split of each image: its folder's, or by a hash of the patient.
 
     Of given splits, validation or test images that no folder holds are taken from those of train.
@@ -259,7 +285,8 @@ def _splits(
         DataError: If a patient is in two given splits.
     """
     given = {image.split for image in placed}
-    valid, test = (0.0 if split in given else prepare[split] for split in ("valid", "test"))
+    valid = 0.0 if "valid" in given else prepare.valid
+    test = 0.0 if "test" in given else prepare.test
     splits: list[str] = []
     known: dict[str, tuple[str, str]] = {}
     for image, patient in zip(placed, people, strict=True):
@@ -278,14 +305,14 @@ def _splits(
 
 
 def _tell_counts(
-    classes: Mapping[str, int], splits: Sequence[str], given: bool, options: Mapping[str, Any]
+    classes: Mapping[str, int], splits: Sequence[str], given: bool, options: FolderConfig
 ) -> None:
     found, of_split = [f"{name!r} {count:,}" for name, count in classes.items()], Counter(splits)
     shown = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "")
     listed = ", ".join(f"{split} {of_split[split]:,}" for split in ("train", "valid", "test"))
     how = "as the folders at the top say" if given else "by a hash of the patient"
     _say(f"images of {len(classes)} classes: {shown}; {listed}, {how}.")
-    if not options["patient"]:
+    if not options.patient:
         _say(
             "each image is its own patient; if some are of one, give source.folder.patient, a "
             "pattern whose first group is the patient."

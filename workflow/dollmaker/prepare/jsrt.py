@@ -7,20 +7,20 @@ that bones are bright as in other radiographs. The nodule is known from the file
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dollmaker.config.sources import JsrtConfig, PrepareConfig
 from dollmaker.pixels.geometry import fit_mask
 from dollmaker.pixels.levels import objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.names import is_junk, is_picture
+from dollmaker.prepare.columns import Find
 from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import Bits, Stored, type_of
-from dollmaker.store.files import inside
 
 #: Folder of an organ in SCR -> its bit in the masks that are written.
 ORGANS = {"left lung": 1, "right lung": 2, "heart": 4, "left clavicle": 8, "right clavicle": 16}
@@ -29,24 +29,13 @@ _NODULE = {"JPCLN": 1, "JPCNN": 0}
 _BRIGHTEST = 4095  # 12 bits
 
 
-def list_items(
-    options: Mapping[str, Any],
-    data_root: Path,
-    prepare: Mapping[str, Any],
-    links: bool = False,
-) -> list[Item]:
-    """One item per raw file.
-
-    Args:
-        options: Section ``source.jsrt``.
-        data_root: Folder of the source data.
-        prepare: Section ``prepare``: masks over ``max_pixels`` are refused, pictures get ``bits``.
-        links: Whether links may leave ``data_root``.
+def list_items(options: JsrtConfig, prepare: PrepareConfig, find: Find) -> list[Item]:
+    """One item per raw file; masks over ``max_pixels`` are refused, pictures get ``bits``.
 
     Raises:
         DataError: If a folder is missing or holds no such files.
     """
-    folder = _folder(data_root, options["images"], "images", links)
+    folder = _folder(options.images, "images", find)
     files = [
         path
         for path in sorted(folder.iterdir())
@@ -56,24 +45,21 @@ def list_items(
         raise DataError(
             f"folder {folder} has no JPCLN*.IMG or JPCNN*.IMG; correct source.jsrt.images."
         )
-    masks = {}
-    if options["masks"]:
-        masks = _find_masks(_folder(data_root, options["masks"], "masks", links))
+    masks = _find_masks(_folder(options.masks, "masks", find)) if options.masks else {}
     if masks and not any(path.stem.upper() in masks for path in files):
         raise DataError(
             f"none of the masks (the first is of {min(masks)}) is called as an image (the first is "
             f"{files[0].stem}); correct source.jsrt.masks."
         )
-    items = []
-    for path in files:
-        mine = masks.get(path.stem.upper(), {})
-        make = partial(_make, path, mine, options=options, prepare=prepare)
-        items.append(Item(source=path.name, patient=path.stem.upper(), make=make))
-    return items
+    make = partial(_make, options=options, prepare=prepare)
+    return [
+        Item(source=path.name, patient=name, make=partial(make, path, masks.get(name, {})))
+        for path, name in ((path, path.stem.upper()) for path in files)
+    ]
 
 
-def _folder(data_root: Path, name: str, key: str, links: bool) -> Path:
-    folder = inside(data_root, name, links)
+def _folder(name: str, key: str, find: Find) -> Path:
+    folder = find(name)
     if not folder.is_dir():
         raise DataError(f"folder {folder} does not exist; correct source.jsrt.{key}.")
     return folder
@@ -101,25 +87,17 @@ def _find_masks(folder: Path) -> dict[str, dict[str, Path]]:
 
 
 def _make(
-    path: Path,
-    masks: Mapping[str, Path],
-    *,
-    options: Mapping[str, Any],
-    prepare: Mapping[str, Any],
+    path: Path, masks: Mapping[str, Path], options: JsrtConfig, prepare: PrepareConfig
 ) -> list[Piece]:
-    size = options["size"]
-    return [
-        Piece(
-            name=path.stem.upper(),
-            image=_read_raw(path, options["raw_size"], size, prepare["bits"])[None],
-            mask=_read_masks(masks, size, prepare["max_pixels"]) if masks else None,
-            labels={"Nodule": _NODULE[path.name[:5].upper()]},
-        )
-    ]
+    image = _read_raw(path, options, prepare.bits)
+    mask = _read_masks(masks, options.size, prepare.max_pixels) if masks else None
+    labels = {"Nodule": _NODULE[path.name[:5].upper()]}
+    return [Piece(name=path.stem.upper(), image=image[None], mask=mask, labels=labels)]
 
 
-def _read_raw(path: Path, raw_size: int, size: int, bits: Bits) -> Stored:
+def _read_raw(path: Path, options: JsrtConfig, bits: Bits) -> Stored:
     """The radiograph (size, size) in so many bits, bones bright; shrunk by averaging."""
+    raw_size, size = options.raw_size, options.size
     if path.stat().st_size != 2 * raw_size**2:
         raise DataError(
             f"it has {path.stat().st_size} bytes, {raw_size}x{raw_size} 16-bit numbers need "

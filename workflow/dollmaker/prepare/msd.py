@@ -6,7 +6,7 @@ tumour, and attribution methods are compared as segmenters.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,22 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.config.channels import require_volumes
+from dollmaker.config.sources import MsdConfig, PrepareConfig
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
+from dollmaker.prepare.columns import Find
 from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.depth import Bits, Stored, type_of
-from dollmaker.store.files import inside
 
 #: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
 DEFAULT_FINDINGS = {"tumour": [1, 2, 3]}
 
 #: Bytes of a case's name; the number of a slice is added to it.
 _LONGEST = 200
-
-#: Joins a relative path to the folder of the task and refuses what leaves it.
-Find = Callable[[str], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,29 +48,20 @@ class Case:
     label: str
 
 
-def list_items(
-    options: Mapping[str, Any],
-    data_root: Path,
-    prepare: Mapping[str, Any],
-    links: bool = False,
-) -> list[Item]:
+def list_items(options: MsdConfig, prepare: PrepareConfig, find: Find) -> list[Item]:
     """One item per volume of ``dataset.json`` that has a label.
 
     Args:
         options: Section ``source.msd``.
-        data_root: Folder of the source data.
-        prepare: Section ``prepare``: volumes with more voxels than ``max_pixels`` (all channels)
-            are left out, ``channels`` must be the number of those that are chosen, slices get
-            ``bits``.
-        links: Whether links may leave ``data_root``.
+        prepare: Volumes with more voxels than ``max_pixels`` (all channels) are left out,
+            ``channels`` must be the number of those that are chosen, slices get ``bits``.
+        find: Joins paths to the folder of the task.
 
     Raises:
         ConfigError: If a channel does not exist, or they are not as many as asked for.
         DataError: If the folder or its description is missing or is not of that form.
     """
-    folder = inside(data_root, options["folder"], links)
-    find = partial(inside, folder, links=links)
-    file = folder / "dataset.json"
+    file = find("dataset.json")
     if not file.is_file():
         raise DataError(
             f"{file} does not exist; unpack the task there or correct source.msd.folder."
@@ -89,19 +78,19 @@ def list_items(
         ) from None
     if not cases:
         raise DataError(f"{file} lists no training volumes; unpack the task again.")
-    require_volumes(len(chosen), prepare["channels"])
-    make = partial(_slices, find, options=options, declared=declared, prepare=prepare)
+    require_volumes(len(chosen), prepare.channels)
+    cutter = _Cutter(options=options, prepare=prepare, find=find, declared=declared)
     return [
-        Item(source=next(iter(case.images[0])), patient=case.name, make=partial(make, case))
+        Item(source=next(iter(case.images[0])), patient=case.name, make=partial(cutter.cut, case))
         for case in cases
     ]
 
 
-def _chosen(options: Mapping[str, Any], channels: Mapping[int, str]) -> list[int]:
+def _chosen(options: MsdConfig, channels: Mapping[int, str]) -> list[int]:
     """The numbers of the channels that are chosen, in their order."""
-    wanted = options["channels"]
+    wanted = options.channels
     if wanted is None:
-        return [_channel("channel", options["channel"], channels)]
+        return [_channel("channel", options.channel, channels)]
     if wanted == "all":
         return sorted(channels)
     numbers = [_channel("channels", one, channels) for one in wanted]
@@ -201,54 +190,55 @@ def _name(value: Any) -> str:
     return text
 
 
-def _slices(
-    find: Find,
-    case: Case,
-    *,
-    options: Mapping[str, Any],
-    declared: frozenset[int],
-    prepare: Mapping[str, Any],
-) -> list[Piece]:
-    """The slices that show any of the body, upwards; in each the front is up, right is right."""
-    most = prepare["max_pixels"]
-    label = read_volume(find(case.label), channel=None, max_voxels=most)
-    areas = whole_numbers(label)
-    greys: list[Stored] = []
-    bodies = []
-    for images in case.images:
-        path, number = _image(images, find)
-        volume = read_volume(path, channel=number, max_voxels=most)
-        require_same_grid(volume, label)
-        if not greys:
-            _require_findings(areas, options["findings"], declared)
-        body = volume.values != _outside(volume.values)
-        if not body.any():
-            inner = "" if number is None else f" in its channel {number}"
-            raise DataError(f"{volume.name} holds one value only{inner}")
-        greys.append(_grey(volume.values, body, options["window"], prepare["bits"]))
-        bodies.append(body.any(axis=(0, 1)))
-    shows, pixels = np.any(bodies, axis=0), np.stack(greys)
-    pieces = []
-    for place in range(0, pixels.shape[-1], options["every"]):
-        if not shows[place]:
-            continue
-        mask = np.ascontiguousarray(np.rot90(areas[:, :, place]))
-        shares = {f: float(np.isin(mask, v).mean()) for f, v in options["findings"].items()}
-        pieces.append(
-            Piece(
-                name=f"{case.name}_z{place:03d}",
-                image=np.ascontiguousarray(np.rot90(pixels[..., place], axes=(1, 2))),
-                mask=mask,
-                labels={f: int(s > 0 and s >= options["min_share"]) for f, s in shares.items()},
+@dataclass(frozen=True, kw_only=True)
+class _Cutter:
+    """Cuts volumes into slices; ``declared`` are the values that ``labels`` names."""
+
+    options: MsdConfig
+    prepare: PrepareConfig
+    find: Find
+    declared: frozenset[int]
+
+    def cut(self, case: Case) -> list[Piece]:
+        """The slices that show any of the body, upwards; the front is up, right is right."""
+        options, most = self.options, self.prepare.max_pixels
+        label = read_volume(self.find(case.label), channel=None, max_voxels=most)
+        areas = whole_numbers(label)
+        greys: list[Stored] = []
+        bodies = []
+        for images in case.images:
+            path, number = self._image(images)
+            volume = read_volume(path, channel=number, max_voxels=most)
+            require_same_grid(volume, label)
+            if not greys:
+                _require_findings(areas, options.findings, self.declared)
+            body = volume.values != _outside(volume.values)
+            if not body.any():
+                inner = "" if number is None else f" in its channel {number}"
+                raise DataError(f"{volume.name} holds one value only{inner}")
+            greys.append(_grey(volume.values, body, options.window, self.prepare.bits))
+            bodies.append(body.any(axis=(0, 1)))
+        shows, pixels = np.any(bodies, axis=0), np.stack(greys)
+        pieces = []
+        for place in range(0, pixels.shape[-1], options.every):
+            if not shows[place]:
+                continue
+            mask = np.ascontiguousarray(np.rot90(areas[:, :, place]))
+            shares = {f: float(np.isin(mask, v).mean()) for f, v in options.findings.items()}
+            pieces.append(
+                Piece(
+                    name=f"{case.name}_z{place:03d}",
+                    image=np.ascontiguousarray(np.rot90(pixels[..., place], axes=(1, 2))),
+                    mask=mask,
+                    labels={f: int(s > 0 and s >= options.min_share) for f, s in shares.items()},
+                )
             )
-        )
-    return pieces
+        return pieces
 
-
-def _image(images: Mapping[str, int | None], find: Find) -> tuple[Path, int | None]:
-    """The first file of a channel that is there, and its number in it; the first if none is."""
-    paths = [(find(image), channel) for image, channel in images.items()]
-    return next(((path, channel) for path, channel in paths if path.is_file()), paths[0])
+    def _image(self, images: Mapping[str, int | None]) -> tuple[Path, int | None]:
+        """The first file of a channel that is there, and its number in it; the first if none is."""
+        paths = [(self.find(image), channel) for image, channel in images.items()]
+        return next(((path, channel) for path, channel in paths if path.is_file()), paths[0])
 
 
 def _require_findings(

@@ -1,18 +1,16 @@
 """NIH ChestX-ray14 as released (Wang et al. 2017): one table, images in twelve folders."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from dollmaker.config.sources import NihConfig, PrepareConfig
 from dollmaker.pixels.names import SUFFIXES, image_ids, is_junk, without_suffix
-from dollmaker.prepare.columns import filled, paths, patients
+from dollmaker.prepare.columns import Find, Listing, filled, paths, patients
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
-from dollmaker.store.files import inside
 from dollmaker.store.findings import NO_FINDING
 
 #: The 14 findings of ChestX-ray14, and the label of images with none of them.
@@ -40,7 +38,7 @@ _LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
 _FOLDERS = ("images_*/images", "images_*", "images", ".")
 
 
-def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, list[str]]:
+def read_nih(options: NihConfig, prepare: PrepareConfig, find: Find) -> Listing:
     """List the images of ChestX-ray14.
 
     Labels are 1 or 0, never blank. The released lists of test images are kept where they are
@@ -48,38 +46,28 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
     have another suffix than in the table. Images that are in the table but in no folder are listed
     all the same, so that they end in the quarantine.
 
-    Args:
-        config: The resolved configuration (sections source, prepare).
-        data_root: Folder of the source data.
-
-    Returns:
-        The listing and the names of the findings, see :mod:`dollmaker.prepare.sources`.
-
     Raises:
         DataError: If the table, a list or the folder is not as released.
     """
-    options, prepare = config["source"]["nih"], config["prepare"]
-    file = table_file(config, data_root)
+    file = table_file(options, find)
     table = tables.read_source(file)
     tables.require_columns(table, _COLUMNS, file)
     images, people = paths(table, "Image Index", file), patients(table, "Patient ID", file)
-    folder = inside(data_root, options["folder"], config.get("allow_links", False))
-    where = _find(folder)
-    lists = _read_lists(folder)
+    folder = find(options.folder)
+    where, lists = _find(folder), _read_lists(folder)
     splits = []
     for image, patient in zip(images, people, strict=True):
         listed = lists and lists.get(without_suffix(image))
         if lists is None:
-            splits.append(assign(patient, prepare["valid"], prepare["test"]))
+            splits.append(assign(patient, prepare.valid, prepare.test))
         elif not listed:
             raise DataError(
                 f"image {image!r} of {file} is in neither train_val_list.txt nor test_list.txt; "
                 "take the lists of the same release or remove both."
             )
         else:
-            test = listed == "test"
-            splits.append("test" if test else assign(patient, prepare["valid"], 0.0))
-    below = options["folder"].strip("/")
+            splits.append("test" if listed == "test" else assign(patient, prepare.valid, 0.0))
+    below = options.folder.strip("/")
     prefix = "" if below in ("", ".") else f"{below}/"
     listing = pl.DataFrame(
         {
@@ -88,23 +76,20 @@ def read_nih(config: Mapping[str, Any], data_root: Path) -> tuple[pl.DataFrame, 
             "patient_id": people,
             "split": splits,
             "view": table["View Position"].str.to_lowercase(),
-            "mask": pl.Series([None] * len(images), dtype=pl.String),
             **_labels(filled(table, "Finding Labels", file), images, file),
         }
     )
-    views = table["View Position"].str.to_uppercase().is_in(options["views"])
+    views = table["View Position"].str.to_uppercase().is_in(options.views)
     return listing.filter(views), list(NIH)
 
 
-def table_file(config: Mapping[str, Any], data_root: Path) -> Path:
+def table_file(options: NihConfig, find: Find) -> Path:
     """The table of all images.
 
     Raises:
         DataError: If it does not exist.
     """
-    options = config["source"]["nih"]
-    links = config.get("allow_links", False)
-    file = inside(data_root, f"{options['folder']}/{options['table']}", links)
+    file = find(f"{options.folder}/{options.table}")
     if not file.is_file():
         raise DataError(f"table {file} does not exist; correct data_root or source.nih.")
     return file
@@ -125,21 +110,15 @@ def _labels(texts: list[str], images: list[str], file: Path) -> dict[str, pl.Ser
 
 
 def _find(folder: Path) -> dict[str, str]:
-    """Image without suffix -> its path below the folder; every folder is listed once."""
+    """Image without suffix -> its path below the folder, the released .png before others."""
     found: dict[str, str] = {}
     for pattern in _FOLDERS:
         for place in sorted(folder.glob(pattern)) if pattern != "." else [folder]:
-            if place.is_dir():
-                below = place.relative_to(folder)
-                for path in sorted(place.iterdir(), key=_as_released):
-                    if path.suffix.lower() in SUFFIXES and not is_junk(path):
-                        found.setdefault(path.stem, (below / path.name).as_posix())
+            files = place.iterdir() if place.is_dir() else ()
+            for path in sorted(files, key=lambda path: (path.suffix != ".png", path.name)):
+                if path.suffix.lower() in SUFFIXES and not is_junk(path):
+                    found.setdefault(path.stem, path.relative_to(folder).as_posix())
     return found
-
-
-def _as_released(path: Path) -> tuple[bool, str]:
-    """Sorts the released .png before other files of the same name."""
-    return path.suffix != ".png", path.name
 
 
 def _read_lists(folder: Path) -> dict[str, str] | None:
@@ -154,13 +133,11 @@ def _read_lists(folder: Path) -> dict[str, str] | None:
         )
     lists: dict[str, str] = {}
     for name, split in _LISTS.items():
-        for image in _read_list(folder / name):
-            lists[without_suffix(image)] = split
+        try:
+            images = encoding.decode((folder / name).read_bytes()).split()
+        except ValueError as error:
+            raise DataError(
+                f"list {folder / name} is not readable ({error}); save it in UTF-8."
+            ) from None
+        lists |= {without_suffix(image): split for image in images}
     return lists
-
-
-def _read_list(path: Path) -> list[str]:
-    try:
-        return encoding.decode(path.read_bytes()).split()
-    except ValueError as error:
-        raise DataError(f"list {path} is not readable ({error}); save it in UTF-8.") from None

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dollmaker.pixels.levels import Numbers
 from dollmaker.store.depth import Stored
+
+#: A row of the converted table: image, mask, patient and view, and the label of each finding.
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

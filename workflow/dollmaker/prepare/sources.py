@@ -9,16 +9,27 @@ A listing has one row per image: ``image_id``, ``path`` (relative to the data ro
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from dollmaker.config.sources import (
+    ChexpertConfig,
+    FolderConfig,
+    NihConfig,
+    PrepareConfig,
+    SourceConfig,
+    TableConfig,
+)
+from dollmaker.config.whole import Config
 from dollmaker.pixels import names as pixel_names
 from dollmaker.prepare.columns import (
     COLUMNS,
     MOST_CLASSES,
+    Find,
+    Listing,
     check_names,
     filled,
     labels,
@@ -33,15 +44,9 @@ from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import findings, tables
 from dollmaker.store.files import inside
 
-Listing = tuple[pl.DataFrame, list[str]]
 
-
-def list_source(config: dict[str, Any], data_root: Path) -> Listing:
+def list_source(config: Config, data_root: Path) -> Listing:
     """List the images of the configured source.
-
-    Args:
-        config: The resolved configuration (sections source, prepare, truth).
-        data_root: Folder of the source data.
 
     Returns:
         The listing and the names of the findings.
@@ -49,38 +54,64 @@ def list_source(config: dict[str, Any], data_root: Path) -> Listing:
     Raises:
         DataError: If the folder or a table is not as described.
     """
-    kind = config["source"]["kind"]
+    kind = config.source.kind
     if not data_root.is_dir():
         remedy = "set data_root to an existing folder."
         if kind in CONVERTED:
             remedy = "convert the source first (rule convert_source)."
         raise DataError(f"data folder {data_root} does not exist; {remedy}")
-    listing, names = _SOURCES[kind](config, data_root)
+    listing, names = _read(config, data_root)
     if listing.is_empty():
         raise DataError("the source lists no images; check its views and the table.")
+    untold = [column for column in ("view", "mask") if column not in listing.columns]
+    listing = listing.with_columns(pl.lit(None, pl.String).alias(column) for column in untold)
     listing = _hold_out(_named_masks(listing, config, data_root), config)
     if kind == "table":  # the splits of others are sound by the way they are made
         assert_disjoint(listing)
     return listing.select(*COLUMNS, *names), names
 
 
-def _named_masks(listing: pl.DataFrame, config: dict[str, Any], data_root: Path) -> pl.DataFrame:
+def _read(config: Config, data_root: Path) -> Listing:
+    """What a source of this kind lists; columns that it does not know are left out."""
+    prepare, find = config.prepare, partial(inside, data_root, links=config.allow_links)
+    truth = config.truth
+    mask_column = truth.column if truth and truth.kind == "masks" else None
+    match config.source:
+        case SourceConfig(kind="table", table=TableConfig() as options):
+            return _read_table(options, prepare, find, mask_column)
+        case SourceConfig(kind="nih", nih=NihConfig() as nih):
+            return read_nih(nih, prepare, find)
+        case SourceConfig(kind="folder", folder=FolderConfig() as folder):
+            return read_folder(folder, config, data_root)
+        case SourceConfig(kind="phantoms" | "chexpert", chexpert=chexpert):
+            return _read_chexpert(chexpert, prepare, find)
+    converted = TableConfig(
+        file="labels.csv",
+        images="images",
+        image_column="image",
+        patient_column="patient",
+        finding_columns=converted_findings(config.source),
+    )
+    view_column = "view" if config.source.kind == "dicom" else None
+    return _read_table(converted, prepare, find, mask_column, view_column)
+
+
+def _named_masks(listing: pl.DataFrame, config: Config, data_root: Path) -> pl.DataFrame:
     """With ``truth.column`` null a mask is called as its image, and where there is none is none."""
-    truth = config.get("truth")
-    if not truth or truth["kind"] != "masks":
+    truth = config.truth
+    if truth is None or truth.kind != "masks":
         return listing
-    if truth["column"]:
+    if truth.column:
         if listing["mask"].null_count() == len(listing):
             raise DataError(
-                f"the column {truth['column']!r} of truth.column names no mask of any of "
+                f"the column {truth.column!r} of truth.column names no mask of any of "
                 f"{len(listing)} images; fill it in, or remove truth."
             )
         return listing
-    folder = inside(data_root, truth["folder"], config.get("allow_links", False))
+    folder = inside(data_root, truth.folder or "", config.allow_links)
     if not folder.is_dir():
         raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
-    files = pixel_names.list_pictures(folder)
-    known = pixel_names.Names(files, f"masks of {folder}")
+    known = pixel_names.Names(pixel_names.list_pictures(folder), f"masks of {folder}")
     masks = [
         known.find(path, name) for path, name in listing.select("path", "image_id").iter_rows()
     ]
@@ -92,21 +123,17 @@ def _named_masks(listing: pl.DataFrame, config: dict[str, Any], data_root: Path)
     return listing.with_columns(pl.Series("mask", masks, dtype=pl.String))
 
 
-def _hold_out(listing: pl.DataFrame, config: dict[str, Any]) -> pl.DataFrame:
+def _hold_out(listing: pl.DataFrame, config: Config) -> pl.DataFrame:
     """With ``prepare.hold_out_truth`` every patient with a true mask is in test."""
-    if not config["prepare"]["hold_out_truth"]:
+    if not config.prepare.hold_out_truth:
         return listing
     if listing["mask"].null_count() == len(listing):
         raise ConfigError(
             "prepare.hold_out_truth needs truth of kind masks with a mask of some image; describe "
             "truth or remove it."
         )
-    scored = listing.filter(pl.col("mask").is_not_null())["patient_id"].unique()
-    held = listing.with_columns(
-        split=pl.when(pl.col("patient_id").is_in(scored.implode()))
-        .then(pl.lit("test"))
-        .otherwise("split")
-    )
+    scored = pl.col("mask").is_not_null().any().over("patient_id")
+    held = listing.with_columns(split=pl.when(scored).then(pl.lit("test")).otherwise("split"))
     if not (held["split"] == "train").any():
         raise DataError(
             "prepare.hold_out_truth leaves no patient to train, each has a true mask; remove it."
@@ -114,43 +141,31 @@ def _hold_out(listing: pl.DataFrame, config: dict[str, Any]) -> pl.DataFrame:
     return held
 
 
-def _chexpert(config: dict[str, Any], data_root: Path) -> Listing:
+def _read_chexpert(options: ChexpertConfig, prepare: PrepareConfig, find: Find) -> Listing:
     """CheXpert as released (Irvin et al. 2019): train.csv and valid.csv, which is test here."""
-    options = config["source"].get("chexpert") or {
-        "folder": "CheXpert-v1.0-small",
-        "views": ["frontal"],
-    }
-    folder, links = options["folder"].strip("/"), config.get("allow_links", False)
-    parts = []
+    folder, parts = options.folder.strip("/"), []
     for split in ("train", "valid"):
-        file = inside(data_root, _in_folder(folder, f"{split}.csv"), links)
-        parts.append(_chexpert_part(file, folder, split, config["prepare"]))
-    listing = pl.concat(parts).filter(pl.col("view").is_in(list(options["views"])))
-    return listing, list(findings.CHEXPERT)
-
-
-def _chexpert_part(file: Path, folder: str, split: str, prepare: dict[str, Any]) -> pl.DataFrame:
-    """One of the two tables, with the images of all views."""
-    table = tables.read_source(file)
-    tables.require_columns(table, ("Path", "Frontal/Lateral", *findings.CHEXPERT), file)
-    released = [_released(path) for path in paths(table, "Path", file)]
-    # Called as CheXlocalize calls them: patient00001_study1_view1_frontal.
-    views = [_from_patient(path, file) for path in released]
-    people = [view.split("/")[0] for view in views]
-    splits = ["test"] * len(views)
-    if split == "train":
-        splits = assign_all(people, prepare["valid"], prepare["test"])
-    return pl.DataFrame(
-        {
+        file = find(_in_folder(folder, f"{split}.csv"))
+        table = tables.read_source(file)
+        tables.require_columns(table, ("Path", "Frontal/Lateral", *findings.CHEXPERT), file)
+        released = [_released(path) for path in paths(table, "Path", file)]
+        # Called as CheXlocalize calls them: patient00001_study1_view1_frontal.
+        views = [_from_patient(path, file) for path in released]
+        people = [view.split("/")[0] for view in views]
+        splits = ["test"] * len(views)
+        if split == "train":
+            splits = assign_all(people, prepare.valid, prepare.test)
+        known = {
             "image_id": pixel_names.image_ids(views),
             "path": [_in_folder(folder, path) for path in released],
             "patient_id": people,
             "split": splits,
             "view": table["Frontal/Lateral"].str.to_lowercase(),
-            "mask": pl.Series([None] * len(views), dtype=pl.String),
-            **{name: labels(table, name, file) for name in findings.CHEXPERT},
         }
-    )
+        of_images = {name: labels(table, name, file) for name in findings.CHEXPERT}
+        parts.append(pl.DataFrame({**known, **of_images}))
+    wanted = pl.col("view").is_in(list(options.views))
+    return pl.concat(parts).filter(wanted), list(findings.CHEXPERT)
 
 
 def _released(path: str) -> str:
@@ -172,66 +187,50 @@ def _from_patient(path: str, file: Path) -> str:
     return "/".join(parts[named[-1] :])
 
 
-def _table(config: dict[str, Any], data_root: Path) -> Listing:
+def _read_table(
+    options: TableConfig,
+    prepare: PrepareConfig,
+    find: Find,
+    mask_column: str | None,
+    view_column: str | None = None,
+) -> Listing:
     """Any CSV or Parquet file and a folder of images."""
-    return _read_table(config, config["source"]["table"], data_root)
-
-
-def _converted(config: dict[str, Any], data_root: Path) -> Listing:
-    """What :func:`dollmaker.prepare.convert.convert` wrote."""
-    options = {
-        "file": "labels.csv",
-        "images": "images",
-        "image_column": "image",
-        "patient_column": "patient",
-        "label_column": None,
-        "finding_columns": converted_findings(config),
-        "split_column": None,
-        "view_column": "view" if config["source"]["kind"] == "dicom" else None,
-    }
-    return _read_table(config, options, data_root)
-
-
-def _read_table(config: dict[str, Any], options: dict[str, Any], data_root: Path) -> Listing:
-    prepare, truth = config["prepare"], config.get("truth")
-    file = inside(data_root, options["file"], config.get("allow_links", False))
+    file = find(options.file)
     table = tables.read_source(file)
-    wanted = [
-        options[key] for key in ("image_column", "patient_column", "label_column", "split_column")
-    ]
-    columns = [column for column in wanted if column] + list(options["finding_columns"] or ())
-    mask_column = truth["column"] if truth and truth["kind"] == "masks" else None
-    tables.require_columns(table, [*columns, *([mask_column] if mask_column else [])], file)
-    images = paths(table, options["image_column"], file)
+    wanted = (
+        *(options.image_column, options.patient_column, options.label_column),
+        *(options.split_column, *(options.finding_columns or ()), mask_column),
+    )
+    tables.require_columns(table, [column for column in wanted if column], file)
+    images = paths(table, options.image_column, file)
     ids = pixel_names.image_ids(images)
-    patient_column = options["patient_column"]
-    people = patients(table, patient_column, file) if patient_column else ids
-    if options["split_column"]:
-        splits = filled(table, options["split_column"], file)
+    people = patients(table, options.patient_column, file) if options.patient_column else ids
+    if options.split_column:
+        splits = filled(table, options.split_column, file)
         for row, split in enumerate(splits, start=2):
             if split not in ("train", "valid", "test"):
                 raise DataError(
                     f"table {file} line {row}: split {split!r}; use train, valid or test."
                 )
     else:
-        splits = assign_all(people, prepare["valid"], prepare["test"])
-    names, known = _table_labels(table, options, file)
-    folder = options["images"].strip("/")
-    views = table[options["view_column"]] if options.get("view_column") else [None] * len(ids)
-    written = table[mask_column] if mask_column else [None] * len(ids)
-    masks = [pixel_names.mask_file(name) for name in written]
+        splits = assign_all(people, prepare.valid, prepare.test)
+    known = _table_labels(table, options, file)
+    folder = options.images.strip("/")
     listing = pl.DataFrame(
         {
             "image_id": ids,
             "path": [_in_folder(folder, name) for name in images],
             "patient_id": people,
             "split": splits,
-            "view": pl.Series(views, dtype=pl.String),
-            "mask": pl.Series(masks, dtype=pl.String),
             **known,
         }
     )
-    return listing, names
+    if view_column:
+        listing = listing.with_columns(table[view_column].cast(pl.String).alias("view"))
+    if mask_column:
+        masks = [pixel_names.mask_file(name) for name in table[mask_column]]
+        listing = listing.with_columns(pl.Series("mask", masks, dtype=pl.String))
+    return listing, list(known)
 
 
 def _in_folder(folder: str, name: str) -> str:
@@ -239,46 +238,31 @@ def _in_folder(folder: str, name: str) -> str:
     return name if folder in ("", ".") or name.startswith("/") else f"{folder}/{name}"
 
 
-def _table_labels(
-    table: pl.DataFrame, options: dict[str, Any], file: Path
-) -> tuple[list[str], dict[str, pl.Series]]:
-    if options["finding_columns"]:
-        names = list(options["finding_columns"])
-        known = {name: labels(table, name, file) for name in names}
+def _table_labels(table: pl.DataFrame, options: TableConfig, file: Path) -> dict[str, pl.Series]:
+    """Finding -> label of each row."""
+    if options.finding_columns:
+        known = {name: labels(table, name, file) for name in options.finding_columns}
     else:
-        classes = filled(table, options["label_column"], file)
+        classes = pl.Series(filled(table, options.label_column or "", file))
         names = sorted(set(classes))
         if len(names) > MOST_CLASSES:
             raise DataError(
-                f"column {options['label_column']!r} of {file} has {len(names)} different values, "
+                f"column {options.label_column!r} of {file} has {len(names)} different values, "
                 f"over {MOST_CLASSES}; name the column with the class of each image."
             )
-        known = {
-            name: pl.Series([int(label == name) for label in classes], dtype=pl.Int8)
-            for name in names
-        }
-    check_names(names, str(file))
-    return names, known
+        known = {name: (classes == name).cast(pl.Int8) for name in names}
+    check_names(known, str(file))
+    return known
 
 
-def check_findings(names: Sequence[str], config: dict[str, Any]) -> None:
+def check_findings(names: Sequence[str], config: Config) -> None:
     """Refuse configured findings that the data set does not have.
 
     Raises:
         ConfigError: Naming the finding and those there are.
     """
-    chosen = list(config["attribute"]["findings"] or ())
-    chosen += [name for name in config["classify"]["uncertain"] if name != "default"]
+    chosen = list(config.attribute.findings or ())
+    chosen += [name for name in config.classify.uncertain if name != "default"]
     findings.localized(names, chosen)
-    if not findings.localized(names, config["attribute"]["findings"]):
+    if not findings.localized(names, config.attribute.findings):
         raise ConfigError("no finding is left to localize; set attribute.findings.")
-
-
-_SOURCES: dict[str, Callable[[dict[str, Any], Path], Listing]] = {
-    "phantoms": _chexpert,
-    "chexpert": _chexpert,
-    "table": _table,
-    "nih": read_nih,
-    "folder": read_folder,
-    **dict.fromkeys(CONVERTED, _converted),
-}

@@ -1,9 +1,9 @@
 """The three steps of prepare: list the images, decode a shard of them, index what is good."""
 
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 import polars as pl
 
 from dollmaker.config import reads
+from dollmaker.config.sources import PrepareConfig
+from dollmaker.config.whole import Config
 from dollmaker.pixels.decode import Decoded, decode
+from dollmaker.pixels.image_hash import near_pairs
 from dollmaker.prepare.columns import COLUMNS, DECODED
 from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.prepare.splits import assert_disjoint
-from dollmaker.prepare.twins import tell_alike
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import type_of
@@ -25,7 +27,7 @@ from dollmaker.store.shards import create_shard
 _BLOCK = 256
 
 
-def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
+def list_images(config: Config, data_root: Path, output: Path) -> None:
     """List the images of the source with their labels, split and shard.
 
     Shards are runs of the listing of equal length, so that their number changes nothing else.
@@ -37,10 +39,9 @@ def list_images(config: dict[str, Any], data_root: Path, output: Path) -> None:
     """
     listing, names = list_source(config, data_root)
     check_findings(names, config)
-    shards = config["prepare"]["shards"]
-    number = (np.arange(len(listing)) * shards) // len(listing)
+    number = (np.arange(len(listing)) * config.prepare.shards) // len(listing)
     listing = listing.with_columns(pl.Series("shard", [f"{value:04d}" for value in number]))
-    tables.write(listing, output, {**_header(config, "list"), "findings": names})
+    tables.write(listing, output, {**_header(config.prepare, "list"), "findings": names})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +49,16 @@ class Inputs:
     """What is decoded.
 
     Attributes:
-        plan: The listing made by ``prepare-list``.
+        listing: The listing made by ``prepare-list``.
         data_root: Folder of the source.
     """
 
-    plan: Path
+    listing: Path
     data_root: Path
 
 
 def decode_shard(
-    config: dict[str, Any],
+    config: Config,
     inputs: Inputs,
     shard: str,
     output: Path,
@@ -74,37 +75,43 @@ def decode_shard(
         rows_file: Table of the shard's rows to write.
         workers: Threads.
     """
-    options = config["prepare"]
-    listing = tables.read(inputs.plan).filter(pl.col("shard") == shard)
-    links = config.get("allow_links", False)
-    decoded = partial(_try_decode, data_root=inputs.data_root, options=options, links=links)
+    options = config.prepare
+    listing = tables.read(inputs.listing).filter(pl.col("shard") == shard)
+    header = _header(options, "decode")
+
+    def attempt(path: str) -> Decoded | str:
+        try:
+            file = inside(inputs.data_root, path, config.allow_links)
+            return decode(
+                file,
+                size=options.size,
+                channels=options.channels,
+                bits=options.bits,
+                fit=options.fit,
+                max_pixels=options.max_pixels,
+            )
+        except DataError as error:
+            return str(error)
+
     rows: list[dict[str, Any]] = []
     with (
-        create_shard(output, "images", _header(config, "decode")) as writer,
+        create_shard(output, "images", header) as writer,
         ThreadPoolExecutor(workers) as pool,
     ):
-        size, channels = options["size"], options["channels"]
-        empty = np.zeros((0, channels, size, size), type_of(options["bits"]))
-        writer.append(_identities([]), image=empty)
+        empty = (0, options.channels, options.size, options.size)
+        writer.append(_identities([]), image=np.zeros(empty, type_of(options.bits)))
         good_count = 0
         items = listing.select("image_id", "path").rows()
-        for block in (items[start : start + _BLOCK] for start in range(0, len(items), _BLOCK)):
-            results = list(pool.map(lambda item: decoded(item[1]), block))
-            good = [
-                (item[0], r)
-                for item, r in zip(block, results, strict=True)
-                if isinstance(r, Decoded)
-            ]
+        for start in range(0, len(items), _BLOCK):
+            names, paths = zip(*items[start : start + _BLOCK], strict=True)
+            results = list(zip(names, pool.map(attempt, paths), strict=True))
+            good = [(name, one) for name, one in results if isinstance(one, Decoded)]
             if good:
-                writer.append(
-                    _identities(good), image=np.stack([result.pixels for _, result in good])
-                )
-            for (image_id, _), result in zip(block, results, strict=True):
-                rows.append(_row(image_id, result, good_count))
-                good_count += isinstance(result, Decoded)
-    tables.write(
-        pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, _header(config, "decode")
-    )
+                writer.append(_identities(good), image=np.stack([one.pixels for _, one in good]))
+            for name, one in results:
+                rows.append(_row(name, one, good_count))
+                good_count += isinstance(one, Decoded)
+    tables.write(pl.DataFrame(rows, schema=_ROW, orient="row"), rows_file, header)
 
 
 def _identities(good: Sequence[tuple[str, Decoded]]) -> dict[str, Any]:
@@ -129,44 +136,21 @@ _ROW: dict[str, Any] = {
 }
 
 
-def _try_decode(path: str, data_root: Path, options: dict[str, Any], links: bool) -> Decoded | str:
-    try:
-        return decode(
-            inside(data_root, path, links),
-            size=options["size"],
-            channels=options["channels"],
-            bits=options["bits"],
-            fit=options["fit"],
-            max_pixels=options["max_pixels"],
-        )
-    except DataError as error:
-        return str(error)
-
-
 def _row(image_id: str, result: Decoded | str, row: int) -> dict[str, Any]:
     if isinstance(result, str):
         return dict.fromkeys(_ROW) | {"image_id": image_id, "reason": result}
-    return {
-        "image_id": image_id,
-        "row": row,
-        "width": result.width,
-        "height": result.height,
-        "sha256": result.sha256,
-        "orientation": result.orientation,
-        "mean": result.mean,
-        "hash": result.hash,
-        "reason": None,
-    }
+    facts = {name: value for name, value in vars(result).items() if name in _ROW}
+    return {"image_id": image_id, "row": row, **facts, "reason": None}
 
 
 def build_index(
-    config: dict[str, Any], plan_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
+    config: Config, listing_file: Path, rows: Sequence[Path], output: Path, quarantine: Path
 ) -> None:
     """Gather the decoded shards into the index; list what was left out in the quarantine.
 
     Args:
         config: The resolved configuration.
-        plan_file: The listing made by ``prepare-list``.
+        listing_file: The listing made by ``prepare-list``.
         rows: Tables of rows of all shards.
         output: The index to write.
         quarantine: CSV of broken images to write.
@@ -175,34 +159,34 @@ def build_index(
         DataError: If more than ``max_quarantined`` of the images are broken, or a patient is in
             two splits.
     """
-    listing = tables.read(plan_file)
-    names: list[str] = tables.read_header(plan_file)["findings"]
+    options = config.prepare
+    listing = tables.read(listing_file)
+    names: list[str] = tables.read_header(listing_file)["findings"]
     decoded = pl.concat([tables.read(path) for path in rows])
-    joined = pl.concat([listing, decoded.drop("image_id")], how="horizontal")
-    joined = _without_duplicates(joined)
-    bad = joined.filter(pl.col("reason").is_not_null())
+    images = pl.concat([listing, decoded.drop("image_id")], how="horizontal")
+    images = _without_duplicates(images)
+    bad = images.filter(pl.col("reason").is_not_null()).select("image_id", "path", "reason")
     with atomic_path(quarantine) as part:
-        bad.select("image_id", "path", "reason").write_csv(part)
-    share = len(bad) / len(joined)
-    if share > config["prepare"]["max_quarantined"]:
+        bad.write_csv(part)
+    if len(bad) / len(images) > options.max_quarantined:
         worst = bad.row(0, named=True)
         raise DataError(
-            f"{len(bad)} of {len(joined)} images cannot be used (listed in {quarantine}; the first "
+            f"{len(bad)} of {len(images)} images cannot be used (listed in {quarantine}; the first "
             f"is {worst['path']!r}: {worst['reason']}); mend them or raise prepare.max_quarantined."
         )
-    index = joined.filter(pl.col("reason").is_null()).select(*COLUMNS, *DECODED, *names)
+    good = images.filter(pl.col("reason").is_null())
+    index = good.select(*COLUMNS, *DECODED, *names)
     assert_disjoint(index)
-    if config["source"]["kind"] == "folder":
-        tell_alike(index, names)
-    means = joined.filter(pl.col("reason").is_null() & (pl.col("split") == "train"))[
-        "mean"
-    ].to_list()
-    channel_mean = (
-        np.mean(means, axis=0).tolist() if means else [127.5] * config["prepare"]["channels"]
-    )
-    left_out = bad.select("image_id", "path", "reason").head(1000).to_dicts()
-    facts = {"findings": names, "quarantine": left_out, "channel_mean": channel_mean}
-    tables.write(index, output, {**_header(config, "index"), **facts})
+    if config.source.kind == "folder":
+        _tell_alike(index, names)
+    means = good.filter(pl.col("split") == "train")["mean"].to_list()
+    channel_mean = np.mean(means, axis=0).tolist() if means else [127.5] * options.channels
+    facts = {
+        "findings": names,
+        "quarantine": bad.head(1000).to_dicts(),
+        "channel_mean": channel_mean,
+    }
+    tables.write(index, output, {**_header(options, "index"), **facts})
 
 
 def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
@@ -225,12 +209,29 @@ def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
     return images.with_columns(reason=reason)
 
 
-def _header(config: dict[str, Any], stage: str) -> dict[str, Any]:
+def _tell_alike(index: pl.DataFrame, findings: Sequence[str]) -> None:
+    """Say how many pairs of images look the same and have different labels."""
+    labels, hashes = index.select(findings).rows(), index["hash"].to_list()
+    count, example = 0, (0, 0)
+    for i, j in near_pairs(hashes, hashes):
+        if i < j and labels[i] != labels[j]:
+            count, example = count + 1, example if count else (i, j)
+    if count:
+        one, other = (index["path"][place] for place in example)
+        print(
+            f"folder: {count:,} pairs of images look the same and lie in two classes, e.g. {one!r} "
+            f"and {other!r}; one of the labels is wrong, or neither can be learned.",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _header(prepare: PrepareConfig, stage: str) -> dict[str, Any]:
     """Of the section ``prepare`` what a stage gets: the rest would be defaults."""
     asked = reads.READS[stage].keys
     chosen = {
         key: value
-        for key, value in config["prepare"].items()
+        for key, value in prepare.dump().items()
         if "prepare" in asked or f"prepare.{key}" in asked
     }
     return provenance.header("prepare", chosen)

@@ -213,10 +213,10 @@ def _stage(rule: str, jobs: list[Job], shards: int | None) -> Stage:
 
 
 def _plan(folder: Path) -> tuple[int | None, int | None]:
-    """Images and shards of the plan."""
+    """Images and shards of the listing."""
     from dollmaker.store import tables
 
-    plan = folder / "prepare/plan.parquet"
+    plan = folder / "prepare/listing.parquet"
     if not plan.is_file():
         return None, None
     return len(tables.read(plan)), int(tables.read_header(plan)["config"]["shards"])
