@@ -97,7 +97,8 @@ STEPS = (
     ),
     Step(
         "prepare-index --config {config} --listing {root}/listing.parquet "
-        "--rows {root}/0000.parquet --quarantine {root}/quarantine.csv --output {root}/index.parquet"
+        "--rows {root}/0000.parquet --quarantine {root}/quarantine.csv "
+        "--output {root}/index.parquet"
     ),
     Step(
         f"classify --config {{config}} {_INDEX} --member a --weights-root {{root}} "
