@@ -5,8 +5,7 @@ import pytest
 
 from dollmaker.evaluate.masks import at_levels, shown_only, source_map
 from dollmaker.measures.scores import iou
-from dollmaker.pixels.enlarge import level_set, source_mask
-from dollmaker.pixels.geometry import Fit
+from dollmaker.pixels.geometry import Fit, level_set, source_mask
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dollmaker.pixels.annotations.boxes import BoxTable
+from dollmaker.pixels.boxes import BoxTable
 from dollmaker.runtime.errors import DataError
 
 WIDTH, HEIGHT = 50, 40

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dollmaker.pixels.annotations.chexlocalize import FindingFiles
+from dollmaker.pixels.chexlocalize import FindingFiles
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import rle
 

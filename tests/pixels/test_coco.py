@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker.pixels.annotations.coco import CocoFile
+from dollmaker.pixels.coco import CocoFile
 from dollmaker.runtime.errors import ConfigError, DataError
 
 WIDTH, HEIGHT = 12, 9

@@ -10,8 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from dollmaker.pixels.decode import decode
-from dollmaker.pixels.pictures import read_channels, read_picture
+from dollmaker.pixels.pictures import decode, read_channels, read_picture
 from dollmaker.pixels.stacks import read_stack, write_stack
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import by_percentiles

@@ -10,8 +10,8 @@ from PIL import Image
 
 from dollmaker.config import settings as configuration
 from dollmaker.config.whole import Config
-from dollmaker.pixels.decode import decode
 from dollmaker.pixels.geometry import Fit, window
+from dollmaker.pixels.pictures import decode
 from dollmaker.prepare import stage
 from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assert_disjoint, assign

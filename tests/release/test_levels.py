@@ -11,9 +11,8 @@ from PIL import Image
 
 from dollmaker import PseudoLabels
 from dollmaker.measures import scores
-from dollmaker.pixels.enlarge import level_set, pack
-from dollmaker.pixels.enlarge import source_mask as cut
-from dollmaker.pixels.geometry import unfit_map, unfit_mask
+from dollmaker.pixels.geometry import level_set, pack, unfit_map, unfit_mask
+from dollmaker.pixels.geometry import source_mask as cut
 from dollmaker.release.export import export
 from dollmaker.release.formats import pieces, write_formats
 from dollmaker.release.parts import SPLITS, find_parts, read_rows

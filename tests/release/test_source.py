@@ -8,8 +8,7 @@ import pytest
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from dollmaker.pixels.enlarge import level_set, pack, source_mask
-from dollmaker.pixels.geometry import Fit, unfit_mask
+from dollmaker.pixels.geometry import Fit, level_set, pack, source_mask, unfit_mask
 from dollmaker.release.source import SourceMask, to_source
 from dollmaker.store import rle
 

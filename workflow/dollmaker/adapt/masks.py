@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.annotations.chexlocalize import Entry, FindingFiles
-from dollmaker.pixels.annotations.coco import CocoFile
+from dollmaker.pixels.chexlocalize import Entry, FindingFiles
+from dollmaker.pixels.coco import CocoFile
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import IGNORE, Ints, read_mask, require_upright
 from dollmaker.pixels.names import Names, list_pictures

@@ -20,8 +20,8 @@ from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.adapt.truth import SourceMasks, pack
 from dollmaker.config.settings import resolved
 from dollmaker.pixels import geometry, names
-from dollmaker.pixels.decode import Decoded, decode
 from dollmaker.pixels.masks import surround
+from dollmaker.pixels.pictures import Decoded, decode
 from dollmaker.prepare.sources import list_source
 from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError, unknown

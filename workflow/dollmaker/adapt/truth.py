@@ -14,8 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.measures import scores
-from dollmaker.pixels.enlarge import source_mask
-from dollmaker.pixels.geometry import Fit
+from dollmaker.pixels.geometry import Fit, source_mask
 from dollmaker.pixels.masks import IGNORE
 
 Mask = npt.NDArray[np.bool_]

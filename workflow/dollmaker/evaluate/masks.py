@@ -20,8 +20,16 @@ from dollmaker.config import settings as configuration
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.measures.baselines import BASELINES, Guess, guess
-from dollmaker.pixels.enlarge import level_set, pack, source_mask
-from dollmaker.pixels.geometry import Fit, box, inside, unfit_map, window
+from dollmaker.pixels.geometry import (
+    Fit,
+    box,
+    inside,
+    level_set,
+    pack,
+    source_mask,
+    unfit_map,
+    window,
+)
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.runtime.progress import Progress
 from dollmaker.store.findings import BLANK, PRESENT

@@ -8,9 +8,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.annotations.boxes import BoxTable
-from dollmaker.pixels.annotations.chexlocalize import FindingFiles
-from dollmaker.pixels.annotations.codes import require_called
+from dollmaker.pixels.boxes import BoxTable
+from dollmaker.pixels.chexlocalize import FindingFiles, require_called
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import Ints, MaskPicture, read_mask, require_upright
 from dollmaker.runtime.errors import DataError
@@ -161,7 +160,7 @@ def require_sound(truth: Truth | None, key: str, some: bool = False) -> None:
 
 
 class Chexlocalize:
-    """CheXlocalize's JSON, see :class:`dollmaker.pixels.annotations.chexlocalize.FindingFiles`.
+    """CheXlocalize's JSON, see :class:`dollmaker.pixels.chexlocalize.FindingFiles`.
 
     Args:
         files: JSON files.
@@ -214,7 +213,7 @@ class Chexlocalize:
 
 
 class Boxes:
-    """Rectangles of a table, see :class:`dollmaker.pixels.annotations.boxes.BoxTable`.
+    """Rectangles of a table, see :class:`dollmaker.pixels.boxes.BoxTable`.
 
     Args:
         file: The table.

@@ -1,13 +1,17 @@
-"""DICOM radiographs: one frame, grey or in colour, as a viewer shows it. Needs the package pydicom.
+"""DICOM radiographs: their headers, and one frame, grey or in colour, as a viewer shows it.
+
+Needs the package pydicom.
 
 pydicom decodes, converts YBR to RGB, rescales and applies windows; tables (modality, VOI, palette)
 are looked up here, because pydicom counts their entries in the depth of their values.
 """
 
 import io
+import warnings
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +21,16 @@ from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import Bits, Stored, by_percentiles, scale, white_of
 
 #: Its content is inflated as a whole before anything can be checked.
-DEFLATED = b"1.2.840.10008.1.2.1.99"
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+
+#: Elements that are read, of which pydicom skips all others.
+_HEADER = (
+    *("Modality", "ViewPosition", "PatientID", "StudyInstanceUID", "SOPInstanceUID"),
+    *("NumberOfFrames", "Rows", "BurnedInAnnotation"),
+)
+
+#: Bytes with the mark of DICOM and the name of the encoding.
+_HEAD = 4096
 
 #: Elements that count as absent where they are empty.
 _OPTIONAL = (
@@ -61,11 +74,8 @@ def read_dicom(data: bytes, max_pixels: int, bits: Bits = 8) -> Stored:
         DataError: If pydicom is missing, or the file holds anything but one image of a known kind.
         Exception: Whatever pydicom raises on a damaged file.
     """
-    try:
-        import pydicom
-    except ImportError:
-        raise DataError("is DICOM, which needs pydicom; pip install 'dollmaker[dicom]'") from None
-    if DEFLATED in data:
+    pydicom = _pydicom()
+    if _DEFLATED in data:
         raise DataError("is deflated DICOM; decompress it first")
     content: Any = pydicom.dcmread(io.BytesIO(data))
     _require_one_image(content, max_pixels)
@@ -74,6 +84,14 @@ def read_dicom(data: bytes, max_pixels: int, bits: Bits = 8) -> Stored:
         if keyword in content and content[keyword].is_empty:
             del content[keyword]
     return _decode(content, bits)
+
+
+def _pydicom() -> Any:
+    try:
+        import pydicom
+    except ImportError:
+        raise DataError("is DICOM, which needs pydicom; pip install 'dollmaker[dicom]'") from None
+    return pydicom
 
 
 def _require_one_image(content: Any, max_pixels: int) -> None:
@@ -254,3 +272,85 @@ def _look_up(values: Values, descriptor: Sequence[int], table: Values) -> Values
     places = np.rint(values.astype(np.float64) - int(descriptor[1]))
     found: Values = table[np.clip(places, 0, len(table) - 1).astype(np.intp)]
     return found
+
+
+class Header(NamedTuple):
+    """The header of an image; what it does not say is empty.
+
+    Attributes:
+        modality: As CR, DX.
+        view: ViewPosition, as PA, AP, LL.
+        patient: PatientID.
+        study: StudyInstanceUID.
+        image: SOPInstanceUID.
+        frames: Number of frames, at least 1.
+        burned_in: Whether it says that names or dates may be written into its pixels.
+    """
+
+    modality: str
+    view: str
+    patient: str
+    study: str
+    image: str
+    frames: int
+    burned_in: bool
+
+
+def starts_as_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do (PS3.10).
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with path.open("rb") as handle:
+        return is_dicom(handle.read(_HEAD))
+
+
+def read_header(path: Path) -> Header | None:
+    """Read the header of a DICOM file.
+
+    Args:
+        path: A file that begins as DICOM.
+
+    Returns:
+        The header; ``None`` if the object is no image (reports, DICOMDIR, presentation states).
+
+    Raises:
+        DataError: If pydicom is missing, or the header cannot be read.
+    """
+    pydicom = _pydicom()
+    try:
+        with path.open("rb") as handle, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if _DEFLATED in handle.read(_HEAD):
+                raise DataError("is deflated DICOM; decompress it first")
+            handle.seek(0)
+            content: Any = pydicom.dcmread(
+                handle, stop_before_pixels=True, specific_tags=list(_HEADER)
+            )
+            if not content.get("Rows"):
+                return None
+            texts = {name: _text(content.get(name)) for name in _HEADER}
+            frames = int(texts["NumberOfFrames"] or 1)
+    except DataError:
+        raise
+    except Exception as error:  # pydicom raises many types on damaged files
+        detail = " ".join(str(error).split())[:100] or type(error).__name__
+        raise DataError(f"has a header that cannot be read ({detail})") from None
+    return Header(
+        modality=texts["Modality"].upper(),
+        view=texts["ViewPosition"].upper(),
+        patient=texts["PatientID"],
+        study=texts["StudyInstanceUID"],
+        image=texts["SOPInstanceUID"],
+        frames=max(1, frames),
+        burned_in=texts["BurnedInAnnotation"].upper() == "YES",
+    )
+
+
+def _text(value: Any) -> str:
+    """The text of an element; several values as the file has them."""
+    if value is None:
+        return ""
+    many = value if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value]
+    return "\\".join(map(str, many)).strip(" \0\t\r\n")

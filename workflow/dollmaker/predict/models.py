@@ -12,7 +12,7 @@ from torch import nn
 
 from dollmaker.networks.inputs import Input
 from dollmaker.pixels import geometry
-from dollmaker.pixels.enlarge import level_set, pack
+from dollmaker.pixels.geometry import level_set, pack
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store.depth import Stored, to_eight_bits, to_levels

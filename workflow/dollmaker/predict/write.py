@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dollmaker.pixels.enlarge import source_mask
-from dollmaker.pixels.geometry import Fit, unfit_map
+from dollmaker.pixels.geometry import Fit, source_mask, unfit_map
 from dollmaker.predict.models import Found
 from dollmaker.release.browse import draw
 from dollmaker.runtime.errors import ModelError

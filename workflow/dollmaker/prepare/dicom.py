@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from dollmaker.config.sources import DicomConfig, PrepareConfig
 from dollmaker.pixels import names
-from dollmaker.pixels.headers import Header, read_header, starts_as_dicom
+from dollmaker.pixels.dicom import Header, read_header, starts_as_dicom
+from dollmaker.pixels.names import Tree, walk
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.columns import check_names, filled, labels, patients
 from dollmaker.prepare.pieces import Item, Piece
-from dollmaker.prepare.tree import Tree, walk
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import inside, safe_name, sha256_file

@@ -13,8 +13,8 @@ import polars as pl
 from dollmaker.config import reads
 from dollmaker.config.sources import PrepareConfig
 from dollmaker.config.whole import Config
-from dollmaker.pixels.decode import Decoded, decode
 from dollmaker.pixels.image_hash import near_pairs
+from dollmaker.pixels.pictures import Decoded, decode
 from dollmaker.prepare.columns import COLUMNS, DECODED
 from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.prepare.splits import assert_disjoint

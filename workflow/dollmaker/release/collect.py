@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import ndimage
 
-from dollmaker.pixels.enlarge import level_set, pack
+from dollmaker.pixels.geometry import level_set, pack
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, part_name
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables

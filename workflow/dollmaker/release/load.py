@@ -166,7 +166,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         return batch
 
     def _image(self, facts: dict[str, Any]) -> Any:
-        from dollmaker.pixels.decode import decode
+        from dollmaker.pixels.pictures import decode
 
         assert self._images is not None
         path = inside(self._images, facts["path"], links=True)

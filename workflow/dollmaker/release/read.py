@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.pixels import enlarge
+from dollmaker.pixels import geometry
 from dollmaker.pixels.geometry import Fit, unfit_mask
 from dollmaker.release.bounds import read_bounds
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
@@ -133,7 +133,7 @@ def source_mask(release: Release, row: dict[str, Any]) -> npt.NDArray[np.bool_]:
     small = square(release, row)
     if small.dtype == np.bool_:
         return np.asarray(unfit_mask(small, *size) == 1)
-    return enlarge.source_mask(small, *size)
+    return geometry.source_mask(small, *size)
 
 
 def find_image(release: Release, image_id: str) -> list[dict[str, Any]]:

@@ -46,7 +46,7 @@ def to_source(
 
     Args:
         squares: Level sets, int8 (size, size) each, which give what
-            :func:`dollmaker.pixels.enlarge.source_mask` paints; or masks, bool, which give what
+            :func:`dollmaker.pixels.geometry.source_mask` paints; or masks, bool, which give what
             :func:`dollmaker.pixels.geometry.unfit_mask` paints.
         sizes: Width and height of each source image in pixels.
         fit: How the sources lie in the square.

@@ -16,8 +16,7 @@ from dollmaker.measures.words import headline_split
 from dollmaker.pictures import sheet as layout
 from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline, tint
 from dollmaker.pictures.sheet import strip, to_png
-from dollmaker.pixels.enlarge import level_set, pack, source_mask
-from dollmaker.pixels.geometry import Fit, unfit_mask
+from dollmaker.pixels.geometry import Fit, level_set, pack, source_mask, unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.report.gather import Results
 from dollmaker.store.shards import ImageShards, Shard

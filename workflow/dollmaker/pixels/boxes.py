@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dollmaker.pixels.annotations.codes import Mask
+from dollmaker.pixels.chexlocalize import Mask
 from dollmaker.pixels.names import Names, posix
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.annotations.codes import paint, read_object, require_size, whole
+from dollmaker.pixels.chexlocalize import Mask, paint_runs, read_object, require_size, whole
 from dollmaker.pixels.names import Names, posix
 from dollmaker.runtime.errors import ConfigError, DataError
 
@@ -226,3 +226,48 @@ def _require_listed(
         raise DataError(
             f"{file} has annotations, {' and '.join(told)}; list these, or remove the annotations."
         )
+
+
+def paint(code: Any, width: int, height: int) -> Mask:
+    """The area (height, width) of a ``segmentation``: polygons, or run lengths.
+
+    Raises:
+        DataError: The reason why it has none.
+    """
+    if isinstance(code, dict):
+        return paint_runs(code, width, height)
+    return _paint_polygons(code, width, height)
+
+
+def _paint_polygons(code: Any, width: int, height: int) -> Mask:
+    """``[[x, y, x, y, ...], ...]``, in pixels of the picture."""
+    from pycocotools import mask as coco
+
+    try:
+        polygons = [np.asarray(points, np.float64).ravel() for points in code]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DataError(f"no readable segmentation ({str(error)[:100]})") from None
+    for points in polygons:
+        _check_polygon(points, width, height)
+    if not polygons:
+        return np.zeros((height, width), bool)
+    merged = coco.merge(coco.frPyObjects([points.tolist() for points in polygons], height, width))
+    return np.asarray(coco.decode(merged) != 0)
+
+
+def _check_polygon(points: npt.NDArray[np.float64], width: int, height: int) -> None:
+    """Refuse what pycocotools would overflow at, or spend all memory on."""
+    if len(points) < 6 or len(points) % 2:
+        raise DataError("a polygon has less than three corners")
+    if not np.isfinite(points).all():
+        raise DataError("a polygon has a corner that is not finite")
+    if points.min() >= 0 and points.max() <= 1 < min(width, height):
+        raise DataError("a polygon's corners are shares of the sides (none is over 1), not pixels")
+    corners = points.reshape(-1, 2)
+    sides = np.array([width, height])
+    if (corners < -sides).any() or (corners > 2 * sides).any():
+        raise DataError(f"a polygon lies far outside of {width}x{height} pixels")
+    # pycocotools holds every pixel along the outline; no mask's own outline is longer.
+    steps = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1)
+    if steps.sum() > 4 * (width + 1) * (height + 1):
+        raise DataError("a polygon crosses its picture again and again")
