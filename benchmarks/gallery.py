@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 from scipy import ndimage
 
-from dollmaker.gallery.stage import write_gallery
+from dollmaker.gallery.page import Content, write_gallery
 from dollmaker.phantoms.patient import sample_patient
 from dollmaker.phantoms.study import render_frontal
 from dollmaker.release.parts import SCHEMA
@@ -85,11 +85,12 @@ def measure(*, size: int, images: int, rounds: int) -> dict[str, Any]:
         write_gallery(
             rows,
             folder,
-            title="bench",
-            version="0.0.0",
-            picture=lambda image_id: pictures[int(image_id)],
-            relevance=None,
-            source="generated",
+            Content(
+                title="bench",
+                version="0.0.0",
+                source="generated",
+                picture=lambda image_id: pictures[int(image_id)],
+            ),
         )
         written = time.perf_counter() - begin
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]

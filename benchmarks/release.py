@@ -13,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.release.labels import Inputs as LabelsInputs
 from dollmaker.release.labels import collect_labels
@@ -90,7 +91,7 @@ def measure(*, size: int, pairs: int) -> dict[str, Any]:
         }
 
 
-def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
+def make_results(folder: Path, *, size: int, pairs: int) -> Config:
     """What the stages before the labels leave, with hills for maps and ellipses for masks.
 
     Returns:
@@ -149,7 +150,7 @@ def make_results(folder: Path, *, size: int, pairs: int) -> dict[str, Any]:
     tables.write(pl.DataFrame(schema=PAIRS), folder / "pairs.parquet", header)
     prepare = {"size": size}
     source = {"kind": "phantoms"}
-    return configuration.resolve({"dataset": "bench", "source": source, "prepare": prepare})
+    return configuration.resolved({"dataset": "bench", "source": source, "prepare": prepare})
 
 
 def _hills(rng: np.random.Generator, size: int) -> npt.NDArray[np.float16]:

@@ -119,7 +119,7 @@ STEPS = (
         "labels --config {config} --index {root}/index.parquet --masks {root}/masks/doll/0000.h5 "
         f"--relevance {{root}}/relevance/doll/0000.h5 {_MEMBER} --sanity {{root}}/sanity.json "
         "--output {root}/labels",
-        "dollmaker.release.labels:collect_split",
+        "dollmaker.release.labels:compare_masks",
     ),
     Step(
         f"segment --config {{config}} {_INDEX} --labels {{root}}/labels {_MEMBER} "

@@ -18,6 +18,7 @@ from dollmaker.attribute.sample import explain_sample
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify import stage as classify
 from dollmaker.config import settings as configuration
+from dollmaker.config.settings import resolved
 from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare import stage as prepare
@@ -134,7 +135,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checked = sanity.Inputs(index=index, images=images, sample=root / "sample.h5")
     sanity.check_recipe(config, checked, "doll", root / "sanity.json")
     labels.collect_labels(
-        config,
+        resolved(config),
         labels.Inputs(
             index=index,
             masks=[masks],
@@ -155,7 +156,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tables.write(pl.DataFrame(schema=MASKS), root / "scores.parquet", {})
     tables.write(pl.DataFrame(schema=PAIRS), root / "pairs.parquet", {})
     release.build_release(
-        config,
+        resolved(config),
         release.Inputs(
             index=index,
             images=images,

@@ -17,7 +17,7 @@ FLOORS = (
     *("runtime", "store", "pixels", "pictures", "measures", "config", "networks"),
     *("phantoms", "prepare", "classify", "attribute", "binarize", "sanity"),
     *("gallery", "release", "segment", "adapt", "explain", "evaluate"),
-    *("predict", "publish"),
+    "predict",
     *("report", "study", "compare"),
     *("fetch", "launch", "status", "estimate"),
 )

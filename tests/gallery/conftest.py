@@ -1,6 +1,7 @@
 """One browser for all tests, and galleries for it to look at."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 from benchmarks.shared import missing, start
 
-from dollmaker.gallery.stage import write_gallery
+from dollmaker.gallery.page import Content, write_gallery
 from gallery import chromium
 from gallery.fake_pairs import FINDINGS, make_others, make_rows, picture, relevance
 
@@ -31,15 +32,13 @@ def galleries(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("galleries")
     rows = make_rows()
-    words = {"title": "Gallery <i>one</i>", "version": "1.2.3", "source": "made, CC0"}
-    others = make_others(rows)
-    shown = {"picture": picture, "relevance": relevance, "others": others}
-    write_gallery(rows, folder / "full", **shown, **words)  # type: ignore[arg-type]
-    write_gallery(rows, folder / "plain", picture=None, relevance=None, **words)  # type: ignore[arg-type]
+    plain = Content(title="Gallery <i>one</i>", version="1.2.3", source="made, CC0")
+    shown = replace(plain, picture=picture, relevance=relevance, others=make_others(rows))
+    write_gallery(rows, folder / "full", shown)
+    write_gallery(rows, folder / "plain", plain)
     second = pl.col("finding") == FINDINGS[1]
     bounds = pl.when(second).then((pl.col("quality") - 0.25).clip(0).round(4)).alias("iou_bound")
-    bounded = {"picture": None, "relevance": None, "confidence": 0.9, **words}
-    write_gallery(rows.with_columns(bounds), folder / "bounded", **bounded)  # type: ignore[arg-type]
+    write_gallery(rows.with_columns(bounds), folder / "bounded", replace(plain, confidence=0.9))
     return folder
 
 

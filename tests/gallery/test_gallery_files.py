@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from dollmaker.gallery import page
+from dollmaker.gallery.page import Content, write_gallery
 from dollmaker.gallery.sprites import Sheets, as_heat, as_image, write_sheets
-from dollmaker.gallery.stage import write_gallery
 from dollmaker.runtime.errors import DataError
 from gallery.fake_pairs import counting, make_others, make_rows, picture, relevance
 
@@ -35,14 +35,8 @@ def facts_of(folder: Path) -> dict[str, Any]:
 def test_same_input_same_bytes(tmp_path: Path) -> None:
     rows = make_rows()
     for name, given in (("a", rows), ("b", rows.reverse())):
-        write_gallery(
-            given,
-            tmp_path / name,
-            picture=picture,
-            relevance=relevance,
-            others=make_others(rows),
-            **WORDS,
-        )
+        shown = {"picture": picture, "relevance": relevance, "others": make_others(rows)}
+        write_gallery(given, tmp_path / name, Content(**WORDS, **shown))
     one, two = files(tmp_path / "a"), files(tmp_path / "b")
     assert one == two
     assert set(one) == {
@@ -57,9 +51,8 @@ def test_same_input_same_bytes(tmp_path: Path) -> None:
 
 def test_each_image_is_read_once_and_its_cell_holds_it(tmp_path: Path) -> None:
     calls: list[Any] = []
-    write_gallery(
-        make_rows(), tmp_path / "g", picture=counting(picture, calls), relevance=None, **WORDS
-    )
+    content = Content(picture=counting(picture, calls), **WORDS)
+    write_gallery(make_rows(), tmp_path / "g", content)
     facts = facts_of(tmp_path / "g")
     assert sorted(calls) == sorted((name,) for name in facts["images"])
     sheet = facts["pictures"]["image"]
@@ -78,9 +71,9 @@ def test_each_image_is_read_once_and_its_cell_holds_it(tmp_path: Path) -> None:
 
 
 def test_no_picture_no_sheet(tmp_path: Path) -> None:
-    write_gallery(make_rows(), tmp_path / "g", picture=None, relevance=None, **WORDS)
+    write_gallery(make_rows(), tmp_path / "g", Content(**WORDS))
     assert facts_of(tmp_path / "g")["pictures"] == {"image": None, "relevance": None}
-    write_gallery(make_rows(), tmp_path / "h", picture=lambda _: None, relevance=None, **WORDS)
+    write_gallery(make_rows(), tmp_path / "h", Content(picture=lambda _: None, **WORDS))
     assert files(tmp_path / "g") == files(tmp_path / "h")
     assert not (tmp_path / "g/sheets").exists()
 
@@ -139,18 +132,13 @@ def test_wrong_pixels_are_named(pixels: Any) -> None:
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(DataError):
-        write_gallery(
-            make_rows(),
-            tmp_path / "g",
-            picture=lambda _: np.zeros((2, 3), np.uint8),
-            relevance=None,
-            **WORDS,
-        )
+        content = Content(picture=lambda _: np.zeros((2, 3), np.uint8), **WORDS)
+        write_gallery(make_rows(), tmp_path / "g", content)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_page_says_how_many_were_drawn(tmp_path: Path) -> None:
-    write_gallery(make_rows(), tmp_path / "g", picture=None, relevance=None, limit=10, **WORDS)
+    write_gallery(make_rows(), tmp_path / "g", Content(**WORDS), limit=10)
     facts = facts_of(tmp_path / "g")
     assert facts["total"] == 120 and len(facts["image"]) == 10
 

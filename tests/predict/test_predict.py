@@ -13,14 +13,14 @@ from PIL import Image
 
 from dollmaker.adapt.saved import load_adapter, save_adapter
 from dollmaker.adapt.tuning import Tuned
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
 from dollmaker.launch.pipeline import released_tasks, released_thresholds
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.member import load_member, save_member
 from dollmaker.networks.segmenters import create, read_segmenter
 from dollmaker.predict.stage import predict
-from dollmaker.release.models import add_models, check, list_models
+from dollmaker.release.models import Models, add_models, check, list_models
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, ModelError
 from dollmaker.segment.stage import save
@@ -66,8 +66,15 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network, _ = create_network("timm:test_resnet", outputs=2, channels=1, size=SIZE)
         save_member(member, network, "timm:test_resnet", FINDINGS, SPEC)
     made = folder / "release"
-    add_models(made, folder / "segmenter", members, ["committee"], [task], None, [100.0])
-    write_json(made / "provenance.json", {"config": resolve(CONFIG)})
+    models = Models(
+        segmenter=folder / "segmenter",
+        committee=members,
+        tasks=[task],
+        thresholds=None,
+        channel_mean=[100.0],
+    )
+    add_models(made, models, ["committee"])
+    write_json(made / "provenance.json", {"config": resolved(CONFIG).dump()})
     return made
 
 
@@ -224,12 +231,12 @@ def test_a_release_carries_what_its_configuration_names(release: Path) -> None:
     tasks = {"t": {"images": "i", "masks": "m", "classes": {"c": [1]}}}
     for names, words in ((["t/doll/adapter", "committee"], ""), (["t/imagenet/head"], "trains all"),
                          (["x"], "release.models names 'x'")):  # fmt: skip
-        config = resolve({**CONFIG, "tasks": tasks, "adapt": {**runs, "imagenet": "w"},
-                          "release": {"models": names}})  # fmt: skip
+        config = resolved({**CONFIG, "tasks": tasks, "adapt": {**runs, "imagenet": "w"},
+                           "release": {"models": names}})  # fmt: skip
         if words:
             with pytest.raises(ConfigError, match=words):
                 check(config)
             continue
         check(config)
-        assert released_tasks(config) == ["results/x/tasks/t/doll-adapter"]
-        assert released_thresholds(config) == []
+        assert released_tasks(config.dump()) == ["results/x/tasks/t/doll-adapter"]
+        assert released_thresholds(config.dump()) == []

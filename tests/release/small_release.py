@@ -1,5 +1,6 @@
 """A small release with known masks, made by the stages themselves."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import polars as pl
 from scipy import ndimage
 
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.release.labels import Inputs as LabelsInputs
 from dollmaker.release.labels import collect_labels
@@ -20,11 +22,13 @@ from dollmaker.store.shards import create_shard
 FINDINGS = ["Edema", "<b>Odd|name</b>"]
 
 
-def make_results(folder: Path, shards: int, *, drawn: bool = False) -> dict[str, Any]:
+def make_results(
+    folder: Path, shards: int, *, drawn: bool = False, **sections: Mapping[str, Any]
+) -> Config:
     """12 images, two findings each, in so many shards.
 
     Maps are the same everywhere and have nothing to do with the masks; with ``drawn`` they are
-    hills over the masks, which are cut from them.
+    hills over the masks, which are cut from them. Other options are more of the configuration.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (12, 1, 24, 24), dtype=np.uint8)
@@ -94,12 +98,14 @@ def make_results(folder: Path, shards: int, *, drawn: bool = False) -> dict[str,
     member = {"architecture": "timm:x", "sha256": "f" * 64, "metrics": metrics}
     (folder / "a").mkdir()
     write_json(folder / "a/model.json", member)
-    return configuration.resolve(
+    release = {"name": "A <script>alert(1)</script> set", **sections.pop("release", {})}
+    return configuration.resolved(
         {
             "dataset": "x",
             "source": {"kind": "phantoms"},
             "prepare": {"size": 24, "shards": shards},
-            "release": {"name": "A <script>alert(1)</script> set"},
+            "release": release,
+            **sections,
         }
     )
 
@@ -121,7 +127,7 @@ def sane(folder: Path, **changes: Any) -> Path:
     return folder / "sanity.json"
 
 
-def make_labels(folder: Path, config: dict[str, Any], **checks: Any) -> Path:
+def make_labels(folder: Path, config: Config, **checks: Any) -> Path:
     """The stage labels."""
     masks = sorted((folder / "masks").glob("*.h5"))
     maps = sorted((folder / "relevance").glob("*.h5"))
@@ -169,6 +175,7 @@ def build(
     drawn: bool = False,
     pairs: Sequence[dict[str, Any]] = (),
     evaluated: Mapping[str, Any] | None = None,
+    other: str = "",
     **options: Any,
 ) -> Path:
     """All stages from the masks on.
@@ -180,19 +187,21 @@ def build(
         drawn: As for :func:`make_results`.
         pairs: Rows of pairs.parquet, without what is the same of all.
         evaluated: More of the section evaluate.
+        other: Another recipe, which made the same masks.
         options: More of the section release.
     """
     folder.mkdir()
-    config = make_results(folder, shards, drawn=drawn)
-    config["release"] |= options
-    config["evaluate"] |= evaluated or {}
+    sections: dict[str, Mapping[str, Any]] = {"release": options, "evaluate": evaluated or {}}
     if truth:
-        config["truth"] = {"kind": "chexlocalize", "files": []}
+        sections["truth"] = {"kind": "chexlocalize", "files": []}
+    config = make_results(folder, shards, drawn=drawn, **sections)
     rows = [*score_rows("doll", 0.25), *score_rows("centre", 0.125)] if truth else []
     tables.write(pl.DataFrame(rows, schema=MASKS, orient="row"), folder / "scores.parquet", {})
     same = {"recipe": "doll", "target": "finding", "explained": True}
     scored = pl.DataFrame([same | row for row in pairs], schema=PAIRS, orient="row")
     tables.write(scored, folder / "pairs.parquet", {"targets": ["finding"]})
+    if other:
+        shutil.copytree(folder / "masks", folder / other)
     build_release(
         config,
         Inputs(
@@ -204,6 +213,7 @@ def build(
             sanity=folder / "sanity.json",
             scores=folder / "scores.parquet",
             pairs=folder / "pairs.parquet",
+            others=sorted((folder / other).glob("*.h5")) if other else (),
         ),
         folder / "release",
     )

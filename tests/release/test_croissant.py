@@ -15,7 +15,7 @@ READY = {"architecture": "xrv:densenet121-res224-chex", "epochs": 0}
 def said(source: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:
     prepare = {"fit": "crop"}
     given = {"dataset": "x", "source": source, "prepare": prepare, "classify": {"members": members}}
-    return _responsible(configuration.resolve(given), "x", "")
+    return _responsible(configuration.resolved(given), "x", "")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from release.small_release import FINDINGS, build
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     patch = pytest.MonkeyPatch()
-    patch.setattr("dollmaker.release.collect.collect_split.__defaults__", (5,))
+    patch.setattr("dollmaker.release.labels.ROWS_PER_FILE", 5)
     yield build(tmp_path_factory.mktemp("tools") / "x", truth=True, license="CC-BY-NC-4.0")
     patch.undo()
 

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 from pycocotools import mask as coco
 
-from dollmaker.release.polygons import outline
+from dollmaker.release.source import outline
 
 
 def painted(polygons: list[list[int]], width: int, height: int) -> npt.NDArray[np.bool_]:

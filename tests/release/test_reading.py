@@ -13,8 +13,7 @@ from torch.utils.data import DataLoader
 
 from dollmaker import PseudoLabels
 from dollmaker.pixels.geometry import unfit_mask
-from dollmaker.release.browse import show
-from dollmaker.release.diff import diff
+from dollmaker.release.browse import diff, show
 from dollmaker.release.export import export
 from dollmaker.release.read import read_release, source_mask
 from dollmaker.release.verify import verify

@@ -78,7 +78,7 @@ def test_a_release_holds_what_was_made(tmp_path: Path) -> None:
 def test_files_have_so_many_rows_whatever_the_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dollmaker.release.collect.collect_split.__defaults__", (5,))
+    monkeypatch.setattr("dollmaker.release.labels.ROWS_PER_FILE", 5)
     one, four = build(tmp_path / "a", 1), build(tmp_path / "b", 4)
     parts = find_parts(one, "masks", "train")
     assert [p.name for p in parts] == [f"train-0000{k}-of-00003.h5" for k in range(3)]
@@ -275,7 +275,8 @@ def test_masks_of_maps_that_ignore_the_model_are_released_only_on_demand(
     config = make_results(tmp_path, 1)
     with pytest.raises(DataError, match=words):
         make_labels(tmp_path, config, **check)
-    config["release"]["allow_failed_sanity"] = True
+    allowed = config.release.model_copy(update={"allow_failed_sanity": True})
+    config = config.model_copy(update={"release": allowed})
     assert (make_labels(tmp_path, config, **check) / "SHA256SUMS").is_file()
 
 

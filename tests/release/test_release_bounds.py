@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from dollmaker import PseudoLabels
+from dollmaker.config.settings import resolved
 from dollmaker.evaluate.means import PAIRS
 from dollmaker.release.bounds import RANK_ONLY, add_bounds, calibrate_release, tell
 from dollmaker.release.browse import stats
@@ -157,11 +158,13 @@ def test_only_released_masks_that_are_scored_as_they_are_calibrate(
 ) -> None:
     same = {"recipe": "doll", "target": "finding", "explained": True}
     pairs = pl.DataFrame([same | row | pair for row in scored()], schema=PAIRS, orient="row")
-    config = {
-        "seed": 0,
-        "release": {"recipe": "doll"},
-        "evaluate": {"confidence": 0.5, "min_probability": probability},
-    }
+    config = resolved(
+        {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "evaluate": {"confidence": 0.5, "min_probability": probability},
+        }
+    )
     table = read_rows(release, "train")
     assert calibrate_release(config, table, pairs, "finding") is None
 

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 from PIL import Image
-from small_release import build, make_labels, make_results
+from small_release import build
 
-from dollmaker.release.collect import read_pairs
-from dollmaker.release.gallery import add_gallery
+from dollmaker.release.labels import read_pairs
 from dollmaker.release.parts import SPLITS, read_rows
-from dollmaker.store import tables
 from dollmaker.store.index import read_index
 
 
@@ -43,18 +41,11 @@ def test_released_maps_are_shown(tmp_path: Path) -> None:
 
 
 def test_other_recipes_are_beside_it(tmp_path: Path) -> None:
-    config = make_results(tmp_path, 2)
-    labels = make_labels(tmp_path, config)
-    index, _ = read_index(tmp_path / "index.parquet")
-    shards = sorted((tmp_path / "masks").glob("*.h5"))
-    table = pl.concat([read_rows(labels, split) for split in SPLITS]).drop("iou_bound")
-    pairs = read_pairs(index, shards)
+    release = build(tmp_path / "x", 2, other="band")
+    index, _ = read_index(tmp_path / "x/index.parquet")
+    table = pl.concat([read_rows(release, split) for split in SPLITS]).drop("iou_bound")
+    pairs = read_pairs(index, sorted((tmp_path / "x/band").glob("*.h5")))
     keys = ["image_id", "finding"]
     assert pairs.sort(keys).equals(table.sort(keys))
     assert pairs.schema == table.schema
-    others = {"band": shards}
-    add_gallery(
-        config, table, index, tmp_path / "images", labels, others, None, tmp_path / "gallery"
-    )
-    assert facts(tmp_path / "gallery")["recipes"] == ["band"]
-    assert tables.read(tmp_path / "index.parquet").height == len(index)
+    assert facts(release / "gallery")["recipes"] == ["band"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dollmaker.release.signature import verify_signature
+from dollmaker.release.verify import verify_signature
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.sums import CHECKSUMS, checksums, verify_checksums
 

@@ -181,7 +181,7 @@ class Trial:
             committee=self._committee(_OTSU),
             sanity=sanity,
         )
-        labels.collect_labels(self._config, inputs, output)
+        labels.collect_labels(resolved(self._config), inputs, output)
         return sum(_length(file, "masks") for file in cut)
 
     def _segment(self, more: bool) -> float:

@@ -1,29 +1,92 @@
-"""The page itself: markup, style and scripts in one file, nothing from elsewhere."""
+"""Write the gallery of a release: the page, its data and sheets of pictures."""
 
 import base64
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
 from markupsafe import Markup
 
+from dollmaker.gallery import data
+from dollmaker.gallery.sprites import Picture, as_heat, as_image, write_sheets
 from dollmaker.runtime.templates import open_templates
+from dollmaker.store.files import atomic_path, write_text
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 #: In the order they are joined in; the last one starts the page.
 SCRIPTS = ("core", "masks", "state", "filters", "grid", "large", "keys")
 
+#: A page with more pairs than this would be larger than the tables that it shows.
+LIMIT = 20_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a gallery says and shows beside the masks.
+
+    Attributes:
+        title: Name of the release.
+        version: Its version.
+        source: Name and licence of the source images, shown as it is.
+        picture: image_id -> source image, uint8 (S, S) or (C, S, S), or ``None`` for one that is
+            not there; ``None`` where images may not be shown.
+        relevance: image_id, finding -> relevance map, uint8 (S, S), or ``None`` as above. With
+            neither, tiles are plain fields with the mask.
+        others: Other recipe -> its rows of the same pairs, to be seen side by side.
+        confidence: That of the column ``iou_bound``, null where a pair has no bound; ``None``
+            where the quality only ranks.
+    """
+
+    title: str
+    version: str
+    source: str
+    picture: Callable[[str], Picture | None] | None = None
+    relevance: Callable[[str, str], Picture | None] | None = None
+    others: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    confidence: float | None = None
+
+
+def write_gallery(rows: pl.DataFrame, folder: Path, content: Content, limit: int = LIMIT) -> None:
+    """Write ``index.html`` with its data and sheets of pictures, whole or not at all.
+
+    The page opens from a file, without server and network. The same input gives the same bytes.
+
+    Args:
+        rows: All pairs, columns as in ``data/{split}.parquet`` of a release.
+        folder: The gallery; replaced if it exists.
+        content: What else it shows.
+        limit: Of more pairs than this, as many are drawn by hash; the page says so.
+
+    Raises:
+        DataError: If a picture is not uint8 of a square.
+    """
+    picture, relevance, others = content.picture, content.relevance, content.others
+    shown = data.arrange(rows, limit)
+    facts = data.pairs(shown, total=len(rows), recipes=list(others), confidence=content.confidence)
+    keys = shown.select("image_id", "finding").iter_rows()
+    with atomic_path(folder) as part:
+        sheets = part / "sheets"
+        facts["pictures"] = {
+            "image": picture and write_sheets(sheets, "image", facts["images"], picture, as_image),
+            "relevance": relevance
+            and write_sheets(sheets, "relevance", keys, lambda key: relevance(*key), as_heat),
+        }
+        write_text(part / "data" / "pairs.js", data.script("pairs", 0, facts))
+        for number, block in data.details(shown, others):
+            text = data.script("masks", number, block)
+            write_text(part / "data" / f"masks-{number:04d}.js", text)
+        page = render(title=content.title, version=content.version, source=content.source)
+        write_text(part / "index.html", page)
+
 
 def render(*, title: str, version: str, source: str) -> str:
-    """The page as one HTML text.
+    """The page as one HTML text: markup, style and scripts, nothing from elsewhere.
 
     Its policy lets it load what lies beside it and nothing else, and run and use its own script
     and style only, which it knows by their hashes.
-
-    Args:
-        title: Name of the release.
-        version: Its version.
-        source: Name and licence of the source images.
     """
     parts = [(_TEMPLATES / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS]
     code = '(() => {\n"use strict";\n' + "\n".join(parts) + "})();\n"
@@ -32,18 +95,9 @@ def render(*, title: str, version: str, source: str) -> str:
         f"default-src 'none'; script-src 'self' file: '{_hash(code)}'; style-src '{_hash(style)}'; "
         "img-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
-    return (
-        open_templates(_TEMPLATES)
-        .get_template("gallery.html.j2")
-        .render(
-            title=title,
-            version=version,
-            source=source,
-            policy=policy,
-            code=Markup(code),
-            style=Markup(style),
-        )
-    )
+    words = {"title": title, "version": version, "source": source, "policy": policy}
+    template = open_templates(_TEMPLATES).get_template("gallery.html.j2")
+    return template.render(**words, code=Markup(code), style=Markup(style))
 
 
 def _hash(text: str) -> str:

@@ -64,7 +64,7 @@ def preflight(config: Config) -> Listing:
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
     grid.check(config)
-    models.check(config)
+    models.check(resolved(config))
     _check_init(config)
     members = config["classify"]["members"]
     ready.require_files(members, Path(config["weights_root"]))

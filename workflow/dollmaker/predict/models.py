@@ -1,6 +1,6 @@
 """The models of a release, each as one function from a picture to its findings."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from dollmaker.adapt.saved import load_adapter
 from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.pixels import geometry
 from dollmaker.pixels.geometry import level_set, pack
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
+from dollmaker.release.read import Origin, read_origin
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store.depth import Stored, to_eight_bits, to_levels
 from dollmaker.store.files import read_json, sha256_file
@@ -52,19 +55,12 @@ class Predictor:
     run: Callable[[Stored, geometry.Box, Sequence[str]], list[Found]]
 
 
-def open_model(
-    release: Path,
-    name: str,
-    config: Mapping[str, Any],
-    device: torch.device,
-    min_probability: float,
-) -> Predictor:
+def open_model(release: Path, name: str, device: torch.device, min_probability: float) -> Predictor:
     """Read a model of a release.
 
     Args:
         release: The release.
         name: ``segmenter``, ``committee``, or that of an adapter.
-        config: The configuration that the release was made with.
         device: Where to compute.
         min_probability: Findings that the committee thinks less probable are left out.
 
@@ -72,28 +68,22 @@ def open_model(
         ArtifactError: If a file is damaged.
         ModelError: If the release does not carry the model.
     """
-    folder = find_model(release, name)
+    folder, ours = find_model(release, name), name == SEGMENTER
     try:
         if name == COMMITTEE:
-            return _committee(folder, config, device, min_probability)
-        described = read_json(folder / ("segmenter.json" if name == SEGMENTER else "adapter.json"))
+            return _committee(folder, read_origin(release), device, min_probability)
+        described = read_json(folder / ("segmenter.json" if ours else "adapter.json"))
         spec = Input(**described["input"])
-        findings = [str(f) for f in described["findings" if name == SEGMENTER else "classes"]]
+        findings = [str(f) for f in described["findings" if ours else "classes"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{folder} is not as written ({type(error).__name__}: {error}); get the release again."
         ) from None
-    if name == SEGMENTER:
-        from dollmaker.networks.segmenters import read_segmenter
-
+    if ours:
         weights = folder / "model.safetensors"
         if not weights.is_file() or described.get("sha256") != sha256_file(weights):
             raise ArtifactError(f"{weights} is missing or damaged; get the release again.")
-        network = read_segmenter(folder)
-    else:
-        from dollmaker.adapt.saved import load_adapter
-
-        network = load_adapter(release, folder)
+    network = read_segmenter(folder) if ours else load_adapter(release, folder)
     network = network.eval().to(device)
     return Predictor(findings=findings, run=_segmenting(network, spec, findings, device))
 
@@ -122,36 +112,39 @@ def _segmenting(
 
 
 def _committee(
-    folder: Path, config: Mapping[str, Any], device: torch.device, min_probability: float
+    folder: Path, origin: Origin, device: torch.device, min_probability: float
 ) -> Predictor:
     """Classifiers that explain by the released recipe, what they find taking the labels' place."""
     from dollmaker.attribute.committee import Committee
     from dollmaker.binarize.choice import cuts_of, read_thresholds
     from dollmaker.binarize.pair import Pair
     from dollmaker.binarize.steps import make_chain
+    from dollmaker.config.masks import AttributeConfig, MapsConfig, RecipeConfig
     from dollmaker.networks.frames import Frames
     from dollmaker.networks.member import load_member
     from dollmaker.store.findings import PRESENT, localized
 
     facts = read_json(folder / FACTS)
     members = [load_member(folder / name, device) for name in facts["members"]]
-    recipe = config["recipes"][config["release"]["recipe"]]
-    options, size = recipe["attribute"], config["prepare"]["size"]
-    if isinstance(options, str):
-        options = config["recipes"][options]["attribute"]
+    recipes, name = origin.tree["recipes"], origin.tree["release"]["recipe"]
+    recipe, size = RecipeConfig.model_validate(recipes[name]), origin.size
+    maps = recipe.attribute
+    if isinstance(maps, str):
+        maps = MapsConfig.model_validate(recipes[maps]["attribute"])
+    attribute = AttributeConfig.model_validate(origin.tree["attribute"])
     experts = Committee(
         members,
-        options,
+        maps.dump(),
         channel_mean=torch.tensor(facts["channel_mean"]),
         size=size,
-        seed=config["seed"],
-        precision=config["attribute"]["precision"],
+        seed=origin.tree["seed"],
+        precision=attribute.precision,
     )
-    chain = make_chain(recipe["binarize"])
+    chain = make_chain(recipe.binarize or [])
     table = folder / THRESHOLDS
     cuts = read_thresholds(table) if table.is_file() else {}
     every = members[0].findings
-    letterbox = config["prepare"]["fit"] == "letterbox"
+    letterbox = origin.fit == "letterbox"
 
     def run(pixels: Stored, where: geometry.Box, wanted: Sequence[str]) -> list[Found]:
         image = _tensor(pixels, device)
@@ -162,11 +155,10 @@ def _committee(
         frames = Frames((where,), size) if letterbox else Frames(size=size)
         refined = experts.explain(image, ["0"], [(0, every.index(f)) for f in chosen], frames)
         # As the workflow stores them.
-        maps = refined.consensus.maps.half().cpu().numpy().astype(np.float32)
+        stored = refined.consensus.maps.half().cpu().numpy().astype(np.float32)
+        scales = refined.consensus.scale.cpu().tolist()
         found = []
-        for finding, values, scale in zip(
-            chosen, maps, refined.consensus.scale.cpu().tolist(), strict=True
-        ):
+        for finding, values, scale in zip(chosen, stored, scales, strict=True):
             pair = Pair(
                 map=geometry.inside(values, where),
                 image=geometry.inside(to_eight_bits(pixels), where),
@@ -183,7 +175,7 @@ def _committee(
             )
         return found
 
-    return Predictor(findings=localized(every, config["attribute"]["findings"]), run=run)
+    return Predictor(findings=localized(every, attribute.findings), run=run)
 
 
 def _tensor(pixels: Stored, device: torch.device) -> torch.Tensor:

@@ -10,7 +10,7 @@ from dollmaker.pixels.names import image_ids, list_pictures
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.predict.models import open_model
 from dollmaker.predict.write import FORMS, Predicted
-from dollmaker.release.read import read_config
+from dollmaker.release.read import read_origin
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.runtime.progress import Progress
@@ -58,15 +58,14 @@ def predict(
     if not 0 <= min_probability <= 1:
         raise ConfigError(f"--min-probability is {min_probability}; give a number from 0 to 1.")
     require_new(output)
-    config = read_config(release_folder)
+    origin = read_origin(release_folder)
     files = _list(images)
-    predictor = open_model(release_folder, model, config, devices.choose(device), min_probability)
+    predictor = open_model(release_folder, model, devices.choose(device), min_probability)
     wanted = list(dict.fromkeys(findings or predictor.findings))
     for name in wanted:
         if name not in predictor.findings:
             raise ConfigError(unknown("finding", name, predictor.findings))
-    prepare = config["prepare"]
-    size, fit = prepare["size"], prepare["fit"]
+    size, fit = origin.size, origin.fit
     progress = Progress("predict", len(files))
 
     def every() -> Iterator[Predicted]:
@@ -75,9 +74,9 @@ def predict(
             try:
                 whole, _ = read_channels(
                     path,
-                    channels=prepare["channels"],
-                    bits=prepare.get("bits", 8),
-                    max_pixels=prepare["max_pixels"],
+                    channels=origin.channels,
+                    bits=origin.bits,
+                    max_pixels=origin.max_pixels,
                 )
             except DataError as error:
                 print(f"{path} is left out: {error}", file=sys.stderr)

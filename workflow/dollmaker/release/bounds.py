@@ -2,17 +2,19 @@
 
 import math
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from dollmaker.measures.conformal import DRAWS, LEAST, bounds_of, calibrate
-from dollmaker.release.parts import BOUND, SPLITS, find_parts
+from dollmaker.release.parts import BOUND, SPLITS, Tree, find_parts
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
+
+if TYPE_CHECKING:  # who reads a release has no pydantic
+    from dollmaker.config.whole import Config
 
 #: Name of the file.
 BOUNDS = "bounds.json"
@@ -22,8 +24,8 @@ RANK_ONLY = "rank only"
 
 
 def calibrate_release(
-    config: Mapping[str, Any], table: pl.DataFrame, pairs: pl.DataFrame, target: str | None
-) -> dict[str, Any] | None:
+    config: "Config", table: pl.DataFrame, pairs: pl.DataFrame, target: str | None
+) -> Tree | None:
     """What bounds.json says: the calibration of every finding that released masks have truth of.
 
     Args:
@@ -39,27 +41,25 @@ def calibrate_release(
     """
     if target is None:
         return None
-    options = config["evaluate"]
-    known = pairs.filter(
-        "explained", pl.col("recipe") == config["release"]["recipe"], pl.col("target") == target
-    )
-    masks = _counted(table, options["min_probability"]).join(
+    options = config.evaluate
+    known = pairs.filter("explained", recipe=config.release.recipe, target=target)
+    masks = _counted(table, options.min_probability).join(
         known.select("image_id", "finding", "iou"), on=["image_id", "finding"]
     )
     if masks.is_empty():
         return None
     whose = masks.with_columns(pl.col("patient_id").fill_null(pl.col("image_id")))
     return {
-        "confidence": options["confidence"],
+        "confidence": options.confidence,
         "target": target,
-        "min_probability": options["min_probability"],
+        "min_probability": options.min_probability,
         "least_patients": LEAST,
         "draws": DRAWS,
-        "calibrations": calibrate(whose, options["confidence"], config["seed"]),
+        "calibrations": calibrate(whose, options.confidence, config.seed),
     }
 
 
-def add_bounds(table: pl.DataFrame, facts: Mapping[str, Any]) -> pl.DataFrame:
+def add_bounds(table: pl.DataFrame, facts: Tree) -> pl.DataFrame:
     """Rows of a release with the column ``iou_bound`` that bounds.json gives them."""
     bounds = bounds_of(table, facts["calibrations"])
     counted = _counted(table.with_row_index("_row"), facts["min_probability"])["_row"]
@@ -72,14 +72,8 @@ def _counted(table: pl.DataFrame, min_probability: float) -> pl.DataFrame:
     return table.filter(~(pl.col("probability") < min_probability).fill_null(value=False))
 
 
-def write_tables(labels: Path, folder: Path, facts: Mapping[str, Any] | None) -> None:
-    """The files of ``data/`` of a release: those of the labels, with bounds where there are any.
-
-    Args:
-        labels: Folder of the labels.
-        folder: The release.
-        facts: What bounds.json says, ``None`` without it.
-    """
+def write_tables(labels: Path, folder: Path, facts: Tree | None) -> None:
+    """The files of ``data/`` of a release: those of the labels, with bounds where there are any."""
     (folder / "data").mkdir()
     bounded = facts is not None and any(row["margin"] is not None for row in facts["calibrations"])
     for source in (path for split in SPLITS for path in find_parts(labels, "data", split)):
@@ -90,7 +84,7 @@ def write_tables(labels: Path, folder: Path, facts: Mapping[str, Any] | None) ->
         tables.write(add_bounds(tables.read(source), facts), target, tables.read_header(source))
 
 
-def read_bounds(folder: Path) -> dict[str, Any] | None:
+def read_bounds(folder: Path) -> Tree | None:
     """What bounds.json of a release says; ``None`` where quality only ranks.
 
     Raises:
@@ -104,7 +98,7 @@ def read_bounds(folder: Path) -> dict[str, Any] | None:
     return facts
 
 
-def wrong_bounds(table: pl.DataFrame, facts: Mapping[str, Any] | None) -> bool:
+def wrong_bounds(table: pl.DataFrame, facts: Tree | None) -> bool:
     """Whether the bounds of a table are others than bounds.json gives."""
     if BOUND not in table.columns:
         return facts is not None and not add_bounds(table, facts)[BOUND].is_null().all()

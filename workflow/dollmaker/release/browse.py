@@ -1,6 +1,6 @@
-"""Numbers and pictures of a release, for a terminal."""
+"""Numbers, pictures and changes of a release, for a terminal."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,53 +9,33 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image
 
-from dollmaker.pictures.overlay import CLASSES, Rgb, outline
-from dollmaker.pictures.sheet import captioned, to_png
+from dollmaker.measures import scores
+from dollmaker.pictures.overlay import CLASSES, MASK, Rgb, outline, tint, to_rgb
+from dollmaker.pictures.sheet import captioned, sheet, to_png
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
-from dollmaker.release.parts import BOUND
-from dollmaker.release.read import Release, find_image, read_release, source_mask
+from dollmaker.release.parts import BOUND, KEY, Row, Tree
+from dollmaker.release.read import Release, find_image, read_release, source_mask, square_mask
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, inside, write_json
 
 _MAX_PIXELS = 100_000_000
 
+#: Tiles of the contact sheet: their side in pixels, how many a row has, what is behind a mask.
+_SIDE, _PER_ROW = 112, 8
+_DARK = np.full((_SIDE, _SIDE, 3), 24, np.uint8)
 
-def facts(folder: Path) -> dict[str, Any]:
-    """What :func:`stats` says, and the identifiers of all images with a mask, for programs.
-
-    Raises:
-        ArtifactError: If the folder is no release.
-    """
-    release = read_release(folder)
-    seen = release.table.group_by("split").agg(pl.col("image_id").unique().sort()).sort("split")
-    return {
-        "name": release.name,
-        "version": release.version,
-        "masks": len(release.table),
-        "confidence": release.confidence,
-        "bounded": int(release.table[BOUND].count()),
-        "findings": _numbers(release).rename(lambda name: name.replace(" ", "_")).to_dicts(),
-        "images": dict(seen.iter_rows()),
-    }
+#: How tables are printed: whole, and nothing but the table.
+_WHOLE: dict[str, Any] = {
+    "tbl_hide_dataframe_shape": True,
+    "tbl_hide_column_data_types": True,
+    "tbl_rows": -1,
+    "tbl_cols": -1,
+}
 
 
-def _numbers(release: Release) -> pl.DataFrame:
-    """Of every finding and split."""
-    pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)
-    return (
-        release.table.group_by("finding", "split")
-        .agg(
-            pl.len().alias("masks"),
-            pl.col("image_id").n_unique().alias("images"),
-            (pl.col("area") / pixels).median().round(3).alias("median area"),
-            pl.col("quality").median().round(3).alias("median quality"),
-            pl.col(BOUND).median().round(3).alias("median IoU bound"),
-            pl.col("components").median().alias("median parts"),
-        )
-        .sort("finding", "split")
-    )
+# --- numbers ------------------------------------------------------------------------------------
 
 
 def stats(release_folder: Path, /, json: Path | None = None) -> str:
@@ -69,24 +49,53 @@ def stats(release_folder: Path, /, json: Path | None = None) -> str:
         ArtifactError: If the folder is no release.
     """
     release = read_release(release_folder)
-    bound = pl.col("median IoU bound").cast(pl.String).fill_null(RANK_ONLY)
-    table = _numbers(release).with_columns(bound)
+    table, numbers = release.table, _numbers(release.table)
+    bounded = int(table[BOUND].count())
     if json:
-        write_json(json, facts(release_folder))
-    total = f"{len(release.table)} masks of {release.table['image_id'].n_unique()} images"
-    bounded = int(release.table[BOUND].count())
+        seen = table.group_by("split").agg(pl.col("image_id").unique().sort()).sort("split")
+        facts = {
+            "name": release.name,
+            "version": release.version,
+            "masks": len(table),
+            "confidence": release.confidence,
+            "bounded": bounded,
+            "findings": numbers.rename(lambda name: name.replace(" ", "_")).to_dicts(),
+            "images": dict(seen.iter_rows()),
+        }
+        write_json(json, facts)
+    total = f"{len(table)} masks of {table['image_id'].n_unique()} images"
     if release.confidence is None or not bounded:
         promise = f"{RANK_ONLY}: no mask has a bound of its IoU"
-        table = table.drop("median IoU bound")
+        numbers = numbers.drop("median IoU bound")
     else:
         promise = (
             f"{bounded} masks have a bound of their IoU with {percent(release.confidence)} "
             f"confidence, the others: {RANK_ONLY}"
         )
-    with pl.Config(
-        tbl_hide_dataframe_shape=True, tbl_rows=-1, tbl_hide_column_data_types=True, tbl_cols=-1
-    ):
-        return f"{release.name} {release.version}: {total}\n{promise}\n{table}"
+        bound = pl.col("median IoU bound").cast(pl.String).fill_null(RANK_ONLY)
+        numbers = numbers.with_columns(bound)
+    with pl.Config(**_WHOLE):
+        return f"{release.name} {release.version}: {total}\n{promise}\n{numbers}"
+
+
+def _numbers(table: pl.DataFrame) -> pl.DataFrame:
+    """Of every finding and split."""
+    pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)
+    return (
+        table.group_by("finding", "split")
+        .agg(
+            pl.len().alias("masks"),
+            pl.col("image_id").n_unique().alias("images"),
+            (pl.col("area") / pixels).median().round(3).alias("median area"),
+            pl.col("quality").median().round(3).alias("median quality"),
+            pl.col(BOUND).median().round(3).alias("median IoU bound"),
+            pl.col("components").median().alias("median parts"),
+        )
+        .sort("finding", "split")
+    )
+
+
+# --- pictures -----------------------------------------------------------------------------------
 
 
 def show(release_folder: Path, image_id: str, /, output: Path, images: Path | None = None) -> str:
@@ -106,28 +115,36 @@ def show(release_folder: Path, image_id: str, /, output: Path, images: Path | No
     """
     release = read_release(release_folder)
     rows = find_image(release, image_id)
-    width, height = rows[0]["width"], rows[0]["height"]
-    if images is None:
-        picture = Image.new("RGB", (width, height))
-    else:
-        path = inside(images, rows[0]["path"], links=True)
-        if not path.is_file():
-            raise DataError(f"image {path} does not exist; correct --images, the images' root.")
-        picture = _picture(path, release.channels)
-        if picture.size != (width, height):
-            raise DataError(
-                f"{path} is {picture.width}x{picture.height}, the release knows {width}x{height}; "
-                "give the root of the very images that it was made from."
-            )
-    bounds = (tell(row[BOUND], release.confidence) for row in rows)
+    ground = _source(release, rows[0], images)
     lines = [
-        f"{row['finding']}  quality {row['quality']:.2f}  {bound}"
-        for row, bound in zip(rows, bounds, strict=True)
+        f"{row['finding']}  quality {row['quality']:.2f}  {tell(row[BOUND], release.confidence)}"
+        for row in rows
     ]
-    drawn = draw(np.asarray(picture), (source_mask(release, row) for row in rows), lines)
+    drawn = draw(ground, (source_mask(release, row) for row in rows), lines)
     with atomic_path(output) as part:
         part.write_bytes(drawn)
     return "\n".join(lines)
+
+
+def _source(release: Release, row: Row, images: Path | None) -> Rgb:
+    """A source image in colours; of other channels than one and three the first in grey."""
+    size = row["width"], row["height"]
+    if images is None:
+        return np.zeros((*size[::-1], 3), np.uint8)
+    path = inside(images, row["path"], links=True)
+    if not path.is_file():
+        raise DataError(f"image {path} does not exist; correct --images, the images' root.")
+    if release.channels in (1, 3):
+        picture = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
+    else:
+        found = read_channels(path, channels=release.channels, bits=8, max_pixels=_MAX_PIXELS)
+        picture = Image.fromarray(to_show(found.pixels)[0]).convert("RGB")
+    if picture.size != size:
+        raise DataError(
+            f"{path} is {picture.width}x{picture.height}, the release knows {size[0]}x{size[1]}; "
+            "give the root of the very images that it was made from."
+        )
+    return np.asarray(picture)
 
 
 def draw(pixels: Rgb, masks: Iterable[npt.NDArray[np.bool_]], lines: Sequence[str]) -> bytes:
@@ -139,9 +156,86 @@ def draw(pixels: Rgb, masks: Iterable[npt.NDArray[np.bool_]], lines: Sequence[st
     return to_png(captioned(pixels, list(zip(lines, inks, strict=True))), colours=None)
 
 
-def _picture(path: Path, channels: int) -> Image.Image:
-    """A source image in colours; of other channels than one and three the first in grey."""
-    if channels in (1, 3):
-        return read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
-    found = read_channels(path, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
-    return Image.fromarray(to_show(found.pixels)[0]).convert("RGB")
+def contact_sheet(
+    table: pl.DataFrame, read_image: Callable[[str], npt.NDArray[Any]] | None
+) -> bytes:
+    """Some masks of each finding, evenly spread from the best quality to the worst, as PNG.
+
+    Args:
+        table: Rows of the release.
+        read_image: Gives the image (C, H, W) of an image_id in levels; ``None`` draws masks only,
+            for images that may not be shown.
+    """
+    lines = []
+    for name in table["finding"].unique().sort():
+        rows = table.filter(finding=name).sort("quality", "image_id", descending=[True, False])
+        places = np.unique(np.linspace(0, len(rows) - 1, min(_PER_ROW, len(rows))).round())
+        tiles = []
+        for row in rows[places.astype(int).tolist()].iter_rows(named=True):
+            ground = to_rgb(read_image(row["image_id"]), _DARK.shape[:2]) if read_image else _DARK
+            tiles.append(tint(ground, {MASK: square_mask(row)}))
+        lines.append((f"{name}: best to worst quality of {len(rows)}", tiles))
+    return to_png(sheet(lines), colours=None)
+
+
+# --- changes ------------------------------------------------------------------------------------
+
+
+def tell_changes(old: Path, new: Path, /, json: Path | None = None) -> str:
+    """Tell what changed from one release to another, mask by mask.
+
+    Args:
+        old: Folder of the older release.
+        new: Folder of the newer release.
+        json: Write the numbers to this file.
+    """
+    result = diff(old, new)
+    if json:
+        write_json(json, result)
+    with pl.Config(**_WHOLE, tbl_width_chars=200):
+        return f"{' -> '.join(result['versions'])}\n{pl.DataFrame(result['findings'])}"
+
+
+def diff(old_folder: Path, new_folder: Path) -> Tree:
+    """Compare two releases mask by mask.
+
+    Returns:
+        ``versions``, and ``findings``: one row per finding and ``all``: masks in the old and in
+        the new, added, removed, changed (of those in both), mean IoU of those in both (1 where
+        nothing changed, null without any, not counted where the squares differ in size), mean
+        area in pixels of both.
+
+    Raises:
+        ArtifactError: If a folder is no release.
+    """
+    old, new = read_release(old_folder), read_release(new_folder)
+    columns = [*KEY, "counts", "size", "area"]
+    both = old.table.select(columns).join(
+        new.table.select(columns), on=KEY, how="full", coalesce=True, suffix="_new"
+    )
+    findings = [_compare("all", both)]
+    for finding in dict.fromkeys([*old.findings, *new.findings]):
+        findings.append(_compare(finding, both.filter(finding=finding)))
+    return {"versions": [old.version, new.version], "findings": findings}
+
+
+def _compare(finding: str, both: pl.DataFrame) -> Row:
+    there, then = both["counts_new"].is_not_null(), both["counts"].is_not_null()
+    kept = both.filter(there & then)
+    differs = (kept["counts"] != kept["counts_new"]) | (kept["size"] != kept["size_new"])
+    overlaps = [1.0] * int((~differs).sum())
+    for row in kept.filter(differs).iter_rows(named=True):
+        if row["size"] == row["size_new"]:
+            now = square_mask({"counts": row["counts_new"], "size": row["size_new"]})
+            overlaps.append(float(scores.iou(square_mask(row), now)))
+    return {
+        "finding": finding,
+        "old": int(then.sum()),
+        "new": int(there.sum()),
+        "added": int((there & ~then).sum()),
+        "removed": int((then & ~there).sum()),
+        "changed": int(differs.sum()),
+        "iou": float(np.mean(overlaps)) if overlaps else None,
+        "area_old": both["area"].mean(),
+        "area_new": both["area_new"].mean(),
+    }

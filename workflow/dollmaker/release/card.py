@@ -1,25 +1,101 @@
-"""The data set card: README.md of a release, a datasheet with every number computed.
+"""The texts of a release: README.md, LICENSE and CHANGELOG.md.
 
-Questions and order are those of Gebru et al., Datasheets for Datasets: templates/card.md.j2.
+README.md is the data set card, a datasheet with every number computed. Questions and order are
+those of Gebru et al., Datasheets for Datasets: templates/card.md.j2.
 """
 
 import json
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from dollmaker.measures.words import interval, number
+from dollmaker.config.results import ReleaseConfig
+from dollmaker.config.whole import Config
+from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.words import headline_split, interval, number
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
-from dollmaker.release.facts import Facts, headline, means, of_recipe, summary, worst
-from dollmaker.release.licence import hub_licence, licence_url
-from dollmaker.release.parts import BOUND, SPLITS
+from dollmaker.release.parts import BOUND, SPLITS, Row, Tree
 from dollmaker.runtime.templates import open_templates
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+#: SPDX name -> where its text is, for those that data sets usually have.
+_LICENCES = {
+    "CC0-1.0": "https://creativecommons.org/publicdomain/zero/1.0/",
+    "CC-BY-4.0": "https://creativecommons.org/licenses/by/4.0/",
+    "CC-BY-SA-4.0": "https://creativecommons.org/licenses/by-sa/4.0/",
+    "CC-BY-NC-4.0": "https://creativecommons.org/licenses/by-nc/4.0/",
+    "CC-BY-NC-SA-4.0": "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+}
+
+#: Name of the row of the mean.
+_MEAN = "mean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """All that a card is made from.
+
+    Attributes:
+        config: The resolved configuration.
+        findings: Names, in order.
+        table: All rows of the release.
+        images: All images, with or without a mask.
+        members: Member -> model.json.
+        segmenter: segmenter.json.
+        sanity: What the stage sanity says about the recipe.
+        scores: masks.parquet of the evaluation; empty without truth.
+        bounds: What bounds.json says; ``None`` where no released mask has truth.
+    """
+
+    config: Config
+    findings: list[str]
+    table: pl.DataFrame
+    images: pl.DataFrame
+    members: dict[str, Tree]
+    segmenter: Tree
+    sanity: Tree
+    scores: pl.DataFrame
+    bounds: Tree | None
+
+    def headline(self, *, pairs: str = "full") -> pl.DataFrame:
+        """Scores of the first target on the most held-out split there is; empty without truth.
+
+        Args:
+            pairs: ``full`` (every pair where mask or truth has pixels) or ``positive`` (both have).
+        """
+        scores = self.scores.filter(slice=pairs)
+        target = next(iter(scores["target"]), "")
+        return scores.filter(split=headline_split(scores) or "", target=target)
+
+    def of_recipe(self) -> pl.DataFrame:
+        """Headline scores of the released recipe by finding, without the mean."""
+        mine = self.headline().filter(recipe=self.config.release.recipe)
+        return mine.filter(pl.col("finding") != _MEAN)
+
+    def means(self, *, pairs: str = "full") -> dict[str, Row]:
+        """The mean over findings of the released recipe and of the trivial baselines."""
+        names = (self.config.release.recipe, *BASELINES)
+        rows = self.headline(pairs=pairs).filter(pl.col("recipe").is_in(names), finding=_MEAN)
+        return {row["recipe"]: row for row in rows.to_dicts()}
+
+    def summary(self) -> str:
+        """One sentence: how good the masks are, as far as anybody knows."""
+        means = self.means()
+        found = means.get(self.config.release.recipe)
+        if found is None or found["miou"] is None:
+            return "There is no truth for these images: nobody has measured how good the masks are."
+        trivial = (means[name]["miou"] or 0.0 for name in BASELINES if name in means)
+        return (
+            f"Against true masks of {found['split']} images the mean IoU over "
+            f"{found['mean_over']} is {interval(found, 'miou')}; that of the best trivial baseline "
+            f"is {number(max(trivial, default=0.0))}."
+        )
 
 
 def write_card(facts: Facts) -> str:
@@ -28,9 +104,9 @@ def write_card(facts: Facts) -> str:
         "text": _text,
         "quoted": lambda value: json.dumps(value, ensure_ascii=False),
         "number": number,
-        "percent": _percent,
+        "percent": lambda value: "-" if value is None else f"{100 * value:.0f} %",
         "interval": interval,
-        "median": _median,
+        "median": lambda values: number(values.median(), 3),
     }  # Markdown: what comes of data passes through "text" or "quoted"
     environment = open_templates(_TEMPLATES, html=False, filters=filters)
     text = environment.get_template("card.md.j2").render(_context(facts))
@@ -39,37 +115,37 @@ def write_card(facts: Facts) -> str:
 
 
 def _context(facts: Facts) -> dict[str, Any]:
-    options, table, images = facts.config["release"], facts.table, facts.images
-    scores = headline(facts)
-    baselines = means(facts, scores)
-    mine = baselines.pop(options["recipe"], None)
-    recipe = facts.config["recipes"][options["recipe"]]
+    options, table, images = facts.config.release, facts.table, facts.images
+    baselines = facts.means()
+    mine = baselines.pop(options.recipe, None)
+    scored = facts.of_recipe()
     bounds = table[BOUND].drop_nulls().to_list()
     masks = {name: len(table.filter(finding=name)) for name in facts.findings}
     confidence = facts.bounds["confidence"] if facts.bounds else None
+    steps = facts.config.recipes[options.recipe].binarize or []
     return {
-        **{name: getattr(facts, name) for name in Facts.__dataclass_fields__},
+        **vars(facts),
         "splits": [split for split in SPLITS if split in table["split"].unique()],
         "size": next((name for limit, name in _SIZES if len(table) < limit), "n>1M"),
-        "hub": hub_licence(options["license"]),
-        "licence_url": licence_url(options["license"]),
-        "key": "".join(c for c in options["name"].lower() if c.isalnum()) or "release",
-        "summary": summary(facts),
+        "hub": options.license.lower() if options.license in _LICENCES else "other",
+        "licence_url": licence_url(options.license),
+        "key": "".join(c for c in options.name.lower() if c.isalnum()) or "release",
+        "summary": facts.summary(),
         "explained": int(images["explained"].sum()),
         "counts": [
             f"{len(rows)} {split} ({rows['patient_id'].n_unique()} patients)"
             for split in SPLITS
             if len(rows := images.filter(split=split))
         ],
-        "steps": ", ".join(next(iter(step)) for step in recipe["binarize"]),
-        "scored": [mine, *of_recipe(facts, scores).to_dicts()] if mine else [],
-        "positive": means(facts, headline(facts, pairs="positive")).get(options["recipe"]),
+        "steps": ", ".join(next(iter(step)) for step in steps),
+        "scored": [mine, *scored.to_dicts()] if mine else [],
+        "positive": facts.means(pairs="positive").get(options.recipe),
         "baselines": baselines,
         "rank_only": RANK_ONLY,
         "bounds_known": len(bounds),
         "best_bound": tell(max(bounds, default=None), confidence),
         "sure": percent(confidence) if confidence else "",
-        "worst": worst(facts),
+        "worst": scored.drop_nulls("miou").sort("miou", "finding").head(5).to_dicts(),
         "few": {name: count for name, count in masks.items() if count < 10},
         "half": len(table.filter(pl.col("quality") < 0.5)) / len(table),
         "torn": len(table.filter(pl.col("components") > 3)) / len(table),
@@ -88,16 +164,36 @@ def _reflow(text: str) -> str:
     )
 
 
-def _median(values: pl.Series) -> str:
-    middle: Any = values.median()
-    return "-" if middle is None else f"{middle:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.0f} %"
-
-
 def _text(value: str) -> str:
     """Text from data, harmless in Markdown and HTML."""
     escaped = value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return "".join(f"\\{c}" if c in "\\`*[]|#!" else c for c in escaped.replace("\n", " "))
+
+
+def licence_url(name: str) -> str:
+    """Where the text of a licence is, by its SPDX name."""
+    return _LICENCES.get(name, f"https://spdx.org/licenses/{name}.html")
+
+
+def write_licence(options: ReleaseConfig) -> str:
+    """The notice: of the labels, and of the images that they were made from."""
+    return f"""{options.name} {options.version}
+
+Labels (masks, tables, scores, texts) and models of this data set: {options.license}
+{licence_url(options.license)}
+
+They are derived from source images that are not part of it (but for the pictures of
+contact-sheet.png, where it shows any). Licence of the source images, whose terms also hold for
+what you make of both together: {options.source_license}
+"""
+
+
+def write_changes(options: ReleaseConfig) -> str:
+    """The changelog, newest version first."""
+    changes = options.changes or {options.version: ["First release."]}
+    versions = sorted(changes, key=lambda v: tuple(map(int, v.split("."))), reverse=True)
+    entries = (
+        f"\n## {version}\n" + "".join(f"- {line}\n" for line in changes[version])
+        for version in versions
+    )
+    return f"# Changelog of {options.name}\n" + "".join(entries)

@@ -7,12 +7,12 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.release.licence import licence_url
-from dollmaker.release.parts import BOUND, IMAGES, SCHEMA
-from dollmaker.store import tables
+from dollmaker.config.whole import Config
+from dollmaker.release.card import Facts, licence_url
+from dollmaker.release.parts import BOUND, IMAGES, SCHEMA, Tree
 from dollmaker.store.files import sha256_file
 
-#: The context of Croissant 1.1, what the columns of the tables are, and the RAI texts.
+#: What is the same in every release: contexts, what the columns of the tables are, the RAI texts.
 _STATIC = json.loads(
     (Path(__file__).resolve().parent / "templates/croissant.json").read_text(encoding="utf-8")
 )
@@ -20,53 +20,39 @@ _STATIC = json.loads(
 _PAPER = "https://arxiv.org/abs/2401.08469"
 
 
-def describe(
-    folder: Path, config: Mapping[str, Any], findings: list[str], figures: str, date: str | None
-) -> dict[str, Any]:
+def describe(folder: Path, facts: Facts, date: str | None) -> Tree:
     """The metadata of a release whose tables are written.
 
     Args:
         folder: The release.
-        config: The resolved configuration.
-        findings: Names, in order.
-        figures: A sentence with the scores of the masks.
+        facts: What its card is made from.
         date: ISO 8601 date of publication, if known.
     """
-    options = config["release"]
-    name, source = options["name"], f"the data set {config['dataset']}"
+    options, figures = facts.config.release, facts.summary()
+    name, source = options.name, f"the data set {facts.config.dataset}"
     files = sorted((folder / "data").glob("*.parquet"))
-    bounded = any(BOUND in tables.read(path).columns for path in files)
+    bounded = any(BOUND in pl.read_parquet_schema(path) for path in files)
     return {
         "@context": _STATIC["context"],
         "@type": "sc:Dataset",
-        "conformsTo": [
-            "http://mlcommons.org/croissant/1.1",
-            "http://mlcommons.org/croissant/RAI/1.0",
-        ],
+        "conformsTo": _STATIC["conformsTo"],
         "name": name,
         "description": (
             f"Pixel-level pseudo-masks for images of {source}, made from image-level labels by "
             f"explaining classifiers. No person drew or checked them. {figures}"
         ),
         "url": _PAPER,
-        "version": options["version"],
-        "license": licence_url(options["license"]),
+        "version": options.version,
+        "license": licence_url(options.license),
         "creator": {"@type": "Organization", "name": f"the makers of {name}"},
-        "citeAs": f"{name} {options['version']}, made with dollmaker (Chen et al. 2024, {_PAPER})",
+        "citeAs": f"{name} {options.version}, made with dollmaker (Chen et al. 2024, {_PAPER})",
         **({"datePublished": date} if date else {}),
-        "keywords": ["segmentation", "pseudo-labels", "medical imaging", *findings],
+        "keywords": ["segmentation", "pseudo-labels", "medical imaging", *facts.findings],
         "isLiveDataset": False,
-        **_responsible(config, source, figures),
+        **_responsible(facts.config, source, figures),
         "distribution": [
             *(_file(folder, path) for path in [*files, folder / "images.parquet"]),
-            {
-                "@type": "cr:FileSet",
-                "@id": "tables",
-                "name": "tables",
-                "description": "The tables of all splits.",
-                "encodingFormat": "application/x-parquet",
-                "includes": "data/*.parquet",
-            },
+            _STATIC["tables"],
         ],
         "recordSet": [
             _records(
@@ -85,15 +71,17 @@ def describe(
     }
 
 
-def _responsible(config: Mapping[str, Any], source: str, figures: str) -> dict[str, Any]:
+def _responsible(config: Config, source: str, figures: str) -> Tree:
+    """The RAI texts, filled in."""
+    members = config.classify.members
     facts = {
         "source": source,
         "figures": figures,
-        "size": config["prepare"]["size"],
-        "fit": config["prepare"]["fit"],
-        "recipe": config["release"]["recipe"],
+        "size": config.prepare.size,
+        "fit": config.prepare.fit,
+        "recipe": config.release.recipe,
         "training": _training(config),
-        "committee": ", ".join(m["architecture"] for m in config["classify"]["members"].values()),
+        "committee": ", ".join(member.architecture for member in members.values()),
         "names": _names(config),
     }
 
@@ -103,25 +91,25 @@ def _responsible(config: Mapping[str, Any], source: str, figures: str) -> dict[s
     return {key: fill(text) for key, text in _STATIC["responsible"].items()}
 
 
-def _training(config: Mapping[str, Any]) -> str:
+def _training(config: Config) -> str:
     """What the classifiers learned from: members without epochs are as they were found."""
-    members = config["classify"]["members"]
-    ready = [name for name, member in members.items() if member["epochs"] == 0]
+    members = config.classify.members
+    ready = [name for name, member in members.items() if member.epochs == 0]
     if len(ready) == len(members):
         return "that are ready, not trained here"
     trained = "that were trained on the image-level labels"
     return f"{trained} ({', '.join(ready)}: ready, not trained here)" if ready else trained
 
 
-def _names(config: Mapping[str, Any]) -> str:
+def _names(config: Config) -> str:
     """Where the names of images and patients come from."""
-    source = config["source"]
-    if source["kind"] == "dicom" and not source["dicom"]["keep_ids"]:
+    dicom = config.source.dicom
+    if config.source.kind == "dicom" and dicom and not dicom.keep_ids:
         return "made of those in the DICOM headers by a secret key"
     return "those of the source"
 
 
-def _file(folder: Path, path: Path) -> dict[str, Any]:
+def _file(folder: Path, path: Path) -> Tree:
     name = path.relative_to(folder).as_posix()
     return {
         "@type": "cr:FileObject",
@@ -134,9 +122,7 @@ def _file(folder: Path, path: Path) -> dict[str, Any]:
     }
 
 
-def _records(
-    name: str, text: str, schema: Mapping[str, Any], source: dict[str, Any]
-) -> dict[str, Any]:
+def _records(name: str, text: str, schema: Mapping[str, Any], source: Tree) -> Tree:
     return {
         "@type": "cr:RecordSet",
         "@id": name,
@@ -149,8 +135,7 @@ def _records(
                 "@id": f"{name}/{column}",
                 "name": column,
                 "description": _STATIC["columns"][column],
-                "dataType": _type(kind),
-                **_shape(column, kind),
+                **_type(column, kind),
                 "source": {**source, "extract": {"column": column}},
             }
             for column, kind in schema.items()
@@ -158,16 +143,13 @@ def _records(
     }
 
 
-def _type(kind: Any) -> str:
+def _type(column: str, kind: Any) -> Tree:
+    """What Croissant calls the type of a column."""
     inner = kind.inner if isinstance(kind, pl.List) else kind
-    if inner == pl.String:
-        return "sc:Text"
-    if inner == pl.Boolean:
-        return "sc:Boolean"
-    return "sc:Integer" if inner.is_integer() else "sc:Float"
-
-
-def _shape(column: str, kind: Any) -> dict[str, Any]:
+    if inner in (pl.String, pl.Boolean):
+        name = "sc:Text" if inner == pl.String else "sc:Boolean"
+    else:
+        name = "sc:Integer" if inner.is_integer() else "sc:Float"
     if not isinstance(kind, pl.List):
-        return {}
-    return {"isArray": True, "arrayShape": "2" if column == "size" else "4"}
+        return {"dataType": name}
+    return {"dataType": name, "isArray": True, "arrayShape": "2" if column == "size" else "4"}

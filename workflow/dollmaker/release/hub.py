@@ -7,18 +7,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dollmaker.release.read import Origin
+from dollmaker.release.verify import verify
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, ModelError
 
 #: What the Hub adds of its own.
 _OF_THE_HUB = [".gitattributes"]
 
 
-def upload(release: Path, options: dict[str, Any], repo: str, private: bool) -> str:
+def upload(release: Path, origin: Origin, repo: str, private: bool) -> str:
     """Upload a release and tag its version; an upload that was stopped goes on where it was.
 
     Args:
         release: The release.
-        options: Section ``release`` of its configuration.
+        origin: How it was made.
         repo: ``OWNER/NAME``, which is made where it is not there.
         private: Let its owners alone see it.
 
@@ -29,7 +31,7 @@ def upload(release: Path, options: dict[str, Any], repo: str, private: bool) -> 
         DataError: If the version is there already, or the Hub refuses.
         ModelError: If huggingface_hub is not installed.
     """
-    version = f"v{options['version']}"
+    version = f"v{origin.version}"
     with _library(repo) as library:
         api = library.HfApi()
         api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
@@ -40,7 +42,7 @@ def upload(release: Path, options: dict[str, Any], repo: str, private: bool) -> 
             repo_id=repo,
             folder_path=release,
             repo_type="dataset",
-            commit_message=f"{options['name']} {options['version']}",
+            commit_message=f"{origin.name} {origin.version}",
             delete_patterns="*",  # what an older version had and this one has not
         )
         api.create_tag(repo, tag=version, repo_type="dataset")
@@ -75,8 +77,6 @@ def find_release(place: str | Path) -> Path:
             repo, repo_type="dataset", revision=version, local_dir=part,
             ignore_patterns=_OF_THE_HUB,
         )  # fmt: skip
-    from dollmaker.release.verify import verify
-
     shutil.rmtree(part / ".cache", ignore_errors=True)
     if faults := verify(part):
         shutil.rmtree(part)

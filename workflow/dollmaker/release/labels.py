@@ -1,30 +1,46 @@
 """The stage: the masks of the released recipe as a folder that networks learn from.
 
-``labels/`` is the part of a release that does not need the segmenter, which learns from it.
+``labels/`` is the part of a release that does not need the segmenter, which learns from it: tables
+and mask files, some thousand rows each.
 """
 
 import sys
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+from scipy import ndimage
 
 from dollmaker.config import reads
-from dollmaker.release.collect import collect_split, list_images
-from dollmaker.release.parts import SPLITS
+from dollmaker.config.whole import Config
+from dollmaker.pixels.geometry import level_set, pack
+from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, SPLITS, Row, Tree, part_name
 from dollmaker.release.verify import compare_masks
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_json, write_text
 from dollmaker.store.index import read_index
+from dollmaker.store.rle import encode
+from dollmaker.store.shards import Shard, create_shard
 from dollmaker.store.sums import CHECKSUMS, checksums
 
 #: Sections that determine the masks; the number of shards or the device do not belong to them.
 SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sample", "recipes")
 
-_TURNED = pl.col("orientation") != 1
+#: Told with four digits: the last bits of a forward pass depend on what else was in its batch.
+_NUMBERS = ("probability", "threshold", "quality", "agreement", "completeness")
+_DIGITS = 4
+_FROM_INDEX = ("path", "sha256", "patient_id", "split", "width", "height")
+_BLOCK = 256
+
+#: A shard of masks, and that of the maps they were cut from.
+Source = tuple[Path, Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +62,11 @@ class Inputs:
     sanity: Path
 
 
-def collect_labels(config: dict[str, Any], inputs: Inputs, output: Path) -> None:
+def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
     """Gather the masks of the released recipe, which segmenters learn from.
 
-    The folder is written whole or not at all, and read again before it gets its name.
+    The folder is written whole or not at all, and read again before it gets its name. Pairs that
+    were gated out or whose mask is empty are left out.
 
     Args:
         config: The resolved configuration.
@@ -61,28 +78,31 @@ def collect_labels(config: dict[str, Any], inputs: Inputs, output: Path) -> None
             and ``release.allow_failed_sanity`` is off.
         ArtifactError: If shards do not fit each other.
     """
-    _require_sanity(read_json(inputs.sanity), config)
+    _require_sanity(read_json(inputs.sanity), config.release.allow_failed_sanity)
     index, names = read_index(inputs.index)
     header = labels_header(config, inputs.committee)
-    header["findings"] = findings.localized(names, config["attribute"]["findings"])
-    if turned := dict(index.select("image_id", "orientation").filter(_TURNED).iter_rows()):
-        header["orientation"] = turned  # images' EXIF tags: true masks must be turned, too
+    header["findings"] = findings.localized(names, config.attribute.findings)
+    turned = index.filter(pl.col("orientation") != 1).select("image_id", "orientation")
+    if len(turned):
+        header["orientation"] = dict(turned.iter_rows())  # true masks must be turned, too
     if len(inputs.relevance) != len(inputs.masks):
         raise ArtifactError(
             f"{len(inputs.masks)} shards of masks but {len(inputs.relevance)} of maps; give those "
             "of one recipe."
         )
     shards = list(zip(inputs.masks, inputs.relevance, strict=True))
-    released = config["release"]["relevance"]
     with atomic_path(output) as folder:
         folder.mkdir()
-        counts = [
-            collect_split(index, shards, split, folder, header, relevance=released)
-            for split in SPLITS
-        ]
-        if not any(counts):
+        count = 0
+        for split in SPLITS:
+            images = {row["image_id"]: row for row in index.filter(split=split).to_dicts()}
+            total = sum(len(_chosen(path, images)) for path, _ in shards)
+            rows = _rows(shards, images, config.release.relevance)
+            _write_split(folder, split, rows, total, header)
+            count += total
+        if not count:
             raise DataError("no mask is left to release; loosen the gates of the released recipe.")
-        tables.write(list_images(index, shards), folder / "images.parquet", header)
+        tables.write(_list_images(index, inputs.masks), folder / "images.parquet", header)
         write_json(folder / "provenance.json", header)
         faults = compare_masks(folder)
         if faults:
@@ -90,18 +110,18 @@ def collect_labels(config: dict[str, Any], inputs: Inputs, output: Path) -> None
         write_text(folder / CHECKSUMS, checksums(folder))
 
 
-def labels_header(config: dict[str, Any], committee: Sequence[Path]) -> dict[str, Any]:
+def labels_header(config: Config, committee: Sequence[Path]) -> Tree:
     """Provenance of the masks; recipes and members that have no part in them are left out."""
-    made_by = reads.of_labels(config)
+    made_by = reads.of_labels(config.dump())
     settings = {key: made_by[key] for key in SECTIONS}
-    settings["prepare"] = {k: v for k, v in config["prepare"].items() if k != "shards"}
-    settings["release"] = {key: config["release"][key] for key in ("recipe", "relevance")}
+    settings["prepare"] = {k: v for k, v in made_by["prepare"].items() if k != "shards"}
+    settings["release"] = {key: made_by["release"][key] for key in ("recipe", "relevance")}
     members = {folder.name: read_json(folder / "model.json") for folder in committee}
     inputs = {name: member["sha256"] for name, member in members.items()}
-    return provenance.header("labels", settings, seed=config["seed"], inputs=inputs)
+    return provenance.header("labels", settings, seed=config.seed, inputs=inputs)
 
 
-def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
+def _require_sanity(checks: Tree, allow_failed: bool) -> None:
     """Refuse maps that fail a check or that could not be checked; warn of those in doubt."""
     reasons = {
         "ignores_model": "lead to the same masks when the networks' weights are random",
@@ -114,10 +134,117 @@ def _require_sanity(checks: dict[str, Any], config: dict[str, Any]) -> None:
     failed = [reason for check, reason in reasons.items() if checks[check]]
     failed += [reason for check, reason in unknown.items() if checks[check] is None]
     recipe = checks["recipe"]
-    if failed and not config["release"]["allow_failed_sanity"]:
+    if failed and not allow_failed:
         raise DataError(
             f"the maps of recipe {recipe!r} {' and '.join(failed)}: they are no evidence for a "
             "finding; release another recipe, or set release.allow_failed_sanity."
         )
     if checks["doubts"] or checks["uninformative"]:
         print(f"sanity of recipe {recipe}: {checks['verdict']}", file=sys.stderr)
+
+
+def _list_images(index: pl.DataFrame, masks: Sequence[Path]) -> pl.DataFrame:
+    """Every image of the index, and whether any of its findings was explained at all."""
+    seen: set[str] = set()
+    for path in masks:
+        with Shard(path, "masks") as shard:
+            seen.update(shard.table().get("image_id", ()))
+    explained = pl.Series("explained", [i in seen for i in index["image_id"]], dtype=pl.Boolean)
+    return index.with_columns(explained).select(pl.col(n).cast(t) for n, t in IMAGES.items())
+
+
+def read_pairs(index: pl.DataFrame, masks: Sequence[Path]) -> pl.DataFrame:
+    """Rows of a recipe's masks of the images of an index, with the columns of a release."""
+    images = {row["image_id"]: row for row in index.to_dicts()}
+    rows = []
+    for path in masks:
+        chosen = _chosen(path, images)
+        with Shard(path, "masks") as shard:
+            table = shard.table()
+            for i in chosen:
+                image = images[table["image_id"][i]]
+                rows.append(_row(table, i, image, shard.read("mask", i)))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+# --- rows of a split ----------------------------------------------------------------------------
+
+#: A row of the tables, and its arrays (S, S) by name.
+_Pair = tuple[Row, dict[str, npt.NDArray[Any]]]
+
+
+def _write_split(folder: Path, split: str, rows: Iterator[_Pair], total: int, header: Tree) -> None:
+    """Files of ``data/`` and ``masks/``, same rows in the same order; none without a row."""
+    count = -(-total // ROWS_PER_FILE)
+    for number in range(count):
+        parts = []
+        path = folder / part_name("masks", split, number, count)
+        with create_shard(path, "masks", header, gzip=True) as writer:
+            file = islice(rows, ROWS_PER_FILE)
+            # What is written in one piece decides how HDF5 lays out a file: blocks of one length,
+            # whatever the shards are, give the same bytes.
+            while block := list(islice(file, _BLOCK)):
+                part = pl.DataFrame([row for row, _ in block], schema=SCHEMA, orient="row")
+                names = {k: part[k].to_numpy().astype(object) for k in ("image_id", "finding")}
+                arrays = {k: np.stack([a[k] for _, a in block]) for k in block[0][1]}
+                writer.append({**names, "quality": part["quality"].to_numpy()}, **arrays)
+                parts.append(part)
+        tables.write(pl.concat(parts), folder / part_name("data", split, number, count), header)
+
+
+def _chosen(path: Path, images: Mapping[str, Row]) -> list[int]:
+    """Rows of these images with a mask that is kept and not empty."""
+    with Shard(path, "masks") as shard:
+        table = shard.table()
+    pairs = zip(*(table.get(name, ()) for name in ("image_id", "kept", "area")), strict=True)
+    return [
+        i for i, (image, kept, area) in enumerate(pairs) if kept and area > 0 and image in images
+    ]
+
+
+def _rows(shards: Sequence[Source], images: Mapping[str, Row], relevance: bool) -> Iterator[_Pair]:
+    for path, maps_path in shards:
+        chosen = _chosen(path, images)
+        with Shard(path, "masks") as shard, Shard(maps_path, "relevance") as maps:
+            table, other = shard.table(), maps.table()
+            for key in ("image_id", "finding"):
+                if list(table.get(key, ())) != list(other.get(key, ())):
+                    raise ArtifactError(
+                        f"{path} and {maps_path} do not hold the same pairs; delete the masks and "
+                        "run the workflow again."
+                    )
+            for start in range(0, len(table.get("image_id", ())), _BLOCK):
+                rows = slice(start, start + _BLOCK)  # h5py is slow with lists of rows
+                masks, values = shard.read("mask", rows), maps.read("map", rows)
+                for i in chosen[bisect_left(chosen, start) : bisect_left(chosen, rows.stop)]:
+                    mask, value = masks[i - start], values[i - start]
+                    levels = level_set(mask, value, float(table["threshold"][i]))
+                    arrays = {"mask": mask, "level": pack(levels)}
+                    if relevance:
+                        arrays["relevance"] = _to_bytes(value)
+                    yield _row(table, i, images[table["image_id"][i]], mask), arrays
+
+
+def _to_bytes(maps: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Maps with maximum 1 in 255 steps; what speaks against the finding becomes 0."""
+    return np.rint(np.clip(maps.astype(np.float32), 0, 1) * 255).astype(np.uint8)
+
+
+def _row(
+    table: Mapping[str, npt.NDArray[Any]], i: int, image: Row, mask: npt.NDArray[np.uint8]
+) -> Row:
+    foreground = mask == 1
+    ys, xs = np.flatnonzero(foreground.any(1)), np.flatnonzero(foreground.any(0))
+    left, top = int(xs[0]), int(ys[0])
+    return {
+        "image_id": table["image_id"][i],
+        "finding": table["finding"][i],
+        **{name: image[name] for name in _FROM_INDEX},
+        "label": table["label"][i].item(),
+        **{name: round(table[name][i].item(), _DIGITS) for name in _NUMBERS},
+        "size": list(mask.shape),
+        "counts": encode(foreground),
+        "area": int(foreground.sum()),
+        "box": [left, top, int(xs[-1]) - left + 1, int(ys[-1]) - top + 1],
+        "components": int(ndimage.label(foreground)[1]),
+    }

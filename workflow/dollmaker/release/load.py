@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from dollmaker.pixels.pictures import decode
 from dollmaker.release.bounds import read_bounds
 from dollmaker.release.hub import find_release
 from dollmaker.release.parts import BOUND, SPLITS, find_parts, read_rows
+from dollmaker.release.read import read_origin
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.depth import to_levels
-from dollmaker.store.files import inside, read_json
+from dollmaker.store.files import inside
 from dollmaker.store.shards import ShardSeries
 
 Form = Literal["plain", "torchxrayvision"]
@@ -59,6 +62,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         ConfigError: For an unknown split, finding or form.
     """
 
+    # ten: a torch data set takes its options by name, as those of torchvision do
     def __init__(
         self,
         release: str | Path,
@@ -73,21 +77,17 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         self.release = find_release(release)
-        provenance = read_json(self.release / "provenance.json")
-        self.findings = list(findings or provenance["findings"])
-        for name in self.findings:
-            if name not in provenance["findings"]:
-                raise ConfigError(unknown("finding", name, provenance["findings"]))
-        for split in splits:
-            if split not in SPLITS:
-                raise ConfigError(unknown("split", split, SPLITS))
-        if form not in ("plain", "torchxrayvision"):
-            raise ConfigError(unknown("form", form, ("plain", "torchxrayvision")))
+        self._origin = read_origin(self.release)
+        self.findings = list(findings or self._origin.findings)
+        for kind, names, known in (
+            ("finding", self.findings, self._origin.findings),
+            ("split", splits, SPLITS),
+            ("form", [form], get_args(Form)),
+        ):
+            if wrong := [name for name in names if name not in known]:
+                raise ConfigError(unknown(kind, wrong[0], known))
         if form == "torchxrayvision" and (images is None or channels != 1):
             raise ConfigError("torchxrayvision items have an image of one channel; give images.")
-        prepare = provenance["config"]["prepare"]
-        self._size, self._fit = int(prepare["size"]), prepare["fit"]
-        self._max_pixels, self._bits = int(prepare["max_pixels"]), prepare.get("bits", 8)
         self._images = Path(images) if images is not None else None
         self._channels, self._form, self._transform = channels, form, transform
         parts = [read_rows(self.release, split).with_row_index("row") for split in splits]
@@ -119,7 +119,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
 
     def __getitem__(self, item: int) -> dict[str, Any]:
         image_id, pairs, facts = self._items[item]
-        count, size = len(self.findings), self._size
+        count, size = len(self.findings), self._origin.size
         present = np.zeros((count, size, size), bool)
         ignore = np.zeros((count, size, size), bool)
         quality = np.zeros(count, np.float32)
@@ -142,7 +142,8 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             "labels": torch.from_numpy(labels),
         }
         if self._images is not None:
-            found["image"] = torch.from_numpy(np.array(self._image(facts))).float() / 255
+            image = self._image(self._images, facts["path"])
+            found["image"] = torch.from_numpy(np.array(image)).float() / 255
         if self._form == "torchxrayvision":
             found = _as_torchxrayvision(item, found)
         return self._transform(found) if self._transform else found
@@ -165,23 +166,22 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             batch["pathology_masks"] = torch.from_numpy(masks)
         return batch
 
-    def _image(self, facts: dict[str, Any]) -> Any:
-        from dollmaker.pixels.pictures import decode
-
-        assert self._images is not None
-        path = inside(self._images, facts["path"], links=True)
+    def _image(self, root: Path, name: str) -> npt.NDArray[Any]:
+        """A source image (C, S, S) in levels."""
+        path = inside(root, name, links=True)
         if not path.is_file():
             raise DataError(
-                f"image {facts['path']!r} is not under {self._images}; give the root of your copy "
-                "of the source images."
+                f"image {name!r} is not under {root}; give the root of your copy of the source "
+                "images."
             )
+        origin = self._origin
         decoded = decode(
             path,
-            size=self._size,
+            size=origin.size,
             channels=self._channels,
-            fit=self._fit,
-            max_pixels=self._max_pixels,
-            bits=self._bits,
+            fit=origin.fit,
+            max_pixels=origin.max_pixels,
+            bits=origin.bits,
         )
         return to_levels(decoded.pixels)
 

@@ -6,11 +6,15 @@ committee's weights and for fine-tunings.
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError, unknown
 from dollmaker.store.files import read_json, write_json
+
+if TYPE_CHECKING:  # who reads a release has no pydantic
+    from dollmaker.config.whole import Config
 
 SEGMENTER, COMMITTEE = "segmenter", "committee"
 
@@ -20,44 +24,45 @@ FACTS, THRESHOLDS = "committee.json", "thresholds.parquet"
 _WEIGHTS = ("model.json", "model.safetensors")
 
 
-def add_models(
-    release: Path,
-    segmenter: Path,
-    committee: Sequence[Path],
-    wanted: Sequence[str],
-    tasks: Sequence[Path],
-    thresholds: Path | None,
-    channel_mean: Sequence[float],
-) -> None:
-    """Write ``models/`` of a release.
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What the models of a release are made of.
 
-    Args:
-        release: The folder that becomes it.
+    Attributes:
         segmenter: Folder of the segmenter.
         committee: Folders of the members that explained.
-        wanted: ``release.models``.
-        tasks: Folders of the fine-tunings that it names, ``{task}/{start}-{tuning}``.
+        tasks: Folders of the fine-tunings that it carries, ``{task}/{start}-{tuning}``.
         thresholds: Those of the released recipe, if it has any.
         channel_mean: Mean of each channel over the training images, 0..255.
     """
-    models = release / "models"
-    shutil.copytree(segmenter, models / SEGMENTER)
-    for member in committee:
-        write_json(models / COMMITTEE / f"{member.name}.json", read_json(member / "model.json"))
-    for task in tasks:
+
+    segmenter: Path
+    committee: Sequence[Path]
+    tasks: Sequence[Path]
+    thresholds: Path | None
+    channel_mean: Sequence[float]
+
+
+def add_models(release: Path, models: Models, wanted: Sequence[str]) -> None:
+    """Write ``models/`` of the folder that becomes a release; ``wanted`` is ``release.models``."""
+    folder = release / "models"
+    shutil.copytree(models.segmenter, folder / SEGMENTER)
+    for member in models.committee:
+        write_json(folder / COMMITTEE / f"{member.name}.json", read_json(member / "model.json"))
+    for task in models.tasks:
         name = f"{task.parent.name}-{task.name}"
-        shutil.copytree(task / "adapter", models / "adapters" / name)
+        shutil.copytree(task / "adapter", folder / "adapters" / name)
     if COMMITTEE not in wanted:
         return
-    for member in committee:
-        (models / COMMITTEE / member.name).mkdir()
+    for member in models.committee:
+        (folder / COMMITTEE / member.name).mkdir()
         for name in _WEIGHTS:
-            shutil.copyfile(member / name, models / COMMITTEE / member.name / name)
-    order = [member.name for member in committee]
-    facts = {"members": order, "channel_mean": list(channel_mean)}
-    write_json(models / COMMITTEE / FACTS, facts)
-    if thresholds is not None:
-        shutil.copyfile(thresholds, models / COMMITTEE / THRESHOLDS)
+            shutil.copyfile(member / name, folder / COMMITTEE / member.name / name)
+    order = [member.name for member in models.committee]
+    facts = {"members": order, "channel_mean": list(models.channel_mean)}
+    write_json(folder / COMMITTEE / FACTS, facts)
+    if models.thresholds is not None:
+        shutil.copyfile(models.thresholds, folder / COMMITTEE / THRESHOLDS)
 
 
 def list_models(release: Path) -> list[str]:
@@ -86,7 +91,7 @@ def find_model(release: Path, name: str) -> Path:
     return release / "models" / (name if name in (SEGMENTER, COMMITTEE) else f"adapters/{name}")
 
 
-def check(config: dict[str, Any]) -> None:
+def check(config: "Config") -> None:
     """Refuse models that no run makes.
 
     Raises:
@@ -94,12 +99,12 @@ def check(config: dict[str, Any]) -> None:
     """
     runs = {
         f"{task}/{run}"
-        for task in config["tasks"]
-        for run in config["adapt"]["runs"]
+        for task in config.tasks
+        for run in config.adapt.runs
         # Of other starts the base is not in the release.
         if run.startswith("doll/") or run.endswith("/full")
     }
-    for name in config["release"]["models"]:
+    for name in config.release.models:
         if name != COMMITTEE and name not in runs:
             raise ConfigError(
                 f"release.models names {name!r}; use {COMMITTEE}, or a fine-tuning as "

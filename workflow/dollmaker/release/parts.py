@@ -11,6 +11,10 @@ from dollmaker.store import tables
 
 SPLITS = ("train", "valid", "test")
 
+#: A row of a table by column; a JSON document.
+Row = dict[str, Any]
+Tree = dict[str, Any]
+
 #: Rows of one file of a split; the workflow's shards have nothing to do with it.
 ROWS_PER_FILE = 50_000
 

@@ -1,5 +1,6 @@
 """Reading a release: its table, its masks and what they were fitted with."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,26 +12,57 @@ import polars as pl
 from dollmaker.pixels import geometry
 from dollmaker.pixels.geometry import Fit, unfit_mask
 from dollmaker.release.bounds import read_bounds
-from dollmaker.release.parts import SPLITS, find_parts, read_rows
+from dollmaker.release.parts import SPLITS, Row, Tree, find_parts, read_rows
 from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.store.depth import Bits
 from dollmaker.store.files import read_json
 from dollmaker.store.rle import decode
 from dollmaker.store.shards import ShardSeries
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class Origin:
+    """What provenance.json says of how a release was made.
+
+    Attributes:
+        findings: Names, in order.
+        name: Of the release.
+        version: Its semantic version.
+        license: Of labels and models.
+        source_license: Of the source images.
+        pictures: Whether it may show source images.
+        source: Kind of the source; empty if unknown.
+        size: Side of the networks' square.
+        fit: How source images lie in it.
+        channels: How many the networks saw of an image.
+        bits: Of a channel, 8 or 16.
+        max_pixels: Larger images are refused.
+        tree: The configuration, as far as masks and models depend on it.
+    """
+
+    findings: list[str]
+    name: str
+    version: str
+    license: str
+    source_license: str
+    pictures: bool
+    source: str
+    size: int
+    fit: Fit
+    channels: int
+    bits: Bits
+    max_pixels: int
+    tree: Tree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release(Origin):
     """A release: its tables in memory, its mask files at hand.
 
     Attributes:
         folder: Where it is.
         table: All rows of all splits; ``place`` is that of a row in the mask files of its split.
         masks: Split -> its mask files.
-        findings: Names, in order.
-        fit: How source images lie in the square.
-        channels: How many the networks saw of them.
-        name: Its name.
-        version: Its semantic version.
         confidence: That of the bounds of the masks' IoU (``iou_bound`` of the table); ``None``
             where quality only ranks.
     """
@@ -38,43 +70,46 @@ class Release:
     folder: Path
     table: pl.DataFrame
     masks: dict[str, ShardSeries]
-    findings: list[str]
-    fit: Fit
-    channels: int
-    name: str
-    version: str
-    confidence: float | None = None
+    confidence: float | None
 
-    def images(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    def images(self) -> list[tuple[Row, list[Row]]]:
         """Per image: facts of the image, and its rows."""
         groups = self.table.group_by(("split", "image_id"), maintain_order=True)
         return [(group.row(0, named=True), group.to_dicts()) for _, group in groups]
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a release was made with: what its masks and models depend on.
+def read_origin(folder: Path) -> Origin:
+    """How a release was made.
 
     Raises:
         ArtifactError: If the folder is no release.
     """
-    config: dict[str, Any] = _provenance(folder).get("config", {})
-    if "release" not in config or "name" not in config["release"] or "prepare" not in config:
-        raise _no_release(folder)
-    return config
-
-
-def _provenance(folder: Path) -> dict[str, Any]:
-    if not (folder / "provenance.json").is_file():
+    path = folder / "provenance.json"
+    if not path.is_file():
         raise ArtifactError(f"{folder} holds no provenance.json; give the folder of a release.")
-    found: dict[str, Any] = read_json(folder / "provenance.json")
-    return found
-
-
-def _no_release(folder: Path) -> ArtifactError:
-    return ArtifactError(
-        f"{folder / 'provenance.json'} is not that of a release; give the folder of a release "
-        "(not its labels)."
-    )
+    try:
+        found = read_json(path)
+        tree = found["config"]
+        release, prepare = tree["release"], tree["prepare"]
+        return Origin(
+            findings=found.get("findings", []),
+            name=release["name"],
+            version=release["version"],
+            license=release["license"],
+            source_license=release["source_license"],
+            pictures=release.get("pictures", False),
+            source=tree.get("source", {}).get("kind", ""),
+            size=int(prepare["size"]),
+            fit=prepare["fit"],
+            channels=int(prepare.get("channels", 1)),
+            bits=prepare.get("bits", 8),
+            max_pixels=int(prepare["max_pixels"]),
+            tree=tree,
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ArtifactError(
+            f"{path} is not that of a release; give the folder of a release (not its labels)."
+        ) from None
 
 
 def read_release(folder: Path) -> Release:
@@ -83,33 +118,22 @@ def read_release(folder: Path) -> Release:
     Raises:
         ArtifactError: If the folder is no release.
     """
-    provenance = _provenance(folder)
-    try:
-        config, findings = provenance["config"], provenance["findings"]
-        fit, channels = config["prepare"]["fit"], int(config["prepare"].get("channels", 1))
-        name, version = config["release"]["name"], config["release"]["version"]
-    except (KeyError, TypeError, ValueError):
-        raise _no_release(folder) from None
     bounds = read_bounds(folder)
     return Release(
+        **vars(read_origin(folder)),
         folder=folder,
         table=pl.concat([read_rows(folder, split).with_row_index("place") for split in SPLITS]),
         masks={split: ShardSeries(find_parts(folder, "masks", split)) for split in SPLITS},
-        findings=findings,
-        fit=fit,
-        channels=channels,
-        name=name,
-        version=version,
         confidence=bounds["confidence"] if bounds else None,
     )
 
 
-def square_mask(row: dict[str, Any]) -> npt.NDArray[np.bool_]:
+def square_mask(row: Row) -> npt.NDArray[np.bool_]:
     """The mask of a row on the networks' square."""
     return decode(row["counts"], *row["size"])
 
 
-def square(release: Release, row: dict[str, Any]) -> npt.NDArray[Any]:
+def square(release: Release, row: Row) -> npt.NDArray[Any]:
     """What the mask of a row is enlarged from.
 
     Returns:
@@ -123,7 +147,7 @@ def square(release: Release, row: dict[str, Any]) -> npt.NDArray[Any]:
     return levels if levels.size else square_mask(row)
 
 
-def source_mask(release: Release, row: dict[str, Any]) -> npt.NDArray[np.bool_]:
+def source_mask(release: Release, row: Row) -> npt.NDArray[np.bool_]:
     """The mask of a row at the size of the source image, bool (height, width).
 
     Raises:
@@ -136,7 +160,7 @@ def source_mask(release: Release, row: dict[str, Any]) -> npt.NDArray[np.bool_]:
     return geometry.source_mask(small, *size)
 
 
-def find_image(release: Release, image_id: str) -> list[dict[str, Any]]:
+def find_image(release: Release, image_id: str) -> list[Row]:
     """Rows of one image.
 
     Raises:
@@ -144,8 +168,6 @@ def find_image(release: Release, image_id: str) -> list[dict[str, Any]]:
     """
     rows = release.table.filter(image_id=image_id).to_dicts()
     if not rows:
-        import difflib
-
         near = difflib.get_close_matches(image_id, release.table["image_id"].unique(), n=3)
         hint = (
             f"did you mean {', '.join(near)}?" if near else "dollmaker stats lists what is there."

@@ -2,31 +2,40 @@
 
 import multiprocessing
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+import subprocess
+import tempfile
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+from pycocotools import mask as coco
 
 from dollmaker.pixels.geometry import Fit
 from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
-from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, find_parts, is_table
-from dollmaker.release.signature import verify_signature
+from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
 from dollmaker.release.source import SourceMask, to_source
-from dollmaker.runtime.errors import ArtifactError, DataError, DollmakerError
+from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside, read_json, sha256_file
 from dollmaker.store.shards import Shard
-from dollmaker.store.sums import verify_checksums
+from dollmaker.store.sums import CHECKSUMS, SIGNATURE, verify_checksums
 
 _BLOCK = 512
+
+#: What signatures are for (``ssh-keygen -Y sign -n``), so that none for another end counts.
+_NAMESPACE = "dollmaker"
+
+#: As :func:`map`, in processes where that is worth their start.
+_Map = Callable[..., Iterator[Any]]
 
 
 def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[str]:
@@ -49,10 +58,10 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
     """
     damaged = verify_checksums(folder)
     faults = [f"{name}: {fault}" for name, fault in damaged.items()]
-    with _Workers(workers) as pool:
+    with _mapping(workers) as spread:
         for check in (_verify_patients, _verify_bounds, _verify_formats):
             try:
-                faults += check(folder, damaged, pool)
+                faults += check(folder, damaged, spread)
             except DollmakerError as error:
                 faults += [str(error)] * (not damaged)
     if images is not None:
@@ -85,37 +94,31 @@ def require_whole(
     return f"{release_folder} is whole."
 
 
-class _Workers:
-    """Runs blocks of work in processes, if there are enough of them to start any."""
-
-    def __init__(self, workers: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._workers = workers
-        self._pool = ProcessPoolExecutor(workers, spawn)
-
-    def map(self, function: Callable[..., Any], blocks: Sequence[Any], *more: Any) -> Iterator[Any]:
-        """As :func:`map`."""
-        many = self._workers > 1 and len(blocks) > 2 * self._workers
-        return (self._pool.map if many else map)(function, blocks, *more)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-
 def compare_masks(folder: Path) -> list[str]:
     """Where tables and mask files of a folder differ."""
     faults: list[str] = []
-    with _Workers(1) as pool:
-        for split in SPLITS:
-            for part in _read_parts(folder, split, {}, faults):
-                list(_compare_part(part, None, faults, pool))
+    for split in SPLITS:
+        for part in _read_parts(folder, split, {}, faults):
+            list(_compare_part(part, None, faults, map))
     return faults
 
 
-def _verify_patients(folder: Path, damaged: Container[str], _: _Workers) -> list[str]:
+@contextmanager
+def _mapping(workers: int) -> Iterator[_Map]:
+    # Processes start with the first work that is given to them.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+
+        def spread(function: Callable[..., Any], blocks: list[Any], *more: Any) -> Iterator[Any]:
+            many = workers > 1 and len(blocks) > 2 * workers
+            return (pool.map if many else map)(function, blocks, *more)
+
+        yield spread
+
+
+# --- tables -------------------------------------------------------------------------------------
+
+
+def _verify_patients(folder: Path, damaged: Container[str], _: _Map) -> list[str]:
     """Images and patients of the tables are those of images.parquet, each in one split."""
     if "images.parquet" in damaged:
         return []
@@ -129,32 +132,59 @@ def _verify_patients(folder: Path, damaged: Container[str], _: _Workers) -> list
         faults.append(f"images.parquet: {error}")
     facts = [name for name in IMAGES if name != "explained"]
     known = images.select(facts)
-    for path in _tables(folder, damaged):
-        rows = tables.read(path)
+    for name, rows in _tables(folder, damaged):
         if set(facts) <= set(rows.columns) and len(rows.join(known, on=facts, how="anti")):
-            name = path.relative_to(folder)
             faults.append(f"{name}: an image is not, or not so, in images.parquet")
     return faults
 
 
-def _verify_bounds(folder: Path, damaged: Container[str], _: _Workers) -> list[str]:
+def _verify_bounds(folder: Path, damaged: Container[str], _: _Map) -> list[str]:
     """Bounds of the tables are those that bounds.json gives."""
     if BOUNDS in damaged:
         return []
     facts = read_bounds(folder)
     return [
-        f"{path.relative_to(folder)}: bounds of the IoU are not those of {BOUNDS}"
-        for path in _tables(folder, damaged)
-        if is_table(table := tables.read(path)) and wrong_bounds(table, facts)
+        f"{name}: bounds of the IoU are not those of {BOUNDS}"
+        for name, table in _tables(folder, damaged)
+        if is_table(table) and wrong_bounds(table, facts)
     ]
 
 
-def _tables(folder: Path, damaged: Container[str]) -> list[Path]:
-    paths = [path for split in SPLITS for path in find_parts(folder, "data", split)]
-    return [path for path in paths if path.relative_to(folder).as_posix() not in damaged]
+def _tables(folder: Path, damaged: Container[str]) -> Iterator[tuple[str, pl.DataFrame]]:
+    """Names and rows of the files of ``data/`` that are not damaged."""
+    for path in chain.from_iterable(find_parts(folder, "data", split) for split in SPLITS):
+        name = path.relative_to(folder).as_posix()
+        if name not in damaged:
+            yield name, tables.read(path)
 
 
-def _verify_formats(folder: Path, damaged: Container[str], pool: _Workers) -> list[str]:
+def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[str]:
+    """The user's copies of the images with a mask."""
+    if not root.is_dir():
+        return [f"folder of images {root} does not exist"]
+    parts = [table.select("path", "sha256") for _, table in _tables(folder, damaged)]
+    if not parts:
+        return []
+
+    def check(image: tuple[str, str]) -> str:
+        name, digest = image
+        try:
+            path = inside(root, name, links=True)
+        except DataError as error:
+            return str(error)
+        if not path.is_file():
+            return f"image {name}: missing under {root}"
+        changed = sha256_file(path) != digest
+        return f"image {name}: not the file that the masks were made from" if changed else ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [*filter(None, pool.map(check, pl.concat(parts).unique(maintain_order=True).rows()))]
+
+
+# --- masks --------------------------------------------------------------------------------------
+
+
+def _verify_formats(folder: Path, damaged: Container[str], spread: _Map) -> list[str]:
     """Tables, mask files and JSON files hold the same masks."""
     faults: list[str] = []
     if "provenance.json" in damaged or "images.parquet" in damaged:
@@ -166,7 +196,7 @@ def _verify_formats(folder: Path, damaged: Container[str], pool: _Workers) -> li
     for split in SPLITS:
         parts = _read_parts(folder, split, damaged, faults)
         masks = chain.from_iterable(
-            _compare_part(part, fit, faults, pool, polygons=polygons) for part in parts
+            _compare_part(part, fit, faults, spread, polygons=polygons) for part in parts
         )
         of_split = images.filter(split=split)
         try:
@@ -225,26 +255,39 @@ def _read_parts(
     if len(data) != len(masks):
         faults.append(f"masks/: not as many files of {split!r} as in data/")
         return [None]
-    parts: list[_Part | None] = []
-    for paths in zip(data, masks, strict=True):
-        name, other = (path.relative_to(folder).as_posix() for path in paths)
-        table = None
-        if name not in damaged and other not in damaged:
+    parts = []
+    for path, other in zip(data, masks, strict=True):
+        names = [one.relative_to(folder).as_posix() for one in (path, other)]
+        part = None
+        if not any(name in damaged for name in names):
             try:
-                table = _read_part(paths[0], paths[1], name, other, split, faults)
+                part = _Part(names[0], tables.read(path), other)
+                wrong, whole = _wrong_rows(part, split, names[1])
             except DollmakerError as error:
-                faults.append(str(error))
-        parts.append(None if table is None else _Part(name, table, paths[1]))
+                wrong, whole = [str(error)], False
+            faults += wrong
+            part = part if whole else None
+        parts.append(part)
     return parts
 
 
+def _wrong_rows(part: _Part, split: str, masks: str) -> tuple[list[str], bool]:
+    """Faults of a table and the keys of its mask file, and whether masks can be compared."""
+    name, table = part.name, part.table
+    if not is_table(table):
+        return [f"{name}: columns or types are not those of a release"], False
+    faults = []
+    if table.filter(pl.col("split") != split).height:
+        faults.append(f"{name}: holds rows of another split")
+    with Shard(part.masks, "masks") as shard:
+        columns = shard.table()
+    keys = ("image_id", "finding", "quality")
+    whole = all(columns[key].tolist() == table[key].to_list() for key in keys)
+    return faults + [f"{masks}: rows differ from {name}"] * (not whole), whole
+
+
 def _compare_part(
-    part: _Part | None,
-    fit: Fit | None,
-    faults: list[str],
-    pool: _Workers,
-    *,
-    polygons: bool = False,
+    part: _Part | None, fit: Fit | None, faults: list[str], spread: _Map, *, polygons: bool = False
 ) -> Iterator[SourceMask]:
     """Compare a table and its mask file; faults are added to the list.
 
@@ -259,37 +302,17 @@ def _compare_part(
     starts = range(0, len(part.table), _BLOCK)
     blocks = [part.table[start : start + _BLOCK].to_dicts() for start in starts]
     more = repeat(part.masks), repeat(fit), repeat(polygons)
-    for wrong, masks in pool.map(_compare_block, blocks, starts, *more):
+    for wrong, masks in spread(_compare_block, blocks, starts, *more):
         if masks is None:
             raise ArtifactError(wrong[0])
         faults += [f"{part.name}: {fault}" for fault in wrong]
         yield from masks
 
 
-def _read_part(
-    data: Path, masks: Path, name: str, other: str, split: str, faults: list[str]
-) -> pl.DataFrame | None:
-    table = tables.read(data)
-    if not is_table(table):
-        faults.append(f"{name}: columns or types are not those of a release")
-        return None
-    if table.filter(pl.col("split") != split).height:
-        faults.append(f"{name}: holds rows of another split")
-    with Shard(masks, "masks") as shard:
-        columns = shard.table()
-    for key in ("image_id", "finding", "quality"):
-        if columns[key].tolist() != table[key].to_list():
-            faults.append(f"{other}: rows differ from {name}")
-            return None
-    return table
-
-
 def _compare_block(
-    rows: list[dict[str, Any]], start: int, path: Path, fit: Fit | None, polygons: bool
+    rows: list[Row], start: int, path: Path, fit: Fit | None, polygons: bool
 ) -> tuple[list[str], list[SourceMask] | None]:
     """Rows of a table against the arrays from ``start`` on; nothing is decoded, codes are equal."""
-    from pycocotools import mask as coco
-
     try:
         with Shard(path, "masks") as shard:
             block = slice(start, start + len(rows))
@@ -301,14 +324,13 @@ def _compare_block(
     columns: Any = np.ascontiguousarray(masks.transpose(0, 2, 1))
     codes = coco.encode(columns.view(np.uint8).transpose(2, 1, 0))
     faults = []
-    across, down = columns.any(2), masks.any(2)
     for k, (row, code) in enumerate(zip(rows, codes, strict=True)):
         where = f"{row['image_id']} / {row['finding']}"
         if row["size"] != list(masks.shape[1:]):
             faults.append(f"{where}: size differs from the mask file")
         elif row["counts"] != code["counts"].decode("ascii"):
             faults.append(f"{where}: {_judge(row)}")
-        elif [row["area"], row["box"]] != _measure(masks[k], across[k], down[k]):
+        elif [row["area"], row["box"]] != _measure(masks[k]):
             faults.append(f"{where}: area or box is not that of the mask")
         elif len(levels) and not np.array_equal(levels[k] > 0, masks[k]):
             faults.append(f"{where}: level set and mask differ")
@@ -319,7 +341,7 @@ def _compare_block(
     return faults, to_source(list(levels) or list(masks), sizes, fit, polygons=polygons)
 
 
-def _judge(row: dict[str, Any]) -> str:
+def _judge(row: Row) -> str:
     """What is wrong with counts that are not those of the mask."""
     try:
         rle.decode(row["counts"], *row["size"])
@@ -328,9 +350,9 @@ def _judge(row: dict[str, Any]) -> str:
     return "RLE and mask file differ"
 
 
-def _measure(mask: Any, across: Any, down: Any) -> list[Any]:
-    """Area and box of a mask, given which of its columns and rows have a pixel."""
-    columns, rows = np.flatnonzero(across), np.flatnonzero(down)
+def _measure(mask: npt.NDArray[np.bool_]) -> list[Any]:
+    """Area and box of a mask."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     if not len(columns):
         return [0, [0, 0, 0, 0]]
     left, top = int(columns[0]), int(rows[0])
@@ -338,28 +360,34 @@ def _measure(mask: Any, across: Any, down: Any) -> list[Any]:
     return [int(np.count_nonzero(mask)), sides]
 
 
-def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[str]:
-    """The user's copies of the images with a mask."""
-    if not root.is_dir():
-        return [f"folder of images {root} does not exist"]
-    parts = [tables.read(path).select("path", "sha256") for path in _tables(folder, damaged)]
-    if not parts:
-        return []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(
-            lambda row: _verify_image(row[0], row[1], root),
-            pl.concat(parts).unique(maintain_order=True).rows(),
-        )
-        return [fault for fault in found if fault]
+# --- signature ----------------------------------------------------------------------------------
 
 
-def _verify_image(name: str, digest: str, root: Path) -> str:
-    try:
-        path = inside(root, name, links=True)
-    except DataError as error:
-        return str(error)
-    if not path.is_file():
-        return f"image {name}: missing under {root}"
-    if sha256_file(path) != digest:
-        return f"image {name}: not the file that the masks were made from"
-    return ""
+def verify_signature(folder: Path, key: Path) -> list[str]:
+    """What is wrong with OpenSSH's detached signature of SHA256SUMS; an empty list if nothing is.
+
+    Args:
+        folder: The release.
+        key: Public key of its signer, as ``ssh-keygen`` writes it.
+
+    Raises:
+        ConfigError: If the key is none, or OpenSSH is not installed.
+    """
+    words = key.read_text(encoding="utf-8", errors="replace").split() if key.is_file() else []
+    if len(words) < 2 or not words[0].startswith(("ssh-", "ecdsa-", "sk-")):
+        raise ConfigError(f"{key} is no public key; give the .pub file of the signer.")
+    if not (folder / SIGNATURE).is_file():
+        return [f"{SIGNATURE}: missing; the release is not signed"]
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as known:
+        known.write(f"signer {words[0]} {words[1]}\n")
+        known.flush()
+        command = [
+            *("ssh-keygen", "-Y", "verify", "-f", known.name, "-I", "signer"),
+            *("-n", _NAMESPACE, "-s", str(folder / SIGNATURE)),
+        ]
+        sums = (folder / CHECKSUMS).read_bytes()
+        try:
+            done = subprocess.run(command, input=sums, capture_output=True, check=False)
+        except FileNotFoundError:
+            raise ConfigError("--key needs ssh-keygen; install OpenSSH's client.") from None
+    return [f"{SIGNATURE}: is not of this key and {CHECKSUMS}"] if done.returncode else []

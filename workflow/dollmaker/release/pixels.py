@@ -2,17 +2,16 @@
 
 import io
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import polars as pl
 from PIL import Image
 
+from dollmaker.release.browse import contact_sheet
 from dollmaker.release.parts import BOUND, IMAGES, SCHEMA, SPLITS, read_rows
-from dollmaker.release.pictures import contact_sheet
+from dollmaker.release.read import Origin
 from dollmaker.runtime.errors import DollmakerError
 from dollmaker.store import tables
 
@@ -25,7 +24,7 @@ _COLUMNS = {*SCHEMA, *IMAGES, BOUND}
 _ARRAYS = {"mask", "level", "relevance"}
 
 
-def find_pixels(release: Path, config: Mapping[str, Any]) -> list[str]:
+def find_pixels(release: Path, origin: Origin) -> list[str]:
     """Files that hold source pixels, or may hold them, and must not be published.
 
     Where the licence of the source allows pictures (``release.pictures``), there is none. Otherwise
@@ -33,20 +32,14 @@ def find_pixels(release: Path, config: Mapping[str, Any]) -> list[str]:
 
     Args:
         release: The release, whose masks are those of its tables (``verify``).
-        config: The configuration it was made with.
+        origin: How it was made.
     """
-    shown = config["release"].get("pictures", False)
-    if shown and not is_closed(config):
+    closed = origin.source in _CLOSED_KINDS or _CLOSED.search(origin.source_license)
+    if origin.pictures and not closed:
         return []
     files = sorted(path for path in release.rglob("*") if path.is_file())
     reasons = ((path, _reason(path, path.relative_to(release))) for path in files)
     return [f"{path.relative_to(release)}: {reason}" for path, reason in reasons if reason]
-
-
-def is_closed(config: Mapping[str, Any]) -> bool:
-    """Whether the licence of the source forbids to hand on its images."""
-    kind = config.get("source", {}).get("kind")
-    return kind in _CLOSED_KINDS or bool(_CLOSED.search(config["release"]["source_license"]))
 
 
 def _reason(path: Path, name: Path) -> str:

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 
 from dollmaker import PseudoLabels
-from dollmaker.publish.pixels import find_pixels
-from dollmaker.publish.stage import publish
-from dollmaker.release.read import read_config
+from dollmaker.release.pixels import find_pixels
+from dollmaker.release.publish import publish
+from dollmaker.release.read import read_origin
 from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError
 from dollmaker.store.files import write_json, write_text
 from dollmaker.store.sums import CHECKSUMS, checksums
 from fetch.conftest import point_at
-from publish.servers import Places, serving
+from release.servers import Places, serving
 from release.small_release import build
 
 
@@ -126,7 +126,7 @@ def test_of_closed_sources_masks_go_and_pixels_never(
     release: Path, tmp_path: Path, options: dict[str, str]
 ) -> None:
     masks = copy(release, tmp_path / "masks", **options)
-    assert verify(masks) == [] and find_pixels(masks, read_config(masks)) == []
+    assert verify(masks) == [] and find_pixels(masks, read_origin(masks)) == []
     publish(masks, str(tmp_path / "there"))
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8))
     for name in ("gallery/sheets/image-0000.jpg", "LICENSE", "i.png", "contact-sheet.png", "a.npy"):
@@ -136,7 +136,7 @@ def test_of_closed_sources_masks_go_and_pixels_never(
         noise.save(buffer, "JPEG" if name.endswith("jpg") else "PNG")
         (one / name).write_bytes(buffer.getvalue())
         sign(one)
-        found = find_pixels(one, read_config(one))
+        found = find_pixels(one, read_origin(one))
         assert len(found) == 1 and found[0].startswith(name)
         with pytest.raises(DataError, match="does not let its pixels go"):
             publish(one, str(tmp_path / "never"))
@@ -145,6 +145,6 @@ def test_of_closed_sources_masks_go_and_pixels_never(
 
 def test_pictures_that_the_licence_allows_go(tmp_path: Path) -> None:
     shown = build(tmp_path / "x", pictures=True)
-    assert find_pixels(shown, read_config(shown)) == []
+    assert find_pixels(shown, read_origin(shown)) == []
     closed = copy(shown, tmp_path / "c", kind="chexpert")
-    assert len(find_pixels(closed, read_config(closed))) >= 2  # contact sheet and gallery
+    assert len(find_pixels(closed, read_origin(closed))) >= 2  # contact sheet and gallery

@@ -1,1 +1,0 @@
-"""A release where others find it: the Hub, Zenodo, or a folder."""

@@ -1,0 +1,165 @@
+"""Check a release as a stranger would, and send it where it shall be found.
+
+That is the Hub (:mod:`dollmaker.release.hub`), a folder, or Zenodo: there a draft with one ZIP
+file, by its REST API. People press Publish.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from dollmaker.release import hub
+from dollmaker.release.parts import Tree
+from dollmaker.release.pixels import find_pixels
+from dollmaker.release.read import Origin, read_origin
+from dollmaker.release.verify import verify
+from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError
+from dollmaker.store.files import atomic_path, require_new, safe_name
+
+#: Where Zenodo is, and who: of the environment, so that no token is in a command or a file of ours.
+_URL, _TOKEN = "ZENODO_URL", "ZENODO_TOKEN"
+
+#: Sends a release, and tells where it lies.
+Send = Callable[[Path, Origin], str]
+
+
+def publish(
+    release_folder: Path,
+    /,
+    to: str,
+    *,
+    private: bool = False,
+    creators: Sequence[str] = (),
+    dry_run: bool = False,
+) -> str:
+    """Put a release on the Hub, on Zenodo or into a folder, once it is checked.
+
+    Args:
+        release_folder: Folder of the release.
+        to: ``hf:OWNER/NAME``, ``zenodo``, or a folder to make.
+        private: Its owners alone see it.
+        creators: Who made it, "Family, Given" (for Zenodo).
+        dry_run: Check everything and send nothing.
+
+    Returns:
+        Where it lies, or what would go there.
+
+    Raises:
+        ArtifactError: If ``verify`` finds a fault.
+        ConfigError: If the destination is none.
+        DataError: If a file holds pixels that may not be handed on, or the version is there.
+        ModelError: If what sends it is not installed.
+    """
+    send = _destination(to, private, creators)
+    origin = read_origin(release_folder)
+    if faults := verify(release_folder, workers=os.cpu_count() or 1):
+        raise ArtifactError(
+            f"{release_folder} has {len(faults)} faults and is not published; make it again: "
+            f"{faults[0]}"
+        )
+    if pixels := find_pixels(release_folder, origin):
+        raise DataError(
+            f"{release_folder} is not published: the licence of its source "
+            f"({origin.source_license}) does not let its pixels go, and {pixels[0]}"
+            f"{f' (and {len(pixels) - 1} files more)' if len(pixels) > 1 else ''}; set "
+            "release.pictures to false and make it again."
+        )
+    if not dry_run:
+        return f"{release_folder} is published: {send(release_folder, origin)}"
+    files = _files(release_folder)
+    size = sum(path.stat().st_size for path in files)
+    return f"{len(files)} files of {size / 1e6:.1f} MB would go to {to}; nothing was sent."
+
+
+def _files(release: Path) -> list[Path]:
+    return sorted(path for path in release.rglob("*") if path.is_file())
+
+
+def _destination(to: str, private: bool, creators: Sequence[str]) -> Send:
+    if to.startswith("hf:"):
+        repo = to.removeprefix("hf:")
+        if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):
+            raise ConfigError(f"--to {to!r} names no repository; write hf:OWNER/NAME.")
+        return lambda release, origin: hub.upload(release, origin, repo, private)
+    if to == "zenodo":
+        if not creators:
+            raise ConfigError('Zenodo asks who made it; give --creators "Family, Given".')
+        return lambda release, origin: _to_zenodo(release, origin, creators, private)
+    if private:
+        raise ConfigError("--private is for the Hub and Zenodo; a folder has its own permissions.")
+    target = Path(to)
+    require_new(target)
+    return lambda release, _: _copy(release, target)
+
+
+def _copy(release: Path, target: Path) -> str:
+    with atomic_path(target.resolve()) as part:
+        shutil.copytree(release, part)
+        if faults := verify(part):
+            raise ArtifactError(f"{target} is not what was copied ({faults[0]}); try another disk.")
+    return str(target)
+
+
+# --- Zenodo -------------------------------------------------------------------------------------
+
+
+def _to_zenodo(release: Path, origin: Origin, creators: Sequence[str], private: bool) -> str:
+    """Make a draft, fill it and describe it; files of a private one are restricted."""
+    base = os.environ.get(_URL, "https://zenodo.org").rstrip("/")
+    title = f"{origin.name} {origin.version}"
+    with tempfile.TemporaryFile() as packed:
+        name = f"{safe_name(title)}.zip"
+        _pack(release, packed)
+        draft = _ask("POST", f"{base}/api/deposit/depositions", {})
+        packed.seek(0)
+        wanted = hashlib.file_digest(packed, "md5").hexdigest()
+        kept = _ask("PUT", f"{draft['links']['bucket']}/{name}", packed)
+    if kept.get("checksum") != f"md5:{wanted}":
+        raise DataError(f"Zenodo keeps other bytes of {name} than were sent; delete the draft.")
+    metadata = {
+        "title": title,
+        "upload_type": "dataset",
+        "description": "Pixel-level pseudo-masks from image-level labels; see README.md inside.",
+        "version": origin.version,
+        "creators": [{"name": creator} for creator in creators],
+        "access_right": "restricted" if private else "open",
+        **({"access_conditions": "Ask."} if private else {"license": origin.license.lower()}),
+    }
+    _ask("PUT", f"{base}/api/deposit/depositions/{draft['id']}", {"metadata": metadata})
+    return f"{draft['links'].get('html', base)} (a draft: look at it, and press Publish)"
+
+
+def _pack(release: Path, file: IO[bytes]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as packed:
+        for path in _files(release):
+            packed.write(path, path.relative_to(release).as_posix())
+
+
+def _ask(method: str, url: str, body: Any) -> Tree:
+    token = os.environ.get(_TOKEN)
+    if not token:
+        raise DataError(f"Zenodo wants a token; make one there and set {_TOKEN}.")
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    data = body
+    if isinstance(body, dict):
+        data = json.dumps(body).encode()
+    else:
+        headers["Content-Type"] = "application/octet-stream"
+        headers["Content-Length"] = str(body.seek(0, os.SEEK_END))
+        body.seek(0)
+    request = urllib.request.Request(url, data=data, headers=headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            found: Tree = json.loads(answer.read())
+            return found
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise DataError(f"Zenodo does not take it ({error}); see {_TOKEN} and try again.") from None
