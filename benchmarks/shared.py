@@ -107,7 +107,7 @@ def make_subject(given: argparse.Namespace) -> Subject:
 
 def _phantoms(images: int, size: int) -> Tensor:
     from dollmaker.phantoms import FINDINGS, render_frontal, sample_patient
-    from dollmaker.phantoms.sampling import draw_sign
+    from dollmaker.phantoms.patient import draw_sign
 
     rng = np.random.default_rng(1234)
     pictures = []

@@ -11,7 +11,7 @@ from PIL import Image
 from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import fit_classes, read_task
 from dollmaker.config.settings import resolve
-from dollmaker.prepare.splits import assign
+from dollmaker.prepare.listing import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 
 

@@ -11,8 +11,8 @@ from pycocotools import mask as coco
 
 from dollmaker.config import settings as configuration
 from dollmaker.evaluate.truth import load_truth
+from dollmaker.prepare.listing import assign
 from dollmaker.prepare.sources import list_source
-from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 
 ROW = {"image_id": "a", "width": 9, "height": 7, "mask": "a.png", "X": 1, "Y": 0}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dollmaker.config import settings as config
 from dollmaker.config.whole import Config
 from dollmaker.pixels.names import image_id
-from dollmaker.prepare.columns import labels
+from dollmaker.prepare.listing import labels
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import rle, tables

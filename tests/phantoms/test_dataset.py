@@ -13,8 +13,7 @@ from pycocotools import mask as coco
 
 from dollmaker.phantoms import FINDINGS, write_dataset
 from dollmaker.phantoms.dataset import ORGAN_BITS
-from dollmaker.phantoms.pathology import OPACITIES
-from dollmaker.phantoms.sheet import contact_sheet
+from dollmaker.phantoms.patient import OPACITIES
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.findings import CHEXPERT
 
@@ -150,9 +149,3 @@ def test_impossible_numbers_are_refused(tmp_path: Path, wrong: dict[str, int]) -
     } | wrong
     with pytest.raises(ConfigError):
         write_dataset(tmp_path, **options)
-
-
-def test_contact_sheet() -> None:
-    sheet = contact_sheet(seed=0, size=48)
-    assert sheet.mode == "RGB"
-    assert sheet.width > 12 * 48

@@ -9,10 +9,15 @@ from scipy import ndimage
 
 from dollmaker.phantoms.anatomy import Chest, build_chest, place_grid
 from dollmaker.phantoms.grid import Canvas, Grid, Mask, ball
-from dollmaker.phantoms.pathology import APPLY, ORDER, Sign, apply, deform
-from dollmaker.phantoms.patient import SIDES, Patient, sample_patient
-from dollmaker.phantoms.render import ATTENUATION, transmit
-from dollmaker.phantoms.study import FINDINGS, render_frontal, render_lateral
+from dollmaker.phantoms.pathology import APPLY, apply, deform
+from dollmaker.phantoms.patient import ORDER, SIDES, Patient, Sign, sample_patient
+from dollmaker.phantoms.study import (
+    ATTENUATION,
+    FINDINGS,
+    render_frontal,
+    render_lateral,
+    transmit,
+)
 
 
 @pytest.fixture

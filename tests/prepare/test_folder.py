@@ -16,8 +16,8 @@ from dollmaker.config import settings as configuration
 from dollmaker.launch.preflight import _list
 from dollmaker.prepare import stage
 from dollmaker.prepare.folder import _folded
+from dollmaker.prepare.listing import assign
 from dollmaker.prepare.sources import list_source
-from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.index import read_index
 

@@ -9,9 +9,9 @@ import pytest
 from dollmaker.config import settings as configuration
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
+from dollmaker.prepare.listing import assign
 from dollmaker.prepare.nih import NIH
 from dollmaker.prepare.sources import list_source
-from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 
 HEAD = (

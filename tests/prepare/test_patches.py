@@ -13,8 +13,8 @@ from dollmaker.evaluate.truth import load_truth
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.convert import convert
+from dollmaker.prepare.listing import assign
 from dollmaker.prepare.sources import list_source
-from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import DataError
 
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from dollmaker.config.whole import Config
 from dollmaker.pixels.geometry import Fit, window
 from dollmaker.pixels.pictures import decode
 from dollmaker.prepare import stage
+from dollmaker.prepare.listing import assert_disjoint, assign
 from dollmaker.prepare.sources import list_source
-from dollmaker.prepare.splits import assert_disjoint, assign
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.findings import CHEXPERT

@@ -22,8 +22,8 @@ from dollmaker.config.settings import resolved
 from dollmaker.pixels import geometry, names
 from dollmaker.pixels.masks import surround
 from dollmaker.pixels.pictures import Decoded, decode
+from dollmaker.prepare.listing import assign
 from dollmaker.prepare.sources import list_source
-from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import tables
 from dollmaker.store.depth import to_levels

@@ -10,7 +10,7 @@ import polars as pl
 from dollmaker.adapt.listing import list_images
 from dollmaker.attribute.selection import select_images
 from dollmaker.classify.data import label_matrix
-from dollmaker.prepare.splits import assign
+from dollmaker.prepare.listing import assign
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.findings import ABSENT, BLANK, PRESENT
 

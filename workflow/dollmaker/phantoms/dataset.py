@@ -4,8 +4,6 @@ Every patient follows from (seed, kind, patient number) alone: neither the numbe
 that of workers changes a byte of it.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,20 +17,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from pycocotools import mask as coco
 
-from dollmaker.phantoms.grid import Mask
-from dollmaker.phantoms.pathology import Sign
-from dollmaker.phantoms.patient import Patient, sample_patient
-from dollmaker.phantoms.sampling import (
+from dollmaker.phantoms.patient import (
+    Patient,
+    Sign,
     certain_labels,
     draw_sign,
     draw_signs,
     draw_story,
     labeller_labels,
+    sample_patient,
 )
 from dollmaker.phantoms.study import Picture, render_frontal, render_lateral
 from dollmaker.runtime.errors import ConfigError
+from dollmaker.store import rle
 from dollmaker.store.files import atomic_path, require_new, write_json, write_text
 from dollmaker.store.findings import CHEXPERT
 
@@ -234,7 +232,8 @@ def _make(view: View, output: Path) -> dict[str, Rle]:
     image = Image.fromarray(picture.image)
     if path.suffix == ".jpg":
         image.save(path, quality=_QUALITY)
-        return {name: encode(mask) for name, mask in picture.masks.items()}
+        size = [int(side) for side in view.shape]
+        return {n: {"size": size, "counts": rle.encode(m)} for n, m in picture.masks.items()}
     image.save(path)
     mask_path = output / _mask_path(view)
     mask_path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,12 +248,6 @@ def _task_mask(view: View, picture: Picture) -> npt.NDArray[np.uint8]:
     for organ, bit in ORGAN_BITS.items():
         bits |= picture.organs[organ].astype(np.uint8) * np.uint8(bit)
     return bits
-
-
-def encode(mask: Mask) -> Rle:
-    """A mask in COCO's run-length form: {"size": [H, W], "counts": text}."""
-    code = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": [int(side) for side in code["size"]], "counts": code["counts"].decode("ascii")}
 
 
 # --- tables -------------------------------------------------------------------------------------

@@ -5,12 +5,10 @@ Everything is placed in *body centimetres* of a standard adult: x grows towards 
 Pixels enter only here, so a picture of 32 and one of 1024 pixels show the same patient.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +54,7 @@ class Grid:
         field: float,
         roll: float = 0.0,
         shift: tuple[float, float] = (0.0, 0.0),
-    ) -> Grid:
+    ) -> Self:
         """Lay a grid over the body.
 
         Args:

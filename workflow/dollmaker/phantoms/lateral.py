@@ -4,8 +4,6 @@ Here x grows towards the back. Findings are carried over roughly: large heart, f
 angle, haze, patches and nodules, wires.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +11,7 @@ import numpy as np
 
 from dollmaker.phantoms.anatomy import APEX, BASE
 from dollmaker.phantoms.grid import Canvas, Grid, Map, ball, step
-from dollmaker.phantoms.pathology import Sign
-from dollmaker.phantoms.patient import Patient
+from dollmaker.phantoms.patient import Patient, Sign
 
 
 @dataclass

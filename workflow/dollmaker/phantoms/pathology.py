@@ -6,51 +6,16 @@ becomes fluid, lung becomes free air, metal is added) and returns the region it 
 runs from 0, barely visible, to 1.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from dollmaker.phantoms.anatomy import HILUM, Chest
 from dollmaker.phantoms.grid import Canvas, Map, Mask, ball, step
-from dollmaker.phantoms.patient import SIDES, Break, Patient, Side
+from dollmaker.phantoms.patient import OPACITIES, ORDER, SIDES, Break, Patient, Side, Sign
 from dollmaker.phantoms.support_devices import support_devices
-
-ORDER = (
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Fracture",
-    "Pneumothorax",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Lung Lesion",
-    "Pleural Other",
-    "Pleural Effusion",
-    "Support Devices",
-)
-"""The findings that are drawn, in the order they act. Lung Opacity is the union of its children."""
-
-OPACITIES = ("Lung Lesion", "Edema", "Consolidation", "Pneumonia", "Atelectasis")
-"""The findings of which Lung Opacity is the parent."""
-
-
-@dataclass(frozen=True)
-class Sign:
-    """One finding of one study: how strong, where, and the seed of its shape."""
-
-    severity: float
-    seed: int
-    side: Side
-
-    def rng(self) -> np.random.Generator:
-        """The source of chance for this sign's shape."""
-        return np.random.default_rng(self.seed)
-
 
 # --- changes of the patient ---------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 """Support devices: metal and plastic drawn on the chest, with the region each covers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

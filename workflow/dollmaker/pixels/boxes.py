@@ -111,14 +111,7 @@ class BoxTable:
     def mask(
         self, path: str, finding: str, width: int, height: int, identifier: str | None = None
     ) -> Mask | None:
-        """The rectangles of a finding in an image.
-
-        Args:
-            path: Path of the image.
-            finding: A finding.
-            width: The image's width in pixels.
-            height: Its height in pixels.
-            identifier: Its ``image_id``.
+        """The rectangles of a finding in an image of this size.
 
         Returns:
             bool (height, width); ``None`` where nothing is known.
@@ -148,13 +141,8 @@ class BoxTable:
         return area
 
     def knows(self, path: str, identifier: str | None = None) -> bool:
-        """Whether an image has a box.
-
-        Raises:
-            DataError: As :meth:`mask`.
-        """
-        name = self._names.find(path, identifier)
-        return name in self._boxed
+        """Whether an image has a box; raises as :meth:`mask`."""
+        return self._names.find(path, identifier) in self._boxed
 
     def fault(self) -> str:
         """Why the boxes that were asked for were drawn on something else; empty if nothing says so.

@@ -28,9 +28,7 @@ class FindingFiles:
     What several files say of an image is joined. A finding that occurs in no entry of any file is
     unknown everywhere; one that occurs somewhere but not in an image's entry is absent there.
 
-    Args:
-        files: JSON files.
-        key: The configuration's key that names them, for messages.
+    ``key`` is the configuration's that names the files, for messages.
 
     Raises:
         DataError: If a file is missing or not of the form, or if two disagree on a mask.
@@ -43,14 +41,7 @@ class FindingFiles:
         self._names = Names(self._entries, f"entries of {self._what}")
 
     def find(self, path: str, identifier: str | None = None) -> Entry | None:
-        """The entry of an image.
-
-        Args:
-            path: Path of the image.
-            identifier: Its ``image_id``.
-
-        Returns:
-            Finding, as the files call it, -> run lengths; ``None`` if there is no such image.
+        """The entry of an image, by its path or its ``image_id``; ``None`` if there is none.
 
         Raises:
             DataError: If two entries fit the image, or the entry fits two images.
@@ -59,13 +50,7 @@ class FindingFiles:
         return None if name is None else self._entries[name]
 
     def mask(self, entry: Entry, finding: str, width: int, height: int) -> Mask | None:
-        """The true mask of a finding in an image.
-
-        Args:
-            entry: The image's, of :meth:`find`.
-            finding: A finding, by the files' name or by CheXpert's.
-            width: The image's width in pixels.
-            height: Its height in pixels.
+        """The true mask of a finding, by the files' name or by CheXpert's, in an image.
 
         Returns:
             bool (height, width), all False where the finding is known to be absent; ``None`` where
@@ -121,11 +106,7 @@ def _read(file: Path, key: str) -> Mapping[str, Entry]:
 
 
 def read_object(file: Path, key: str) -> dict[str, Any]:
-    """Read a file that is one JSON object.
-
-    Args:
-        file: The file.
-        key: The configuration's key that names it, for messages.
+    """Read a file that is one JSON object; ``key`` names it in the configuration.
 
     Raises:
         DataError: If it is missing, is not JSON, or names one thing twice.
@@ -163,15 +144,10 @@ def called(name: str, names: Collection[str]) -> str | None:
 
 
 def require_called(wanted: Iterable[str], names: Collection[str], what: str) -> None:
-    """Refuse a file that tells of other findings only.
-
-    Args:
-        wanted: The findings that are asked for.
-        names: The findings that the file tells of; without any it tells of no image either.
-        what: The file, for messages.
+    """Refuse a file that tells of other findings only; one without any tells of no image either.
 
     Raises:
-        DataError: If none of them is wanted.
+        DataError: If none of its ``names`` is wanted.
     """
     asked = list(wanted)
     if names and asked and not any(called(name, names) for name in asked):
@@ -191,12 +167,7 @@ def whole(value: Any) -> int | None:
 
 
 def require_size(size: tuple[int | None, int | None], width: int, height: int) -> None:
-    """Refuse what was drawn on a picture of another size.
-
-    Args:
-        size: Width and height of that picture; ``None`` if unknown.
-        width: Width of the image.
-        height: Its height.
+    """Refuse what was drawn on a picture of another size, or of a size that is not known.
 
     Raises:
         DataError: The reason.

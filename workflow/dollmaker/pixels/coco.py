@@ -75,12 +75,7 @@ class CocoFile:
         return self._names.find(path) is not None
 
     def read(self, path: str, width: int, height: int) -> tuple[Pixels, set[str]]:
-        """The masks of an image.
-
-        Args:
-            path: Path of the image.
-            width: Its width in pixels.
-            height: Its height in pixels.
+        """The masks of an image of this size.
 
         Returns:
             uint8 (K, height, width), 1 where the class is and 0 elsewhere, and the names of the

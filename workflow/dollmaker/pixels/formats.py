@@ -107,7 +107,8 @@ def decode_frame(data: bytes, max_pixels: int, bits: Bits = 8) -> Frame:
 
 def _decode(data: bytes, max_pixels: int, bits: Bits) -> dict[str, Any]:
     if is_dicom(data):
-        return _decode_dicom(data, max_pixels, bits)
+        shown = read_dicom(data, max_pixels, bits)
+        return {"image": Image.fromarray(shown)} if bits == 8 else {"deep": shown, "scaled": True}
     decode = next(decode for matches, decode in _DECODERS if matches(data))
     return decode(data, max_pixels)
 
@@ -166,11 +167,6 @@ def _foreign(data: bytes) -> str:
     return f"none of {', '.join(FORMATS)}, DICOM, NumPy's .npy"
 
 
-def _decode_dicom(data: bytes, max_pixels: int, bits: Bits) -> dict[str, Any]:
-    shown = read_dicom(data, max_pixels, bits)
-    return {"image": Image.fromarray(shown)} if bits == 8 else {"deep": shown, "scaled": True}
-
-
 def is_tiff(data: bytes) -> bool:
     """Whether bytes are a TIFF file, BigTIFF included."""
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -181,12 +177,10 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        pages = [page.keyframe if page is None else page for page in file.pages]
-        whole = [n for n, page in enumerate(pages) if not getattr(page, "is_reduced", False)]
-        if len(whole) > 1 or goes_on(file):
+        pages = whole_pages(file)
+        if len(pages) > 1 or goes_on(file):
             raise DataError("holds several frames")
-        place = whole[0] if whole else 0
-        first: Any = pages[place]
+        place, first = next(iter(pages.items()))
         width, height = int(first.imagewidth), int(first.imagelength)
         check_size(width, height, max_pixels)
         if int(first.samplesperpixel) > 4 or first.size > 4 * max_pixels:
@@ -206,6 +200,13 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
         found["image"] = ImageOps.invert(found["image"].convert("L")).convert("1")
         found["white_is_zero"] = False
     return found
+
+
+def whole_pages(file: Any) -> dict[int, Any]:
+    """Place -> page of those that are no thumbnails of another; the first if all are."""
+    pages = dict(enumerate(file.pages))
+    whole = {n: page for n, page in pages.items() if not getattr(page, "is_reduced", False)}
+    return whole or {0: pages[0]}
 
 
 def goes_on(file: Any) -> bool:
@@ -247,12 +248,8 @@ def _from_cmyk(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> dict[str, Any]:
     """Upright values and opacity of a stored array (H, W) or (H, W, C).
 
-    Opacity is relative to the most opaque pixel: in a picture of 12 bits it has 12 bits, too.
-
-    Args:
-        values: What is stored; of two or four channels the last one is ``extra``.
-        orientation: The EXIF tag, 1..8.
-        extra: As :func:`_deep_page` returns it.
+    Of two or four channels the last one is ``extra``, see :func:`_deep_page`. Opacity is relative
+    to the most opaque pixel: in a picture of 12 bits it has 12 bits, too.
     """
     values = turn_upright(values, orientation)
     count = 1 if values.ndim == 2 else values.shape[-1]
@@ -363,11 +360,7 @@ def _chunks(data: bytes) -> set[bytes]:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Refuse what is larger.
-
-    Raises:
-        DataError: If it is.
-    """
+    """Refuse what is larger, by a :class:`DataError`."""
     if width * height > max_pixels:
         raise DataError(f"{width}x{height} is over {max_pixels} pixels")
 

@@ -191,11 +191,12 @@ def pictures(tree: Tree) -> list[str]:
     A link counts by its name alone, and is not looked at: where it may not be followed, or leads
     to nothing, the stage that opens it says so.
     """
-    return [name for name in tree.files if _may_be_picture(tree.top / name)]
-
-
-def _may_be_picture(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES if path.is_symlink() else is_picture(path)
+    files = ((name, tree.top / name) for name in tree.files)
+    return [
+        name
+        for name, path in files
+        if (path.suffix.lower() in SUFFIXES if path.is_symlink() else is_picture(path))
+    ]
 
 
 class Names:

@@ -5,7 +5,6 @@ for each channel, where colours share one (:mod:`dollmaker.pixels.pictures`).
 """
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -23,6 +22,7 @@ from dollmaker.pixels.formats import (
     is_tiff,
     known_orientation,
     turn_upright,
+    whole_pages,
 )
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import Bits, Stored, by_percentiles, deepened, scale
@@ -75,18 +75,14 @@ def read_stack(data: bytes, channels: int, bits: Bits, max_pixels: int) -> Stack
     Raises:
         DataError: If it holds another number of channels, or the reason why it cannot be used.
     """
-    decode: Callable[[], tuple[Stored, int] | None]
+    found: tuple[Stored, int] | None = None
     if data.startswith(_ARRAY):
-        decode = partial(_array, data, channels, bits, max_pixels)
+        found = decoded(data, max_pixels, partial(_array, data, channels, bits, max_pixels))
     elif is_tiff(data) and channels > 1:
-        decode = partial(_tiff, data, channels, bits, max_pixels)
-    else:
-        return None
-    found = decoded(data, max_pixels, decode)
+        found = decoded(data, max_pixels, partial(_tiff, data, channels, bits, max_pixels))
     if found is None:
         return None
-    pixels, orientation = found
-    return Stack(pixels=pixels, orientation=orientation, sha256=sha256(data).hexdigest())
+    return Stack(pixels=found[0], orientation=found[1], sha256=sha256(data).hexdigest())
 
 
 def write_stack(path: Path, pixels: Stored) -> None:
@@ -102,17 +98,14 @@ def _tiff(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stor
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        pages = [page.keyframe if page is None else page for page in file.pages]
-        pages = [page for page in pages if not getattr(page, "is_reduced", False)]
-        if not pages:
-            return None
-        first: Any = pages[0]
+        pages = list(whole_pages(file).values())
+        first = pages[0]
         _check_values(int(first.imagewidth), int(first.imagelength), channels, max_pixels)
-        several = len(pages) > 1 or goes_on(file)
-        if several:
+        if len(pages) > 1 or goes_on(file):
             values = _pages(file, pages, channels)
         elif _has_bands(first, channels):
-            values = _bands(first)
+            stored = np.asarray(first.asarray())
+            values = stored if first.planarconfig == 2 else np.moveaxis(stored, -1, 0)
         else:
             return None
         orientation = known_orientation(first.tags.valueof(_ORIENTATION))
@@ -143,11 +136,7 @@ def _pages(file: Any, pages: list[Any], channels: int) -> npt.NDArray[Any]:
 
 
 def _has_bands(page: Any, channels: int) -> bool:
-    """Whether the samples of a page are channels: other than grey, and other than colours.
-
-    Raises:
-        DataError: If they are, but not so many.
-    """
+    """Whether the samples of a page are channels: other than grey, and other than colours."""
     count = int(page.samplesperpixel)
     opaque = not set(page.extrasamples or ()) & set(_OPACITY)
     if count in (1, 3) or int(page.photometric) not in _KINDS or not opaque:
@@ -159,19 +148,12 @@ def _has_bands(page: Any, channels: int) -> bool:
     raise DataError(f"holds {count} bands, and prepare.channels asks for {channels}")
 
 
-def _bands(page: Any) -> npt.NDArray[Any]:
-    """The values (C, H, W) of the samples of a page."""
-    values = np.asarray(page.asarray())
-    return values if page.planarconfig == 2 else np.moveaxis(values, -1, 0)
-
-
 def _array(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stored, int]:
     """An array, checked by its header before its values are read."""
     stream = io.BytesIO(data)
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else None
-    read = read or np.lib.format.read_array_header_2_0
-    shape, _, kind = read(stream)
+    older = np.lib.format.read_magic(stream) == (1, 0)
+    form = np.lib.format
+    shape, _, kind = (form.read_array_header_1_0 if older else form.read_array_header_2_0)(stream)
     if kind.kind not in "iuf":
         raise DataError(f"holds an array of the type {kind}, not numbers")
     place = _place(shape, channels)
@@ -184,21 +166,15 @@ def _array(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Sto
 
 
 def _place(shape: tuple[int, ...], channels: int) -> int | None:
-    """The axis of the channels, ``None`` if there is none.
-
-    Raises:
-        DataError: If there is no axis of that length, or nobody knows which.
-    """
+    """The axis of the channels, ``None`` if there is none."""
     held = f"holds an array of the shape {shape}, and prepare.channels asks for {channels}"
-    if not all(shape):
-        raise DataError(held)
-    if len(shape) == 2 and channels in (1, 3):
+    if len(shape) == 2 and channels in (1, 3) and all(shape):
         return None
-    if len(shape) != 3:
-        raise DataError(held)
-    places = [axis for axis in (0, 2) if shape[axis] == channels]
-    if channels == 3 and not places:
-        places = [axis for axis in (0, 2) if shape[axis] == 1]
+    places = []
+    if len(shape) == 3 and all(shape):
+        places = [axis for axis in (0, 2) if shape[axis] == channels]
+        if channels == 3 and not places:
+            places = [axis for axis in (0, 2) if shape[axis] == 1]
     if not places:
         raise DataError(held)
     if len(places) > 1:

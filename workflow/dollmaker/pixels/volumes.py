@@ -52,6 +52,8 @@ def read_volume(path: Path, *, channel: int | None, max_voxels: int) -> Volume:
     Raises:
         DataError: With the reason why the file cannot be used; it begins with the file's name.
     """
+    from nibabel.arrayproxy import ArrayProxy
+
     name = "/".join(path.parts[-2:])
     if not path.is_file():
         raise DataError(f"{name} is missing")
@@ -73,8 +75,8 @@ def read_volume(path: Path, *, channel: int | None, max_voxels: int) -> Volume:
     if not np.isfinite(affine).all() or np.linalg.matrix_rank(affine[:3, :3]) < 3:
         raise DataError(f"{name} has an affine that gives its voxels no place in the world")
     place = _place(name, shape, channel)
-    try:
-        values = _read_voxels(path, header, place)
+    try:  # scaled as the header says; the other channels stay in the file
+        values = np.asarray(ArrayProxy(str(path), header, mmap=False)[place], dtype=np.float32)
     except Exception as error:
         raise DataError(f"{name} is damaged ({type(error).__name__}: {error})") from None
     if not np.isfinite(values).all():
@@ -150,16 +152,6 @@ def _place(name: str, shape: tuple[int, ...], channel: int | None) -> tuple[slic
         raise DataError(f"{name} has the shape {shape}, which holds no channel {channel}")
     chosen = ((channel or 0) if length > 1 else 0 for length in shape[3:])
     return (*(slice(None),) * 3, *chosen)
-
-
-def _read_voxels(
-    path: Path, header: Any, place: tuple[slice | int, ...]
-) -> npt.NDArray[np.float32]:
-    """The voxels at a place, scaled as the header says; the others stay in the file."""
-    from nibabel.arrayproxy import ArrayProxy
-
-    proxy = ArrayProxy(str(path), header, mmap=False)
-    return np.asarray(proxy[place], dtype=np.float32)
 
 
 def _turned(name: str, values: npt.NDArray[np.float32], affine: npt.NDArray[np.float64]) -> Volume:

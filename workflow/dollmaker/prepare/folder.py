@@ -14,8 +14,7 @@ from dollmaker.config.sources import FolderConfig, PrepareConfig
 from dollmaker.config.whole import Config
 from dollmaker.pixels import names
 from dollmaker.pixels.names import Tree, pictures, walk
-from dollmaker.prepare.columns import MOST_CLASSES, Listing, check_names
-from dollmaker.prepare.splits import assign
+from dollmaker.prepare.listing import MOST_CLASSES, Listing, assign, check_names
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.files import sha256_file
 

@@ -19,7 +19,7 @@ from dollmaker.config.channels import require_volumes
 from dollmaker.config.sources import MsdConfig, PrepareConfig
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
-from dollmaker.prepare.columns import Find
+from dollmaker.prepare.listing import Find
 from dollmaker.prepare.pieces import Item, Piece
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError, DataError, unknown

@@ -6,8 +6,7 @@ import polars as pl
 
 from dollmaker.config.sources import NihConfig, PrepareConfig
 from dollmaker.pixels.names import SUFFIXES, image_ids, is_junk, without_suffix
-from dollmaker.prepare.columns import Find, Listing, filled, paths, patients
-from dollmaker.prepare.splits import assign
+from dollmaker.prepare.listing import Find, Listing, assign, filled, paths, patients
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables

@@ -19,9 +19,8 @@ from dollmaker.pixels import names
 from dollmaker.pixels.geometry import resized
 from dollmaker.pixels.levels import Numbers, read_objects
 from dollmaker.pixels.pictures import read_channels
-from dollmaker.prepare.columns import Find, paths, patients
+from dollmaker.prepare.listing import Find, assign, paths, patients
 from dollmaker.prepare.pieces import Item, Piece, Row
-from dollmaker.prepare.splits import assign
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
 

@@ -25,21 +25,22 @@ from dollmaker.config.sources import (
 )
 from dollmaker.config.whole import Config
 from dollmaker.pixels import names as pixel_names
-from dollmaker.prepare.columns import (
+from dollmaker.prepare.convert import CONVERTED, converted_findings
+from dollmaker.prepare.folder import read_folder
+from dollmaker.prepare.listing import (
     COLUMNS,
     MOST_CLASSES,
     Find,
     Listing,
+    assert_disjoint,
+    assign_all,
     check_names,
     filled,
     labels,
     paths,
     patients,
 )
-from dollmaker.prepare.convert import CONVERTED, converted_findings
-from dollmaker.prepare.folder import read_folder
 from dollmaker.prepare.nih import read_nih
-from dollmaker.prepare.splits import assert_disjoint, assign_all
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import findings, tables
 from dollmaker.store.files import inside

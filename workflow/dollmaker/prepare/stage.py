@@ -15,9 +15,8 @@ from dollmaker.config.sources import PrepareConfig
 from dollmaker.config.whole import Config
 from dollmaker.pixels.image_hash import near_pairs
 from dollmaker.pixels.pictures import Decoded, decode
-from dollmaker.prepare.columns import COLUMNS, DECODED
+from dollmaker.prepare.listing import COLUMNS, DECODED, assert_disjoint
 from dollmaker.prepare.sources import check_findings, list_source
-from dollmaker.prepare.splits import assert_disjoint
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import type_of

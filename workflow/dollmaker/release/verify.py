@@ -17,7 +17,7 @@ import polars as pl
 from pycocotools import mask as coco
 
 from dollmaker.pixels.geometry import Fit
-from dollmaker.prepare.splits import assert_disjoint
+from dollmaker.prepare.listing import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
