@@ -126,7 +126,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     audit_images(whole, index, images, root / "audit.parquet")
     member = classify.Inputs(index=index, images=images, weights_root=root)
-    classify.train_member(config, "a", member, root / "a")
+    classify.train_member(configuration.resolved(config), "a", member, root / "a")
     maps, masks = root / "relevance.h5", root / "masks.h5"
     explained = attribute.Inputs(index=index, images=images, committee=[root / "a"])
     attribute.explain_shard(config, explained, "doll", "0000", maps)
@@ -152,7 +152,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         weights_root=root,
         committee=[root / "a"],
     )
-    segment.train_segmenter(config, learnt, root / "segmenter")
+    segment.train_segmenter(configuration.resolved(config), learnt, root / "segmenter")
     tables.write(pl.DataFrame(schema=MASKS), root / "scores.parquet", {})
     tables.write(pl.DataFrame(schema=PAIRS), root / "pairs.parquet", {})
     release.build_release(

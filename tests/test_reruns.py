@@ -22,6 +22,7 @@ from snakemake.cli import main
 from dollmaker.classify import stage
 from dollmaker.config import reads
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.store import contents, provenance, tables
 from dollmaker.store.shards import create_shard
@@ -432,6 +433,8 @@ def test_code_reads_no_key_that_its_stage_does_not_declare(room: str) -> None:
     files = sorted((ROOT / "workflow/dollmaker" / room).glob("*.py"))
     code = "\n".join(file.read_text() for file in files if file.name != "release.py")
     named = re.findall(r"""config\["(\w+)"\](?:\["(\w+)"\])?""", code)
+    typed = re.findall(r"""(?<!dollmaker\.)\bconfig\.(\w+)(?:\.(\w+))?""", code)
+    named += [(section, key) for section, key in typed if section in Config.model_fields]
     assert named
     for section, key in named:
         assert section in whole | {"dataset", "source"}, section
@@ -508,7 +511,7 @@ def test_the_state_of_a_training_knows_how_images_were_fitted(
             files = stage.Inputs(
                 index=tmp_path / "index.parquet", images=tmp_path / "images", weights_root=tmp_path
             )
-            stage.train_member(config, "a", files, tmp_path)
+            stage.train_member(configuration.resolved(config), "a", files, tmp_path)
         return str(noted.value)
 
     assert key() == key(max_quarantined=0.5)

@@ -6,6 +6,7 @@ from torch import nn
 
 from dollmaker.adapt.adapters import find_inserted, find_places, insert, widths
 from dollmaker.adapt.tuning import Tuned
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ModelError
 
@@ -21,7 +22,7 @@ NETWORKS = [
 
 def network(architecture: str, encoder: str, arguments: dict[str, object]) -> nn.Module:
     options = {"architecture": architecture, "encoder": encoder, "arguments": arguments}
-    return create(options, channels=1, classes=2, size=64, seed=0).eval()
+    return create(SegmentConfig(**options), channels=1, classes=2, size=64, seed=0).eval()
 
 
 @pytest.mark.parametrize(("architecture", "encoder", "arguments", "stages"), NETWORKS)

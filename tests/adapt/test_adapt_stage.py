@@ -15,6 +15,7 @@ from dollmaker.adapt import stage, train
 from dollmaker.adapt.starts import find_beginning, make_network
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
@@ -40,12 +41,14 @@ def beginning_of(config: dict[str, Any], init: str, root: Path) -> Any:
 @pytest.fixture
 def starts(config: dict[str, Any], root: Path) -> Path:
     """The root with a segmenter of three findings, a committee member and a weights file."""
-    options = config["segment"]
+    options = SegmentConfig(**config["segment"])
     model = create(options, channels=1, classes=3, size=32, seed=77)
     (root / "segmenter").mkdir()
     spec = Input(channels=1, size=32, mean=0.4, std=0.3)
     save(root / "segmenter", model, options, ["A", "B", "C"], spec, header={})
-    encoder = create(options, channels=3, classes=1, size=32, seed=78).get_submodule("encoder")
+    encoder = create(
+        SegmentConfig(**options), channels=3, classes=1, size=32, seed=78
+    ).get_submodule("encoder")
     state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(state, root / "imagenet.safetensors")
     (root / "member0").mkdir()
@@ -64,7 +67,9 @@ def test_starts_differ_in_what_is_loaded_only(config: dict[str, Any], starts: Pa
         inputs[init] = (beginning.input.mean, beginning.input.std)
     assert inputs["random"] == inputs["imagenet"] == ((0.5,), (0.5,))
     assert inputs["classifier"] == ((0.2,), (0.1,)) and inputs["doll"] == ((0.4,), (0.3,))
-    segmenter = create(config["segment"], channels=1, classes=3, size=32, seed=77).state_dict()
+    segmenter = create(
+        SegmentConfig(**config["segment"]), channels=1, classes=3, size=32, seed=77
+    ).state_dict()
     for name, value in states["random"].items():
         part = name.split(".")[0]
         assert torch.equal(states["imagenet"][name], states["classifier"][name])

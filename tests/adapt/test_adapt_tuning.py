@@ -16,6 +16,7 @@ from dollmaker.adapt.lora import find_layers
 from dollmaker.adapt.saved import pack, save_adapter
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning, biases
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.config.settings import resolve
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
@@ -32,7 +33,7 @@ CLASSES = ["bright", "dark", "grey"]
 def network(encoder: str = "tu-test_resnet", classes: int = 3, seed: int = 0) -> nn.Module:
     arguments: dict[str, Any] = {"decoder_channels": [16, 16, 8, 8, 8]}
     options = {"architecture": "Unet", "encoder": encoder, "arguments": arguments}
-    model = create(options, channels=1, classes=classes, size=32, seed=seed)
+    model = create(SegmentConfig(**options), channels=1, classes=classes, size=32, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for layer in model.modules():  # as if trained: fresh weights of some are zero
         if isinstance(layer, nn.BatchNorm2d):
@@ -164,7 +165,7 @@ def test_adapters_have_no_merge() -> None:
 @pytest.mark.parametrize(("mode", "trains"), [("full", False), ("decoder", False), ("head", True)])
 def test_one_image_is_too_few_for_some_networks(mode: Tuning, trains: bool) -> None:
     options = {"architecture": "UPerNet", "encoder": "tu-test_resnet", "arguments": {}}
-    model = create(options, channels=1, classes=2, size=32, seed=0)
+    model = create(SegmentConfig(**options), channels=1, classes=2, size=32, seed=0)
     tuned = Tuned(model, mode, None, freeze_norm=True)
     assert tuned(images(0)).shape == (3, 2, 32, 32)
     if trains:

@@ -23,8 +23,7 @@ from dollmaker.attribute.cutters import background_maps, found, mask_maps, token
 from dollmaker.attribute.features import Features, features
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.thresholds import at
-from dollmaker.networks.classifiers import create_network
-from dollmaker.networks.micranet import MicraNet
+from dollmaker.networks.classifiers import MicraNet, create_network
 from dollmaker.networks.weights import load_weights, read_weights
 from dollmaker.runtime.errors import ModelError
 

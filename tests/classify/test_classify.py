@@ -15,6 +15,7 @@ from dollmaker.classify import stage
 from dollmaker.classify.data import label_matrix, targets
 from dollmaker.classify.train import masked_bce, positive_weights
 from dollmaker.config import settings as configuration
+from dollmaker.config.networks import ClassifyConfig
 from dollmaker.networks.classifiers import create_network, head_name
 from dollmaker.networks.member import load_member
 from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError
@@ -55,11 +56,12 @@ def test_uncertainty_policies() -> None:
     labels = np.array([[1, -1, -1, -1, BLANK], [0, 0, 1, -1, -1]], np.int8)
     names = list("abcde")
     policies = {"default": "ignore", "b": "ones", "c": "zeros", "d": "smooth-ones"}
-    values, weights = targets(labels, names, policies, "zeros", seed=0)
+    options = ClassifyConfig(uncertain=policies)
+    values, weights = targets(labels, names, options, seed=0)
     assert values[0, :3].tolist() == [1, 1, 0]
     assert 0.55 <= values[0, 3] <= 0.85
     assert weights.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    _, ignoring = targets(labels, names, policies, "ignore", seed=0)
+    _, ignoring = targets(labels, names, ClassifyConfig(blank="ignore"), seed=0)
     assert ignoring[0, 4] == 0
 
 
@@ -128,7 +130,7 @@ def inputs(folder: Path) -> stage.Inputs:
 
 
 def train(config: dict[str, Any], folder: Path, output: str) -> Path:
-    stage.train_member(config, "a", inputs(folder), folder / output)
+    stage.train_member(configuration.resolved(config), "a", inputs(folder), folder / output)
     return folder / output
 
 
@@ -307,7 +309,7 @@ def test_wrong_requests_are_refused(tmp_path: Path) -> None:
     make_dataset(tmp_path)
     config = make_config()
     with pytest.raises(ConfigError, match="unknown member 'b'; use one of: a"):
-        stage.train_member(config, "b", inputs(tmp_path), tmp_path / "b")
+        stage.train_member(configuration.resolved(config), "b", inputs(tmp_path), tmp_path / "b")
     config["classify"]["members"]["a"]["weights"] = "absent.safetensors"
     with pytest.raises(ModelError, match=r"absent\.safetensors does not exist"):
         train(config, tmp_path, "a")

@@ -16,9 +16,9 @@ from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.config import ready, xrv
 from dollmaker.config import settings as configuration
-from dollmaker.networks import outputs
+from dollmaker.config.networks import MemberConfig
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.member import Member
+from dollmaker.networks.member import Member, take_ready
 from dollmaker.pixels.geometry import fit_image
 from dollmaker.runtime.errors import ModelError
 
@@ -41,7 +41,7 @@ def take(name: str, network: nn.Module, folder: Path, findings: list[str]) -> Me
     member = config["classify"]["members"]["a"]
     assert member["weights"] == file.name
     spec = Input(**ready.input_options(config, member))
-    taken, _ = outputs.take("a", member, spec, findings, file, CPU)
+    taken, _ = take_ready("a", MemberConfig(**member), spec, findings, file)
     taken.network.requires_grad_(False)
     return taken
 

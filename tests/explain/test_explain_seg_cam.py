@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dollmaker.attribute.layers import as_maps, outputs_of
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.explain.depth import find_layer
 from dollmaker.explain.seg_cam import METHODS, Explained, choose_pixels, explain_pixels
 from dollmaker.networks.frames import Frames
@@ -204,7 +205,7 @@ def test_depths_are_the_feature_maps_of_the_encoder(encoder: str) -> None:
 
 def test_depths_of_a_vision_transformer_are_its_blocks() -> None:
     options = {"architecture": "dpt", "encoder": "tu-test_vit", "arguments": {}}
-    network = create(options, channels=1, classes=1, size=64, seed=0).eval()
+    network = create(SegmentConfig(**options), channels=1, classes=1, size=64, seed=0).eval()
     x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         features, _ = network.get_submodule("encoder")(x)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from dollmaker.config import settings as configuration
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.explain.network import blind_seeds, load_segmenter
 from dollmaker.explain.page import MEASURES, page
 from dollmaker.launch import pipeline
@@ -60,10 +61,10 @@ def world(tmp_path: Path) -> Path:
             masks = np.zeros((len(pairs), SIZE, SIZE), np.uint8)
             masks[:, 10:40, 20:50] = 1
             w.append({"image_id": ids, "finding": names, "kept": kept}, mask=masks)
-    model = create(OPTIONS, channels=1, classes=2, size=SIZE, seed=3)
+    model = create(SegmentConfig(**OPTIONS), channels=1, classes=2, size=SIZE, seed=3)
     folder = tmp_path / "segmenter"
     folder.mkdir()
-    save(folder, model, OPTIONS, FINDINGS, Input(channels=1, size=SIZE),
+    save(folder, model, SegmentConfig(**OPTIONS), FINDINGS, Input(channels=1, size=SIZE),
          header=provenance.header("segment", OPTIONS))  # fmt: skip
     return tmp_path
 

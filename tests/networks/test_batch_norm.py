@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.networks import batch_norm as statistics
-from dollmaker.networks.weights import freeze_batch_norm
+from dollmaker.networks.batch_norm import freeze_batch_norm
 
 
 def network() -> nn.Sequential:

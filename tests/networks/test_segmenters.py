@@ -7,11 +7,14 @@ import torch
 from safetensors.torch import save_file
 from torchvision.models import mobilenet_v2
 
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create, find_start
 from dollmaker.runtime.errors import ModelError
 from dollmaker.store.files import write_json
 from segment.segment_network import NETWORK
+
+OPTIONS = SegmentConfig(**NETWORK)
 
 
 @pytest.mark.parametrize(
@@ -27,7 +30,7 @@ from segment.segment_network import NETWORK
 def test_forward_and_backward(
     architecture: str, encoder: str, arguments: dict[str, object]
 ) -> None:
-    options = {"architecture": architecture, "encoder": encoder, "arguments": arguments}
+    options = SegmentConfig(architecture=architecture, encoder=encoder, arguments=arguments)
     model = create(options, channels=1, classes=5, size=64, seed=0)
     out = model(torch.randn(2, 1, 64, 64))
     assert out.shape == (2, 5, 64, 64)
@@ -39,7 +42,7 @@ def test_forward_and_backward(
 def test_seed_decides_the_weights_and_leaves_the_global_generator() -> None:
     before = torch.get_rng_state()
     models = [
-        create(NETWORK, channels=1, classes=2, size=32, seed=s).state_dict() for s in (1, 1, 2)
+        create(OPTIONS, channels=1, classes=2, size=32, seed=s).state_dict() for s in (1, 1, 2)
     ]
     assert torch.equal(before, torch.get_rng_state())
     name = "decoder.blocks.0.conv1.0.weight"
@@ -62,7 +65,7 @@ def test_seed_decides_the_weights_and_leaves_the_global_generator() -> None:
 )
 def test_refused_with_a_remedy(change: dict[str, object], size: int, words: str) -> None:
     with pytest.raises(ModelError, match=words):
-        create({**NETWORK, **change}, channels=1, classes=2, size=size, seed=0)
+        create(SegmentConfig(**{**NETWORK, **change}), channels=1, classes=2, size=size, seed=0)
 
 
 def test_member_starts_the_encoder(tmp_path: Path) -> None:
@@ -72,8 +75,8 @@ def test_member_starts_the_encoder(tmp_path: Path) -> None:
     save_file(classifier.state_dict(), folder / "model.safetensors")
     spec = {"channels": 3, "size": 64, "mean": 0.4, "std": 0.2}
     write_json(folder / "model.json", {"architecture": "torchvision:mobilenet_v2", "input": spec})
-    options = {"architecture": "Unet", "encoder": "mobilenet_v2", "arguments": {}}
-    start = find_start("member0", [folder], tmp_path, encoder="mobilenet_v2", channels=1, size=64)
+    options = SegmentConfig(encoder="mobilenet_v2", init="member0")
+    start = find_start(options, [folder], tmp_path, channels=1, size=64)
     assert start.input == Input(channels=1, size=64, mean=0.4, std=0.2)
     model = create(options, channels=1, classes=2, size=64, seed=0)
     start.load(model.get_submodule("encoder"))
@@ -83,28 +86,29 @@ def test_member_starts_the_encoder(tmp_path: Path) -> None:
         features = model.get_submodule("encoder")(grey)
         expected = classifier.features(grey.expand(-1, 3, -1, -1))
     torch.testing.assert_close(features[-1], expected, rtol=1e-3, atol=1e-4)
-    other = create({**options, "encoder": "resnet18"}, channels=1, classes=2, size=64, seed=0)
+    other = create(SegmentConfig(encoder="resnet18"), channels=1, classes=2, size=64, seed=0)
     with pytest.raises(ModelError, match=r"member0 .torchvision:mobilenet_v2. does not fit"):
         start.load(other.get_submodule("encoder"))
 
 
 def test_file_starts_the_encoder(tmp_path: Path) -> None:
-    source = create(NETWORK, channels=1, classes=2, size=32, seed=5).get_submodule("encoder")
+    source = create(OPTIONS, channels=1, classes=2, size=32, seed=5).get_submodule("encoder")
     save_file(
         {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "net.safetensors"
     )
-    start = find_start("net.safetensors", [], tmp_path, encoder="mobilenet_v2", channels=1, size=32)
-    target = create(NETWORK, channels=1, classes=2, size=32, seed=6).get_submodule("encoder")
+    own = SegmentConfig(init="net.safetensors")
+    start = find_start(own, [], tmp_path, channels=1, size=32)
+    target = create(OPTIONS, channels=1, classes=2, size=32, seed=6).get_submodule("encoder")
     start.load(target)
     assert all(torch.equal(v, target.state_dict()[k]) for k, v in source.state_dict().items())
     assert start.input == Input(channels=1, size=32)  # it names no mean: pixels in [-1, 1]
     mean = {"mean": "[0.2, 0.4, 0.6]", "std": "[0.1, 0.1, 0.4]"}
     named = tmp_path / "timm--test_resnet.r160_in1k.safetensors"
     save_file(dict(source.state_dict()), named, metadata=mean)
-    text = "timm:test_resnet.r160_in1k"
-    start = find_start(text, [], tmp_path, encoder="x", channels=3, size=32)
+    published = SegmentConfig(init="timm:test_resnet.r160_in1k")
+    start = find_start(published, [], tmp_path, channels=3, size=32)
     assert start.input.mean == (0.2, 0.4, 0.6) and start.input.std == (0.1, 0.1, 0.4)
-    start = find_start(text, [], tmp_path, encoder="x", channels=1, size=32)
+    start = find_start(published, [], tmp_path, channels=1, size=32)
     assert start.input.mean == (pytest.approx(0.4),) and start.input.std == (pytest.approx(0.2),)
     with pytest.raises(ModelError, match="no committee member and no file"):
-        find_start("missing", [], tmp_path, encoder="mobilenet_v2", channels=1, size=32)
+        find_start(SegmentConfig(init="missing"), [], tmp_path, channels=1, size=32)

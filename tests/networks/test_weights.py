@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from dollmaker.networks.batch_norm import freeze_batch_norm
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.weights import (
     Normalisation,
-    freeze_batch_norm,
     inflate,
     load_weights,
     read_normalisation,

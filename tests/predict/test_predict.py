@@ -13,11 +13,12 @@ from PIL import Image
 
 from dollmaker.adapt.saved import load_adapter, save_adapter
 from dollmaker.adapt.tuning import Tuned
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.config.settings import resolved
 from dollmaker.launch.pipeline import released_tasks, released_thresholds
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.member import load_member, save_member
+from dollmaker.networks.member import Member, load_member, save_member
 from dollmaker.networks.segmenters import create, read_segmenter
 from dollmaker.predict.stage import predict
 from dollmaker.release.models import Models, add_models, check, list_models
@@ -49,9 +50,9 @@ CONFIG: dict[str, Any] = {
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a release carries to predict: a configuration and models with random weights."""
     folder = tmp_path_factory.mktemp("predict")
-    model = create(OPTIONS, channels=1, classes=2, size=SIZE, seed=0)
+    model = create(SegmentConfig(**OPTIONS), channels=1, classes=2, size=SIZE, seed=0)
     (folder / "segmenter").mkdir()
-    save(folder / "segmenter", model, OPTIONS, FINDINGS, SPEC)
+    save(folder / "segmenter", model, SegmentConfig(**OPTIONS), FINDINGS, SPEC)
     base = read_segmenter(folder / "segmenter")
     tuned = Tuned(base, "adapter", torch.zeros(1, 1, SIZE, SIZE).normal_(), freeze_norm=True)
     torch.nn.init.normal_(tuned.adapters[-1].up.bias, std=3)
@@ -64,7 +65,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(seed)
         member.mkdir()
         network, _ = create_network("timm:test_resnet", outputs=2, channels=1, size=SIZE)
-        save_member(member, network, "timm:test_resnet", FINDINGS, SPEC)
+        made_of = {"architecture": "timm:test_resnet", "findings": FINDINGS, "input": SPEC}
+        save_member(member, Member(name=member.name, network=network, **made_of))
     made = folder / "release"
     models = Models(
         segmenter=folder / "segmenter",

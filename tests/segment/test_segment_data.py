@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
 from dollmaker.store.shards import ImageShards, create_shard
@@ -59,9 +60,8 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
         targets,
         ImageShards(path.parent),
         ReleasedMasks([path]),
+        SegmentConfig(augment="none"),
         fit="letterbox",
-        kind="none",
-        quality_weight=True,
         seed=0,
     )
     used = [case for case in CASES if case[4] is not None]
@@ -124,14 +124,14 @@ def test_outside_the_picture_nothing_is_taught(
     targets = list_targets(wide, ["A", "B"], table, blank="zeros", source="s")
     data = PseudoLabelled(
         targets, ImageShards(path.parent), ReleasedMasks([path]),
-        fit=fit, kind=kind, quality_weight=False, seed=0,
+        SegmentConfig(augment=kind, quality_weight=False), fit=fit, seed=0,
     )  # fmt: skip
     bars = [0, 1, 6, 7] if fit == "letterbox" else []
     rows = [row for row in range(8) if row not in bars]
     before = list_targets(index, ["A", "B"], table, blank="zeros", source="s")
     square = PseudoLabelled(
         before, ImageShards(path.parent), ReleasedMasks([path]),
-        fit="resize", kind=kind, quality_weight=False, seed=0,
+        SegmentConfig(augment=kind, quality_weight=False), fit="resize", seed=0,
     )  # fmt: skip
     places = set()
     for i in range(len(data)):

@@ -15,6 +15,8 @@ from safetensors.torch import load_file
 from segmentation_models_pytorch.encoders import get_encoder
 from torch import nn
 
+from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.settings import resolved
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation
@@ -27,7 +29,7 @@ def segmenter(
     folder: Path, encoder: str, channels: int = 1, size: int = 32, architecture: str = "Unet"
 ) -> nn.Module:
     """A segmenter with statistics of its own, written as the stage does."""
-    options = {"architecture": architecture, "encoder": encoder, "arguments": {}, "init": "random"}
+    options = SegmentConfig(architecture=architecture, encoder=encoder)
     model = create(options, channels=channels, classes=2, size=size, seed=3)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict().items():
@@ -169,7 +171,7 @@ def test_the_stage_writes_it(config: dict[str, Any], world: Path) -> None:
         labels=world / "labels",
         weights_root=world,
     )
-    stage.train_segmenter(config, inputs, world / "out")
+    stage.train_segmenter(resolved(config), inputs, world / "out")
     alone = load_file(world / "out" / "encoder.safetensors")
     whole = load_file(world / "out" / "model.safetensors")
     for name, tensor in alone.items():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.segmenters import create
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ def test_two_processes_train_the_segmenter_that_one_trains(
 ) -> None:
     # Without batch normalisation, whose statistics are each process's own on CPUs.
     config["segment"]["arguments"]["decoder_use_norm"] = False
-    model = create(config["segment"], channels=1, classes=1, size=32, seed=5)
+    model = create(SegmentConfig(**config["segment"]), channels=1, classes=1, size=32, seed=5)
     encoder = model.get_submodule("encoder").state_dict()
     save_file({name: each.contiguous() for name, each in encoder.items()}, world / "w.safetensors")
     config["segment"].update(init="w.safetensors", freeze_batch_norm=True)

@@ -10,15 +10,16 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import load_file, save_file
 
+from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.settings import resolved
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.predict import predict
-from dollmaker.networks.segmenters import create
+from dollmaker.networks.segmenters import create, predict
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.stopping import Terminated
 from dollmaker.segment import stage
-from dollmaker.segment.train import SegmenterTraining, pseudo_miou
+from dollmaker.segment.train import Lessons, SegmenterTraining, pseudo_miou
 from dollmaker.store.shards import ImageShards, Shard, create_shard
 from faults.watch import stop_and_watch
 
@@ -30,7 +31,7 @@ def train(config: dict[str, Any], world: Path, output: str) -> Path:
         labels=world / "labels",
         weights_root=world / "weights",
     )
-    stage.train_segmenter(config, inputs, world / output)
+    stage.train_segmenter(resolved(config), inputs, world / output)
     return world / output
 
 
@@ -82,7 +83,7 @@ def test_saved_network_has_the_same_output(
 def test_saved_statistics_are_measured_on_training_images(
     config: dict[str, Any], world: Path, monkeypatch: pytest.MonkeyPatch, frozen: bool
 ) -> None:
-    encoder = create(config["segment"], channels=1, classes=1, size=32, seed=9)
+    encoder = create(SegmentConfig(**config["segment"]), channels=1, classes=1, size=32, seed=9)
     state = encoder.get_submodule("encoder").state_dict()
     (world / "weights").mkdir()
     save_file(
@@ -104,14 +105,14 @@ def test_saved_statistics_are_measured_on_training_images(
     own = model.train
     monkeypatch.setattr(model, "train", lambda *mode: (own(*mode), fixed.eval())[0])
     spec = Input(channels=1, size=32)
-    statistics.recompute(model, torch.from_numpy(measured[0][0]), spec.prepare)
+    statistics.recompute(model, measured[0][0], spec.prepare)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, saved[name], rtol=1e-4, atol=1e-4)
     still = [n for n in state if "running_" in n and torch.equal(saved[f"encoder.{n}"], state[n])]
     assert bool(still) == frozen
     shards = ImageShards(world / "images")
     train_images = [shards.read(f"{i // 10:04d}", i % 10) for i in range(16)]
-    np.testing.assert_array_equal(measured[0][0], np.stack(train_images))
+    np.testing.assert_array_equal(measured[0][0].numpy(), np.stack(train_images))
 
 
 def test_killed_run_resumes_to_the_same_weights(
@@ -158,7 +159,7 @@ def test_stopped_run_goes_on_inside_the_epoch(
 
 def test_frozen_batch_norm_stays(config: dict[str, Any], world: Path) -> None:
     config["segment"].update(freeze_batch_norm=True, epochs=2, init="start.safetensors")
-    options, prepare = config["segment"], config["prepare"]
+    options, prepare = SegmentConfig(**config["segment"]), config["prepare"]
     before = stage.create(options, channels=1, classes=2, size=prepare["size"], seed=0).state_dict()
     start = {n.removeprefix("encoder."): t for n, t in before.items() if n.startswith("encoder.")}
     (world / "weights").mkdir()
@@ -187,7 +188,7 @@ def test_a_random_encoder_learns_as_the_decoder_does(
 
     monkeypatch.setattr(stage, "SegmenterTraining", Watched)
     config["segment"].update(freeze_batch_norm=True, epochs=1, encoder_learning_rate=0.1)
-    options, prepare = config["segment"], config["prepare"]
+    options, prepare = SegmentConfig(**config["segment"]), config["prepare"]
     before = stage.create(options, channels=1, classes=2, size=prepare["size"], seed=0).state_dict()
     after = load_file(train(config, world, "segmenter") / "model.safetensors")
     assert seen[0][0] == seen[0][1]
@@ -196,9 +197,10 @@ def test_a_random_encoder_learns_as_the_decoder_does(
 
 
 def test_encoder_has_its_own_rate(config: dict[str, Any]) -> None:
-    options = config["segment"]
+    options = SegmentConfig(**config["segment"])
     model = stage.create(options, channels=1, classes=2, size=32, seed=0)
-    module = SegmenterTraining(model, Input(channels=1, size=32), lambda _: 0.0, options, 10)
+    spec, lessons = Input(channels=1, size=32), Lessons(steps=10)
+    module = SegmenterTraining(model, spec, options, lessons, lambda _: 0.0)
     optimizer = module.configure_optimizers()["optimizer"]
     encoder, rest = optimizer.param_groups
     assert encoder["initial_lr"] == pytest.approx(0.1 * rest["initial_lr"])

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from segment_network import NETWORK
 from torch import Tensor, nn
 
+from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.settings import resolved
 from dollmaker.networks.frames import Frames
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create, narrow
@@ -20,6 +22,7 @@ from dollmaker.segment import stage
 from dollmaker.segment.structure import Structure, make_structure
 from dollmaker.segment.train import SegmenterTraining
 
+OPTIONS = SegmentConfig(**NETWORK)
 SPEC = Input(channels=1, size=64)
 WHOLE = [(0, 0, 64, 64)]
 
@@ -51,7 +54,7 @@ def scenes(count: int = 12) -> tuple[np.ndarray, np.ndarray]:
 
 def test_clusters_are_the_regions_of_the_images() -> None:
     images, regions = scenes()
-    structure = make_structure(Pyramid(), images, WHOLE * 12, SPEC, 3, 0, torch.device("cpu"))
+    structure = make_structure(Pyramid(), torch.from_numpy(images), WHOLE * 12, SPEC, 3, 0)
     found = structure(SPEC.prepare(torch.from_numpy(images))).numpy()
     assert found.shape == (12, 64, 64)
     pure = sum(max((found[regions == r] == k).sum() for k in range(3)) for r in range(3))
@@ -70,7 +73,7 @@ def test_clusters_are_found_from_what_is_picture(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Structure, "features", places)
     images = np.zeros((40, 1, 64, 64), np.uint8)
     boxes = [(0, 20, 64, 44)] * 33 + [(8, 0, 24, 64)] * 7  # over two batches
-    structure = make_structure(Pyramid(), images, boxes, SPEC, 2, 0, torch.device("cpu"))
+    structure = make_structure(Pyramid(), torch.from_numpy(images), boxes, SPEC, 2, 0)
     wide = [(row, column) for row in range(5, 11) for column in range(16)]
     high = [(row, column) for row in range(16) for column in range(2, 6)]
     expected = np.mean(wide * 33 + high * 7, axis=0)
@@ -98,7 +101,7 @@ def test_cells_count_by_their_centres(where: Any, rows: Any, columns: Any) -> No
 def test_the_same_seed_gives_the_same_clusters() -> None:
     images, _ = scenes(6)
     make = [
-        make_structure(Pyramid(), images, WHOLE * 6, SPEC, 4, seed, torch.device("cpu"))
+        make_structure(Pyramid(), torch.from_numpy(images), WHOLE * 6, SPEC, 4, seed)
         for seed in (1, 1, 2)
     ]
     first, same, other = (structure.centres for structure in make)
@@ -106,7 +109,7 @@ def test_the_same_seed_gives_the_same_clusters() -> None:
 
 
 def test_the_teacher_is_a_frozen_copy() -> None:
-    model = create(NETWORK, channels=1, classes=1, size=64, seed=0)
+    model = create(OPTIONS, channels=1, classes=1, size=64, seed=0)
     encoder = model.get_submodule("encoder")
     teacher = Structure(encoder)
     with torch.no_grad():
@@ -119,8 +122,8 @@ def test_the_teacher_is_a_frozen_copy() -> None:
 
 
 def test_a_narrowed_network_has_the_first_outputs() -> None:
-    wide = create(NETWORK, channels=1, classes=7, size=32, seed=3).eval()
-    slim = narrow(wide, NETWORK, channels=1, classes=2, size=32).eval()
+    wide = create(OPTIONS, channels=1, classes=7, size=32, seed=3).eval()
+    slim = narrow(wide, OPTIONS, channels=1, classes=2, size=32).eval()
     x = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(slim(x), wide(x)[:, :2])
@@ -128,7 +131,7 @@ def test_a_narrowed_network_has_the_first_outputs() -> None:
 
 def start(world: Path) -> str:
     """A weights file of the network's encoder."""
-    encoder = create(NETWORK, channels=1, classes=1, size=32, seed=5).get_submodule("encoder")
+    encoder = create(OPTIONS, channels=1, classes=1, size=32, seed=5).get_submodule("encoder")
     state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     (world / "weights").mkdir(exist_ok=True)
     save_file(state, world / "weights/start.safetensors")
@@ -142,7 +145,7 @@ def train(config: dict[str, Any], world: Path, output: str) -> Path:
         labels=world / "labels",
         weights_root=world / "weights",
     )
-    stage.train_segmenter(config, inputs, world / output)
+    stage.train_segmenter(resolved(config), inputs, world / output)
     return world / output
 
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dollmaker.adapt import PLAIN
 from dollmaker.config import weight_names
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.segmenters import ARCHITECTURES, create, file_start, member_start
+from dollmaker.networks.segmenters import ARCHITECTURES, NETWORK, create, file_start, member_start
 from dollmaker.networks.weights import load_weights, read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.files import read_json, sha256_file
@@ -164,7 +165,8 @@ def make_network(
     """
     spec = beginning.input
     count = len(classes)
-    model = create(options, channels=spec.channels, classes=count, size=spec.size, seed=seed)
+    design = SegmentConfig(**{key: options[key] for key in NETWORK})
+    model = create(design, channels=spec.channels, classes=count, size=spec.size, seed=seed)
     decoder = model.get_submodule("decoder")
     known = {} if new_head else {k: beginning.head.get(name) for k, name in enumerate(classes)}
     if new_blocks is None:

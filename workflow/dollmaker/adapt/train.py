@@ -19,8 +19,8 @@ from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.augment import augment, make_transform
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.losses import pixel_loss
-from dollmaker.networks.predict import predict, predict_logits
 from dollmaker.networks.schedule import one_cycle
+from dollmaker.networks.segmenters import predict, predict_logits
 from dollmaker.pixels.masks import IGNORE, surround
 
 Floats = npt.NDArray[np.float64]

@@ -10,7 +10,7 @@ from dollmaker.adapt.adapters import Inserted, find_inserted, insert
 from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks import dry_run
-from dollmaker.networks.weights import freeze_batch_norm
+from dollmaker.networks.batch_norm import freeze_batch_norm
 from dollmaker.runtime.errors import ModelError
 
 Tuning = Literal["full", "head", "decoder", "adapter", "lora", "bias"]

@@ -1,6 +1,6 @@
 """Images and labels for training a classifier."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dollmaker.config.networks import ClassifyConfig
 from dollmaker.networks.augment import Kind, augment, make_transform
 from dollmaker.store.findings import ABSENT, BLANK, PRESENT, UNCERTAIN
 from dollmaker.store.shards import ImageShards
@@ -22,11 +23,7 @@ def label_matrix(index: pl.DataFrame, findings: Sequence[str]) -> npt.NDArray[np
 
 
 def targets(
-    labels: npt.NDArray[np.int8],
-    findings: Sequence[str],
-    uncertain: Mapping[str, str],
-    blank: str,
-    seed: int,
+    labels: npt.NDArray[np.int8], findings: Sequence[str], options: ClassifyConfig, seed: int
 ) -> tuple[Floats, Floats]:
     """Training targets and loss weights under the uncertainty policies.
 
@@ -36,20 +33,19 @@ def targets(
     Args:
         labels: (N, K) with 1, 0, -1, ``BLANK``.
         findings: The K names.
-        uncertain: Finding -> policy; ``default`` for the others.
-        blank: ``zeros`` or ``ignore``.
-        seed: Seed of the smoothed labels.
+        options: Its policies, ``uncertain`` and ``blank``.
+        seed: Of the smoothed labels.
 
     Returns:
         Targets in 0..1 and weights (0 or 1), both (N, K).
     """
     values = (labels == PRESENT).astype(np.float32)
     weights = np.isin(labels, (PRESENT, ABSENT)).astype(np.float32)
-    if blank == "zeros":
+    if options.blank == "zeros":
         weights[labels == BLANK] = 1
     smooth = np.random.default_rng(seed).uniform(0.55, 0.85, labels.shape).astype(np.float32)
     for k, finding in enumerate(findings):
-        policy = uncertain.get(finding, uncertain.get("default", "ignore"))
+        policy = options.uncertain.get(finding, options.uncertain.get("default", "ignore"))
         rows = labels[:, k] == UNCERTAIN
         if policy != "ignore":
             weights[rows, k] = 1

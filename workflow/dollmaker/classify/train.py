@@ -8,12 +8,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from dollmaker.config.networks import ClassifyConfig, MemberConfig
+from dollmaker.networks.batch_norm import freeze_batch_norm
+from dollmaker.networks.classifiers import head_name
+from dollmaker.networks.member import Member
 from dollmaker.networks.schedule import one_cycle
 from dollmaker.networks.training import EpochLoss
-from dollmaker.networks.weights import freeze_batch_norm
 from dollmaker.runtime import parallel
 
 Probabilities = npt.NDArray[np.float32]
+
+#: What a run that goes on must know beside weights.
+_STATE = ("curve", "best", "best_score", "best_epoch", "progress_epoch", "stopped")
 
 #: Epochs after which SGD's learning rate falls to a tenth (ExplainSeg).
 _SGD_EPOCHS = 50
@@ -46,41 +52,40 @@ class ClassifierTraining(EpochLoss):
     """Model, loss and optimiser of one member.
 
     Args:
-        network: The classifier.
-        prepare: Stored images to the network's input.
-        positive: Weight of positives, or ``None``.
-        validate: Maps the network to its validation macro AUROC (NaN if there is none).
+        member: The classifier.
         options: The section ``classify``, with what the member changes.
-        trainable: Prefix of the parameters that are trained; "" for all.
+        mine: The member's own settings.
+        validate: Maps the network to its validation macro AUROC (NaN if there is none).
+        positive: Weight of positives (K), or ``None``.
         steps: Steps of the whole schedule.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        prepare: Callable[[Tensor], Tensor],
-        positive: Tensor | None,
+        member: Member,
+        options: ClassifyConfig,
+        mine: MemberConfig,
+        *,
         validate: Callable[[nn.Module], float],
-        options: dict[str, Any],
-        trainable: str,
+        positive: Tensor | None,
         steps: int,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network = member.network
         self.curve: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_score = float("-inf")
         self.best_epoch = 0
         self.progress_epoch = 0
         self.stopped = False
-        self._prepare = prepare
+        self._prepare = member.prepare
         self._positive = positive
         self._validate = validate
-        self._options = options
-        self._trainable = trainable
+        self._options, self._mine = options, mine
         self._steps = steps
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name.startswith(trainable))
+        head = head_name(self.network, len(member.findings)) if mine.linear_probe else ""
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(name.startswith(head))
 
     def on_train_start(self) -> None:
         """A run that goes on inside an epoch does not start that epoch again."""
@@ -88,10 +93,8 @@ class ClassifierTraining(EpochLoss):
 
     def on_train_epoch_start(self) -> None:
         """Training mode, but for what is frozen."""
-        self.network.train()
-        if self._trainable:
-            self.network.eval()
-        if self._options["freeze_batch_norm"]:
+        self.network.train(not self._mine.linear_probe)
+        if self._options.freeze_batch_norm:
             freeze_batch_norm(self.network)
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], _: int) -> Tensor:
@@ -109,31 +112,26 @@ class ClassifierTraining(EpochLoss):
         score = parallel.of_the_first(score, self.device)
         epoch = self.current_epoch + 1
         self.log("valid_macro_auroc", score)
-        self.curve.append(
-            {
-                "epoch": epoch,
-                "loss": self.epoch_loss(),
-                "valid_macro_auroc": score,
-            }
-        )
+        loss = self.epoch_loss()
+        self.curve.append({"epoch": epoch, "loss": loss, "valid_macro_auroc": score})
         if np.isnan(score) or score >= self.best_score:  # of equals, the one trained longer
             self.best_epoch = epoch
             self.best = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         if not score <= self.best_score:
             self.best_score = self.best_score if np.isnan(score) else score
             self.progress_epoch = epoch
-        elif epoch - self.progress_epoch >= self._options["patience"]:
+        elif epoch - self.progress_epoch >= self._options.patience:
             self.stopped = self.trainer.should_stop = True
 
     def configure_optimizers(self) -> Any:
         """AdamW or Adam with a one-cycle schedule over all steps, or ExplainSeg's SGD."""
         parameters = [p for p in self.network.parameters() if p.requires_grad]
-        rate, decay = self._options["learning_rate"], self._options["weight_decay"]
-        if self._options["optimizer"] == "sgd":
+        rate, decay = self._options.learning_rate, self._options.weight_decay
+        if self._mine.optimizer == "sgd":
             sgd = torch.optim.SGD(parameters, lr=rate, momentum=0.9, weight_decay=decay)
             steps = torch.optim.lr_scheduler.StepLR(sgd, _SGD_EPOCHS, 0.1)
             return {"optimizer": sgd, "lr_scheduler": {"scheduler": steps, "interval": "epoch"}}
-        kind = torch.optim.Adam if self._options["optimizer"] == "adam" else torch.optim.AdamW
+        kind = torch.optim.Adam if self._mine.optimizer == "adam" else torch.optim.AdamW
         optimizer = kind(parameters, lr=rate, weight_decay=decay, fused=True)
         schedule = one_cycle(optimizer, self._steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -141,14 +139,7 @@ class ClassifierTraining(EpochLoss):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what is needed to resume."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["dollmaker"] = {
-            "curve": self.curve,
-            "best": self.best,
-            "best_score": self.best_score,
-            "best_epoch": self.best_epoch,
-            "progress_epoch": self.progress_epoch,
-            "stopped": self.stopped,
-        }
+        checkpoint["dollmaker"] = {key: getattr(self, key) for key in _STATE}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where a killed run stopped."""

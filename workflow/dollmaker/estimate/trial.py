@@ -146,7 +146,7 @@ class Trial:
         shutil.rmtree(output, ignore_errors=True)
         index, images = self._images(more)
         inputs = classify.Inputs(index=index, images=images, weights_root=root)
-        classify.train_member(self._config, name, inputs, output)
+        classify.train_member(resolved(self._config), name, inputs, output)
         options = self._config["classify"]
         passes, held_out = self._learned(options["batch_size"], more)
         ready = options["members"][name]["epochs"] == 0
@@ -197,7 +197,7 @@ class Trial:
             weights_root=Path(config["weights_root"]),
             committee=start,
         )
-        segment.train_segmenter(config, inputs, output)
+        segment.train_segmenter(resolved(config), inputs, output)
         return epochs * self._learned(config["segment"]["batch_size"])[0]
 
 

@@ -2,16 +2,15 @@
 
 import hashlib
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.segmenters import create
+from dollmaker.networks.segmenters import NETWORK, create
 from dollmaker.networks.weights import read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.files import read_json, sha256_file
@@ -56,9 +55,10 @@ def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
     state = read_weights(file)
     try:
         names, options = list(description["findings"]), description["header"]["config"]
+        made_of = SegmentConfig(**{key: options[key] for key in NETWORK})
         spec, sha256 = Input(**description["input"]), description["sha256"]
         seeds = blind_seeds(seed, description["header"].get("seed"))
-        trained, *blind = (_make(options, names, spec, s) for s in (0, *seeds))
+        trained, *blind = (_make(made_of, names, spec, s) for s in (0, *seeds))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{folder / 'segmenter.json'} is not as written ({error}); make the segmenter again."
@@ -96,7 +96,7 @@ def blind_seeds(seed: int, own: int | None = None) -> list[int]:
     return seeds
 
 
-def _make(options: Mapping[str, Any], names: list[str], spec: Input, seed: int) -> nn.Module:
+def _make(options: SegmentConfig, names: list[str], spec: Input, seed: int) -> nn.Module:
     return create(options, channels=spec.channels, classes=len(names), size=spec.size, seed=seed)
 
 

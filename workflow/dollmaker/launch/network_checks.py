@@ -288,8 +288,8 @@ def check_names(settings: Config) -> None:
 def check_member(settings: Config) -> None:
     """Refuse a classifier that cannot be made, fed, trained or started as configured."""
     from dollmaker.networks import dry_run
+    from dollmaker.networks.batch_norm import freeze_batch_norm
     from dollmaker.networks.classifiers import create_network, head_name
-    from dollmaker.networks.weights import freeze_batch_norm
 
     channels, size, outputs = (settings[key] for key in ("channels", "size", "outputs"))
     network, title = _make(
@@ -310,28 +310,31 @@ def check_member(settings: Config) -> None:
 
 def check_ready(settings: Config) -> None:
     """Refuse a ready classifier that cannot be made, fed, or filled with its weights."""
-    from dollmaker.networks import outputs
     from dollmaker.networks.classifiers import create_network
     from dollmaker.networks.inputs import Input
+    from dollmaker.networks.member import fill_ready
 
-    spec, wanted = settings["input"], len(settings["findings"])
-    network, _ = _make(lambda: create_network(settings["architecture"], outputs=wanted, **spec))
+    name, spec, wanted = settings["architecture"], settings["input"], len(settings["findings"])
+    network, _ = _make(lambda: create_network(name, outputs=wanted, **spec))
     if settings["weights"]:
         file = settings["weights"][0]
         with suppress(RuntimeError):  # as in _check_fit
-            outputs.load(network.to("meta"), _header(file), settings, Input(**spec), file)
+            state = _header(file)
+            fill_ready(network.to("meta"), state, name, wanted, Input(**spec), file)
 
 
 def check_segmenter(settings: Config) -> None:
     """Refuse a segmenter that cannot be made, fed, trained or started as configured."""
     from dollmaker.adapt.tuning import FROZEN, one_image
+    from dollmaker.config.networks import SegmentConfig
     from dollmaker.networks import dry_run
-    from dollmaker.networks.segmenters import create
-    from dollmaker.networks.weights import freeze_batch_norm
+    from dollmaker.networks.batch_norm import freeze_batch_norm
+    from dollmaker.networks.segmenters import NETWORK, create
 
     channels, size, tuning = (settings[key] for key in ("channels", "size", "tuning"))
+    network = SegmentConfig(**{key: settings[key] for key in NETWORK})
     model = _make(
-        lambda: create(settings, channels=channels, classes=settings["classes"], size=size, seed=0)
+        lambda: create(network, channels=channels, classes=settings["classes"], size=size, seed=0)
     )
     model.train()
     for part in FROZEN[tuning] if tuning else ():

@@ -70,9 +70,9 @@ def augment(
         transform: From :func:`make_transform`.
         image: (C, H, W) in levels: uint8, or float32 in 0..255.
         masks: uint8 (K, H, W), or ``None``.
-        seed: Seed of the run.
-        epoch: Epoch, from 0.
-        index: Index of the image in the data set.
+        seed: Of the run.
+        epoch: From 0.
+        index: Of the image in the data set.
     """
     if isinstance(transform, v2.Identity):
         return image, masks

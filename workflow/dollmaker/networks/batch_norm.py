@@ -1,4 +1,4 @@
-"""Measure the statistics of batch normalisation for the final weights (PreciseBN).
+"""Batch normalisation: freeze it, or measure its statistics for the final weights (PreciseBN).
 
 During training the statistics are an exponential mean over past steps, and so belong to older
 weights. Here images pass once with fixed weights, and all layers are measured at once (Wu and
@@ -19,13 +19,7 @@ MOST, _BATCH = 128, 32
 
 
 class _Moments:
-    """Mean and unbiased variance of all values of each channel that a layer has seen.
-
-    Attributes:
-        count: Values of a channel.
-        mean: Their mean (C).
-        squares: Sum of their squared deviations from it (C).
-    """
+    """Count, mean (C) and sum of squared deviations (C) of all values that a layer has seen."""
 
     def __init__(self, layer: Norm, single: bool) -> None:
         self.layer = layer
@@ -66,6 +60,18 @@ class _Moments:
         if self.count > 1:
             self.layer.get_buffer("running_mean").copy_(self.mean)
             self.layer.get_buffer("running_var").copy_(self.squares / (self.count - 1))
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Keep running statistics and affine parameters of batch normalisation as they are.
+
+    Must be called after every ``module.train()``.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Norm):
+            layer.eval()
+            for parameter in layer.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 def moving(model: nn.Module, owner: nn.Module | None = None) -> list[Norm]:

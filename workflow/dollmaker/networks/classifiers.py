@@ -1,12 +1,12 @@
 """Classifier networks by name, with random weights: torchvision, timm, torchxrayvision, our own."""
 
+from collections import OrderedDict
 from typing import Any
 
 from torch import Tensor, nn
 
 from dollmaker.config import patch_sizes, xrv
 from dollmaker.networks import dry_run
-from dollmaker.networks.micranet import MicraNet
 from dollmaker.networks.weights import Normalisation
 from dollmaker.runtime.errors import ModelError, unknown
 
@@ -16,6 +16,8 @@ _TORCHVISION: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": True},
     "inception_v3": {"aux_logits": False, "init_weights": True},
 }
+
+_MICRANET_CHANNELS = (32, 64, 128, 256)
 
 
 def create_network(
@@ -221,3 +223,33 @@ def _suggest(name: str) -> str:
     close = difflib.get_close_matches(name, sorted(set(known)), n=5, cutoff=0.4)
     hint = ", ".join(close) if close else "resnet18, densenet121, mobilenet_v2"
     return f"unknown architecture {name!r}; did you mean one of: {hint}?"
+
+
+class MicraNet(nn.Module):
+    """MICRA-Net's network (Bilodeau et al. 2022), written from its description.
+
+    Four blocks of two 3x3 convolutions, then the maximum of each channel, dropout and a linear
+    layer.
+    """
+
+    def __init__(self, *, outputs: int, channels: int) -> None:
+        super().__init__()
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        inputs = channels
+        for number, width in enumerate(_MICRANET_CHANNELS, start=1):
+            if number > 1:
+                layers[f"pool{number}"] = nn.MaxPool2d(2)
+            for place in (1, 2):
+                layers[f"conv{number}_{place}"] = nn.Conv2d(inputs, width, 3, padding=1)
+                layers[f"norm{number}_{place}"] = nn.BatchNorm2d(width)
+                layers[f"relu{number}_{place}"] = nn.ReLU()
+                inputs = width
+        self.features = nn.Sequential(layers)
+        self.pool = nn.AdaptiveMaxPool2d(1)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(inputs, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W), sides at least 8, to logits (B, outputs)."""
+        logits: Tensor = self.head(self.dropout(self.pool(self.features(x)).flatten(1)))
+        return logits

@@ -1,8 +1,5 @@
 """Pixel losses of independent findings (multi-label), with pixels that are ignored.
 
-Shapes: B images, K findings or classes, H x W pixels. Targets are 1 (finding), 0 (background) and
-255 (ignore).
-
 Shapes: B images, K findings or classes, H x W pixels. Targets are 1 (finding), 0 (background)
 and 255 (ignore).
 """

@@ -1,10 +1,11 @@
-"""A member of the committee on disk: ``model.safetensors``, ``model.json``, predictions.
+"""Members of the committee: read from disk, or taken from a ready classifier.
 
-Every classifier is read here, whatever its origin.
+On disk a member is ``model.safetensors``, ``model.json`` and its predictions. Of a ready classifier
+the outputs are reordered to the data set's findings.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dollmaker.config import ready
+from dollmaker.config.networks import MemberConfig
 from dollmaker.networks import positions
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.weights import load_weights, read_weights
-from dollmaker.runtime.errors import DamagedError
+from dollmaker.networks.weights import load_weights, read_weights, unify
+from dollmaker.runtime.errors import DamagedError, ModelError
 from dollmaker.store.files import read_json, sha256_file, write_json
+
+#: Tensors that are not read: torchxrayvision's operating points do not change the logit.
+_NO_WEIGHTS = ("op_threshs",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A trained classifier.
+    """A classifier of the committee.
 
     Attributes:
         name: Name in the committee.
@@ -69,7 +75,7 @@ class Member:
     network: nn.Module
     findings: list[str]
     input: Input
-    sha256: str
+    sha256: str = ""
     architecture: str = ""
     calibration: Calibration = field(default_factory=Calibration)
     unknown: frozenset[str] = frozenset()
@@ -83,28 +89,20 @@ class Member:
         return self.input.prepare(images)
 
 
-def save_member(
-    folder: Path,
-    network: nn.Module,
-    architecture: str,
-    findings: list[str],
-    spec: Input,
-    **more: Any,
-) -> None:
-    """Write the weights and their description into an existing folder."""
+def save_member(folder: Path, member: Member, **more: Any) -> None:
+    """Write the weights and their description, with more keys, into an existing folder."""
     from safetensors.torch import save_file
 
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()
-    }
-    kept = getattr(network, positions.KEPT, None)
+    tensors = member.network.state_dict()
+    kept = getattr(member.network, positions.KEPT, None)
     if kept is not None:
-        state[positions.KEPT] = kept.detach().cpu().contiguous()
+        tensors[positions.KEPT] = kept
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(state, folder / "model.safetensors")
     description: Mapping[str, Any] = {
-        "architecture": architecture,
-        "findings": findings,
-        "input": vars(spec),
+        "architecture": member.architecture,
+        "findings": member.findings,
+        "input": vars(member.input),
         "sha256": sha256_file(folder / "model.safetensors"),
         **more,
     }
@@ -135,17 +133,12 @@ def load_member(folder: Path, device: torch.device) -> Member:
     if sha256_file(weights) != sha256:
         raise DamagedError(f"{weights} is not the file that model.json describes", folder)
     network, _ = create_network(
-        architecture,
-        outputs=len(findings),
-        channels=spec.channels,
-        size=spec.size,
+        architecture, outputs=len(findings), channels=spec.channels, size=spec.size
     )
     load_weights(network, state, source=str(weights))
     if positions.KEPT in state:
         positions.put(network, state[positions.KEPT])
-    network.eval().to(device).to(memory_format=torch.channels_last)
-    for parameter in network.parameters():
-        parameter.requires_grad_(False)
+    network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     return Member(
         name=folder.name,
         network=network,
@@ -156,3 +149,107 @@ def load_member(folder: Path, device: torch.device) -> Member:
         calibration=calibration,
         unknown=unknown,
     )
+
+
+# --- ready classifiers --------------------------------------------------------------------------
+
+
+def take_ready(
+    name: str, member: MemberConfig, spec: Input, findings: list[str], file: Path
+) -> tuple[Member, dict[str, str]]:
+    """Load a ready classifier and put its outputs into the order of the findings.
+
+    Args:
+        name: Of the member.
+        member: As it is configured.
+        spec: What it expects.
+        findings: The data set's.
+        file: Its weights.
+
+    Returns:
+        The member, its network in evaluation mode; and finding -> name of the output. Findings
+        that it does not know have the logit 0.
+
+    Raises:
+        ConfigError: If two outputs are the same finding.
+        ModelError: If the weights are missing or are not those of such a network, last layer
+            included.
+    """
+    names = ready.outputs(member.dump())
+    whole, architecture = _make(member.architecture, spec, len(names))
+    given = read_weights(file, without=_NO_WEIGHTS)
+    last = fill_ready(whole, given, member.architecture, len(names), spec, str(file))
+    matched = ready.match(names, findings)
+    network, _ = _make(member.architecture, spec, len(findings))
+    state = whole.state_dict()
+    for key, tensor in network.state_dict().items():
+        if key in last:
+            tensor.zero_()
+            for finding, output in matched.items():
+                tensor[finding] = state[key][output]
+        else:
+            tensor.copy_(state[key])
+    positions.keep(network, given)
+    found = {findings[finding]: str(names[output]) for finding, output in matched.items()}
+    taken = Member(
+        name=name,
+        network=network.eval(),
+        findings=findings,
+        input=spec,
+        architecture=architecture,
+        unknown=frozenset(findings) - set(found),
+    )
+    return taken, found
+
+
+def fill_ready(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    architecture: str,
+    outputs: int,
+    spec: Input,
+    source: str,
+) -> Collection[str]:
+    """Fill a network with all outputs of a ready classifier, in place.
+
+    Args:
+        network: As :func:`dollmaker.networks.classifiers.create_network` makes it.
+        state: Its weights.
+        architecture: Its name.
+        outputs: How many outputs are named.
+        spec: What it expects.
+        source: Where the weights come from, for the message.
+
+    Returns:
+        Names of the tensors of the last layer.
+
+    Raises:
+        ModelError: If they are not those of the network, last layer included.
+    """
+    last = _last(architecture, spec, outputs)
+    for name, tensor in state.items():
+        fits = any(unify(name).endswith(unify(end)) for end in last)
+        if fits and tensor.ndim and len(tensor) != outputs:
+            raise ModelError(
+                f"weights file {source} has {len(tensor)} outputs ({name[:100]!r}), and {outputs} "
+                "are named; name each in order in findings, null for those that are no finding."
+            )
+    load_weights(network, state, source=f"weights file {source}")
+    return last
+
+
+def _make(architecture: str, spec: Input, outputs: int) -> tuple[nn.Module, str]:
+    size, channels = spec.size, spec.channels
+    return create_network(architecture, outputs=outputs, channels=channels, size=size, tried=False)
+
+
+def _last(architecture: str, spec: Input, outputs: int) -> list[str]:
+    """The tensors of the last layer: those whose shape changes with the number of outputs."""
+    with torch.random.fork_rng(devices=[]):
+        one, more = (_make(architecture, spec, n)[0].state_dict() for n in (outputs, outputs + 1))
+    names = [name for name in one if one[name].shape != more[name].shape]
+    if not names or any(len(one[name]) != outputs for name in names):
+        raise ModelError(
+            f"{architecture} has no last layer with one row for each output; use another network."
+        )
+    return names

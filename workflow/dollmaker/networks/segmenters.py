@@ -6,11 +6,10 @@ Networks start from random numbers or from local files; named weights were fetch
 import difflib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import segmentation_models_pytorch as smp
 import timm
@@ -19,6 +18,7 @@ from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
 from torch import Tensor, nn
 
 from dollmaker.config import weight_names
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks import dry_run
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
@@ -28,6 +28,9 @@ from dollmaker.store.files import read_json, sha256_file
 ARCHITECTURES: dict[str, str] = {
     name: model.__name__ for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
 }
+
+#: Keys of section ``segment`` that make the network.
+NETWORK = ("architecture", "encoder", "arguments")
 
 #: Arguments that this project sets itself, or that would change what the network returns.
 _RESERVED = (
@@ -39,12 +42,12 @@ _RESERVED = (
     "aux_params",
 )
 
+#: Images of a pass.
+BATCH = 32
+
 
 def read_segmenter(folder: Path) -> nn.Module:
-    """Read a segmenter with segmentation-models-pytorch, without what it prints.
-
-    Args:
-        folder: Folder of the segmenter, or a release that carries it.
+    """Read a segmenter from its folder, or from a release that carries it.
 
     Raises:
         ModelError: If there is none.
@@ -59,7 +62,7 @@ def read_segmenter(folder: Path) -> nn.Module:
 
 
 def create(
-    options: Mapping[str, Any], *, channels: int, classes: int, size: int, seed: int
+    options: SegmentConfig, *, channels: int, classes: int, size: int, seed: int
 ) -> nn.Module:
     """A network with random weights that depend on the seed alone.
 
@@ -67,7 +70,7 @@ def create(
     architecture and seed have the same decoder whatever is loaded into the encoder afterwards.
 
     Args:
-        options: ``architecture``, ``encoder`` and ``arguments`` of the section ``segment``.
+        options: Its ``architecture``, ``encoder`` and ``arguments`` count.
         channels: Channels of the input.
         classes: Channels of the output (logits).
         size: Side of the images, to refuse what the network cannot take.
@@ -76,11 +79,10 @@ def create(
     Raises:
         ModelError: If a name is unknown, or architecture, encoder, arguments and size do not fit.
     """
-    architecture, encoder = str(options["architecture"]), str(options["encoder"])
-    arguments = dict(options["arguments"])
+    architecture, encoder = options.architecture, options.encoder
     check_names(architecture, encoder)
     for name in _RESERVED:
-        if name in arguments:
+        if name in options.arguments:
             raise ModelError(f"segment.arguments may not hold {name!r}; remove it.")
     title = f"{ARCHITECTURES[architecture.lower()]} with encoder {encoder}"
     try:
@@ -89,7 +91,7 @@ def create(
             torch.manual_seed(seed)
             model: nn.Module = smp.create_model(
                 architecture, encoder, encoder_weights=None, in_channels=channels, classes=classes,
-                **arguments,
+                **options.arguments,
             )  # fmt: skip
     except Exception as error:  # the libraries raise many types for combinations that do not fit
         raise ModelError(
@@ -100,16 +102,14 @@ def create(
 
 
 def narrow(
-    model: nn.Module, options: Mapping[str, Any], *, channels: int, classes: int, size: int
+    model: nn.Module, options: SegmentConfig, *, channels: int, classes: int, size: int
 ) -> nn.Module:
     """The same network with the first ``classes`` channels of its output only."""
     new = create(options, channels=channels, classes=classes, size=size, seed=0)
     own = new.state_dict()
-    state = {
-        name: tensor if tensor.shape == own[name].shape else tensor[:classes]
-        for name, tensor in model.state_dict().items()
-    }
-    new.load_state_dict(state)
+    new.load_state_dict(
+        {k: t[: len(own[k])] if t.ndim else t for k, t in model.state_dict().items()}
+    )
     return new
 
 
@@ -162,55 +162,49 @@ class Start:
     Attributes:
         state: Name -> tensor; empty for random weights.
         input: What the network that they come from expects.
-        sha256: Checksum of the file; empty for random weights.
         source: For messages.
+        sha256: Checksum of the file; empty for random weights.
     """
 
     state: dict[str, Tensor]
     input: Input
-    sha256: str
     source: str
+    sha256: str = ""
 
     def load(self, encoder: nn.Module) -> None:
-        """Fill an encoder, in place.
-
-        Raises:
-            ModelError: If the weights belong to another network.
-        """
+        """Fill an encoder, in place; a ``ModelError`` if the weights belong to another network."""
         if self.state:
             load_weights(encoder, self.state, source=self.source)
 
 
 def find_start(
-    init: str,
+    options: SegmentConfig,
     committee: Sequence[Path],
     weights_root: Path,
     *,
-    encoder: str,
     channels: int,
     size: int,
 ) -> Start:
-    """The configured start of the encoder.
+    """The start of the encoder that ``options.init`` names.
 
     Args:
-        init: ``random``, the name of a committee member, a name of published weights, or a file
-            under ``weights_root``.
+        options: ``init`` is ``random``, the name of a committee member, a name of published
+            weights, or a file under ``weights_root``.
         committee: Folders of the members.
         weights_root: Folder of local weights.
-        encoder: Name of the encoder; ``pretrained`` is the default weights of its library.
         channels: Channels of the images.
         size: Side of the images.
 
     Raises:
         ModelError: If it is neither, or the file is not usable.
     """
-    spec = Input(channels=channels, size=size)
+    init = options.init
     if init == "random":
-        return Start(state={}, input=spec, sha256="", source="random weights")
+        return random_start(channels=channels, size=size)
     members = {folder.name: folder for folder in committee}
     if init in members:
         return member_start(members[init], channels=channels, size=size)
-    file = weight_names.locate(weights_root, init, weight_names.of_encoder(encoder))
+    file = weight_names.locate(weights_root, init, weight_names.of_encoder(options.encoder))
     if not file.is_file():
         known = "".join(f"{name}, " for name in members)
         raise ModelError(
@@ -218,6 +212,11 @@ def find_start(
             f"random, {known}or the name of a safetensors file there."
         )
     return file_start(file, channels=channels, size=size)
+
+
+def random_start(*, channels: int, size: int) -> Start:
+    """No weights, and images in [-1, 1]."""
+    return Start(state={}, input=Input(channels=channels, size=size), source="random weights")
 
 
 def member_start(folder: Path, *, channels: int, size: int) -> Start:
@@ -241,9 +240,8 @@ def member_start(folder: Path, *, channels: int, size: int) -> Start:
             "again."
         ) from None
     file = folder / "model.safetensors"
-    state = read_weights(file)
     source = f"committee member {folder.name} ({architecture})"
-    return Start(state=state, input=spec, sha256=sha256_file(file), source=source)
+    return Start(state=read_weights(file), input=spec, sha256=sha256_file(file), source=source)
 
 
 def file_start(file: Path, *, channels: int, size: int) -> Start:
@@ -256,3 +254,22 @@ def file_start(file: Path, *, channels: int, size: int) -> Start:
     own = read_normalisation(file) or Normalisation()
     spec = Input(channels=channels, size=size, mean=own.mean, std=own.std)
     return Start(state=state, input=spec, sha256=sha256_file(file), source=f"weights file {file}")
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, spec: Input, device: torch.device) -> Tensor:
+    """Predicted masks, bool (B, K, H, W), of images (B, C, H, W) in levels.
+
+    The network's mode (training or evaluation) is the caller's choice.
+    """
+    parts = [logits > 0 for logits in predict_logits(model, images, spec, device)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def predict_logits(
+    model: nn.Module, images: Tensor, spec: Input, device: torch.device
+) -> Iterator[Tensor]:
+    """Logits float32 (b, K, H, W) of stored images, batch by batch. As :func:`predict`."""
+    for batch in torch.split(images, BATCH):
+        yield model(spec.prepare(batch.to(device))).float().cpu()

@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ class EpochSampler(Sampler[Key]):
     Args:
         length: Images.
         batch: Images of a batch, over all processes.
-        seed: Seed of the run.
-        processes: Processes that share a batch.
+        seed: Of the run.
+        processes: How many share a batch.
         rank: Which of them this is.
 
     Attributes:
@@ -101,8 +102,8 @@ def train_loader(
     Args:
         data: The data set.
         batch_size: Images of a step, over all devices.
-        seed: Seed of the run.
-        devices: Devices that share each batch.
+        seed: Of the run.
+        devices: What shares each batch.
 
     Raises:
         ConfigError: If they cannot share it evenly.
@@ -230,16 +231,27 @@ class _Progress(Checkpoint):
         print(f"{self._label} {epoch} {values} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a module is trained.
+
+    Attributes:
+        epochs: Most epochs.
+        seed: Of the run.
+        devices: Where, as :func:`dollmaker.runtime.devices.choose_several` gives them.
+        precision: Lightning's name of the precision.
+        label: Begins each progress line.
+    """
+
+    epochs: int
+    seed: int
+    devices: Sequence[torch.device]
+    precision: Any
+    label: str
+
+
 def fit(
-    module: lightning.LightningModule,
-    loader: ResumableLoader,
-    *,
-    epochs: int,
-    seed: int,
-    devices: Sequence[torch.device],
-    precision: Any,
-    work: Work,
-    label: str,
+    module: lightning.LightningModule, loader: ResumableLoader, training: Training, work: Work
 ) -> None:
     """Train a module, from the state in ``work`` if there is one.
 
@@ -254,12 +266,8 @@ def fit(
     Args:
         module: Model, loss and optimiser.
         loader: Made by :func:`train_loader`.
-        epochs: Most epochs.
-        seed: Seed of the run.
-        devices: Where to train, as :func:`dollmaker.runtime.devices.choose_several` gives them.
-        precision: Lightning's name of the precision.
+        training: How it is trained.
         work: Folder for the state.
-        label: Begins each progress line.
 
     Raises:
         Terminated: After SIGTERM, when the state is written.
@@ -269,18 +277,19 @@ def fit(
     warnings.filterwarnings("ignore", module="lightning")
     warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
     state = _State(work, loader)
-    gpu, several = devices[0].type == "cuda", len(devices) > 1
+    devices, several = training.devices, len(training.devices) > 1
+    gpu = devices[0].type == "cuda"
     backend = "nccl" if gpu else "gloo"
     ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
     trainer = lightning.Trainer(
-        max_epochs=epochs,
+        max_epochs=training.epochs,
         accelerator="gpu" if gpu else "cpu",
         devices=[device.index for device in devices] if gpu else len(devices),
         strategy=ddp if several else "auto",
         sync_batchnorm=gpu and several,
         use_distributed_sampler=False,  # the loader knows its part
-        precision=precision,
-        callbacks=[_Seeds(seed), _Progress(label), state],
+        precision=training.precision,
+        callbacks=[_Seeds(training.seed), _Progress(training.label), state],
         # Whatever starts it: a scheduler's variables must not change how it trains.
         plugins=[LightningEnvironment()],
         default_root_dir=work.folder,

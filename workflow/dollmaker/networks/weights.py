@@ -217,15 +217,3 @@ def _fit(
     if same and found.shape[0] == wanted.shape[0] and (found.shape[1], wanted.shape[1]) == seen:
         return inflate(found, wanted.shape[1]).to(wanted.dtype)
     return None
-
-
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Keep running statistics and affine parameters of batch normalisation as they are.
-
-    Must be called after every ``module.train()``.
-    """
-    for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            layer.eval()
-            for parameter in layer.parameters(recurse=False):
-                parameter.requires_grad_(False)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dollmaker.networks.augment import Kind, augment, make_transform
+from dollmaker.classify.data import label_matrix
+from dollmaker.config.networks import SegmentConfig
+from dollmaker.networks.augment import augment, make_transform
 from dollmaker.pixels import geometry
 from dollmaker.pixels.masks import IGNORE, surround
 from dollmaker.runtime.errors import ArtifactError
@@ -69,8 +71,8 @@ def list_targets(
     or when they are true negatives (no positive finding); those of which nothing is known do not.
 
     Args:
-        index: Rows of the index of one split.
-        findings: The localized findings.
+        index: Rows of one split.
+        findings: Those that are localized.
         masks: Table of the split's shard of masks.
         blank: ``zeros`` or ``ignore``, as ``classify.blank``.
         source: The shard, for messages.
@@ -82,7 +84,7 @@ def list_targets(
     for column in ("image_id", "finding", "quality"):
         if column not in masks:
             raise ArtifactError(f"{source} has no column {column!r}; make the labels again.")
-    labels = index.select(pl.col(list(findings)).fill_null(BLANK)).to_numpy().astype(np.int8)
+    labels = label_matrix(index, findings)
     places = {image_id: i for i, image_id in enumerate(index["image_id"])}
     columns = {finding: k for k, finding in enumerate(findings)}
     row = np.full(labels.shape, -1, np.int64)
@@ -163,21 +165,17 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
         targets: Targets,
         images: ImageShards,
         masks: ReleasedMasks,
+        options: SegmentConfig,
         *,
         fit: geometry.Fit,
-        kind: Kind,
-        quality_weight: bool,
         seed: int,
     ) -> None:
         self._places = targets.index.select("shard", "row").rows()
         self._shapes = targets.index.select("width", "height").rows()
-        self._fit = fit
-        self._targets = targets
-        self._images = images
-        self._masks = masks
-        self._transform = make_transform(kind)
-        self._quality_weight = quality_weight
-        self._seed = seed
+        self._targets, self._images, self._masks = targets, images, masks
+        self._transform = make_transform(options.augment)
+        self._quality_weight = options.quality_weight
+        self._fit, self._seed = fit, seed
 
     def __len__(self) -> int:
         return len(self._places)

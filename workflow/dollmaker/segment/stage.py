@@ -7,23 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from dollmaker.networks import batch_norm as statistics
+from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.whole import Config
+from dollmaker.networks import batch_norm
 from dollmaker.networks.inputs import Input, Numbers, per_channel
 from dollmaker.networks.segmenters import ARCHITECTURES, create, find_start, narrow
-from dollmaker.networks.training import fit, train_loader
+from dollmaker.networks.training import Training, fit, train_loader
 from dollmaker.pixels.geometry import Box
 from dollmaker.release.parts import find_parts
 from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import DataError, ModelError
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
 from dollmaker.segment.export import export_encoder
-from dollmaker.segment.structure import Structure, make_structure
-from dollmaker.segment.train import SegmenterTraining, pseudo_miou
+from dollmaker.segment.structure import make_structure
+from dollmaker.segment.train import Lessons, SegmenterTraining, pseudo_miou
 from dollmaker.store import findings, provenance
 from dollmaker.store.files import atomic_path, sha256_file, write_json, write_text
 from dollmaker.store.index import digest_index, read_index
@@ -54,7 +55,7 @@ class Inputs:
     committee: Sequence[Path] = ()
 
 
-def train_segmenter(config: dict[str, Any], inputs: Inputs, output: Path, gpus: int = 1) -> None:
+def train_segmenter(config: Config, inputs: Inputs, output: Path, gpus: int = 1) -> None:
     """Pre-train a segmenter on the labels.
 
     Args:
@@ -68,36 +69,80 @@ def train_segmenter(config: dict[str, Any], inputs: Inputs, output: Path, gpus: 
         DataError: If there is no mask to train on.
         ModelError: If network, weights or device are unknown, missing or do not fit.
     """
-    options, prepare, seed = config["segment"], config["prepare"], config["seed"]
-    chosen = devices.choose_several(config["device"], gpus)
+    options, prepare, seed = config.segment, config.prepare, config.seed
+    chosen = devices.choose_several(config.device, gpus)
     device = chosen[parallel.rank()]
     index, names = read_index(inputs.index)
-    names = findings.localized(names, config["attribute"]["findings"])
-    channels, size = prepare["channels"], prepare["size"]
-    objectives = options["objectives"]
-    clusters = options["clusters"] if objectives["structure"] else 0
-    start = find_start(
-        options["init"],
-        inputs.committee,
-        inputs.weights_root,
-        encoder=options["encoder"],
-        channels=channels,
-        size=size,
-    )
+    names = findings.localized(names, config.attribute.findings)
+    channels, size, objectives = prepare.channels, prepare.size, options.objectives
+    clusters = options.clusters if objectives.structure else 0
+    start = find_start(options, inputs.committee, inputs.weights_root, channels=channels, size=size)
     if clusters and not start.state:
         raise ModelError(
             "segment.objectives.structure needs an encoder that has learned something; set "
             "segment.init to a member or a weights file, or structure to 0."
         )
     if not start.state:  # a random encoder learns as the decoder does, statistics included
-        options = {**options, "encoder_learning_rate": 1.0, "freeze_batch_norm": False}
+        changes = {"encoder_learning_rate": 1.0, "freeze_batch_norm": False}
+        options = options.model_copy(update=changes)
     model = create(options, channels=channels, classes=len(names) + clusters, size=size, seed=seed)
-    start.load(model.get_submodule("encoder"))
+    encoder = model.get_submodule("encoder")
+    start.load(encoder)
     model.to(device)
 
-    images = ImageShards(inputs.images)
+    data, headers = _read(config, index, names, inputs)
+    sums = inputs.labels / CHECKSUMS
+    sources = {"index": digest_index(index)}
+    sources["labels"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
+    if start.sha256:
+        sources["weights"] = start.sha256
+    header = provenance.header("segment", options.dump(), seed=seed, inputs=sources)
+    loader = train_loader(data["train"], batch_size=options.batch_size, seed=seed, devices=chosen)
+
+    def validate(current: nn.Module) -> float:
+        if "valid" not in data:
+            return float("nan")
+        return pseudo_miou(current, data["valid"], start.input, device)
+
+    torch.manual_seed(seed)  # for the layer that guesses the labels
+    structure = None
+    if clusters:
+        images, boxes = _spread(data["train"], _SAMPLE)
+        spec, images = start.input, images.to(device)
+        structure = make_structure(encoder, images, boxes, spec, clusters, seed)
+    lessons = Lessons(
+        steps=len(loader) * options.epochs,
+        structure=structure,
+        labels=len(names) if objectives.classification else 0,
+        sample=_spread(data["train"], batch_norm.MOST)[0],
+    )
+    module = SegmenterTraining(model, start.input, options, lessons, validate).to(device)
+    key = [header, vars(start.input), names, config.classify.blank, prepare.fit]
+    work = Work(output, provenance.digest(key))
+    training = Training(
+        epochs=options.epochs,
+        seed=seed,
+        devices=chosen,
+        precision=options.precision,
+        label="segment",
+    )
+    fit(module, loader, training, work)
+    if clusters:
+        model = narrow(model, options, channels=channels, classes=len(names), size=size)
+    work.require()
+    with atomic_path(output) as folder:
+        folder.mkdir()
+        save(folder, model, options, names, start.input, curve=module.curve, header=header)
+        _export(folder)
+    work.finish()
+
+
+def _read(
+    config: Config, index: pl.DataFrame, names: list[str], inputs: Inputs
+) -> tuple[dict[str, PseudoLabelled], dict[str, Any]]:
+    """Data of the splits train and valid (if it has images), and headers of their masks."""
+    options, images = config.segment, ImageShards(inputs.images)
     data, headers = {}, {}
-    blank = config["classify"]["blank"]
     for split in ("train", "valid"):
         rows = index.filter(pl.col("split") == split)
         if split == "valid" and rows.is_empty():
@@ -109,91 +154,23 @@ def train_segmenter(config: dict[str, Any], inputs: Inputs, output: Path, gpus: 
             rows,
             names,
             masks.table(),
-            blank=blank,
+            blank=config.classify.blank,
             source=source,
-            everything=bool(clusters) and split == "train",
+            everything=bool(options.objectives.structure) and split == "train",
         )
         if split == "train" and not (targets.row >= 0).any():
             raise DataError(f"{source}, has no mask to train on; loosen the gate of the recipe.")
         data[split] = PseudoLabelled(
-            targets,
-            images,
-            masks,
-            fit=prepare["fit"],
-            kind=options["augment"],
-            quality_weight=options["quality_weight"],
-            seed=seed,
+            targets, images, masks, options, fit=config.prepare.fit, seed=config.seed
         )
-
-    def validate(current: nn.Module) -> float:
-        if "valid" not in data:
-            return float("nan")
-        return pseudo_miou(current, data["valid"], start.input, device)
-
-    sums = inputs.labels / CHECKSUMS
-    sources = {"index": digest_index(index)}
-    sources["labels"] = sha256_file(sums) if sums.is_file() else provenance.digest(headers)
-    if start.sha256:
-        sources["weights"] = start.sha256
-    header = provenance.header("segment", options, seed=seed, inputs=sources)
-    loader = train_loader(
-        data["train"], batch_size=options["batch_size"], seed=seed, devices=chosen
-    )
-    torch.manual_seed(seed)  # for the layer that guesses the labels
-    module = SegmenterTraining(
-        model,
-        start.input,
-        validate,
-        options,
-        len(loader) * options["epochs"],
-        _structure(model, data["train"], start.input, clusters, seed, device),
-        len(names) if objectives["classification"] else 0,
-        torch.from_numpy(_spread(data["train"], statistics.MOST)[0]),
-    ).to(device)
-    work = Work(
-        output, provenance.digest([header, vars(start.input), names, blank, prepare["fit"]])
-    )
-    fit(
-        module,
-        loader,
-        epochs=options["epochs"],
-        seed=seed,
-        devices=chosen,
-        precision=options["precision"],
-        work=work,
-        label="segment",
-    )
-    if clusters:
-        model = narrow(model, options, channels=channels, classes=len(names), size=size)
-    work.require()
-    with atomic_path(output) as folder:
-        folder.mkdir()
-        save(folder, model, options, names, start.input, curve=module.curve, header=header)
-        _export(folder)
-    work.finish()
+    return data, headers
 
 
-def _structure(
-    model: nn.Module,
-    data: PseudoLabelled,
-    spec: Input,
-    clusters: int,
-    seed: int,
-    device: torch.device,
-) -> Structure | None:
-    """Clusters of a sample of the training images, evenly spread over the index."""
-    if not clusters:
-        return None
-    images, boxes = _spread(data, _SAMPLE)
-    encoder = model.get_submodule("encoder")
-    return make_structure(encoder, images, boxes, spec, clusters, seed, device)
-
-
-def _spread(data: PseudoLabelled, most: int) -> tuple[npt.NDArray[np.uint8], list[Box]]:
+def _spread(data: PseudoLabelled, most: int) -> tuple[Tensor, list[Box]]:
     """So many images of a data set at most, (N, C, H, W), evenly spread, and their boxes."""
     chosen = np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int).tolist()
     images = np.stack([data.read(i)[0] for i in chosen])
-    return images, [data.where(i, images.shape[-1]) for i in chosen]
+    return torch.from_numpy(images), [data.where(i, images.shape[-1]) for i in chosen]
 
 
 def _export(folder: Path) -> None:
@@ -207,14 +184,14 @@ def _export(folder: Path) -> None:
 def save(
     folder: Path,
     model: nn.Module,
-    options: dict[str, Any],
+    options: SegmentConfig,
     names: list[str],
     spec: Input,
     **more: Any,
 ) -> None:
     """Write a network as segmentation-models-pytorch does, and what it expects and predicts."""
-    architecture = ARCHITECTURES[options["architecture"].lower()]
-    write_text(folder / "README.md", _card(architecture, options["encoder"], names, spec))
+    architecture = ARCHITECTURES[options.architecture.lower()]
+    write_text(folder / "README.md", _card(architecture, options.encoder, names, spec))
     plain: Any = model.to("cpu").to(memory_format=torch.contiguous_format).eval()
     plain.save_pretrained(folder)  # keeps a README that exists
     write_json(
@@ -223,8 +200,8 @@ def save(
             "findings": names,
             "input": vars(spec),
             "architecture": architecture,
-            "encoder": options["encoder"],
-            "init": options["init"],
+            "encoder": options.encoder,
+            "init": options.init,
             **more,
             "sha256": sha256_file(folder / "model.safetensors"),
         },
@@ -235,11 +212,9 @@ def _number(numbers: Numbers, channels: int) -> str:
     """Python for one number, or for one of each channel beside (B, C, H, W)."""
     spread = per_channel(numbers, channels)
     listed = [np.format_float_positional(one) for one in spread]
-    return (
-        listed[0]
-        if len(set(spread)) == 1
-        else f"torch.tensor([{', '.join(listed)}])[:, None, None]"
-    )
+    if len(set(spread)) == 1:
+        return listed[0]
+    return f"torch.tensor([{', '.join(listed)}])[:, None, None]"
 
 
 def _card(architecture: str, encoder: str, names: list[str], spec: Input) -> str:

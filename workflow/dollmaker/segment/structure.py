@@ -11,7 +11,6 @@ teacher: the encoder as it is when training starts.
 import copy
 from collections.abc import Sequence
 from itertools import count
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, normalize
 
 from dollmaker.networks.frames import Frames
+from dollmaker.networks.inputs import Input
 from dollmaker.pixels.geometry import Box
 
 #: Strides of the feature maps that are joined: parts of organs, not edges and not whole images.
@@ -30,13 +30,7 @@ _COMPONENTS, _PIXELS = 24, 40_000
 
 
 class Structure(nn.Module):
-    """Assigns every pixel to a cluster of the data set.
-
-    Frozen, and always in evaluation mode.
-
-    Args:
-        encoder: Encoder of segmentation-models-pytorch; a copy is kept.
-    """
+    """Assigns every pixel to a cluster of the data set; keeps a frozen copy of the encoder."""
 
     mean: Tensor
     components: Tensor
@@ -74,8 +68,8 @@ class Structure(nn.Module):
         Args:
             batches: Prepared images, each (B, C, H, W).
             boxes: Where the picture of each image lies in its square.
-            clusters: Their number.
-            seed: Seed of the choice of pixels and of the first centres.
+            clusters: How many.
+            seed: Of the choice of pixels and of the first centres.
         """
         rng = np.random.default_rng(seed)
         share = -(-_PIXELS // len(boxes))
@@ -116,26 +110,19 @@ def _resize(maps: Tensor, side: int) -> Tensor:
 
 
 def make_structure(
-    encoder: nn.Module,
-    images: Any,
-    boxes: Sequence[Box],
-    spec: Any,
-    clusters: int,
-    seed: int,
-    device: torch.device,
+    encoder: nn.Module, images: Tensor, boxes: Sequence[Box], spec: Input, clusters: int, seed: int
 ) -> Structure:
     """The structure of a data set.
 
     Args:
         encoder: The encoder with its starting weights.
-        images: Images (N, C, H, W) in levels.
+        images: (N, C, H, W) in levels, on the same device.
         boxes: Where the picture of each lies in its square.
         spec: What the network expects.
-        clusters: Number of clusters.
-        seed: Seed.
-        device: Where to compute.
+        clusters: How many.
+        seed: Of the choice of pixels and of the first centres.
     """
-    structure = Structure(encoder).to(device)
-    batches = [spec.prepare(part.to(device)) for part in torch.split(torch.from_numpy(images), 32)]
+    structure = Structure(encoder)
+    batches = [spec.prepare(part) for part in torch.split(images, 32)]
     structure.fit(batches, boxes, clusters, seed)
     return structure

@@ -1,38 +1,34 @@
 """Training of the segmenter, and its score against the pseudo-masks of the validation split."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.measures import scores
-from dollmaker.networks import batch_norm as statistics
+from dollmaker.measures.words import finite
+from dollmaker.networks import batch_norm
+from dollmaker.networks.batch_norm import freeze_batch_norm
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.losses import cluster_loss, label_loss, pixel_loss
-from dollmaker.networks.predict import BATCH, predict
 from dollmaker.networks.schedule import one_cycle
+from dollmaker.networks.segmenters import BATCH, predict
 from dollmaker.networks.training import EpochLoss
-from dollmaker.networks.weights import freeze_batch_norm
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.runtime import parallel
 from dollmaker.segment.data import PseudoLabelled
 from dollmaker.segment.structure import Structure
 
 
-class SegmenterTraining(EpochLoss):
-    """Model, loss and optimiser.
+@dataclass(frozen=True, kw_only=True)
+class Lessons:
+    """What a segmenter learns beside the masks, and how long.
 
-    The loss is a weighted sum of what ``options["objectives"]`` asks for: ``masks`` of the
-    findings; ``structure``, the cluster of every pixel; ``classification``, the labels, from the
-    encoder's deepest features. The head's channels are the findings, then the clusters.
-
-    Args:
-        model: A network of segmentation-models-pytorch.
-        spec: What it expects.
-        validate: Maps the network to its validation mIoU (NaN if there is none).
-        options: The section ``segment``.
+    Attributes:
         steps: Steps of the whole schedule.
         structure: Gives the clusters, if they are learned.
         labels: Number of labels, if they are learned.
@@ -40,37 +36,53 @@ class SegmenterTraining(EpochLoss):
             are measured on at the end of each epoch; without, they stay as training left them.
     """
 
+    steps: int
+    structure: Structure | None = None
+    labels: int = 0
+    sample: Tensor | None = None
+
+
+class SegmenterTraining(EpochLoss):
+    """Model, loss and optimiser.
+
+    The loss is a weighted sum of what ``options.objectives`` asks for: ``masks`` of the
+    findings; ``structure``, the cluster of every pixel; ``classification``, the labels, from the
+    encoder's deepest features. The head's channels are the findings, then the clusters.
+
+    Args:
+        model: A network of segmentation-models-pytorch.
+        spec: What it expects.
+        options: The section ``segment``.
+        lessons: What it learns beside the masks, and how long.
+        validate: Maps the network to its validation mIoU (NaN if there is none).
+    """
+
     def __init__(
         self,
         model: nn.Module,
         spec: Input,
+        options: SegmentConfig,
+        lessons: Lessons,
         validate: Callable[[nn.Module], float],
-        options: dict[str, Any],
-        steps: int,
-        structure: Structure | None = None,
-        labels: int = 0,
-        sample: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.model = model
-        self.structure = structure
+        self.structure = lessons.structure
         encoder: Any = model.get_submodule("encoder")
+        labels = lessons.labels
         self.classifier = nn.Linear(encoder.out_channels[-1], labels) if labels else None
         self._deepest: list[Tensor] = []
         if labels:
             encoder.register_forward_hook(self._keep)
         self.curve: list[dict[str, float | None]] = []
-        self._sample = sample
-        self._spec = spec
+        self._spec, self._options, self._lessons = spec, options, lessons
         self._validate = validate
-        self._options = options
-        self._steps = steps
         self.train()
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, but for frozen batch normalisation of the encoder."""
         super().train(mode)
-        if self._options["freeze_batch_norm"]:
+        if self._options.freeze_batch_norm:
             freeze_batch_norm(self.model.get_submodule("encoder"))
         return self
 
@@ -79,20 +91,20 @@ class SegmenterTraining(EpochLoss):
         images, masks, weights, labels, picture = batch
         x = self._spec.prepare(images)
         logits, findings = self.model(x), masks.shape[1]
-        objectives = self._options["objectives"]
-        loss: Tensor = objectives["masks"] * pixel_loss(
+        options, objectives = self._options, self._options.objectives
+        loss: Tensor = objectives.masks * pixel_loss(
             logits[:, :findings],
             masks,
             weights,
-            kind=self._options["loss"],
-            background_weight=self._options["background_weight"],
+            kind=options.loss,
+            background_weight=options.background_weight,
         )
         if self.structure is not None:
             clusters = cluster_loss(logits[:, findings:], self.structure(x), picture)
-            loss = loss + objectives["structure"] * clusters
+            loss = loss + objectives.structure * clusters
         if self.classifier is not None:
             guessed = self.classifier(self._deepest.pop().float().mean((2, 3)))
-            loss = loss + objectives["classification"] * label_loss(guessed, labels)
+            loss = loss + objectives.classification * label_loss(guessed, labels)
         self.note(loss, len(images))
         return loss
 
@@ -105,19 +117,14 @@ class SegmenterTraining(EpochLoss):
 
     def on_train_epoch_end(self) -> None:
         """Measure the statistics, in every process alike, and score the epoch."""
-        if self._sample is not None:
-            statistics.recompute(self.model, self._sample, self._prepare, owner=self)
+        if self._lessons.sample is not None:
+            batch_norm.recompute(self.model, self._lessons.sample, self._prepare, owner=self)
         score = float("nan") if parallel.rank() else self._validate(self.model)
         score = parallel.of_the_first(score, self.device)
         self.train()
         self.log("valid_miou", score)
-        self.curve.append(
-            {
-                "epoch": self.current_epoch + 1,
-                "loss": self.epoch_loss(),
-                "valid_miou": None if np.isnan(score) else score,
-            }
-        )
+        epoch, loss = self.current_epoch + 1, self.epoch_loss()
+        self.curve.append({"epoch": epoch, "loss": loss, "valid_miou": finite(score)})
 
     def configure_optimizers(self) -> Any:
         """AdamW with a one-cycle schedule; the encoder's rate is a factor of the decoder's."""
@@ -125,11 +132,11 @@ class SegmenterTraining(EpochLoss):
         encoder = [p for n, p in named if n.startswith("encoder.")]
         rest = [p for n, p in named if not n.startswith("encoder.")]
         rest += self.classifier.parameters() if self.classifier is not None else []
-        peak = self._options["learning_rate"]
-        rates = [peak * self._options["encoder_learning_rate"], peak]
-        groups = [{"params": p, "lr": rate} for p, rate in zip((encoder, rest), rates, strict=True)]
+        peak = self._options.learning_rate
+        first = peak * self._options.encoder_learning_rate
+        groups = [{"params": encoder, "lr": first}, {"params": rest, "lr": peak}]
         optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=True)
-        schedule = one_cycle(optimizer, self._steps)
+        schedule = one_cycle(optimizer, self._lessons.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -148,9 +155,7 @@ def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: tor
 
     Pairs without a pseudo-mask do not count: most findings are absent from most images, and their
     zeros would drown the rest. Ignored pixels, those outside the picture among them, do not count.
-
-    Returns:
-        0..1, or NaN when there is no pseudo-mask.
+    NaN when there is no pseudo-mask.
     """
     values = []
     model.eval()

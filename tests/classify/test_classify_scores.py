@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dollmaker.classify.calibrate import fit_temperature
+from dollmaker.classify.scores import fit_temperature
 from dollmaker.classify.train import masked_bce
 from dollmaker.networks.member import Calibration
 
