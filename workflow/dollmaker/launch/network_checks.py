@@ -42,7 +42,7 @@ _CODE = (
     *(f"config/{name}.py" for name in ("patch_sizes", "ready", "xrv")),
     *(
         f"networks/{name}.py"
-        for name in ("classifiers", "dry_run", "outputs", "positions", "segmenters", "weights")
+        for name in ("classifiers", "dry_run", "member", "positions", "segmenters", "weights")
     ),
 )
 
