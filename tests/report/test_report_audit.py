@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import fake_results as fake
+from dollmaker.config.settings import resolved
 from dollmaker.pictures import charts
 from dollmaker.prepare.audit import _ROW
 from dollmaker.report.stage import report
@@ -20,7 +21,7 @@ NAN = float("nan")
 
 def page(results: Path, data: Path, output: Path) -> str:
     report(
-        fake.make_config(truth=None),
+        resolved(fake.make_config(truth=None)),
         results_folder=results,
         data_root=data,
         output=output / "report.html",

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 import fake_results as fake
+from dollmaker.config.settings import resolved
 from dollmaker.evaluate.stage import Inputs, evaluate
 from dollmaker.pictures import charts
 from dollmaker.report.gather import read_seconds
@@ -33,7 +34,7 @@ class Report(NamedTuple):
 
 def _report(config: dict[str, Any], results: Path, data: Path, output: Path) -> Report:
     report(
-        config,
+        resolved(config),
         results_folder=results,
         data_root=data,
         output=output / "report.html",

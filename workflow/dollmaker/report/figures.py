@@ -6,10 +6,14 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
+from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
 from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.words import headline_split
 from dollmaker.pictures.charts import SERIES, Chart, chart
+from dollmaker.report.gather import Results
+from dollmaker.store import tables
 
 #: Colour of each start; told apart by lightness as well (Okabe and Ito 2008).
 INIT_COLOURS = {
@@ -32,7 +36,35 @@ _TUNING_LINES: dict[str, Any] = {
 }
 
 
-def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
+def make_charts(results: Results) -> dict[str, Chart]:
+    """All charts of a report by name.
+
+    ``classifier-curves``, ``reliability``, ``recipes``, ``segmenter`` and ``task-{task}``.
+    """
+    charts = {}
+    curves = {name: model.get("curve") or [] for name, model in results.members.items()}
+    if any(curves.values()):
+        charts["classifier-curves"] = _classifier_curves(curves)
+    known = results.table("classifiers")
+    if "bin_counts" in known.columns:
+        whole = known.filter(member=COMMITTEE, finding=MACRO)
+        charts["reliability"] = _reliability({row["split"]: row for row in whole.to_dicts()})
+    masks = results.table("masks")
+    split = headline_split(masks)
+    if split is not None and results.truth is not None:
+        target = results.truth.targets[0]
+        charts["recipes"] = _recipe_chart(masks.filter(split=split, target=target, finding=MEAN))
+    if results.segmenter and results.segmenter.get("curve"):
+        charts["segmenter"] = _segmenter_curve(results.segmenter["curve"])
+    for task, runs in results.tasks.items():
+        files = {run: folder / "curve.parquet" for run, folder in runs.items()}
+        there = {run: tables.read(file) for run, file in files.items() if file.exists()}
+        if there:
+            charts[f"task-{task}"] = task_curves(there)
+    return charts
+
+
+def _classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
     """Training loss and validation AUROC of each member by epoch."""
 
     def draw(figure: Figure) -> None:
@@ -49,7 +81,7 @@ def classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Char
     return chart(draw, (9, 3))
 
 
-def reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
+def _reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
     """What the committee says against what is there, by split: calibrated on the diagonal.
 
     Args:
@@ -77,7 +109,7 @@ def reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
     return chart(draw, (4.5, 3.6))
 
 
-def segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
+def _segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
     """Training loss and validation mIoU of the pre-trained segmenter by epoch."""
 
     def draw(figure: Figure) -> None:
@@ -106,7 +138,7 @@ def _line(
         axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=3)
 
 
-def recipe_chart(masks: pl.DataFrame) -> Chart:
+def _recipe_chart(masks: pl.DataFrame) -> Chart:
     """Mean IoU of recipes and trivial baselines with intervals, both slices.
 
     Args:
@@ -213,8 +245,3 @@ def _band(axis: Any, points: pl.DataFrame, colour: str, **style: Any) -> None:
 def _legend(figure: Figure, axis: Any) -> None:
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)))
-
-
-def mean_rows(table: pl.DataFrame) -> pl.DataFrame:
-    """The rows of the mean over findings."""
-    return table.filter(pl.col("finding") == MEAN)

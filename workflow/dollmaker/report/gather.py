@@ -6,40 +6,32 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.truth import Truth, load_truth
 from dollmaker.explain import page as explanations
-from dollmaker.release.parts import SPLITS, read_rows
+from dollmaker.release.parts import SPLITS, Tree, read_rows
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import findings as labels
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
 from dollmaker.store.index import read_index
 
-#: Rule name -> stage, for the benchmark files.
-STAGE_OF_RULE = {
-    "generate_phantoms": "phantom",
-    "list_images": "prepare",
-    "convert_source": "prepare",
-    "decode_images": "prepare",
-    "build_index": "prepare",
-    "audit_images": "prepare",
-    "train_member": "classify",
-    "explain_images": "attribute",
-    "explain_sample": "sample",
-    "choose_thresholds": "binarize",
-    "make_masks": "binarize",
-    "check_recipe": "release",
-    "collect_labels": "release",
-    "build_release": "release",
-    "verify_release": "release",
-    "pretrain_segmenter": "segment",
-    "explain_segmenter": "explain",
-    "adapt_segmenter": "adapt",
-    "evaluate": "evaluate",
+#: Stage -> the rules whose seconds are its.
+RULES = {
+    "phantom": ("generate_phantoms",),
+    "prepare": ("list_images", "convert_source", "decode_images", "build_index", "audit_images"),
+    "classify": ("train_member",),
+    "attribute": ("explain_images",),
+    "sample": ("explain_sample",),
+    "binarize": ("choose_thresholds", "make_masks"),
+    "release": ("check_recipe", "collect_labels", "build_release", "verify_release"),
+    "segment": ("pretrain_segmenter",),
+    "explain": ("explain_segmenter",),
+    "adapt": ("adapt_segmenter",),
+    "evaluate": ("evaluate",),
 }
 
 
@@ -85,25 +77,29 @@ class Results:
         seconds: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
     """
 
-    config: dict[str, Any]
+    config: Config
     folder: Path
     index: pl.DataFrame
     names: list[str]
     findings: list[str]
-    header: dict[str, Any]
+    header: Tree
     confounding: pl.DataFrame
-    members: dict[str, dict[str, Any]]
+    members: dict[str, Tree]
     scores: dict[str, pl.DataFrame]
-    sanity: dict[str, Any]
+    sanity: dict[str, Tree]
     truth: Truth | None
-    segmenter: dict[str, Any] | None
+    segmenter: Tree | None
     explanations: Explanations | None
     tasks: dict[str, dict[str, Path]]
     release: dict[str, int]
     seconds: dict[str, float | None]
 
+    def table(self, name: str) -> pl.DataFrame:
+        """A table of the evaluation; one without columns where it was not made."""
+        return self.scores.get(name, pl.DataFrame())
 
-def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
+
+def gather(config: Config, folder: Path, data_root: Path) -> Results:
     """Read what there is.
 
     Args:
@@ -116,8 +112,11 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         DataError: If the truth is not as described.
     """
     index, names = read_index(folder / "index.parquet")
-    localized = labels.localized(names, config["attribute"]["findings"])
-    segmenter = folder / "segmenter" / "segmenter.json"
+    localized = labels.localized(names, config.attribute.findings)
+    audit, segmenter = folder / "audit.parquet", folder / "segmenter/segmenter.json"
+    committee = sorted(config.classify.members)
+    members = {name: folder / f"committee/{name}/model.json" for name in committee}
+    checks = {name: folder / f"sanity/{name}.json" for name in config.recipes}
     return Results(
         config=config,
         folder=folder,
@@ -125,33 +124,25 @@ def gather(config: dict[str, Any], folder: Path, data_root: Path) -> Results:
         names=names,
         findings=localized,
         header=tables.read_header(folder / "index.parquet"),
-        confounding=tables.read(file)
-        if (file := folder / "audit.parquet").exists()
-        else pl.DataFrame(),
-        members={
-            file.parent.name: read_json(file)
-            for file in sorted((folder / "committee").glob("*/model.json"))
-            if file.parent.name in config["classify"]["members"]
-        },
-        scores={
-            file.stem: tables.read(file) for file in sorted((folder / "scores").glob("*.parquet"))
-        },
-        sanity={
-            name: read_json(file)
-            for name in config["recipes"]
-            if (file := folder / "sanity" / f"{name}.json").exists()
-        },
-        truth=load_truth(config, data_root, localized),
+        confounding=tables.read(audit) if audit.exists() else pl.DataFrame(),
+        members=_read_existing(members),
+        scores={path.stem: tables.read(path) for path in sorted(folder.glob("scores/*.parquet"))},
+        sanity=_read_existing(checks),
+        truth=load_truth(config.dump(), data_root, localized),
         segmenter=read_json(segmenter) if segmenter.exists() else None,
-        explanations=_explanations(folder / "explained") if config["report"]["explained"] else None,
+        explanations=_explanations(folder / "explained") if config.report.explained else None,
         tasks=_tasks(config, folder / "tasks"),
         release={
             split: read_rows(folder / "release", split).height
             for split in SPLITS
             if (folder / "release").is_dir()
         },
-        seconds=read_seconds(folder / "benchmarks", config["recipes"]),
+        seconds=read_seconds(folder / "benchmarks", config.recipes),
     )
+
+
+def _read_existing(files: Mapping[str, Path]) -> dict[str, Tree]:
+    return {name: read_json(path) for name, path in files.items() if path.exists()}
 
 
 def _explanations(folder: Path) -> Explanations | None:
@@ -170,12 +161,12 @@ def _explanations(folder: Path) -> Explanations | None:
     )
 
 
-def _tasks(config: Mapping[str, Any], folder: Path) -> dict[str, dict[str, Path]]:
+def _tasks(config: Config, folder: Path) -> dict[str, dict[str, Path]]:
     """Runs in the order of the configuration."""
-    runs = [run.replace("/", "-") for run in config["adapt"]["runs"]]
+    runs = [run.replace("/", "-") for run in config.adapt.runs]
     found = {
         task: {run: folder / task / run for run in runs if (folder / task / run).is_dir()}
-        for task in config["tasks"]
+        for task in config.tasks
     }
     return {task: there for task, there in found.items() if there}
 
@@ -186,27 +177,27 @@ def read_seconds(folder: Path, recipes: Collection[str] | None = None) -> dict[s
     The rule is the file's name up to the first ``-`` or ``.``; a repeated benchmark counts with
     its mean. With ``recipes``, maps and masks of other recipes (of a comparison) do not count.
     """
+    stage_of = {rule: stage for stage, rules in RULES.items() for rule in rules}
     total: dict[str, float] = defaultdict(float)
     for file in sorted(folder.rglob("*.tsv")):
         rule = re.split(r"[-.]", file.name)[0]
-        stage = STAGE_OF_RULE.get(rule)
         recipe = _recipe_of(file.stem, rule)
-        if recipes is not None and recipe is not None and recipe not in recipes:
+        if rule not in stage_of or (recipes is not None and recipe and recipe not in recipes):
             continue
         with file.open(encoding="utf-8", newline="") as handle:
-            rows = list(csv.DictReader(handle, delimiter="\t"))
-        seconds = [value for row in rows if (value := _number(row.get("s"))) is not None]
-        if stage is not None and seconds:
-            total[stage] += sum(seconds) / len(seconds)
-    return {stage: total.get(stage) for stage in dict.fromkeys(STAGE_OF_RULE.values())}
+            rows = csv.DictReader(handle, delimiter="\t")
+            seconds = [value for row in rows if (value := _number(row.get("s"))) is not None]
+        if seconds:
+            total[stage_of[rule]] += sum(seconds) / len(seconds)
+    return {stage: total.get(stage) for stage in RULES}
 
 
-def _recipe_of(stem: str, rule: str) -> str | None:
-    """The recipe in the name of a benchmark, e.g. ``make_masks-tokencut-0001``."""
+def _recipe_of(stem: str, rule: str) -> str:
+    """The recipe in the name of a benchmark, e.g. ``make_masks-tokencut-0001``; empty without."""
     words = stem.removeprefix(f"{rule}-")
     if rule in ("explain_images", "make_masks"):
-        return words.rpartition("-")[0] or None
-    return words if rule in ("explain_sample", "choose_thresholds", "check_recipe") else None
+        return words.rpartition("-")[0]
+    return words if rule in ("explain_sample", "choose_thresholds", "check_recipe") else ""
 
 
 def _number(text: str | None) -> float | None:

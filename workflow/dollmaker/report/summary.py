@@ -1,23 +1,22 @@
 """summary.json: the headline numbers, for machines. Every number is finite or null."""
 
-from typing import Any
-
 import polars as pl
 
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import finite, headline_split
+from dollmaker.release.parts import Row, Tree
 from dollmaker.report.gather import Results
 
 #: Slice of the headline.
 SLICE = "full"
 
 
-def summarize(results: Results) -> dict[str, Any]:
+def summarize(results: Results) -> Tree:
     """The nested summary; sections that were not run are empty."""
     return {
-        "dataset": results.config["dataset"],
+        "dataset": results.config.dataset,
         "classifier": _classifier(results),
         "masks": _masks(results),
         "tasks": _tasks(results),
@@ -25,16 +24,14 @@ def summarize(results: Results) -> dict[str, Any]:
     }
 
 
-def _classifier(results: Results) -> dict[str, Any]:
-    table = results.scores.get("classifiers", pl.DataFrame())
+def _classifier(results: Results) -> Tree:
+    table = results.table("classifiers")
     split = headline_split(table)
     if split is None:
         return {}
-    here = table.filter(pl.col("split") == split)
-    committee = {
-        row["finding"]: row for row in here.filter(pl.col("member") == COMMITTEE).to_dicts()
-    }
-    macro = here.filter(pl.col("finding") == MACRO, pl.col("member") != COMMITTEE)
+    here = table.filter(split=split)
+    committee = {row["finding"]: row for row in here.filter(member=COMMITTEE).to_dicts()}
+    macro = here.filter(pl.col("member") != COMMITTEE, finding=MACRO)
     return {
         "macro_auroc": finite(committee[MACRO]["auroc"]),
         "macro_auroc_low": finite(committee[MACRO]["auroc_low"]),
@@ -48,20 +45,20 @@ def _classifier(results: Results) -> dict[str, Any]:
     }
 
 
-def _masks(results: Results) -> dict[str, Any]:
-    table = results.scores.get("masks", pl.DataFrame())
+def _masks(results: Results) -> Tree:
+    table = results.table("masks")
     split = headline_split(table)
     if split is None or results.truth is None:
         return {}
     headline = results.truth.targets[0]
-    here = table.filter(pl.col("split") == split, pl.col("slice") == SLICE)
-    summary: dict[str, Any] = {}
-    for recipe in (*results.config["recipes"], *BASELINES):
-        mine = here.filter(pl.col("recipe") == recipe)
-        means = {row["target"]: row for row in mine.filter(pl.col("finding") == MEAN).to_dicts()}
+    here = table.filter(split=split, slice=SLICE)
+    summary: Tree = {}
+    for recipe in (*results.config.recipes, *BASELINES):
+        mine = here.filter(recipe=recipe)
+        means = {row["target"]: row for row in mine.filter(finding=MEAN).to_dicts()}
         if headline not in means:
             continue
-        each = mine.filter(pl.col("target") == headline, pl.col("finding") != MEAN)
+        each = mine.filter(pl.col("finding") != MEAN, target=headline)
         summary[recipe] = {
             **_numbers(means[headline]),
             "split": split,
@@ -76,18 +73,16 @@ def _masks(results: Results) -> dict[str, Any]:
     return summary
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+def _numbers(row: Row) -> Tree:
     names = ("miou", "dice", "hit_rate", "auprc", "area_correlation")
     numbers = {name: finite(row[name]) for name in names}
     return numbers | {"low": finite(row["miou_low"]), "high": finite(row["miou_high"])}
 
 
-def _tasks(results: Results) -> dict[str, Any]:
-    table = results.scores.get("tasks", pl.DataFrame())
-    summary: dict[str, Any] = {}
-    if table.is_empty():
-        return summary
-    for row in table.filter(pl.col("class") == MEAN).to_dicts():
+def _tasks(results: Results) -> Tree:
+    table = results.table("tasks")
+    summary: Tree = {}
+    for row in table.filter(**{"class": MEAN}).to_dicts() if len(table) else ():
         place = summary.setdefault(row["task"], {}).setdefault(row["init"], {})
         place.setdefault(row["tuning"], {})[row["n"]] = {
             "miou": finite(row["miou"]),

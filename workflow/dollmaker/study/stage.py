@@ -7,8 +7,8 @@ import polars as pl
 
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.pictures.sheet import to_png
-from dollmaker.report.examples import make_examples, sheet
 from dollmaker.report.figures import amount_curves, task_curves
+from dollmaker.report.pictures import examples_sheet, make_examples
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, write_json, write_text
@@ -70,4 +70,4 @@ def _draw(folder: Path, name: str, runs: dict[str, Path]) -> None:
     (folder / f"{name}-epochs.png").write_bytes(task_curves(curves).light)
     examples = make_examples(runs)
     if examples is not None:
-        (folder / f"{name}-examples.png").write_bytes(to_png(sheet(examples)))
+        (folder / f"{name}-examples.png").write_bytes(to_png(examples_sheet(examples)))

@@ -1,9 +1,11 @@
-"""Pictures: image, relevance, mask and truth side by side, the best and the worst."""
+"""Pictures: the best and the worst pairs of each recipe, and test images of each task."""
 
 import io
+import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,28 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image
 
-from dollmaker.config import settings as configuration
 from dollmaker.measures.words import headline_split
-from dollmaker.pictures import sheet as layout
-from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline, tint
-from dollmaker.pictures.sheet import strip, to_png
+from dollmaker.pictures.overlay import (
+    CLASSES,
+    MASK,
+    TRUTH,
+    Panel,
+    Rgb,
+    outline,
+    panel_shape,
+    tint,
+    to_rgb,
+)
+from dollmaker.pictures.sheet import sheet, strip, to_png
 from dollmaker.pixels.geometry import Fit, level_set, pack, source_mask, unfit_mask
 from dollmaker.pixels.masks import IGNORE
+from dollmaker.release.parts import Row
 from dollmaker.report.gather import Results
+from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store.shards import ImageShards, Shard
+
+#: Rows of a task's examples, and the longer side of a picture.
+_ROWS, _SMALL = 4, 128
 
 #: Bytes that all galleries of a page may take, so that it stays under 6 MB with everything else.
 _BUDGET = 2_900_000
@@ -62,12 +77,7 @@ class Gallery:
     truth: bool
 
 
-# --- choice -------------------------------------------------------------------------------------
-
-
-def choose(
-    pairs: pl.DataFrame, score: str, count: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def choose(pairs: pl.DataFrame, score: str, count: int) -> tuple[list[Row], list[Row]]:
     """Pairs for the gallery, spread over findings.
 
     Args:
@@ -91,7 +101,7 @@ def choose(
     )
 
 
-def _round_robin(rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+def _round_robin(rows: Iterable[Row], count: int) -> list[Row]:
     """The first of every finding, then the second of every finding, and so on."""
     turns: dict[str, int] = defaultdict(int)
     order = []
@@ -101,49 +111,35 @@ def _round_robin(rows: Iterable[dict[str, Any]], count: int) -> list[dict[str, A
     return [row for _, _, row in sorted(order, key=lambda item: item[:2])[:count]]
 
 
-def candidates(results: Results, recipe: str) -> tuple[pl.DataFrame, str]:
+def _candidates(results: Results, recipe: str) -> tuple[pl.DataFrame, str]:
     """The pairs of a recipe with truth, ranked by IoU, or all its pairs, ranked by quality."""
-    pairs = results.scores.get("pairs", pl.DataFrame())
+    pairs = results.table("pairs")
     if results.truth is not None and not pairs.is_empty():
-        mine = pairs.filter(
-            (pl.col("recipe") == recipe)
-            & pl.col("explained")
-            & (pl.col("mask_area") > 0)
-            & (pl.col("target") == results.truth.targets[0])
-        )
-        split = headline_split(mine)
-        if split is not None:
-            return mine.filter(pl.col("split") == split), "iou"
-    parts = []
-    for shard in sorted(results.index["shard"].unique()):
+        target = results.truth.targets[0]
+        mine = pairs.filter("explained", pl.col("mask_area") > 0, recipe=recipe, target=target)
+        if split := headline_split(mine):
+            return mine.filter(split=split), "iou"
+    schema = {"image_id": pl.String, "finding": pl.String, "quality": pl.Float32}
+    parts = [pl.DataFrame(schema=schema)]
+    for shard in results.index["shard"].unique().sort():
         path = results.folder / "masks" / recipe / f"{shard}.h5"
         if path.exists():
             with Shard(path, "masks") as opened:
                 table = opened.table()
-            if len(table.get("image_id", ())):
-                columns = {name: list(table[name]) for name in ("image_id", "finding")}
-                numbers = {name: table[name] for name in ("quality", "kept")}
-                parts.append(pl.DataFrame({**columns, **numbers}).filter("kept"))
-    if not parts:
-        return pl.DataFrame(
-            schema={"image_id": pl.String, "finding": pl.String, "quality": pl.Float64}
-        ), "quality"
-    return pl.concat(parts).join(
-        results.index.select("image_id", "split"), on="image_id"
-    ), "quality"
-
-
-# --- galleries ----------------------------------------------------------------------------------
+            columns = {name: table.get(name, np.array([])).tolist() for name in (*schema, "kept")}
+            found = pl.DataFrame(columns, schema=schema | {"kept": pl.Boolean})
+            parts.append(found.filter("kept").drop("kept"))
+    splits = results.index.select("image_id", "split")
+    return pl.concat(parts).join(splits, on="image_id"), "quality"
 
 
 def make_galleries(results: Results) -> dict[str, Gallery]:
     """One gallery per recipe, all together small enough for the page."""
-    count = results.config["report"]["gallery"]
+    count = results.config.report.gallery
     chosen = {}
-    for recipe in results.config["recipes"]:
+    for recipe in results.config.recipes:
         if count and (results.folder / "masks" / recipe).is_dir():
-            pairs, score = candidates(results, recipe)
-            chosen[recipe] = choose(pairs, score, count)
+            chosen[recipe] = choose(*_candidates(results, recipe), count)
     side = _SIDE
     while True:
         galleries = {
@@ -160,10 +156,11 @@ def make_galleries(results: Results) -> dict[str, Gallery]:
         side = max(48, int(side * min(0.95, (_BUDGET / total) ** 0.5)))
 
 
-def _card(results: Results, recipe: str, row: Mapping[str, Any], side: int) -> Card:
+def _card(results: Results, recipe: str, row: Row, side: int) -> Card:
     index = results.index.row(by_predicate=pl.col("image_id") == row["image_id"], named=True)
     file = f"{index['shard']}.h5"
-    donor = configuration.relevance_recipe(results.config, recipe)
+    maps = results.config.recipes[recipe].attribute
+    donor = maps if isinstance(maps, str) else recipe
     with Shard(results.folder / "masks" / recipe / file, "masks") as shard:
         table = shard.table()
         same = (table["image_id"] == row["image_id"]) & (table["finding"] == row["finding"])
@@ -173,7 +170,7 @@ def _card(results: Results, recipe: str, row: Mapping[str, Any], side: int) -> C
     with Shard(results.folder / "relevance" / donor / file, "relevance") as shard:
         values = shard.read("map", place).astype(np.float32)
     image = ImageShards(results.folder / "images", max_open=1).read(index["shard"], index["row"])
-    size: tuple[int, int, Fit] = index["width"], index["height"], results.config["prepare"]["fit"]
+    size: tuple[int, int, Fit] = index["width"], index["height"], results.config.prepare.fit
     panel = Panel.of(*size, size=image.shape[-1], side=side)
     ground, codes = panel.image(image), _codes(mask, values, threshold, size)
     tiles = [ground, panel.heat(image, values), tint(ground, {MASK: codes})]
@@ -203,15 +200,15 @@ def _codes(
     return np.where(drawn, np.uint8(1), ignored)
 
 
-def sheet(gallery: Gallery) -> bytes:
+def gallery_sheet(gallery: Gallery) -> bytes:
     """A gallery as one picture: the best on the left, the worst on the right, with captions."""
     parts = "image, relevance, mask" + ", truth" * gallery.truth
     sides = []
     for title, cards in (("Best", gallery.best), ("Worst", gallery.worst)):
         opened = [Image.open(io.BytesIO(card.png)).convert("RGB") for card in cards]
         rows = [(caption(c), [np.asarray(s)]) for c, s in zip(cards, opened, strict=True)]
-        sides.append(layout.sheet(rows, titles=[f"{title}: {parts}"]))
-    return layout.to_png(layout.sheet([("", sides)]))
+        sides.append(sheet(rows, titles=[f"{title}: {parts}"]))
+    return to_png(sheet([("", sides)]))
 
 
 def caption(card: Card) -> str:
@@ -222,3 +219,83 @@ def caption(card: Card) -> str:
     if card.quality is not None:
         parts.append(f"quality {card.quality:.2f}")
     return ", ".join(parts)
+
+
+# --- examples of tasks --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Some test images of one task.
+
+    Attributes:
+        n: Number of training images of the shown runs, as configured.
+        columns: Names of the pictures in a row.
+        classes: Class name -> colour as ``#rrggbb``.
+        rows: Image name -> its pictures.
+    """
+
+    n: str
+    columns: list[str]
+    classes: dict[str, str]
+    rows: list[tuple[str, list[Rgb]]]
+
+
+def make_examples(runs: Mapping[str, Path]) -> Examples | None:
+    """The examples of a task at its smallest number of training images, where starts differ most.
+
+    Args:
+        runs: Run name ``{init}-{tuning}`` -> folder.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    loaded = {run: _load(path / "examples.npz") for run, path in runs.items()}
+    loaded = {run: arrays for run, arrays in loaded.items() if arrays}
+    amounts = sorted(
+        {key.removeprefix("prediction_") for arrays in loaded.values() for key in arrays}
+        - {"image", "truth", "image_id", "classes"},
+        key=lambda n: int(n) if n.isdecimal() else 10**9,
+    )
+    if not amounts or not len(next(iter(loaded.values()))["image_id"]):
+        return None
+    first, n = next(iter(loaded.values())), amounts[0]
+    classes = [str(name) for name in first["classes"]]
+    colours = [CLASSES[k % len(CLASSES)] for k in range(len(classes))]
+    rows = []
+    for place, image_id in enumerate(first["image_id"][:_ROWS]):
+        image = first["image"][place]
+        shape = panel_shape(image.shape[-1], image.shape[-2], _SMALL)
+        ground = to_rgb(image, shape)
+        panels = [ground, tint(ground, dict(zip(colours, first["truth"][place], strict=False)))]
+        for arrays in loaded.values():
+            same = np.flatnonzero(arrays["image_id"] == image_id)
+            known = len(same) and f"prediction_{n}" in arrays
+            masks = arrays[f"prediction_{n}"][same[0]] if known else np.zeros((0, *shape), np.uint8)
+            panels.append(tint(ground, dict(zip(colours, masks, strict=False))))
+        rows.append((str(image_id), panels))
+    return Examples(
+        n=n,
+        columns=["image", "truth", *(", ".join(run.rsplit("-", 1)) for run in loaded)],
+        classes={
+            name: "#{:02x}{:02x}{:02x}".format(*colour)
+            for name, colour in zip(classes, colours, strict=True)
+        },
+        rows=rows,
+    )
+
+
+def _load(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} is damaged ({error}); delete it and run again.") from None
+
+
+def examples_sheet(examples: Examples) -> Rgb:
+    """All rows below each other with the names of the columns on top."""
+    rows = [("", tiles) for _, tiles in examples.rows]
+    return sheet(rows, titles=[name.replace(", ", "\n") for name in examples.columns])
