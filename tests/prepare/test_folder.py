@@ -233,7 +233,7 @@ def test_numbers_in_names_are_not_joined() -> None:
         (["a/1.png", "a/2.png"], "one class only, 'a'"),
         (["1.png"], "no class folder"),
         ([], "no class folder"),
-        (["path/1.png", "b/1.png"], "name of an index column"),
+        (["path/1.png", "b/1.png"], "has the name of a column"),
     ],
 )
 def test_what_cannot_be_learned_is_refused(paths: list[str], said: str, tmp_path: Path) -> None:

@@ -297,23 +297,13 @@ class Header(NamedTuple):
 
 
 def starts_as_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do (PS3.10).
-
-    Raises:
-        OSError: If it cannot be read.
-    """
+    """Whether a file begins as DICOM files do (PS3.10)."""
     with path.open("rb") as handle:
         return is_dicom(handle.read(_HEAD))
 
 
 def read_header(path: Path) -> Header | None:
-    """Read the header of a DICOM file.
-
-    Args:
-        path: A file that begins as DICOM.
-
-    Returns:
-        The header; ``None`` if the object is no image (reports, DICOMDIR, presentation states).
+    """The header of a DICOM file; ``None`` if it is no image (reports, DICOMDIR, presentations).
 
     Raises:
         DataError: If pydicom is missing, or the header cannot be read.

@@ -10,7 +10,7 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,8 @@ _FOREIGN = {**POINTERS, b"<!DOCTYPE html": WEB_PAGE, b"<html": WEB_PAGE}
 _ORIENTATION, _SOFTWARE = 0x0112, 0x0131
 #: Software that TIFF files name which this program wrote: their deep values are pixels already.
 OWN = "dollmaker"
+#: How the data of JPEG 2000 begin, in a file of its own or in another.
+_CODESTREAM = b"\xff\x4f\xff\x51"
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _CMYK = 5
 #: TIFF's kinds of deep pictures that are read: grey (white or black is zero), RGB, inks.
@@ -101,16 +103,21 @@ def decode_frame(data: bytes, max_pixels: int, bits: Bits = 8) -> Frame:
     Raises:
         DataError: With the reason why the picture cannot be used.
     """
-    facts = decoded(data, max_pixels, lambda: _decode(data, max_pixels, bits))
-    return Frame(**facts, sha256=sha256(data).hexdigest())
+    frame = decoded(data, max_pixels, lambda: _decode(data, max_pixels, bits))
+    return replace(frame, sha256=sha256(data).hexdigest())
 
 
-def _decode(data: bytes, max_pixels: int, bits: Bits) -> dict[str, Any]:
+def _decode(data: bytes, max_pixels: int, bits: Bits) -> Frame:
     if is_dicom(data):
         shown = read_dicom(data, max_pixels, bits)
-        return {"image": Image.fromarray(shown)} if bits == 8 else {"deep": shown, "scaled": True}
-    decode = next(decode for matches, decode in _DECODERS if matches(data))
-    return decode(data, max_pixels)
+        return Frame(image=Image.fromarray(shown)) if bits == 8 else Frame(deep=shown, scaled=True)
+    if is_tiff(data):
+        return _decode_tiff(data, max_pixels)
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10":
+        return _decode_deep_png(data, max_pixels)
+    if data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or data[:4] == _CODESTREAM:
+        return _decode_jpeg_2000(data, max_pixels)
+    return _decode_pillow(data, max_pixels)
 
 
 def decoded(data: bytes, max_pixels: int, decode: Callable[[], Result]) -> Result:
@@ -172,7 +179,7 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
+def _decode_tiff(data: bytes, max_pixels: int) -> Frame:
     """By Pillow up to 8 bits, deeper by tifffile; pages that are thumbnails do not count."""
     import tifffile
 
@@ -181,25 +188,21 @@ def _decode_tiff(data: bytes, max_pixels: int) -> dict[str, Any]:
         if len(pages) > 1 or goes_on(file):
             raise DataError("holds several frames")
         place, first = next(iter(pages.items()))
-        width, height = int(first.imagewidth), int(first.imagelength)
-        check_size(width, height, max_pixels)
+        check_size(int(first.imagewidth), int(first.imagelength), max_pixels)
         if int(first.samplesperpixel) > 4 or first.size > 4 * max_pixels:
             raise DataError(f"holds {first.samplesperpixel} channels; save it as grey or RGB")
-        facts = {
-            "white_is_zero": int(first.photometric) == 0,
-            "lossy": int(first.compression) in _LOSSY_TIFF,
-        }
+        white_is_zero = int(first.photometric) == 0
+        lossy = int(first.compression) in _LOSSY_TIFF
         written = str(first.tags.valueof(_SOFTWARE) or "")
         if max(np.ravel(first.bitspersample)) > 8 or set(np.ravel(first.sampleformat)) != {1}:
             values, extra = _deep_page(first)
-            upright = _deep(values, known_orientation(first.tags.valueof(_ORIENTATION)), extra)
-            return {**upright, **facts, "scaled": written == OWN}
-        turned = facts["white_is_zero"] and first.bitspersample == 1 and "tifffile" in written
-    found = {**_decode_pillow(data, max_pixels, page=place), **facts}
-    if turned:  # tifffile writes arrays of bools so, without turning them round
-        found["image"] = ImageOps.invert(found["image"].convert("L")).convert("1")
-        found["white_is_zero"] = False
-    return found
+            found = _deep(values, known_orientation(first.tags.valueof(_ORIENTATION)), extra)
+            return replace(found, white_is_zero=white_is_zero, lossy=lossy, scaled=written == OWN)
+        turned = white_is_zero and first.bitspersample == 1 and "tifffile" in written
+    found = replace(_decode_pillow(data, max_pixels, page=place), lossy=lossy)
+    if turned and found.image:  # tifffile writes arrays of bools without turning them round
+        return replace(found, image=ImageOps.invert(found.image.convert("L")).convert("1"))
+    return replace(found, white_is_zero=white_is_zero)
 
 
 def whole_pages(file: Any) -> dict[int, Any]:
@@ -245,7 +248,7 @@ def _from_cmyk(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.round(light[..., :3] * light[..., 3:] * 65535).astype(np.uint16)
 
 
-def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> dict[str, Any]:
+def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> Frame:
     """Upright values and opacity of a stored array (H, W) or (H, W, C).
 
     Of two or four channels the last one is ``extra``, see :func:`_deep_page`. Opacity is relative
@@ -255,15 +258,15 @@ def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> dict[st
     count = 1 if values.ndim == 2 else values.shape[-1]
     if values.ndim > 3 or count > 4:
         raise DataError(f"holds channels of the shape {values.shape}; save it as grey or RGB")
-    facts: dict[str, Any] = {"deep": values, "orientation": orientation}
+    deep, alpha = values, None
     if values.ndim == 3:
-        facts["deep"] = values[..., 0] if count < 3 else values[..., :3]
+        deep = values[..., 0] if count < 3 else values[..., :3]
     if count in (2, 4) and extra:
         opacity = values[..., -1].astype(np.float64)
         if extra == 1:
             opacity = (opacity > 0).astype(np.float64)
-        facts["alpha"] = np.clip(opacity / max(opacity.max(), 1e-9), 0, 1)
-    return facts
+        alpha = np.clip(opacity / max(opacity.max(), 1e-9), 0, 1)
+    return Frame(deep=deep, alpha=alpha, orientation=orientation)
 
 
 def _codecs() -> Any:
@@ -277,37 +280,28 @@ def _codecs() -> Any:
     return imagecodecs
 
 
-def _is_deep_png(data: bytes) -> bool:
+def _decode_deep_png(data: bytes, max_pixels: int) -> Frame:
     """PNG of 16 bits: of colours Pillow keeps the high byte, and no grey that is transparent."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:25] == b"\x10"
-
-
-def _decode_deep_png(data: bytes, max_pixels: int) -> dict[str, Any]:
-    width, height = struct.unpack(">II", data[16:24])
-    check_size(width, height, max_pixels)
+    check_size(*struct.unpack(">II", data[16:24]), max_pixels)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         _require_one_frame(image)
         orientation = known_orientation(image.getexif().get(_ORIENTATION))
     return _deep(_codecs().png_decode(data), orientation)
 
 
-def _is_jpeg_2000(data: bytes) -> bool:
-    return data[:12] == b"\0\0\0\x0cjP  \r\n\x87\n" or data[:4] == b"\xff\x4f\xff\x51"
-
-
-def _decode_jpeg_2000(data: bytes, max_pixels: int) -> dict[str, Any]:
+def _decode_jpeg_2000(data: bytes, max_pixels: int) -> Frame:
     """Its wavelet says whether values change; deeper than 8 bits is read by imagecodecs."""
-    start = data.find(b"\xff\x4f\xff\x51")
+    start = data.find(_CODESTREAM)
     style = data.find(b"\xff\x52", start)
     lossy = data[style + 13 : style + 14] == b"\0"
     if (data[start + 42] & 0x7F) + 1 <= 8:
-        return {**_decode_pillow(data, max_pixels), "lossy": lossy}
+        return replace(_decode_pillow(data, max_pixels), lossy=lossy)
     with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
         check_size(*image.size, max_pixels)
-    return {**_deep(_codecs().jpeg2k_decode(data), 1), "lossy": lossy}
+    return replace(_deep(_codecs().jpeg2k_decode(data), 1), lossy=lossy)
 
 
-def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> dict[str, Any]:
+def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> Frame:
     """The picture, or that page of several."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if page is None:
@@ -318,16 +312,16 @@ def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> dic
         orientation = known_orientation(image.getexif().get(_ORIENTATION))
         form, top = image.format, _top(image)
         if top > 255 and image.mode == "RGB":
-            return {"deep": _deep_pnm(image, data)}
+            return Frame(deep=_deep_pnm(image, data))
         image.load()
         upright = ImageOps.exif_transpose(image)
     lossy = form in ("JPEG", "MPO") or (form == "WEBP" and b"VP8 " in _chunks(data))
-    if upright.mode in _DEEP:
-        values = np.asarray(upright)
-        if form == "PPM" and top > 255:  # Pillow stretched them to 16 bits
-            values = np.round(values * (top / 65535)).astype(np.int64)
-        return {"deep": values, "orientation": orientation, "lossy": lossy}
-    return {"image": upright, "orientation": orientation, "lossy": lossy, "top": min(top, 255)}
+    if upright.mode not in _DEEP:
+        return Frame(image=upright, orientation=orientation, lossy=lossy, top=min(top, 255))
+    values = np.asarray(upright)
+    if form == "PPM" and top > 255:  # Pillow stretched them to 16 bits
+        values = np.round(values * (top / 65535)).astype(np.int64)
+    return Frame(deep=values, orientation=orientation, lossy=lossy)
 
 
 def _top(image: Any) -> int:
@@ -385,12 +379,3 @@ def turn_upright(values: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]
     if orientation in (2, 3, 6, 7):
         values = values[:, ::-1]
     return values
-
-
-#: Whether a file is of a format, and its decoder; the first that fits is taken.
-_DECODERS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, int], dict[str, Any]]], ...] = (
-    (is_tiff, _decode_tiff),
-    (_is_deep_png, _decode_deep_png),
-    (_is_jpeg_2000, _decode_jpeg_2000),
-    (lambda data: True, _decode_pillow),
-)

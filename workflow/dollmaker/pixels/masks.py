@@ -169,7 +169,8 @@ def _from_palette(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
         bits = (shown[..., 0] > 0).astype(np.int64)
         return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, **facts)
     plain = set(used.values()) <= {(0, 0, 0), (255, 255, 255)}
-    return _in_colours(places, shown.max(-1) / 255, used, plain, facts)
+    facts = {**facts, "white": 256, "coloured": True, "palette": used, "plain": plain}
+    return MaskPicture(numbers=places, shown=shown.max(-1) / 255, **facts)
 
 
 def _from_clear_palette(
@@ -179,19 +180,8 @@ def _from_clear_palette(
     drawn, places = opacity > 0, np.asarray(image).astype(np.int64)
     used = _used(places[drawn], _colours(image))
     plain = len(np.unique(places[visible])) == 1
-    return _in_colours(np.where(drawn, places, 0), visible.astype(float), used, plain, facts)
-
-
-def _in_colours(
-    places: Ints,
-    shown: npt.NDArray[np.float64],
-    used: Mapping[int, tuple[int, ...]],
-    plain: bool,
-    facts: dict[str, Any],
-) -> MaskPicture:
-    return MaskPicture(
-        numbers=places, shown=shown, white=256, coloured=True, palette=used, plain=plain, **facts
-    )
+    facts = {**facts, "white": 256, "coloured": True, "palette": used, "plain": plain}
+    return MaskPicture(numbers=np.where(drawn, places, 0), shown=visible.astype(float), **facts)
 
 
 def _colours(image: Image.Image) -> npt.NDArray[np.int64]:
@@ -241,14 +231,8 @@ def _is_grey(values: Ints, most: int = 0) -> bool:
 
 
 def surround(masks: npt.NDArray[Any], where: geometry.Box, fill: int = IGNORE) -> npt.NDArray[Any]:
-    """Fill square masks (..., S, S) around the picture.
+    """Square masks (..., S, S) with nothing but ``fill`` around the picture.
 
     Networks learn nothing from the bars of a letterbox: :data:`IGNORE` by default.
-
-    Args:
-        masks: Square masks; what they have around the picture is lost.
-        where: The picture's box in the square.
-        fill: The value around it.
     """
-    inner = geometry.inside(masks, where)
-    return geometry.framed(inner, where, masks.shape[-1], fill)
+    return geometry.framed(geometry.inside(masks, where), where, masks.shape[-1], fill)

@@ -173,19 +173,12 @@ def _caller(options: DicomConfig, place: Place) -> Callable[[str, str], str]:
 
 
 def _read_labels(options: DicomConfig, place: Place) -> dict[str, Labels]:
-    """Name of a patient, study or image -> its labels.
-
-    Raises:
-        DataError: If the table lacks a column, a label is none, or two rows are at odds.
-    """
+    """Name of a patient, study or image -> its labels; refuses rows that are at odds."""
     file, by = place.find(options.labels), options.by
     column, findings = options.id_column or _ELEMENTS[by], options.finding_columns
     table = tables.read_source(file)
     tables.require_columns(table, [column, *findings], file)
-    check_names(findings, str(file))
-    for name in findings:
-        if name in _OWN:
-            raise DataError(f"finding {name!r} in {file} has the name of a column; rename it.")
+    check_names(findings, str(file), more=_OWN)
     ids = (patients if by == "patient" else filled)(table, column, file)
     values = zip(*(labels(table, name, file) for name in findings), strict=True)
     rows: dict[str, Labels] = {}

@@ -89,16 +89,8 @@ def read_folder(options: FolderConfig, config: Config, data_root: Path) -> Listi
     return listing, findings
 
 
-def _say(text: str) -> None:
-    print(f"folder: {text}", file=sys.stderr, flush=True)
-
-
 def _splits_given(tree: Tree, images: Sequence[str], splits: str) -> bool:
-    """Whether the folders at the top are splits, with the classes below them.
-
-    Raises:
-        DataError: If they are so only in part.
-    """
+    """Whether the folders at the top are splits; refuses those that are so only in part."""
     tops = list(dict.fromkeys(path.split("/")[0] for path in images if "/" in path))
     known = [top for top in tops if top.lower() in _SPLITS]
     trains = any(_SPLITS[top.lower()] == "train" for top in known)
@@ -164,19 +156,24 @@ def _folded(name: str) -> str:
 
 
 def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int]:
-    """Class -> number of images, by name; folders without images are told.
-
-    Raises:
-        DataError: If there are no two classes, too many, or two that differ in their writing only.
-    """
+    """Class -> number of images, by name; folders without images are told."""
     counts = Counter(image.label for image in placed)
     depth = 1 if given else 0
     folders = {path for path in tree.folders if path.count("/") == depth}
     full = {"/".join(image.path.split("/")[: depth + 1]) for image in placed}
     if empty := sorted(folders - full):
         _say(f"{_listed(empty)} without images: no class.")
-    if len(counts) < 2:
-        _refuse_fewer(tree.top, sorted(counts))
+    if not counts:
+        raise DataError(
+            f"folder {tree.top} has no class folder with a picture that can be read; correct "
+            "source.folder.root to the folder that holds one folder for each class."
+        )
+    if len(counts) == 1:
+        raise DataError(
+            f"folder {tree.top} has images of one class only, {next(iter(counts))!r}, so that "
+            "there is nothing to learn; add a folder of images without it, or correct "
+            "source.folder.root if the classes lie deeper."
+        )
     if len(counts) > MOST_CLASSES:
         raise DataError(
             f"folder {tree.top} has {len(counts)} class folders, over {MOST_CLASSES}; name the "
@@ -194,25 +191,8 @@ def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int
     return {name: counts[name] for name in sorted(counts)}
 
 
-def _refuse_fewer(top: Path, classes: Sequence[str]) -> None:
-    if not classes:
-        raise DataError(
-            f"folder {top} has no class folder with a picture that can be read; correct "
-            "source.folder.root to the folder that holds one folder for each class."
-        )
-    raise DataError(
-        f"folder {top} has images of one class only, {classes[0]!r}, so that there is nothing to "
-        "learn; add a folder of images without it, or correct source.folder.root if the classes "
-        "lie deeper."
-    )
-
-
 def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
-    """The classes that are findings.
-
-    Raises:
-        ConfigError: If there is no such negative class.
-    """
+    """The classes that are findings: all but the negative one."""
     if negative is None:
         for name in classes:
             if _folded(name) in _NEGATIVE:
@@ -227,11 +207,7 @@ def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
 
 
 def _require_one_label(top: Path, images: Sequence[_Image]) -> None:
-    """Refuse files of the same bytes in two classes; only those of one size are read.
-
-    Raises:
-        DataError: Naming two of them.
-    """
+    """Refuse files of the same bytes in two classes; only those of one size are read."""
     groups = [list(images)]
     for tell in (lambda path: path.stat().st_size, sha256_file):
         groups = [part for group in groups for part in _divided(top, group, tell)]
@@ -260,11 +236,7 @@ def _divided(
 
 
 def _patients(paths: Sequence[str], pattern: str) -> list[str]:
-    """The patient of each image: the first group of the pattern, searched in its path.
-
-    Raises:
-        DataError: If the pattern finds nothing in some path.
-    """
+    """The patient of each image: the first group of the pattern, searched in its path."""
     found = [re.search(pattern, path) for path in paths]
     missing = [path for path, match in zip(paths, found, strict=True) if not (match and match[1])]
     if missing:
@@ -279,9 +251,7 @@ def _splits(placed: Sequence[_Image], people: Sequence[str], prepare: PrepareCon
     """The split of each image: its folder's, or by a hash of the patient.
 
     Of given splits, validation or test images that no folder holds are taken from those of train.
-
-    Raises:
-        DataError: If a patient is in two given splits.
+    A patient in two splits is refused.
     """
     given = {image.split for image in placed}
     valid = 0.0 if "valid" in given else prepare.valid
@@ -334,3 +304,7 @@ def _tell_left_out(
 def _listed(paths: Sequence[str]) -> str:
     more = f" and {len(paths) - 3:,} more" if len(paths) > 3 else ""
     return f"{', '.join(map(repr, paths[:3]))}{more}"
+
+
+def _say(text: str) -> None:
+    print(f"folder: {text}", file=sys.stderr, flush=True)

@@ -44,17 +44,16 @@ _WORDS = {
 }
 
 
-def check_names(findings: Iterable[str], where: str) -> None:
-    """Refuse findings that are called as a column of the index.
+def check_names(findings: Iterable[str], where: str, more: Iterable[str] = ()) -> None:
+    """Refuse findings that are called as a column of the index, or as one more that is taken.
 
     Raises:
         DataError: Naming the finding.
     """
+    taken = {*COLUMNS, *DECODED, *_OF_A_SHARD, *more}
     for name in findings:
-        if name in (*COLUMNS, *DECODED, *_OF_A_SHARD):
-            raise DataError(
-                f"finding {name!r} in {where} has the name of an index column; rename it."
-            )
+        if name in taken:
+            raise DataError(f"finding {name!r} in {where} has the name of a column; rename it.")
 
 
 def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:

@@ -244,11 +244,7 @@ class _Cutter:
 def _require_findings(
     areas: npt.NDArray[np.uint8], findings: Mapping[str, Sequence[int]], declared: frozenset[int]
 ) -> None:
-    """Refuse labels that belong to no finding, unless the user chose so knowing of them.
-
-    Raises:
-        DataError: If a value is not declared, or the findings are those of the schema.
-    """
+    """Refuse labels that belong to no finding, unless the user chose so knowing of them."""
     known = {0, *(value for values in findings.values() for value in values)}
     others = sorted(set(np.unique(areas).tolist()) - known)
     if others and (findings == DEFAULT_FINDINGS or not declared.issuperset(others)):
