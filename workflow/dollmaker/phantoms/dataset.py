@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count, islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -43,6 +43,7 @@ _FIRST_VALID = 64541  # CheXpert's numbering goes on where train ends
 _VALID_SHARE = 0.15
 _LATERAL_SHARE = 0.19  # of studies; 12 % of views when some have one study, some several
 _QUALITY = 92
+_POSE = ("field", "roll", "yaw", "shift", "exposure", "contrast")
 
 Split = Literal["train", "valid"]
 Labels = dict[str, int | None]
@@ -129,9 +130,7 @@ def _check(*, images: int, size: int, seed: int, task_images: int, workers: int)
 
 def _views(split: Split, size: int, seed: int) -> Iterator[View]:
     """All views of all patients of a split, without end."""
-    number = 0
-    while True:
-        number += 1
+    for number in count(1):
         rng = np.random.default_rng([seed, _KINDS[split], number])
         story, ap = draw_story(rng)
         patient = sample_patient(rng, ap=ap)
@@ -160,15 +159,7 @@ def _views(split: Split, size: int, seed: int) -> Iterator[View]:
 def _posed(patient: Patient, rng: np.random.Generator) -> Patient:
     """The same patient, positioned and exposed anew."""
     other = sample_patient(rng, ap=patient.ap)
-    return replace(
-        patient,
-        field=other.field,
-        roll=other.roll,
-        yaw=other.yaw,
-        shift=other.shift,
-        exposure=other.exposure,
-        contrast=other.contrast,
-    )
+    return replace(patient, **{name: getattr(other, name) for name in _POSE})
 
 
 def _shape(size: int, rng: np.random.Generator) -> tuple[int, int]:
@@ -179,9 +170,7 @@ def _shape(size: int, rng: np.random.Generator) -> tuple[int, int]:
 
 def _task_views(task: Literal["organs", "infection"], size: int, seed: int) -> Iterator[View]:
     """All pictures of a downstream task, one per patient, without end."""
-    number = 0
-    while True:
-        number += 1
+    for number in count(1):
         rng = np.random.default_rng([seed, _KINDS[task], number])
         patient = sample_patient(rng, ap=False if task == "organs" else None)
         if task == "infection":

@@ -1,6 +1,7 @@
 """Pictures: grey, red, green and blue, or any channels, in 8 or 16 bits."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,8 +87,9 @@ def read_channels(path: Path, *, channels: int | None, bits: Bits, max_pixels: i
     """
     data = read_bytes(path, max_pixels)
     if channels and (stack := read_stack(data, channels, bits, max_pixels)):
-        origin = Origin(sha256=stack.sha256, orientation=stack.orientation, plain=False)
-        return Channels(stack.pixels, origin)
+        pixels, orientation = stack
+        origin = Origin(sha256=sha256(data).hexdigest(), orientation=orientation, plain=False)
+        return Channels(pixels, origin)
     frame = decode_frame(data, max_pixels, bits)
     pixels = _of_colours(frame, channels, bits)
     return Channels(np.ascontiguousarray(pixels), _origin(frame))

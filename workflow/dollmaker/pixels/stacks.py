@@ -5,9 +5,7 @@ for each channel, where colours share one (:mod:`dollmaker.pixels.pictures`).
 """
 
 import io
-from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +38,9 @@ _OPACITY = (1, 2)
 _OTHER_AXES = {"Z": "depth", "T": "time"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stack:
-    """A decoded file of several channels, turned upright.
-
-    Attributes:
-        pixels: uint8 or uint16 (C, H, W).
-        orientation: The tag that it was turned by, 1..8; 1 is upright.
-        sha256: Checksum of the file.
-    """
-
-    pixels: Stored
-    orientation: int
-    sha256: str
-
-
-def read_stack(data: bytes, channels: int, bits: Bits, max_pixels: int) -> Stack | None:
+def read_stack(
+    data: bytes, channels: int, bits: Bits, max_pixels: int
+) -> tuple[Stored, int] | None:
     """Decode the bytes of a file of untrusted origin, if its channels are no colours.
 
     Read are a TIFF of so many grey pages of one size, a TIFF with so many bands that are neither
@@ -70,19 +55,17 @@ def read_stack(data: bytes, channels: int, bits: Bits, max_pixels: int) -> Stack
         max_pixels: Larger pictures are refused before they are decoded.
 
     Returns:
-        ``None`` if the file is a picture of colours, or none at all.
+        Pixels, uint8 or uint16 (C, H, W), and the tag that they were turned by, 1..8; ``None`` if
+        the file is a picture of colours, or none at all.
 
     Raises:
         DataError: If it holds another number of channels, or the reason why it cannot be used.
     """
-    found: tuple[Stored, int] | None = None
     if data.startswith(_ARRAY):
-        found = decoded(data, max_pixels, partial(_array, data, channels, bits, max_pixels))
-    elif is_tiff(data) and channels > 1:
-        found = decoded(data, max_pixels, partial(_tiff, data, channels, bits, max_pixels))
-    if found is None:
-        return None
-    return Stack(pixels=found[0], orientation=found[1], sha256=sha256(data).hexdigest())
+        return decoded(data, max_pixels, partial(_array, data, channels, bits, max_pixels))
+    if is_tiff(data) and channels > 1:
+        return decoded(data, max_pixels, partial(_tiff, data, channels, bits, max_pixels))
+    return None
 
 
 def write_stack(path: Path, pixels: Stored) -> None:

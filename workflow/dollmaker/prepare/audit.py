@@ -237,11 +237,7 @@ def resampled(values: Floats, count: int = _VALUES) -> Floats:
 
 
 def shape_features(widths: npt.NDArray[Any], heights: npt.NDArray[Any]) -> Floats:
-    """Shape and size of the source files.
-
-    Args:
-        widths: Width of each source in pixels (N).
-        heights: Height of each source in pixels (N).
+    """Shape and size of the source files, by their widths and heights in pixels (N).
 
     Returns:
         (N, 6): aspect ratio (width / height), its logarithm and the size of that (how far from

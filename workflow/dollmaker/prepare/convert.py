@@ -47,10 +47,6 @@ def converted_findings(source: SourceConfig) -> list[str]:
 def list_items(config: Config, data_root: Path) -> list[Item]:
     """List what is to convert, without a look at any pixel.
 
-    Args:
-        config: The sections source and prepare, and ``allow_links``.
-        data_root: Folder of the source data as the user has it.
-
     Raises:
         ConfigError: If an option does not fit the source.
         DataError: If a folder, table or column is missing.

@@ -94,11 +94,6 @@ def list_items(options: DicomConfig, prepare: PrepareConfig, place: Place) -> li
 
     What was left out beside them is said on standard error, with numbers.
 
-    Args:
-        options: Section ``source.dicom``.
-        prepare: ``bits`` of a pixel, and ``max_pixels``, over which images are left out.
-        place: Where the source data lie.
-
     Raises:
         ConfigError: If the key is missing or too short.
         DataError: If the table or the folder is not as described, no image is left, or the headers

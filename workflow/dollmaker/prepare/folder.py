@@ -50,11 +50,6 @@ def read_folder(options: FolderConfig, config: Config, data_root: Path) -> Listi
     An image has 1 for the class that its folder is called, at whatever depth it lies in it, and 0
     for the others. The class ``negative`` is no finding.
 
-    Args:
-        options: Section ``source.folder``.
-        config: The sections prepare and truth, and ``allow_links``.
-        data_root: Folder of the source data.
-
     Raises:
         ConfigError: If an option does not fit the folder.
         DataError: If the folder has no two classes, or a label cannot be told.
