@@ -282,7 +282,8 @@ def _codecs() -> Any:
 
 def _decode_deep_png(data: bytes, max_pixels: int) -> Frame:
     """PNG of 16 bits: of colours Pillow keeps the high byte, and no grey that is transparent."""
-    check_size(*struct.unpack(">II", data[16:24]), max_pixels)
+    width, height = struct.unpack(">II", data[16:24])
+    check_size(width, height, max_pixels)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         _require_one_frame(image)
         orientation = known_orientation(image.getexif().get(_ORIENTATION))
