@@ -22,7 +22,7 @@ from dollmaker.fetch import weight_files
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
 from dollmaker.runtime.errors import DollmakerError
-from dollmaker.status.failed import mend_error
+from dollmaker.status.run import mend_error
 
 logger.addFilter(mend_error)
 

@@ -94,7 +94,7 @@ def test_large_pictures_have_sheets_of_their_own(tmp_path: Path) -> None:
 
 
 def test_a_cells_border_goes_on_to_its_edge(tmp_path: Path) -> None:
-    sheets = Sheets(tmp_path, "x", 30, 2, 95)
+    sheets = Sheets(tmp_path / "x", 30, 2, 95)
     for grey in (200, 40):
         sheets.add(Image.new("L", (30, 30), grey))
     assert sheets.close() == {"side": 30, "pitch": 32, "columns": 2}

@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from dollmaker import PseudoLabels
-from dollmaker.release.pixels import find_pixels
-from dollmaker.release.publish import publish
+from dollmaker.release.publish import find_pixels, publish
 from dollmaker.release.read import read_origin
 from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main

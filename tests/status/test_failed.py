@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dollmaker.status.failed import mend_error
+from dollmaker.status.run import mend_error
 
 ROOT = Path(__file__).parents[2]
 

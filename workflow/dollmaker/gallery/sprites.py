@@ -21,21 +21,18 @@ Picture = npt.NDArray[np.uint8]
 
 
 class Sheets:
-    """Writes pictures one after the other; picture ``n`` is cell ``n % (columns * columns)``."""
+    """Writes pictures one after the other; picture ``n`` is cell ``n % (columns * columns)``.
 
-    def __init__(self, folder: Path, name: str, side: int, columns: int, quality: int) -> None:
-        """Start with an empty sheet.
+    Args:
+        stem: Sheets are called ``{stem}-{number}.jpg``.
+        side: Side of a picture in pixels.
+        columns: Cells a row, and rows a sheet.
+        quality: Of the JPEG, 1 to 95.
+    """
 
-        Args:
-            folder: Receives ``{name}-{number}.jpg``.
-            name: First part of the names of files.
-            side: Side of a picture in pixels.
-            columns: Cells a row, and rows a sheet.
-            quality: Of the JPEG, 1 to 95.
-        """
+    def __init__(self, stem: Path, side: int, columns: int, quality: int) -> None:
         self.pitch = -(-(side + 2) // _STEP) * _STEP
-        self._folder, self._name, self._side = folder, name, side
-        self._columns, self._quality = columns, quality
+        self._stem, self._side, self._columns, self._quality = stem, side, columns, quality
         self._cells: list[Picture] = []
         self._written = 0
 
@@ -43,10 +40,9 @@ class Sheets:
         """Append a picture, grey or RGB; its border is drawn out to the edge of the cell."""
         if picture.size != (self._side, self._side):
             picture = picture.resize((self._side, self._side), Image.Resampling.BOX)
-        pixels = np.asarray(picture)
-        edge = self.pitch - self._side
-        self._cells.append(np.pad(pixels, ((0, edge), (0, edge), *[(0, 0)] * (pixels.ndim - 2)),
-                                  mode="edge"))  # fmt: skip
+        pixels, edge = np.asarray(picture), (0, self.pitch - self._side)
+        edges = (edge, edge, (0, 0))[: pixels.ndim]
+        self._cells.append(np.pad(pixels, edges, mode="edge"))
         if len(self._cells) == self._columns**2:
             self._flush()
 
@@ -68,8 +64,8 @@ class Sheets:
         for place, cell in enumerate(self._cells):
             y, x = divmod(place, self._columns)
             sheet.paste(Image.fromarray(cell), (x * self.pitch, y * self.pitch))
-        path = self._folder / f"{self._name}-{self._written:04d}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._stem.parent.mkdir(parents=True, exist_ok=True)
+        path = self._stem.with_name(f"{self._stem.name}-{self._written:04d}.jpg")
         sheet.save(path, format="JPEG", quality=self._quality, optimize=True)
         self._written += 1
         self._cells = []
@@ -109,7 +105,7 @@ def write_sheets(
         picture = show(pixels, f"{name} of {key!r}")
         if not sheets:
             sheets = {
-                size: Sheets(folder, f"{name}-{size}", min(side, picture.width), columns, quality)
+                size: Sheets(folder / f"{name}-{size}", min(side, picture.width), columns, quality)
                 for size, side, columns, quality in SIZES
                 if size == "small" or picture.width > SIZES[0][1]
             }
@@ -119,11 +115,8 @@ def write_sheets(
         count += 1
     if not sheets:
         return None
-    return {
-        "slots": slots,
-        "count": count,
-        **{size: sheet.close() for size, sheet in sheets.items()},
-    }
+    cells = {size: sheet.close() for size, sheet in sheets.items()}
+    return {"slots": slots, "count": count, **cells}
 
 
 def as_image(pixels: Picture, where: str) -> Image.Image:

@@ -1,11 +1,10 @@
 """A release in the forms that other tools read."""
 
-import json
 import os.path
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -15,7 +14,7 @@ from dollmaker.pixels.masks import IGNORE
 from dollmaker.pixels.names import without_suffix
 from dollmaker.pixels.pictures import Picture, read_channels, read_picture
 from dollmaker.release.formats import pieces, source_masks
-from dollmaker.release.parts import SPLITS
+from dollmaker.release.parts import SPLITS, Row
 from dollmaker.release.read import Release, read_release, source_mask, square
 from dollmaker.release.source import to_source
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
@@ -67,14 +66,10 @@ def export(release_folder: Path, /, to: str, output: Path, images: Path | None =
 def _png(release: Release, output: Path, _: Path | None) -> None:
     for facts, rows in release.images():
         for row in rows:
-            path = (
-                output
-                / facts["split"]
-                / safe_name(row["finding"])
-                / f"{safe_name(row['image_id'])}.png"
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(source_mask(release, row).astype(np.uint8) * 255).save(path)
+            finding, image = safe_name(row["finding"]), safe_name(row["image_id"])
+            pixels = source_mask(release, row).astype(np.uint8) * 255
+            path = _place(output, f"{facts['split']}/{finding}/{image}.png")
+            Image.fromarray(pixels).save(path)
 
 
 def _chexlocalize(release: Release, output: Path, _: Path | None) -> None:
@@ -114,11 +109,10 @@ def _yolo(release: Release, output: Path, images: Path | None) -> None:
         label.write_text("".join(lines), encoding="utf-8")
         if images is not None:
             _copy_picture(images, facts["path"], _place(output, picture))
-    names = dict(enumerate(release.findings))
     lists = {"train": "images/train", "val": "images/valid", "test": "images/test"}
-    # Without a path YOLO looks beside this file.
-    text = json.dumps({"path": "", **lists, "names": names}, ensure_ascii=False, indent=2)
-    (output / "data.yaml").write_text(text + "\n", encoding="utf-8")  # JSON is YAML
+    # Without a path YOLO looks beside this file; JSON is YAML.
+    names = dict(enumerate(release.findings))
+    write_json(output / "data.yaml", {"path": "", **lists, "names": names})
 
 
 def yolo_label(picture: str) -> str:
@@ -131,7 +125,7 @@ def yolo_label(picture: str) -> str:
     return f"{before}/labels/{after}"[1:].rpartition(".")[0] + ".txt"
 
 
-def _yolo_pictures(images: Sequence[dict[str, Any]], output: Path) -> list[str]:
+def _yolo_pictures(images: Sequence[Row], output: Path) -> list[str]:
     """Where the pictures of a YOLO data set lie, each with a label of its own.
 
     Args:
@@ -184,7 +178,7 @@ def _read(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Picture:
     try:
         return read_picture(source, mode=mode, max_pixels=_MAX_PIXELS)
     except DataError as error:
-        raise _unread(images, path, str(error)) from None
+        raise _unread(images, path, error) from None
 
 
 def _channels(images: Path, path: str, channels: int) -> list[Image.Image]:
@@ -193,11 +187,11 @@ def _channels(images: Path, path: str, channels: int) -> list[Image.Image]:
     try:
         found = read_channels(source, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
     except DataError as error:
-        raise _unread(images, path, str(error)) from None
+        raise _unread(images, path, error) from None
     return [Image.fromarray(one) for one in found.pixels]
 
 
-def _unread(images: Path, path: str, why: str) -> DataError:
+def _unread(images: Path, path: str, why: object) -> DataError:
     return DataError(
         f"image {path!r} under {images}: {why}; give --images, the root of the images that the "
         "release was made from."
@@ -207,14 +201,17 @@ def _unread(images: Path, path: str, why: str) -> DataError:
 def _nnunet(release: Release, output: Path, images: Path | None) -> None:
     if images is None:
         raise ConfigError("nnU-Net's layout holds the images; give --images, their root.")
-    for number, finding in enumerate(release.findings, start=1):
+    several = release.channels not in (1, 3)
+    for number, finding in enumerate(release.findings, start=901):
         rows = release.table.filter(finding=finding).to_dicts()
         training = sum(row["split"] != "test" for row in rows)
         if not training:
             continue
-        folder = output / f"Dataset{900 + number:03d}_{safe_name(finding)}"
-        several = release.channels not in (1, 3)
+        folder = output / f"Dataset{number:03d}_{safe_name(finding)}"
         mode = None if several else _common_mode(images, (row["path"] for row in rows))
+        names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
+        if several:
+            names = [f"channel {k}" for k in range(release.channels)]
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
@@ -224,25 +221,16 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
                 pictures = [_read(images, row["path"], mode).image]
             if pictures[0].size != (row["width"], row["height"]):
                 raise _unread(images, row["path"], "is not of the size that the release knows")
-            files = {f"images{kind}/{case}_{k:04d}.png": one for k, one in enumerate(pictures)}
-            for name, content in {
-                **files,
-                f"labels{kind}/{case}.png": _label(release, row),
-            }.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                content.save(folder / name)
-        names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
-        if several:
-            names = [f"channel {number}" for number in range(release.channels)]
-        write_json(
-            folder / "dataset.json",
-            {
-                "channel_names": {str(k): name for k, name in enumerate(names)},
-                "labels": {"background": 0, finding: 1, "ignore": 2},
-                "numTraining": training,
-                "file_ending": ".png",
-            },
-        )
+            for k, picture in enumerate(pictures):
+                picture.save(_place(folder, f"images{kind}/{case}_{k:04d}.png"))
+            _label(release, row).save(_place(folder, f"labels{kind}/{case}.png"))
+        described = {
+            "channel_names": {str(k): name for k, name in enumerate(names)},
+            "labels": {"background": 0, finding: 1, "ignore": 2},
+            "numTraining": training,
+            "file_ending": ".png",
+        }
+        write_json(folder / "dataset.json", described)
 
 
 def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
@@ -250,7 +238,7 @@ def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
     return "L" if all(_read(images, path, None).image.mode == "L" for path in paths) else "RGB"
 
 
-def _label(release: Release, row: dict[str, Any]) -> Image.Image:
+def _label(release: Release, row: Row) -> Image.Image:
     """0, 1 where the finding is, and 2 where it is not known to be, pixels to ignore."""
     ignored = release.masks[row["split"]].read("mask", row["place"]) == IGNORE
     values = 2 * unfit_mask(ignored, row["width"], row["height"], release.fit)

@@ -159,30 +159,29 @@ def _outlines(runs: rle.Runs, sides: list[int], height: int) -> list[list[int]]:
     values = np.arange(len(lengths)) % 2 == 1
     columns = np.repeat(values, lengths).reshape(wide, height)
     used = columns[:, top : top + tall]
-    return outline(used, np.arange(left, left + wide + 1), np.arange(top, top + tall + 1))
+    return outline(used, left, top)
 
 
 # --- polygons -----------------------------------------------------------------------------------
 
 
-def outline(used: npt.NDArray[np.bool_], xs: Ints, ys: Ints) -> list[list[int]]:
+def outline(used: npt.NDArray[np.bool_], left: int = 0, top: int = 0) -> list[list[int]]:
     """Polygons of a mask, one for each part (parts that touch by a corner are two).
 
     A hole is joined to the outline of its part by a line there and back, which has no area: what
     fills by parity or winding leaves the hole out, and pycocotools gives the very mask.
 
     Args:
-        used: bool (columns, rows).
-        xs: Where each column begins in the picture, and where the last one ends.
-        ys: The same of rows.
+        used: bool (columns, rows), a part of the picture.
+        left: Where it begins in the picture, in pixels.
+        top: The same.
 
     Returns:
         ``[x, y, x, y, ...]`` each, in pixels of the picture.
     """
     padded = np.pad(used, 1)
     pixels, sides, following = _edges(padded)
-    side = sides.tolist()
-    after = following.tolist()
+    side, after = sides.tolist(), following.tolist()
     ring = [-1] * len(after)
     rings: list[list[int]] = []
     for start in range(len(after)):
@@ -199,7 +198,7 @@ def outline(used: npt.NDArray[np.bool_], xs: Ints, ys: Ints) -> list[list[int]]:
     for number, edges in enumerate(rings):
         turns = [b for a, b in pairwise([edges[-1], *edges]) if side[a] != side[b]]
         path = corners[turns]
-        paths.append(np.stack([xs[path[:, 0] - 1], ys[path[:, 1] - 1]], axis=1))
+        paths.append(path + np.array([left - 1, top - 1]))
         x, y = path.T
         hole = int(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) < 0
         parent.append(_left_of(edges, pixels, side, padded, ring) if hole else number)
@@ -215,7 +214,7 @@ def _edges(padded: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
         padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     )
     inside = np.flatnonzero(rim)
-    steps_out, steps_along = (_steps(steps, height) for steps in (_OUT, _ALONG))
+    steps_out, steps_along = (steps @ (height, 1) for steps in (_OUT, _ALONG))
     found = [inside[~flat[inside + step]] for step in steps_out]
     pixels = np.concatenate(found)
     sides = np.repeat(np.arange(4), [len(part) for part in found])
@@ -227,11 +226,6 @@ def _edges(padded: npt.NDArray[np.bool_]) -> tuple[Ints, Ints, Ints]:
     keys = sides * flat.size + pixels  # increasing
     following = np.searchsorted(keys, next_side * flat.size + next_pixel)
     return np.stack(np.divmod(pixels, height), axis=1), sides, following
-
-
-def _steps(steps: Ints, height: int) -> Ints:
-    result: Ints = steps[:, 0] * height + steps[:, 1]
-    return result
 
 
 def _left_of(

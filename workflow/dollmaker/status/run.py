@@ -5,26 +5,22 @@ benchmark belongs to a job that runs or has failed. Nothing is written, nothing 
 be on another machine.
 """
 
+import csv
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dollmaker.runtime.errors import DataError
+from dollmaker.store import tables
 
 #: Rules in the order in which the data flow; those with one job a shard.
 RULES = (
     *("generate_phantoms", "convert_source", "list_images", "decode_images", "build_index"),
-    *(
-        "audit_images",
-        "fetch_weights",
-        "train_member",
-        "explain_images",
-        "explain_sample",
-        "choose_thresholds",
-        "make_masks",
-    ),
+    *("audit_images", "fetch_weights", "train_member", "explain_images", "explain_sample"),
+    *("choose_thresholds", "make_masks"),
     *("check_recipe", "collect_labels", "pretrain_segmenter", "explain_segmenter"),
     *("adapt_segmenter", "evaluate", "build_release", "verify_release", "compare_recipes"),
     *("pretrain_variant", "adapt_variant", "gather_study", "write_report"),
@@ -44,8 +40,11 @@ _SLACK = 2.0
 #: Finished jobs that the rate is made of.
 _RECENT = 20
 
-#: Bytes at the end of a log that are read.
-_END = 8192
+#: Bytes at the end of a log that are read, and lines in which a job may have said why it failed.
+_END, _LAST_LINES = 8192, 50
+
+#: What a job says at last, if it can.
+_SAID = re.compile(r"(dollmaker|[\w.]*Error): (.+)")
 
 State = Literal["done", "running", "failed", "stopped", "silent"]
 
@@ -214,8 +213,6 @@ def _stage(rule: str, jobs: list[Job], shards: int | None) -> Stage:
 
 def _plan(folder: Path) -> tuple[int | None, int | None]:
     """Images and shards of the listing."""
-    from dollmaker.store import tables
-
     plan = folder / "prepare/listing.parquet"
     if not plan.is_file():
         return None, None
@@ -223,7 +220,28 @@ def _plan(folder: Path) -> tuple[int | None, int | None]:
 
 
 def _rows(table: Path) -> int:
-    import csv
-
     with table.open(encoding="utf-8", newline="") as handle:
         return max(0, sum(1 for _ in csv.reader(handle)) - 1)
+
+
+def mend_error(record: logging.LogRecord) -> bool:
+    """A filter of Snakemake's logger that makes its errors readable, and lets every record pass.
+
+    Snakemake shows the command of a job that failed, and not what the job said. Here the job's last
+    words follow what Snakemake knows of it. Tables among the logs (the quarantine) are left out:
+    ``--show-failed-logs`` would print them.
+    """
+    facts = vars(record)
+    if record.levelno >= logging.ERROR and "aux" in facts:  # a job has failed
+        facts["log"] = [log for log in facts.get("log", ()) if log.endswith(".log")]
+        facts["aux"] = {**facts["aux"], **_last_words(facts["log"])}
+    return True
+
+
+def _last_words(logs: Iterable[str]) -> dict[str, str]:
+    """Who spoke at the end of the first log with an error, and what it said."""
+    for log in logs:
+        for line in reversed(tail(Path(log), _LAST_LINES)):
+            if said := _SAID.match(line):
+                return {said[1]: said[2]}
+    return {}
