@@ -18,6 +18,7 @@ ROOT = Path(str(workflow.current_basedir))
 sys.path.insert(0, str(ROOT / "workflow"))
 
 from dollmaker.config import weight_names
+from dollmaker.config.settings import complete
 from dollmaker.fetch import weight_files
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
@@ -29,12 +30,12 @@ logger.addFilter(mend_error)
 try:
     CONFIG = pipeline.configure(config, ROOT / "config.yaml", workflow.configfiles)
     # With the recipes of `snakemake compare`, and the members that they ask for.
-    COMPARED = pipeline.compared(CONFIG)
+    COMPARED = complete(CONFIG)
     LISTING = preflight(CONFIG) if workflow.is_main_process else None
 except DollmakerError as error:
     sys.exit(f"dollmaker: error: {error}")
 
-DATASET = CONFIG["dataset"]
+DATASET = CONFIG.dataset
 DATA_ROOT = pipeline.data_root(CONFIG)
 
 # Threads of jobs that have the machine for themselves.

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker.classify import stage
 from dollmaker.config import ready
-from dollmaker.config.settings import resolved
+from dollmaker.config.whole import Config
 from dollmaker.networks import positions
 from dollmaker.networks.classifiers import create_network, published_normalisation
 from dollmaker.networks.inputs import Input
@@ -93,11 +93,12 @@ def test_what_is_configured_and_what_the_file_says_come_first(
 ) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "own.safetensors", metadata=said or None)
     config = make_config(members={"a": {**VIT, "input": {"size": 28}, **member}}, **classify)
-    options = resolved(config).classify
+    whole = Config.model_validate(config)
+    options = whole.classify
     mine = options.members["a"]
     file = tmp_path / "own.safetensors" if mine.weights else None
     own, _ = stage._normalisation("a", mine, options, file)
-    found = ready.input_options(config, mine.dump(), vars(own) if own else {})
+    found = ready.input_options(whole, mine, vars(own) if own else {})
     assert Input(**{**found, "channels": 3}).mean == tuple(mean)
 
 

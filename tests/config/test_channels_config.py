@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.launch.preflight import preflight
 from dollmaker.pixels.names import image_id
 from dollmaker.runtime.errors import ConfigError, DataError
@@ -60,15 +61,15 @@ def test_a_table_whose_files_hold_other_channels_is_refused(
     options = {"members": {"a": {"architecture": "micranet"}}}
     config = {**resolved(TABLE, 4, **options), "data_root": str(tmp_path)}
     config["prepare"] |= {"valid": 0.2, "test": 0.2}
-    listed, _ = preflight(config)
+    listed, _ = preflight(Config.model_validate(config))
     assert listed is not None and listed["image_id"].to_list()[:2] == ["0", "1"]
     config["prepare"]["channels"] = 5
     said = r"image 'i/0\.npy' holds an array of the shape \(4, 9, 9\), and prepare\.channels asks"
     with pytest.raises(DataError, match=f"{said} for 5; none of 4 images"):
-        preflight(config)
+        preflight(Config.model_validate(config))
     Image.new("L", (9, 9)).save(tmp_path / "i/0.npy", "PNG")
     with pytest.raises(DataError, match=r"holds one channel, grey, and .* for 5"):
-        preflight(config)
+        preflight(Config.model_validate(config))
 
 
 def test_an_array_is_called_as_any_picture() -> None:

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from classify.test_classify import FINDINGS, make_config, make_dataset, train
 from dollmaker.config import ready, xrv
 from dollmaker.config import settings as configuration
-from dollmaker.launch import network_checks
+from dollmaker.config.networks import InputConfig, MemberConfig
+from dollmaker.config.whole import Config
+from dollmaker.launch import network_checks, preflight
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.member import load_member
 from dollmaker.runtime.errors import ConfigError, ModelError
@@ -53,8 +55,8 @@ def test_two_outputs_for_one_finding_are_refused() -> None:
     ],
 )
 def test_untrained_outputs_are_no_findings(name: str, known: int) -> None:
-    member = {"architecture": f"xrv:{name}", "findings": None}
-    names = ready.outputs(member)
+    member = MemberConfig(architecture=f"xrv:{name}")
+    names = ready.outputs(member.architecture, member.findings)
     assert len(names) == 18 and sum(map(bool, names)) == known
     assert len(ready.unknown_to(member, xrv.OUTPUTS)) == 18 - known
 
@@ -91,29 +93,38 @@ def test_what_contradicts_itself_is_refused(changes: dict[str, Any], said: str) 
 def test_a_missing_file_is_named_with_what_goes_there(weights: str | None) -> None:
     config = resolve(architecture="xrv:densenet121-res224-pc", weights=weights)
     with pytest.raises(ModelError) as caught:
-        ready.require_files(config["classify"]["members"], Path("nowhere"))
+        preflight._require_ready(Config.model_validate({**config, "weights_root": "nowhere"}))
     said = str(caught.value)
     assert "nowhere/xrv-densenet121-res224-pc.safetensors" in said and "docs/how-to/ready-" in said
     named = resolve(architecture="xrv:densenet121-res224-pc", weights="hf:lab/lungs/pc.safetensors")
-    ready.require_files(named["classify"]["members"], Path("nowhere"))  # it may be fetched yet
+    preflight._require_ready(Config.model_validate(named))  # it may be fetched yet
 
 
 def test_a_finding_that_nobody_knows_is_refused_with_those_that_are_known() -> None:
-    members = resolve(architecture="xrv:densenet121-res224-rsna")["classify"]["members"]
+    config = resolve(architecture="xrv:densenet121-res224-rsna")
     names = ["Mass", "Pneumonia", "No Finding"]
+
+    def look(*wanted: str) -> None:
+        config["attribute"]["findings"] = list(wanted)
+        preflight._check_recipes(Config.model_validate(config), names)
+
     with pytest.raises(ConfigError, match=r"\(a\) knows the finding 'Mass'; set .* \[Pneumonia\]"):
-        ready.check_known(members, names, names[:2], "doll", ["a"])
-    ready.check_known(members, names, names[1:2], "doll", ["a"])
-    members["b"] = {"architecture": "resnet18", "findings": None}
-    ready.check_known(members, names, names[:2], "doll", ["a", "b"])
+        look("Mass", "Pneumonia")
+    look("Pneumonia")
+    config["classify"]["members"]["b"] = {"architecture": "resnet18"}
+    look("Mass", "Pneumonia")
 
 
 def test_the_probe_and_micranet_do_not_inherit_what_is_ready() -> None:
     config = resolve(architecture="resnet18", weights="w", findings=["A"], input={"size": 64})
     config["compare"]["recipes"] = ["found", "micranet"]
-    members = configuration.complete(config)["classify"]["members"]
+    members = configuration.complete(Config.model_validate(config)).classify.members
     assert list(members) == ["a", "micranet"]  # the ready one stands in for the probe
-    assert (members["micranet"]["findings"], members["micranet"]["input"]) == (None, {})
+    assert (members["micranet"].findings, members["micranet"].input) == (None, InputConfig())
+
+
+def below(folder: Path, config: dict[str, Any]) -> Config:
+    return Config.model_validate({**config, "weights_root": str(folder)})
 
 
 def write(folder: Path, architecture: str, outputs: int, channels: int, size: int) -> Any:
@@ -150,7 +161,7 @@ def test_any_checkpoint_with_names_explains_at_once(
     }
     config = make_config(members={"a": member}, calibrate="temperature")
     network_checks.run_checks(
-        network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None),
+        network_checks.of_members(below(tmp_path, config), 2, None),
         tmp_path / "l",
     )
     folder = train(config, tmp_path, "a")
@@ -184,7 +195,7 @@ def test_named_weights_bring_their_mean_and_deviation(tmp_path: Path) -> None:
 
     def given(member: dict[str, Any], **classify: Any) -> Any:
         config = make_config(members={"a": {**own, **member}}, **classify)
-        wanted = network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None)
+        wanted = network_checks.of_members(below(tmp_path, config), 2, None)
         network_checks.run_checks(wanted, tmp_path / "checks")
         return load_member(train(config, tmp_path, "a"), CPU).input.mean
 
@@ -211,7 +222,7 @@ def test_a_last_layer_of_another_width_is_refused_before_and_in_the_run(tmp_path
         train(config, tmp_path, "a")
     with pytest.raises(ModelError, match=said):
         network_checks.run_checks(
-            network_checks.of_members({**config, "weights_root": str(tmp_path)}, 2, None),
+            network_checks.of_members(below(tmp_path, config), 2, None),
             tmp_path / "l",
         )
     config["classify"]["members"]["a"]["architecture"] = "timm:test_vit"

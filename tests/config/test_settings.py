@@ -124,7 +124,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key(
     "file", [ROOT / "config.yaml", *(ROOT / "workflow/configs").glob("*.yaml")]
 )
 def test_shipped_configurations_are_valid_and_name_no_local_folder(file: Path) -> None:
-    pipeline.compared(pipeline.configure(config.read(str(file)), ROOT / "config.yaml"))
+    config.complete(pipeline.configure(config.read(str(file)), ROOT / "config.yaml"))
     assert "shared" not in file.read_text()
 
 
@@ -241,13 +241,13 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_line(
 
 
 def test_every_command_knows_that_links_are_allowed_and_only_then() -> None:
-    closed = config.resolve(MINIMAL)
-    opened = config.resolve({**MINIMAL, "allow_links": True})
-    assert closed["allow_links"] is False
-    for text in (config.sections(closed, ("seed",)), config.sections(closed, closed)):
+    closed = config.resolved(MINIMAL)
+    opened = config.resolved({**MINIMAL, "allow_links": True})
+    assert closed.allow_links is False
+    for text in (pipeline.stage_config(closed, "decode"), pipeline.report_config(closed)):
         assert "allow_links" not in text
-    for text in (config.sections(opened, ("seed",)), config.sections(opened, opened)):
-        assert config.load(text)["allow_links"] is True
+    for text in (pipeline.stage_config(opened, "decode"), pipeline.report_config(opened)):
+        assert config.loaded(text).allow_links
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "key: !!python/object:os.system x"])

@@ -6,6 +6,7 @@ import pytest
 
 from dollmaker.config import settings as configuration
 from dollmaker.config import weight_names
+from dollmaker.config.whole import Config
 from dollmaker.fetch import needed, weight_files
 from dollmaker.runtime.errors import ConfigError
 
@@ -62,8 +63,8 @@ def test_what_is_no_name_and_what_leaves_the_folder_is_refused(text: str, networ
         weight_names.parse(text, network)
 
 
-def settings(**sections: object) -> dict[str, object]:
-    return configuration.resolve({"dataset": "x", "source": {"kind": "phantoms"}, **sections})
+def settings(**sections: object) -> Config:
+    return configuration.resolved({"dataset": "x", "source": {"kind": "phantoms"}, **sections})
 
 
 TASK = {"t": {"images": "i", "masks": "m", "classes": {"c": [1]}}}

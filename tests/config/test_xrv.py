@@ -17,6 +17,7 @@ from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.config import ready, xrv
 from dollmaker.config import settings as configuration
 from dollmaker.config.networks import MemberConfig
+from dollmaker.config.whole import Config
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.member import Member, take_ready
 from dollmaker.pixels.geometry import fit_image
@@ -40,8 +41,9 @@ def take(name: str, network: nn.Module, folder: Path, findings: list[str]) -> Me
     )
     member = config["classify"]["members"]["a"]
     assert member["weights"] == file.name
-    spec = Input(**ready.input_options(config, member))
-    taken, _ = take_ready("a", MemberConfig(**member), spec, findings, file)
+    mine = MemberConfig(**member)
+    spec = Input(**ready.input_options(Config.model_validate(config), mine))
+    taken, _ = take_ready("a", mine, spec, findings, file)
     taken.network.requires_grad_(False)
     return taken
 

@@ -33,10 +33,10 @@ def counted(root: Path, **changes: Any) -> Counts:
         **{"split_column": "part", "finding_columns": ["A", "B"]},
     }
     source = {"kind": "table", "table": table}
-    config = settings.resolve({"dataset": "x", "source": source, **changes})
-    index, names = list_source(settings.resolved(config), root)
+    config = settings.resolved({"dataset": "x", "source": source, **changes})
+    index, names = list_source(config, root)
     index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
-    return count(config, index, config["attribute"]["findings"] or names, root)
+    return count(config, index, config.attribute.findings or names, root)
 
 
 def test_a_small_table_by_hand(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_jobs_are_those_that_snakemake_would_run(tmp_path: Path) -> None:
     said = planned(tmp_path, MICRO, "--quiet", "rules")
     table = dict(re.findall(r"^(\w+) +(\d+)$", said, re.MULTILINE))
     expected = {rule: int(n) for rule, n in table.items() if rule not in ("all", "total")}
-    config = settings.resolve(settings.read(str(tmp_path / "c.yaml")))
+    config = settings.resolved(settings.read(str(tmp_path / "c.yaml")))
     few = {"train": 4, "valid": 1}
     counts = Counts(
         images={**few, "test": 1}, pairs=9, most=9, sample=9, segment=few,
@@ -103,5 +103,5 @@ def test_jobs_are_those_that_snakemake_would_run(tmp_path: Path) -> None:
     passes = {one.rule: one.units for one in jobs}
     # Three epochs of four images learned from and one looked at; two predicted in the end.
     assert passes["train_member"] == pytest.approx(3 * (4 + 1 / 3) + 2 / 3)
-    batch = config["adapt"]["batch_size"]
+    batch = config.adapt.batch_size
     assert passes["adapt_segmenter"] == pytest.approx(2 * batch + 2 / 3)

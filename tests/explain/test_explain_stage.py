@@ -163,7 +163,7 @@ def test_seeds_of_untrained_networks() -> None:
 def test_what_the_configuration_asks_for(world: Path) -> None:
     section = {"layer": "decoder.1", "point": [20, 30], "methods": ["seg_hires_cam"], "images": 1}
     config = json.dumps({**json.loads(CONFIG), "explain": section})
-    resolved = configuration.load(config)
+    resolved = configuration.loaded(config)
     assert json.loads(pipeline.stage_config(resolved, "explain"))["explain"] == {
         **section, "pixels": None,
     }  # fmt: skip

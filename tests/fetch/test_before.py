@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.fetch import before, lock, needed, originals
 from dollmaker.fetch.stage import fetch
 from dollmaker.launch import preflight
@@ -23,10 +24,10 @@ MEMBER = {"architecture": "timm:test_resnet", "weights": NAME}
 FILE = "timm--test_resnet.r160_in1k.safetensors"
 
 
-def resolved(**member: Any) -> dict[str, Any]:
+def resolved(**member: Any) -> Config:
     members = {"a": {**MEMBER, **member}}
     given = {"dataset": "x", "source": {"kind": "phantoms"}, "classify": {"members": members}}
-    return configuration.resolve({**given, "prepare": {"size": 32}})
+    return configuration.resolved({**given, "prepare": {"size": 32}})
 
 
 @pytest.fixture
@@ -104,13 +105,14 @@ def test_a_file_that_is_not_the_locks_is_refused(hub: Hub, root: Path) -> None:
 def test_a_look_at_what_is_there_loads_no_library(hub: Hub, root: Path) -> None:
     fetch(NAME, root)
     code = (
-        "import json, sys\n"
+        "import sys\n"
         "from pathlib import Path\n"
+        "from dollmaker.config.settings import loaded\n"
         "from dollmaker.fetch import before, needed\n"
-        "before.require_available(needed.of_config(json.loads(sys.argv[1])), Path('weights'))\n"
+        "before.require_available(needed.of_config(loaded(sys.argv[1])), Path('weights'))\n"
         "assert not {'timm', 'torch', 'torchvision', 'huggingface_hub'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code, json.dumps(resolved())], check=True)
+    subprocess.run([sys.executable, "-c", code, json.dumps(resolved().dump())], check=True)
 
 
 def snakemake(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:

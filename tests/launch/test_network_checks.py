@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from dollmaker.config import settings as config
+from dollmaker.config.whole import Config
 from dollmaker.launch import network_checks
 from dollmaker.launch.network_checks import NetworkCheck, run_checks
 from dollmaker.networks.classifiers import create_network
@@ -20,9 +21,9 @@ LINKNET = {"architecture": "Linknet", "encoder": "tu-test_resnet"}
 SMALL = {"members": {"a": {"architecture": "timm:test_resnet"}}}
 
 
-def resolved(**changes: Any) -> dict[str, Any]:
+def resolved(**changes: Any) -> Config:
     plain = {"dataset": "x", "source": {"kind": "phantoms"}, "prepare": {"size": 32}}
-    return config.resolve({**plain, "classify": SMALL, "segment": UNET, **changes})
+    return config.resolved({**plain, "classify": SMALL, "segment": UNET, **changes})
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_a_member_that_is_no_start_of_the_encoder(memory: Path) -> None:
 def test_a_segmenter_is_named(segment: Any, size: int, said: str, memory: Path) -> None:
     with pytest.raises(ModelError, match=said):
         segmenter(memory, segment=segment, prepare={"size": size})
-    names = network_checks.of_names({"segment": resolved(segment=segment)["segment"]})
+    names = network_checks.of_names(resolved(segment=segment))
     if size == 32:
         with pytest.raises(ModelError, match=said):
             run_checks(names, memory)
@@ -201,11 +202,12 @@ def test_what_is_remembered_loads_no_library(memory: Path) -> None:
 
     wanted = "network_checks.of_members(c, 3, None)"
     code = (
-        "import json, sys; from pathlib import Path; from dollmaker.launch import network_checks; "
-        f"c = json.loads(sys.argv[1]); network_checks.run_checks({wanted}, Path(sys.argv[2])); "
+        "import sys; from pathlib import Path; from dollmaker.config import settings; "
+        "from dollmaker.launch import network_checks; c = settings.loaded(sys.argv[1]); "
+        f"network_checks.run_checks({wanted}, Path(sys.argv[2])); "
         "print('torch' in sys.modules)"
     )
-    words = [sys.executable, "-c", code, json.dumps(resolved()), str(memory)]
+    words = [sys.executable, "-c", code, json.dumps(resolved().dump()), str(memory)]
     members(memory)
     assert torch.get_default_device().type == "cpu"
     done = subprocess.run(words, capture_output=True, text=True, check=True)

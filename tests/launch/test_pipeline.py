@@ -14,6 +14,7 @@ from PIL import Image
 
 from dollmaker.config import reads
 from dollmaker.config import settings as config
+from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
 from dollmaker.runtime import cli
@@ -23,12 +24,12 @@ from dollmaker.store import contents
 ROOT = Path(__file__).parents[2]
 
 
-def resolved(**changes: Any) -> dict[str, Any]:
-    return config.resolve({"dataset": "x", "source": {"kind": "phantoms"}, **changes})
+def resolved(**changes: Any) -> Config:
+    return config.resolved({"dataset": "x", "source": {"kind": "phantoms"}, **changes})
 
 
 def test_every_stage_can_read_what_it_is_given() -> None:
-    full = config.load(str(ROOT / "config.yaml"))
+    full = config.loaded(str(ROOT / "config.yaml"))
     for stage in reads.READS:
         config.load(pipeline.stage_config(full, stage))
     config.load(pipeline.member_config(full, "a"))
@@ -78,10 +79,10 @@ def test_settings_have_a_file_that_is_written_once(
 def test_a_given_configuration_replaces_the_default_as_a_whole() -> None:
     default = ROOT / "config.yaml"
     own = pipeline.configure({"dataset": "x", "source": {"kind": "chexpert"}}, default)
-    assert own["tasks"] == {}
+    assert own.tasks == {}
     overlaid = pipeline.configure({"seed": 5}, default)
-    assert overlaid["seed"] == 5
-    assert set(overlaid["tasks"]) == {"organs", "infection"}
+    assert overlaid.seed == 5
+    assert set(overlaid.tasks) == {"organs", "infection"}
 
 
 def test_preflight_finds_what_is_missing(tmp_path: Path) -> None:
@@ -316,7 +317,7 @@ def test_what_a_task_is_read_from_decides_whether_it_runs_again() -> None:
         "table": {**task, "table": "t/table.csv"},
         "coco": {**task, "encoding": "coco", "masks": "t/masks.json", "classes": {"a": ["x"]}},
     }
-    settings = config.resolve({"dataset": "x", "source": {"kind": "phantoms"}, "tasks": tasks})
+    settings = resolved(tasks=tasks)
     root = pipeline.data_root(settings)
     masks = f"{root}/t/masks"
     assert pipeline.task_files(settings, "folder") == [f"{root}/t/images", masks]
@@ -334,7 +335,7 @@ def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(
 
     def content() -> str:
         contents._content.cache_clear()  # as a new process has it
-        return pipeline.content({"dataset": "x"}, ["masks"])
+        return pipeline.content(resolved(), ["masks"])
 
     before = content()
     os.utime(mask, (0, 0))
@@ -356,10 +357,10 @@ def test_what_the_workflow_makes_itself_is_no_file_of_the_user(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "results/x/phantoms").mkdir(parents=True)
-    nothing = pipeline.content({"dataset": "x"}, [])
+    nothing = pipeline.content(resolved(), [])
     (tmp_path / "results/x/phantoms/t.csv").write_text("t")
-    assert pipeline.content({"dataset": "x"}, ["results/x/phantoms"]) == nothing
-    assert pipeline.content({"dataset": "y"}, ["results/x/phantoms"]) != nothing
+    assert pipeline.content(resolved(), ["results/x/phantoms"]) == nothing
+    assert pipeline.content(resolved(dataset="y"), ["results/x/phantoms"]) != nothing
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.numpy import save, save_file
 
 from dollmaker.config import settings as config
+from dollmaker.config.whole import Config, TruthConfig
 from dollmaker.launch import preflight
 from dollmaker.launch.network_checks import MEMORY
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError
@@ -19,11 +20,11 @@ MASKS = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": 
 WHOLE = save({"a": np.zeros((2, 3), np.float32)})
 
 
-def resolved(**changes: Any) -> dict[str, Any]:
+def resolved(**changes: Any) -> Config:
     small = {"members": {"a": {"architecture": "timm:test_resnet"}}}
     plain: dict[str, Any] = {"classify": small, "segment": {"encoder": "tu-test_resnet"}}
     plain |= {"dataset": "x", "source": {"kind": "phantoms"}, "prepare": {"size": 64}}
-    return config.resolve({**plain, **changes})
+    return config.resolved({**plain, **changes})
 
 
 def listing(*rows: tuple[str, str | None, int | None]) -> pl.DataFrame:
@@ -179,7 +180,7 @@ def test_a_table_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.Monke
         preflight.preflight(given)
 
 
-def with_masks(root: Path, value: int, **changes: Any) -> dict[str, Any]:
+def with_masks(root: Path, value: int, **changes: Any) -> Config:
     """A table of 12 images whose masks hold one value, as truth and as a task."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(exist_ok=True)
@@ -232,7 +233,7 @@ def test_masks_of_another_size_or_colour_are_said_before_the_run(tmp_path: Path)
     with pytest.raises(DataError, match=r"true mask '0\.png' of '0': is 9x9, its image 24x20"):
         preflight.preflight(settings)
     with pytest.raises(DataError, match=r"mask 'of 0\.png' in 'masks': is 9x9, its image 24x20"):
-        preflight.preflight({**settings, "truth": None})
+        preflight.preflight(settings.replace(truth=None))
     Image.new("RGB", (24, 20), "red").save(tmp_path / "masks/0.png")
     with pytest.raises(DataError, match=r"true mask '0\.png' of '0': has colours"):
         preflight.preflight(settings)
@@ -272,7 +273,7 @@ def test_every_mask_that_is_named_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"true mask '7\.png' of '7': file is missing"):
         preflight.preflight(settings)
     with pytest.raises(DataError, match=r"task t: mask 'of 7\.png' in 'masks': file is missing"):
-        preflight.preflight({**settings, "truth": None})
+        preflight.preflight(settings.replace(truth=None))
 
 
 def test_truth_of_no_mask_or_of_no_finding_is_refused(tmp_path: Path) -> None:
@@ -284,4 +285,4 @@ def test_truth_of_no_mask_or_of_no_finding_is_refused(tmp_path: Path) -> None:
     cells = [f"{row[0].split(';')[0]},NA,{row[1]}" for row in rows]
     (tmp_path / "t.csv").write_text("\n".join([table[0], *cells]) + "\n")
     with pytest.raises(DataError, match=r"column 'mask' of truth\.column names no mask"):
-        preflight.preflight({**settings, "truth": MASKS})
+        preflight.preflight(settings.replace(truth=TruthConfig(**MASKS)))

@@ -240,5 +240,5 @@ def test_a_release_carries_what_its_configuration_names(release: Path) -> None:
                 check(config)
             continue
         check(config)
-        assert released_tasks(config.dump()) == ["results/x/tasks/t/doll-adapter"]
-        assert released_thresholds(config.dump()) == []
+        assert released_tasks(config) == ["results/x/tasks/t/doll-adapter"]
+        assert released_thresholds(config) == []

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from dollmaker.config import settings as config
+from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.pixels.geometry import Fit, box
 from dollmaker.prepare import audit as module
@@ -193,7 +194,7 @@ def settings(blank: str) -> str:
             "classify": {"blank": blank},
         }
     )
-    return pipeline.stage_config(full, "audit")
+    return pipeline.stage_config(Config.model_validate(full), "audit")
 
 
 def run(folder: Path, blank: str) -> dict[tuple[str, str], dict[str, Any]]:

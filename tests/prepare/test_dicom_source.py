@@ -223,7 +223,7 @@ def test_a_header_without_a_patient_is_one_sentence(tree: Path) -> None:
     write(tree, 3, PatientID=None)
     said = r"1 of 8 images have no PatientID .*im3\.dcm'; set source\.dicom\.patient: study"
     with pytest.raises(DataError, match=said):
-        _list(resolved().dump(), tree)
+        _list(resolved(), tree)
     with pytest.raises(DataError, match=said):
         converted(resolved(), tree)
     plan, _ = converted(resolved(patient="study"), tree)
@@ -235,8 +235,8 @@ def test_one_patient_for_all_is_refused(tree: Path) -> None:
     for number in range(8):
         write(tree, number, PatientID="ANONYMOUS")
     with pytest.raises(DataError, match="all 8 images of 4 studies have the same PatientID"):
-        _list(resolved().dump(), tree)
-    assert _list(resolved(patient="study").dump(), tree) == (None, ["disc", "other"])
+        _list(resolved(), tree)
+    assert _list(resolved(patient="study"), tree) == (None, ["disc", "other"])
 
 
 @pytest.mark.parametrize(
@@ -257,28 +257,28 @@ def test_mistakes_are_found_before_the_first_job(
     change: dict[str, Any], said: str, tree: Path
 ) -> None:
     with pytest.raises((ConfigError, DataError), match=said):
-        _list(resolved(**change).dump(), tree)
+        _list(resolved(**change), tree)
 
 
 def test_a_short_key_and_rows_at_odds_are_refused(tree: Path) -> None:
     (tree / "names.key").write_text(" short \n")
     with pytest.raises(ConfigError, match="has 5 signs"):
-        _list(resolved().dump(), tree)
+        _list(resolved(), tree)
     write_table(tree, "StudyInstanceUID", {"1.7.0": "1,0", "1.7.2": "0,"})
     with (tree / "labels.csv").open("a") as file:
         file.write("1.7.2,0,\n")
-    _list(resolved().dump(), tree)  # twice the same
+    _list(resolved(), tree)  # twice the same
     with (tree / "labels.csv").open("a") as file:
         file.write("1.7.0,0,0\n")
     with pytest.raises(DataError, match="lines 2 and 5 give one StudyInstanceUID different labels"):
-        _list(resolved().dump(), tree)
+        _list(resolved(), tree)
 
 
 @pytest.mark.parametrize("name", ["image", "patient", "view", "path"])
 def test_findings_that_are_columns_are_refused(name: str, tree: Path) -> None:
     (tree / "labels.csv").write_text(f"StudyInstanceUID,{name}\n1.7.0,1\n")
     with pytest.raises(DataError, match="rename it"):
-        _list(resolved(finding_columns=[name]).dump(), tree)
+        _list(resolved(finding_columns=[name]), tree)
 
 
 def test_names_need_a_key_and_truth_finds_none() -> None:

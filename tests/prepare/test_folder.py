@@ -352,10 +352,10 @@ def test_the_source_is_listed_before_the_first_job_and_tasks_take_its_splits(
 ) -> None:
     write(tmp_path, [f"{split}/{path}" for split in ("train", "val") for path in TWO])
     config = resolved()
-    listed, names = _list(config.dump(), tmp_path)
+    listed, names = _list(config, tmp_path)
     assert listed is not None and names == ["a", "b"]
     known = _known_splits(config.dump(), tmp_path)
     assert known["val_a_1"] == "valid" and len(known) == 8
     missing = resolved(root="nowhere")
     with pytest.raises(DataError, match=re.escape("nowhere does not exist")):
-        _list(missing.dump(), tmp_path)
+        _list(missing, tmp_path)

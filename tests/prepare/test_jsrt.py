@@ -102,7 +102,7 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         ({"masks": "../raw"}, "leaves the data root"),
     ):
         with pytest.raises(DataError, match=said):
-            preflight({**resolved(**options).dump(), "data_root": str(tmp_path)})
+            preflight(resolved(**options).replace(data_root=str(tmp_path)))
 
 
 def test_masks_of_no_image_are_refused(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_large_volumes_and_wrong_descriptions_are_refused(tmp_path: Path) -> Non
     tree(tmp_path)
     with pytest.raises(DataError, match="over 100 voxels"):
         run(resolved({"max_pixels": 100}), tmp_path)
-    config = {**resolved().dump(), "data_root": str(tmp_path)}
+    config = resolved().replace(data_root=str(tmp_path))
     preflight(config)
     (tmp_path / "task/dataset.json").write_text('{"modality": []}')
     with pytest.raises(DataError, match=r"lacks the channels or cases.*unpack the task again"):

@@ -146,15 +146,13 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     tree(tmp_path, [("a.png", "Cardiomegaly|Mas", "1", "PA")])
     with pytest.raises(DataError, match=r"gives 'a\.png' the finding 'Mas'; it must be one of: At"):
         list_source(resolved(), tmp_path)
-    config = {**resolved().dump(), "data_root": str(tmp_path)}
+    config = resolved().replace(data_root=str(tmp_path))
     preflight(config)
     assert pipeline.source_files(config) == [f"{tmp_path}/nih/Data_Entry_2017_v2020.csv"]
     with pytest.raises(ConfigError, match="unknown finding 'Infiltrate'"):
-        attribute = {**config["attribute"], "findings": ["Infiltrate"]}
-        preflight({**config, "attribute": attribute})
+        attribute = config.attribute.replace(findings=["Infiltrate"])
+        preflight(config.replace(attribute=attribute))
     with pytest.raises(DataError, match=r"does not exist; correct data_root or source\.nih"):
-        preflight(
-            {**config, **resolved(nih={"folder": "other"}).dump(), "data_root": str(tmp_path)}
-        )
+        preflight(resolved(nih={"folder": "other"}).replace(data_root=str(tmp_path)))
     with pytest.raises(ConfigError, match="'source' lacks the key 'nih'"):
         configuration.resolve({"dataset": "x", "source": {"kind": "nih"}})

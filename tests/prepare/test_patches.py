@@ -191,19 +191,19 @@ def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:
 
 def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_path: Path) -> None:
     tree(tmp_path, many())
-    config = {**resolved().dump(), "data_root": str(tmp_path)}
+    config = resolved().replace(data_root=str(tmp_path))
     assert pipeline.data_root(config) == "results/x/source"
     assert pipeline.source_files(config) == ["results/x/source"]
     assert pipeline.original_files(config) == [f"{tmp_path}/d/t.csv"]
     preflight(config)
     assert not (tmp_path / "results").exists()
     given = configuration.load(pipeline.stage_config(config, "convert"))
-    assert given["source"] == config["source"]
-    other = {**config, "prepare": {**config["prepare"], "size": 99}}
+    assert given["source"] == config.source.dump()
+    other = config.replace(prepare=config.prepare.replace(size=99))
     assert pipeline.stage_config(config, "convert") == pipeline.stage_config(other, "convert")
     with pytest.raises(DataError, match="lacks the column 'b'"):
-        patches = {**config["source"]["patches"], "image_column": "b"}
-        preflight({**config, "source": {"kind": "patches", "patches": patches}})
+        patches = config.source.own.replace(image_column="b")
+        preflight(config.replace(source=config.source.replace(patches=patches)))
     with pytest.raises(DataError, match="convert the source first"):
         list_source(resolved(), tmp_path / "results/x/source")
 

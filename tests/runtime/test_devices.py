@@ -79,6 +79,6 @@ def test_a_look_before_the_run_takes_no_gpu(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     monkeypatch.setattr(devices, "take", lambda *_: [3])
     source = {"kind": "phantoms"}
-    preflight(config.resolve({"dataset": "x", "source": source, "device": "cuda"}))
+    preflight(config.resolved({"dataset": "x", "source": source, "device": "cuda"}))
     # Jobs inherit the variables of the process that starts them: all would use this GPU.
     assert "DOLLMAKER_GPUS" not in os.environ and taken == []

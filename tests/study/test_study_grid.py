@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dollmaker.config.settings import resolve
+from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.study import grid
@@ -88,7 +89,9 @@ def test_tunings_with_settings_of_their_own() -> None:
         "default/organs/random-bias",
         "default/organs/random-short",
     ]
-    assert [pipeline.study_tuning(settings, name) for name in ("bias", "short")] == ["bias", "full"]
+    assert [
+        pipeline.study_tuning(Config.model_validate(settings), name) for name in ("bias", "short")
+    ] == ["bias", "full"]
     bias, short, new = (
         grid.run_config(settings, "default", "organs", init, name)["adapt"]
         for init, name in (("doll", "bias"), ("doll", "short"), ("new", "short"))
@@ -97,7 +100,9 @@ def test_tunings_with_settings_of_their_own() -> None:
     default = settings["adapt"]["learning_rate"]
     assert (short["learning_rate"], short["steps"], short["new_blocks"]) == (default, 2, 0)
     assert (new["steps"], new["new_blocks"]) == (2, 9)  # the start's own number counts
-    described = json.loads(pipeline.study_run(settings, "default", "organs", "doll", "short"))
+    described = json.loads(
+        pipeline.study_run(Config.model_validate(settings), "default", "organs", "doll", "short")
+    )
     assert described["adapt"]["steps"] == 2
 
 
@@ -114,10 +119,10 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
     for start, name in (("doll", "doll"), ("new", "doll"), ("long", "long"), ("short", "short")):
         assert grid.segmenter(settings, "unet", start) == name
     assert grid.segmenter(settings, "fpn", "short") == "doll"  # this network has 3 epochs anyway
-    assert pipeline.study_segmenter(settings, "unet", "new") == [
+    assert pipeline.study_segmenter(Config.model_validate(settings), "unet", "new") == [
         "results/fake/study/unet/segmenter/doll"
     ]
-    assert pipeline.study_segmenter(settings, "unet", "imagenet") == []
+    assert pipeline.study_segmenter(Config.model_validate(settings), "unet", "imagenet") == []
 
 
 @pytest.mark.parametrize(

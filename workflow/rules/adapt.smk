@@ -10,7 +10,7 @@ OUTPUTS
     task      = results/{dataset}/tasks/{task}/{init}-{tuning}/
 """
 
-FIRST_MEMBER = f"results/{{dataset}}/committee/{pipeline.members(CONFIG)[0]}"
+FIRST_MEMBER = f"results/{{dataset}}/committee/{next(iter(CONFIG.classify.members))}"
 
 
 rule adapt_segmenter:
@@ -46,7 +46,7 @@ rule adapt_segmenter:
             CONFIG, weight_files.of_tuning(CONFIG, wildcards.init)
         ),
         data_root=lambda wildcards: DATA_ROOT,
-        weights_root=CONFIG["weights_root"],
+        weights_root=CONFIG.weights_root,
     shell:
         """
         python -m dollmaker adapt \

@@ -38,7 +38,7 @@ rule explain_images:
         "../../envs/dollmaker.yaml"
     threads:
         pipeline.share_of_cores(
-            CONFIG["prepare"]["shards"] * len(pipeline.recipes_with_maps(CONFIG)),
+            CONFIG.prepare.shards * len(pipeline.recipes_with_maps(CONFIG)),
             CORES,
         )
     resources:

@@ -32,7 +32,7 @@ rule train_member:
         "results/{dataset}/benchmarks/train_member-{member}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(pipeline.members(CONFIG)), CORES)
+    threads: pipeline.share_of_cores(len(CONFIG.classify.members), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
@@ -41,7 +41,7 @@ rule train_member:
         content=lambda wildcards: pipeline.weights_content(
             CONFIG, weight_files.of_member(COMPARED, wildcards.member)
         ),
-        weights_root=CONFIG["weights_root"],
+        weights_root=CONFIG.weights_root,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
     shell:
         """

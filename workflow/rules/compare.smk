@@ -49,12 +49,12 @@ rule compare_recipes:
         ),
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
-            recipe=pipeline.recipes(COMPARED),
+            recipe=COMPARED.recipes,
             shard=pipeline.shards(CONFIG),
         ),
         sanity=expand(
             "results/{{dataset}}/sanity/{recipe}.json",
-            recipe=pipeline.recipes(COMPARED),
+            recipe=COMPARED.recipes,
         ),
     output:
         scores="results/{dataset}/scores/recipes.parquet",

@@ -13,7 +13,7 @@ OUTPUTS
 """
 
 COMMITTEE = expand(
-    "results/{{dataset}}/committee/{member}", member=pipeline.members(CONFIG)
+    "results/{{dataset}}/committee/{member}", member=CONFIG.classify.members
 )
 TUNED = expand("results/{{dataset}}/tasks/{run}", run=pipeline.tuned(CONFIG))
 
@@ -34,7 +34,7 @@ rule evaluate:
         ),
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
-            recipe=pipeline.recipes(CONFIG),
+            recipe=CONFIG.recipes,
             shard=pipeline.shards(CONFIG),
         ),
         tasks=ancient(TUNED),

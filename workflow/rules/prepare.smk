@@ -28,10 +28,10 @@ rule generate_phantoms:
         mem_mb=2000,
     params:
         version=pipeline.version("phantom"),
-        images=CONFIG["source"].get("phantoms", {}).get("images", 0),
-        size=CONFIG["source"].get("phantoms", {}).get("size", 0),
-        task_images=CONFIG["source"].get("phantoms", {}).get("task_images", 0),
-        seed=CONFIG["seed"],
+        images=CONFIG.source.phantoms.images,
+        size=CONFIG.source.phantoms.size,
+        task_images=CONFIG.source.phantoms.task_images,
+        seed=CONFIG.seed,
     shell:
         """
         python -m dollmaker phantom \
@@ -65,7 +65,7 @@ rule convert_source:
     params:
         version=pipeline.version("convert"),
         content=lambda wildcards: pipeline.original_content(CONFIG),
-        data_root=CONFIG["data_root"],
+        data_root=CONFIG.data_root,
     shell:
         """
         python -m dollmaker prepare-convert \
@@ -120,7 +120,7 @@ rule decode_images:
         "results/{dataset}/benchmarks/decode_images-{shard}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(CONFIG["prepare"]["shards"], CORES)
+    threads: pipeline.share_of_cores(CONFIG.prepare.shards, CORES)
     resources:
         mem_mb=2000,
     params:

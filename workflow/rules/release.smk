@@ -68,15 +68,15 @@ rule collect_labels:
         index="results/{dataset}/index.parquet",
         masks=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
-            recipe=CONFIG["release"]["recipe"],
+            recipe=CONFIG.release.recipe,
             shard=pipeline.shards(CONFIG),
         ),
         relevance=pipeline.released_maps(CONFIG),
-        committee=ancient(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
-        sums=pipeline.sums(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
+        committee=ancient(pipeline.committee(CONFIG, CONFIG.release.recipe)),
+        sums=pipeline.sums(pipeline.committee(CONFIG, CONFIG.release.recipe)),
         sanity=expand(
             "results/{{dataset}}/sanity/{recipe}.json",
-            recipe=CONFIG["release"]["recipe"],
+            recipe=CONFIG.release.recipe,
         ),
     output:
         labels="results/{dataset}/labels/SHA256SUMS",
@@ -115,11 +115,11 @@ rule build_release:
         labels="results/{dataset}/labels/SHA256SUMS",
         segmenter=ancient("results/{dataset}/segmenter"),
         segmenter_sums="results/{dataset}/sums/segmenter.sha256",
-        committee=ancient(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
-        sums=pipeline.sums(pipeline.committee(CONFIG, CONFIG["release"]["recipe"])),
+        committee=ancient(pipeline.committee(CONFIG, CONFIG.release.recipe)),
+        sums=pipeline.sums(pipeline.committee(CONFIG, CONFIG.release.recipe)),
         sanity=expand(
             "results/{{dataset}}/sanity/{recipe}.json",
-            recipe=CONFIG["release"]["recipe"],
+            recipe=CONFIG.release.recipe,
         ),
         scores="results/{dataset}/scores/masks.parquet",
         pairs="results/{dataset}/scores/pairs.parquet",
@@ -129,7 +129,7 @@ rule build_release:
         others=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
             recipe=[
-                r for r in pipeline.recipes(CONFIG) if r != CONFIG["release"]["recipe"]
+                r for r in CONFIG.recipes if r != CONFIG.release.recipe
             ],
             shard=pipeline.shards(CONFIG),
         ),

@@ -43,7 +43,7 @@ rule pretrain_segmenter:
         content=lambda wildcards: pipeline.weights_content(
             CONFIG, weight_files.of_segmenter(CONFIG)
         ),
-        weights_root=CONFIG["weights_root"],
+        weights_root=CONFIG.weights_root,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:

@@ -58,7 +58,7 @@ rule pretrain_variant:
         "results/{dataset}/benchmarks/pretrain_variant-{architecture}-{pretraining}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(CONFIG["study"]["pretrainings"]), CORES)
+    threads: pipeline.share_of_cores(len(CONFIG.study.pretrainings), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
@@ -70,7 +70,7 @@ rule pretrain_variant:
                 CONFIG, wildcards.architecture, wildcards.pretraining
             ),
         ),
-        weights_root=CONFIG["weights_root"],
+        weights_root=CONFIG.weights_root,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
         labels=lambda wildcards, input: os.path.dirname(input.labels),
     shell:
@@ -140,7 +140,7 @@ rule adapt_variant:
         ),
         tuning=lambda wildcards: pipeline.study_tuning(CONFIG, wildcards.named),
         data_root=lambda wildcards: DATA_ROOT,
-        weights_root=CONFIG["weights_root"],
+        weights_root=CONFIG.weights_root,
         segmenter=lambda wildcards, input: (
             ["--segmenter", *input.segmenter] if input.segmenter else []
         ),

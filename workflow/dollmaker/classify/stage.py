@@ -124,7 +124,7 @@ def train_member(
         file = weight_names.locate(inputs.weights_root, mine.weights, mine.architecture)
     own, facts = _normalisation(member_name, mine, job.options, file)
     spec = member_input(config, mine, own)
-    if file and is_ready(mine.dump()):
+    if file and is_ready(mine):
         member, outputs = take_ready(member_name, mine, spec, findings, file)
         member.network.to(job.device).to(memory_format=torch.channels_last)
         header = job.header(file)
@@ -175,7 +175,7 @@ def member_options(options: ClassifyConfig, member: MemberConfig) -> ClassifyCon
 
 def member_input(config: Config, member: MemberConfig, own: Normalisation | None = None) -> Input:
     """What a member expects, by the rule of :func:`input_options`; ``own`` is of its weights."""
-    return Input(**input_options(config.dump(), member.dump(), vars(own) if own else {}))
+    return Input(**input_options(config, member, vars(own) if own else {}))
 
 
 def _normalisation(
@@ -189,7 +189,7 @@ def _normalisation(
     own = read_normalisation(file) if file else None
     places = (member, options)
     given = all(any(getattr(one, key) is not None for one in places) for key in ("mean", "std"))
-    if not file or own or given or is_xrv(member.dump()):
+    if not file or own or given or is_xrv(member):
         return own, {}
     published = published_normalisation(member.architecture)
     if not published:

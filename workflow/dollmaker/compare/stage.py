@@ -11,6 +11,7 @@ from dollmaker.compare.report import write_report
 from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_rules
 from dollmaker.compare.timing import time_recipes
 from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.runtime.errors import DataError
@@ -34,7 +35,7 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
     Raises:
         DataError: If there is no truth, or none of an explained pair.
     """
-    config = configuration.complete(config)
+    config = configuration.complete(Config.model_validate(config)).dump()
     index_file = results / "index.parquet"
     index, names = read_index(index_file)
     localized = findings.localized(names, config["attribute"]["findings"])
@@ -77,7 +78,7 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
 
 
 def _cuts(config: dict[str, Any], results: Path) -> dict[str, Cuts]:
-    donors = {name: configuration.relevance_recipe(config, name) for name in config["recipes"]}
+    donors = {name: Config.model_validate(config).donor(name) for name in config["recipes"]}
     return {
         name: read_thresholds(results / "thresholds" / f"{donor}.parquet")
         for name, donor in donors.items()

@@ -15,7 +15,7 @@ from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.classify.data import label_matrix
 from dollmaker.config import catalogue
-from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.networks.frames import frames_of
 from dollmaker.networks.member import load_member
 from dollmaker.pixels.geometry import inside
@@ -49,7 +49,7 @@ def time_recipes(
         committee: Folder with one folder per member.
         cuts: Recipe -> thresholds chosen without truth.
     """
-    device = devices.choose(config["device"])
+    whole, device = Config.model_validate(config), devices.choose(config["device"])
     mean = torch.tensor(tables.read_header(index_file)["channel_mean"])
     pixels = ImageShards(images)
     stored = [torch.from_numpy(pixels.read(*p)) for p in rows.select("shard", "row").rows()]
@@ -60,8 +60,8 @@ def time_recipes(
     seconds: dict[str, float] = {}
     progress = Progress("time recipes", len(config["recipes"]) * len(stored))
     for recipe in config["recipes"]:
-        donor = configuration.relevance_recipe(config, recipe)
-        members = [load_member(committee / m, device) for m in catalogue.committee(config, donor)]
+        donor = whole.donor(recipe)
+        members = [load_member(committee / m, device) for m in catalogue.committee(whole, donor)]
         experts = Committee(
             members,
             config["recipes"][donor]["attribute"],

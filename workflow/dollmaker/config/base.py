@@ -15,6 +15,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+#: A configuration, or a part of one, as YAML and JSON have it.
+Tree = dict[str, Any]
+
 T = TypeVar("T")
 K = TypeVar("K")
 
@@ -46,7 +49,11 @@ class Section(BaseModel):
             object.__setattr__(made, "__dict__", {**first, **values})
         return made
 
-    def dump(self) -> dict[str, Any]:
+    def replace(self, **changes: Any) -> Self:
+        """The same section with other values, which are not checked."""
+        return self.model_copy(update=changes)
+
+    def dump(self) -> Tree:
         """The section as a dictionary, as JSON and headers of files hold it."""
         values = {**dict(self), **(self.model_extra or {})}
         optional = self.may_lack - (self.may_be_null & self.model_fields_set)

@@ -13,34 +13,51 @@ name a committee; two of them come by themselves when no member is configured fo
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from dollmaker.config.ready import is_ready
+from dollmaker.config import ready
+from dollmaker.config.base import Tree
+from dollmaker.config.masks import MapsConfig
+from dollmaker.config.networks import InputConfig, MemberConfig
+from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ConfigError, unknown
 
-Config = dict[str, Any]
+#: What the members of the committees that come by themselves change of the first member.
+_PROBE = {
+    "linear_probe": True,
+    "committee": "probe",
+    "optimizer": "sgd",
+    "epochs": 30,
+    "learning_rate": 0.005,
+}
+_MICRANET = {
+    "architecture": "dollmaker:micranet",
+    "weights": None,
+    "findings": None,
+    "input": InputConfig(),
+    "linear_probe": False,
+    "committee": "micranet",
+    "optimizer": "adam",
+    "epochs": None,
+    "learning_rate": 0.001,
+    "mean": None,
+    "std": None,
+}
 
 #: What a recipe of the catalogue takes from the released recipe when it says nothing.
 _INHERITED = ("baselines", "reduction", "smoothing")
 
 
 @cache
-def catalogue() -> dict[str, Any]:
+def catalogue() -> Tree:
     """Recipe name -> recipe, as written in ``catalogue.yaml``."""
     text = (Path(__file__).parent / "catalogue.yaml").read_text(encoding="utf-8")
-    entries: dict[str, Any] = yaml.safe_load(text)
+    entries: Tree = yaml.safe_load(text)
     return entries
 
 
-def known(config: Mapping[str, Any]) -> list[str]:
-    """Names of all recipes: those of the configuration, then those of the catalogue."""
-    configured = list(config["recipes"])
-    return [*configured, *(name for name in catalogue() if name not in configured)]
-
-
-def add_recipes(recipes: Mapping[str, Any], names: Iterable[str], released: str) -> Config:
+def add_recipes(recipes: Tree, names: Iterable[str], released: str) -> Tree:
     """Recipes with more of them from the catalogue, and with the donors of their maps.
 
     Args:
@@ -51,7 +68,7 @@ def add_recipes(recipes: Mapping[str, Any], names: Iterable[str], released: str)
     Raises:
         ConfigError: If a name is in neither, with the list.
     """
-    full: Config = {name: dict(recipe or {}) for name, recipe in recipes.items()}
+    full: Tree = {name: dict(recipe or {}) for name, recipe in recipes.items()}
     lender = full.get(released, {})
     while isinstance(lender.get("attribute"), str):
         lender = full.get(lender["attribute"], {})
@@ -74,55 +91,55 @@ def add_recipes(recipes: Mapping[str, Any], names: Iterable[str], released: str)
     return full
 
 
-def add_members(members: Mapping[str, Any], wanted: Iterable[str]) -> Config:
+def add_members(
+    members: Mapping[str, MemberConfig], wanted: Iterable[str]
+) -> dict[str, MemberConfig]:
     """Members with those of committees that come by themselves.
 
     Args:
-        members: As configured, resolved.
+        members: As configured.
         wanted: Names of the committees that recipes ask for.
+
+    Raises:
+        ConfigError: If a member of another committee has their name.
     """
-    full = dict(members)
-    there = {member["committee"] for member in members.values()}
     first = next(iter(members.values()))
-    own = {"committee": None, "linear_probe": True, "optimizer": "sgd"}
-    probe = {**first, **own, "learning_rate": 0.005, "epochs": 30}
-    micranet = {**first, "architecture": "dollmaker:micranet"}
-    micranet |= {"weights": None, "mean": None, "std": None}
-    micranet |= {"linear_probe": False, "optimizer": "adam", "learning_rate": 0.001, "epochs": None}
-    micranet |= {"findings": None, "input": {}}
-    made = {"micranet": micranet, **({"probe": probe} if _is_frozen(first) else {})}
+    made = {"micranet": first.replace(**_MICRANET)}
+    if first.weights and not ready.is_ready(first):  # there is something to freeze
+        made["probe"] = first.replace(**_PROBE)
+    there = {member.committee for member in members.values()}
+    full = dict(members)
     for name in dict.fromkeys(wanted):
         if name in made and name not in there:
             if name in full:
                 raise ConfigError(
-                    f"classify.members.{name} is in committee {full[name]['committee']!r}, but "
+                    f"classify.members.{name} is in committee {full[name].committee!r}, but "
                     f"recipes ask for a committee {name!r}; rename the member or set its committee."
                 )
-            full[name] = {**made[name], "committee": name}
+            full[name] = made[name]
     return full
 
 
-def _is_frozen(first: Config) -> bool:
-    """Whether a linear probe could be trained on a member's weights."""
-    return bool(first["weights"]) and not is_ready(first)
+def with_members(config: Config) -> Config:
+    """A configuration with the members that its recipes ask for, and the files of ready ones."""
+    whole = [recipe.attribute for recipe in config.recipes.values()]
+    wanted = [maps.committee for maps in whole if isinstance(maps, MapsConfig)]
+    members = ready.complete(add_members(config.classify.members, wanted))
+    return config.replace(classify=config.classify.replace(members=members))
 
 
-def committee(config: Mapping[str, Any], recipe: str) -> list[str]:
+def committee(config: Config, recipe: str) -> list[str]:
     """Names of the members that explain a recipe's maps.
 
     Raises:
         ConfigError: If no member is in the committee that the recipe names.
     """
-    options = config["recipes"][recipe]["attribute"]
-    while isinstance(options, str):
-        options = config["recipes"][options]["attribute"]
-    members = config["classify"]["members"]
-    wanted = options["committee"]
-    found = [name for name, member in members.items() if member["committee"] == wanted]
+    members, wanted = config.classify.members, config.maps(recipe).committee
+    found = [name for name, member in members.items() if member.committee == wanted]
     if not found and wanted == "probe":
         found = [next(iter(members))]
     if not found:
-        there = sorted({member["committee"] for member in members.values()})
+        there = sorted({member.committee for member in members.values()})
         raise ConfigError(
             f"recipes.{recipe}.attribute.committee is {wanted!r}, which has no members; set the "
             f"committee of a member or use one of: {', '.join(there)}."

@@ -47,7 +47,7 @@ def complaint(side: int, patch: int) -> str:
     )
 
 
-def check(config: Config) -> None:
+def check_sides(config: Config) -> None:
     """Refuse sizes that are no whole number of patches, where a member's name says them.
 
     Raises:

@@ -5,14 +5,11 @@ settings that the labels name as their origin, and the table in docs/reference/c
 from it: a stage gets what stands here and nothing else, and runs again when that changes.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dollmaker.config import catalogue
-from dollmaker.config import settings as configuration
-
-Config = dict[str, Any]
+from dollmaker.config.base import Tree
+from dollmaker.config.whole import Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,47 +150,37 @@ READS: dict[str, Reads] = {
 _STAND_INS = {"folder": "masks", "column": None, "targets": {"mask": [1]}}
 
 
-def part(config: Mapping[str, Any], stage: str) -> Config:
+def part(config: Tree, stage: str) -> Tree:
     """What a stage reads of a resolved configuration, a configuration itself."""
-    return _part(config, READS[stage].keys)
-
-
-def _part(config: Mapping[str, Any], keys: Iterable[str]) -> Config:
-    chosen: Config = {}
-    for key in keys:
+    chosen: Tree = {}
+    for key in READS[stage].keys:
         section, _, name = key.partition(".")
         if not name:
             chosen[section] = config[section]
         elif section != "truth":
             chosen.setdefault(section, {})[name] = config[section][name]
         else:
-            chosen["truth"] = _which_true(config)
+            chosen["truth"] = _which_true(config["truth"])
     return chosen
 
 
-def _which_true(config: Mapping[str, Any]) -> Config | None:
+def _which_true(truth: Tree | None) -> Tree | None:
     """The part of section truth that says which images have a mask; the rest serves scores only.
 
     A folder counts only where masks are called as their images.
     """
-    truth = config["truth"]
     if truth is None or truth["kind"] != "masks":
         return None
     keys = ("kind", "column") if truth["column"] else ("kind", "column", "folder")
     return {**_STAND_INS, **{key: truth[key] for key in keys}}
 
 
-def of_labels(config: Mapping[str, Any]) -> Config:
+def of_labels(config: Config) -> Config:
     """The configuration of the released masks: their recipe and members alone."""
-    recipe = config["release"]["recipe"]
-    names = dict.fromkeys((configuration.relevance_recipe(dict(config), recipe), recipe))
-    explain = catalogue.committee(config, recipe)
-    members = {name: config["classify"]["members"][name] for name in explain}
-    return {
-        **config,
-        "recipes": {name: config["recipes"][name] for name in config["recipes"] if name in names},
-        "classify": {**config["classify"], "members": members},
-    }
+    recipe, classify = config.release.recipe, config.classify
+    recipes = {n: r for n, r in config.recipes.items() if n in (recipe, config.donor(recipe))}
+    members = {name: classify.members[name] for name in catalogue.committee(config, recipe)}
+    return config.replace(recipes=recipes, classify=classify.replace(members=members))
 
 
 def table() -> str:

@@ -8,13 +8,12 @@ imports torch: configurations are checked with it.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from dollmaker.config import weight_names, xrv
-from dollmaker.runtime.errors import ConfigError, ModelError, unknown
-
-Config = Mapping[str, Any]
+from dollmaker.config.networks import MemberConfig
+from dollmaker.config.whole import Config
+from dollmaker.runtime.errors import ConfigError, unknown
 
 #: Names of one thing: those that torchxrayvision itself renames when it reads CheXpert, MIMIC-CXR,
 #: VinDr-CXR, OpenI and CheXlocalize. Mass, Nodule and Lung Lesion are three things.
@@ -27,36 +26,42 @@ SYNONYMS = (
 )
 
 
-def is_ready(member: Config) -> bool:
-    """Whether a configured member is a ready classifier."""
-    return is_xrv(member) or member["findings"] is not None
+def is_ready(member: MemberConfig) -> bool:
+    """Whether a member is a ready classifier."""
+    return is_xrv(member) or member.findings is not None
 
 
-def is_xrv(member: Config) -> bool:
+def is_xrv(member: MemberConfig) -> bool:
     """Whether its network is one of torchxrayvision's."""
-    return str(member["architecture"]).startswith(xrv.PREFIX)
+    return member.architecture.startswith(xrv.PREFIX)
 
 
-def complete(members: Mapping[str, Any]) -> dict[str, Any]:
+def complete(members: Mapping[str, MemberConfig]) -> dict[str, MemberConfig]:
     """Members with the weights file of torchxrayvision's networks, where no other is named."""
     return {
-        name: {**member, "weights": xrv.file_name(member["architecture"])}
-        if is_xrv(member) and member["weights"] in (None, weight_names.PRETRAINED)
+        name: member.replace(weights=xrv.file_name(member.architecture))
+        if is_xrv(member) and member.weights in (None, weight_names.PRETRAINED)
         else member
         for name, member in members.items()
     }
 
 
-def outputs(member: Config) -> list[str | None]:
-    """What the outputs of a ready member are called, in order; ``None`` is no finding."""
-    given = member["findings"]
-    if given is not None:
-        return [name or None for name in given]
-    network = xrv.find(member["architecture"])
+def outputs(architecture: str, named: Sequence[str | None] | None) -> list[str | None]:
+    """What the outputs of a ready member are called, in order; ``None`` is no finding.
+
+    Args:
+        architecture: The member's.
+        named: Its ``findings``.
+    """
+    if named is not None:
+        return [name or None for name in named]
+    network = xrv.find(architecture)
     return network.outputs if network else []
 
 
-def input_options(config: Config, member: Config, own: Config | None = None) -> dict[str, Any]:
+def input_options(
+    config: Config, member: MemberConfig, own: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What a member's network expects, as :class:`dollmaker.networks.inputs.Input` takes it.
 
     Of torchxrayvision's networks it is known. Of others, channels and size are the member's own
@@ -65,24 +70,22 @@ def input_options(config: Config, member: Config, own: Config | None = None) -> 
     [-1, 1].
 
     Args:
-        config: The resolved configuration (sections prepare and classify).
-        member: The configured member.
+        config: The resolved configuration.
+        member: The member.
         own: ``mean`` and ``std`` that its weights file names, if it names any.
     """
-    if network := xrv.find(member["architecture"]):
+    if network := xrv.find(member.architecture):
         return {"channels": 1, "size": network.size, "mean": xrv.MEAN, "std": xrv.STD}
-    options, prepare = config["classify"], config["prepare"]
-    found = {
-        "channels": options["input_channels"] or prepare["channels"],
-        "size": prepare["size"],
-        **member["input"],
+    whole, own = config.classify, own or {}
+    means = (member.mean, whole.mean, own.get("mean"))
+    deviations = (member.std, whole.std, own.get("std"))
+    options = {
+        "channels": member.input.channels or whole.input_channels or config.prepare.channels,
+        "size": member.input.size or config.prepare.size,
+        "mean": next((mean for mean in means if mean is not None), None),
+        "std": next((deviation for deviation in deviations if deviation is not None), None),
     }
-    for key in ("mean", "std"):
-        for given in (member, options, own or {}):
-            if given.get(key) is not None:
-                found[key] = given[key]
-                break
-    return found
+    return {key: value for key, value in options.items() if value is not None}
 
 
 def match(given: Sequence[str | None], findings: Sequence[str]) -> dict[int, int]:
@@ -133,29 +136,27 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: With the first mistake.
     """
-    for name, member in config["classify"]["members"].items():
+    for name, member in config.classify.members.items():
         place = f"classify.members.{name}"
-        epochs = member["epochs"]
-        if epochs is None:
-            epochs = config["classify"]["epochs"]
+        epochs = config.classify.epochs if member.epochs is None else member.epochs
         if is_ready(member) and epochs:
             raise ConfigError(
                 f"{place} is a ready classifier and not trained here; set its epochs to 0, or "
                 "leave its findings out and name a network of torchvision or timm to train."
             )
         if is_xrv(member):
-            _check_xrv(place, member, config["prepare"]["fit"])
-        elif is_ready(member) and not member["weights"]:
+            _check_xrv(place, member, config.prepare.fit)
+        elif is_ready(member) and not member.weights:
             raise ConfigError(
                 f"{place} names what its outputs are but no weights; add its weights file."
             )
 
 
-def _check_xrv(place: str, member: Config, fit: str) -> None:
-    if xrv.find(member["architecture"]) is None:
+def _check_xrv(place: str, member: MemberConfig, fit: str) -> None:
+    if xrv.find(member.architecture) is None:
         known = [xrv.PREFIX + name for name in xrv.NETWORKS]
-        raise ConfigError(f"{place}: {unknown('architecture', member['architecture'], known)}")
-    if member["input"] or member["mean"] is not None or member["std"] is not None:
+        raise ConfigError(f"{place}: {unknown('architecture', member.architecture, known)}")
+    if member.input.dump() or member.mean is not None or member.std is not None:
         raise ConfigError(
             f"{place}: what torchxrayvision's networks expect is known; leave input, mean and std "
             "out."
@@ -165,68 +166,16 @@ def _check_xrv(place: str, member: Config, fit: str) -> None:
             f"{place}: torchxrayvision's networks were trained on the centre square of each image; "
             "set prepare.fit to crop."
         )
-    if len(outputs(member)) != len(xrv.OUTPUTS):
+    if member.findings and len(member.findings) != len(xrv.OUTPUTS):
         raise ConfigError(
-            f"{place}.findings has {len(outputs(member))} names; torchxrayvision's networks have "
+            f"{place}.findings has {len(member.findings)} names; torchxrayvision's networks have "
             f"{len(xrv.OUTPUTS)} outputs, whose names are known: leave it out."
         )
 
 
-def check_known(
-    members: Mapping[str, Any],
-    findings: Sequence[str],
-    wanted: Sequence[str],
-    recipe: str,
-    experts: Sequence[str],
-) -> None:
-    """Refuse a localized finding that no member of a committee knows.
-
-    Args:
-        members: All members as they are configured.
-        findings: All findings of the source.
-        wanted: Those that are localized.
-        recipe: A recipe.
-        experts: Names of the members that explain for it.
-
-    Raises:
-        ConfigError: With the findings that are known.
-    """
-    known = [f for f in wanted if any(f not in unknown_to(members[e], findings) for e in experts)]
-    lacking = [name for name in wanted if name not in known]
-    if lacking:
-        raise ConfigError(
-            f"no member that explains for recipe {recipe!r} ({', '.join(experts)}) knows the "
-            f"finding {lacking[0]!r}; set attribute.findings to [{', '.join(known)}] or fewer, "
-            "or add a member that knows it."
-        )
-
-
-def unknown_to(member: Config, findings: Sequence[str]) -> frozenset[str]:
-    """The findings that a configured member does not know."""
+def unknown_to(member: MemberConfig, findings: Sequence[str]) -> frozenset[str]:
+    """The findings that a member does not know."""
     if not is_ready(member):
         return frozenset()
-    return frozenset(findings) - {findings[k] for k in match(outputs(member), findings)}
-
-
-def require_files(members: Mapping[str, Any], weights_root: Path) -> None:
-    """Refuse torchxrayvision's networks without their weights, saying which file to put where.
-
-    Weights that have a published name may be fetched yet.
-
-    Args:
-        members: All members as they are configured.
-        weights_root: Folder of weights files.
-
-    Raises:
-        ModelError: If a file is missing.
-    """
-    for name, member in members.items():
-        if not is_xrv(member) or weight_names.parse(member["weights"], member["architecture"]):
-            continue
-        file = weights_root / member["weights"]
-        if not file.is_file():
-            raise ModelError(
-                f"classify.members.{name} needs the weights file {file}, which does not exist; "
-                f"make it of torchxrayvision's {member['architecture'].removeprefix(xrv.PREFIX)} "
-                "as docs/how-to/ready-classifiers.md shows."
-            )
+    matched = match(outputs(member.architecture, member.findings), findings)
+    return frozenset(findings) - {findings[number] for number in matched}

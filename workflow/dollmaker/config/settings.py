@@ -1,42 +1,29 @@
 """The configuration: read it, check it against the models, complete it.
 
 A configuration is given as a file (YAML or JSON) or as inline JSON that starts with ``{``.
-:func:`resolved` gives it as the typed :class:`~dollmaker.config.whole.Config`; :func:`resolve` as a
-dictionary, for the stages that do not take sections yet.
 """
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
 
-from dollmaker.config import (
-    catalogue,
-    channels,
-    mistakes,
-    patch_sizes,
-    ready,
-    source_options,
-)
-from dollmaker.config.masks import MapsConfig
+from dollmaker.config import catalogue, checks, mistakes
+from dollmaker.config.base import Tree
 from dollmaker.config.whole import Config
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError
-
-Tree = dict[str, Any]
 
 #: More values than any configuration needs.
 _MOST_VALUES = 100_000
 
 #: Numbers that YAML 1.1 reads to the base 8 or 60.
 _OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?")
-
-_WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 
 
 def load(source: str) -> Tree:
@@ -156,38 +143,33 @@ def _detail(error: Exception) -> str:
     return " ".join(detail.split())[:300]
 
 
-def resolved(config: Mapping[str, Any]) -> Config:
+def resolved(given: Mapping[str, Any]) -> Config:
     """Check a configuration and complete it: defaults, recipes of the catalogue, their members.
 
     Raises:
         ConfigError: With the first mistake, in one sentence.
     """
-    _check_values(config)
-    tree: Tree = json.loads(json.dumps(config))
+    _check_values(given)
+    tree: Tree = json.loads(json.dumps(given))
     _check(tree)
     if "recipes" in tree:
         released = tree.get("release", {}).get("recipe", "doll")
         tree["recipes"] = catalogue.add_recipes(tree["recipes"], [], released)
-    checked = _check(tree)
-    explaining = [recipe.attribute for recipe in checked.recipes.values()]
-    wanted = [maps.committee for maps in explaining if isinstance(maps, MapsConfig)]
-    full = checked.dump()
-    members = catalogue.add_members(full["classify"]["members"], wanted)
-    full["classify"]["members"] = ready.complete(members)
-    complete = _check(full)
-    _check_combinations(complete)
-    return complete
+    config = catalogue.with_members(_check(tree))
+    checks.check(config)
+    return config
 
 
-def complete(config: Tree) -> Tree:
-    """A resolved configuration with all recipes of the comparison, and the members they ask for.
+def complete(config: Config) -> Config:
+    """A configuration with all recipes of the comparison, and the members they ask for.
 
     Raises:
         ConfigError: If ``compare.recipes`` has an unknown name.
     """
-    names = config["compare"]["recipes"] or catalogue.known(config)
-    released = config["release"]["recipe"]
-    return resolve({**config, "recipes": catalogue.add_recipes(config["recipes"], names, released)})
+    tree = config.dump()
+    names = config.compare.recipes or catalogue.catalogue()
+    tree["recipes"] = catalogue.add_recipes(tree["recipes"], names, config.release.recipe)
+    return resolved(tree)
 
 
 def _check(tree: Tree) -> Config:
@@ -231,84 +213,3 @@ def _check_values(config: Mapping[str, Any]) -> None:
     raise ConfigError(
         f"the configuration holds more than {_MOST_VALUES} values; shorten it or remove its links."
     )
-
-
-def _check_combinations(config: Config) -> None:
-    prepare = config.prepare
-    for key in ("data_root", "weights_root"):
-        folder = getattr(config, key)
-        if folder.startswith(("~", "$")):
-            raise ConfigError(
-                f"{key} is {folder!r}, whose beginning only a shell knows; write the whole path, "
-                "or one relative to where you run."
-            )
-    source_options.check(config)
-    if prepare.valid + prepare.test >= 1:
-        raise ConfigError("prepare.valid + prepare.test leave no patients to train; lower them.")
-    tree = config.dump()
-    ready.check(tree)
-    channels.check(tree)
-    patch_sizes.check(config)
-    recipes = config.recipes
-    for name, recipe in recipes.items():
-        if recipe.binarize is None:
-            raise ConfigError(f"recipes.{name} lacks the key 'binarize'; add its steps.")
-        donor = recipe.attribute
-        if isinstance(donor, str) and (
-            donor not in recipes or isinstance(recipes[donor].attribute, str)
-        ):
-            own = [key for key, value in recipes.items() if isinstance(value.attribute, MapsConfig)]
-            raise ConfigError(
-                f"recipes.{name}.attribute names {donor!r}, which has no maps of its own; "
-                f"use one of: {', '.join(own)}."
-            )
-        if isinstance(donor, MapsConfig):
-            _check_method(name, donor)
-    if config.release.recipe not in recipes:
-        raise ConfigError(
-            f"release.recipe is {config.release.recipe!r}; use one of: {', '.join(recipes)}."
-        )
-    release = config.release
-    if release.changes and release.version not in release.changes:
-        raise ConfigError(
-            f"release.changes does not say what is new in version {release.version}; add it."
-        )
-    truth = config.truth
-    if truth is not None and truth.kind == "masks":
-        for key in ("folder", "column", "targets"):
-            if key not in truth.dump():
-                raise ConfigError(f"truth.kind is masks but truth.{key} is missing; add it.")
-    imagenet = any(run.startswith("imagenet/") for run in config.adapt.runs)
-    if config.tasks and imagenet and config.adapt.imagenet is None:
-        raise ConfigError(
-            "adapt.runs has imagenet but adapt.imagenet names no weights file; add it."
-        )
-
-
-def _check_method(recipe: str, options: MapsConfig) -> None:
-    method = options.method
-    if options.adaptive and method != "integrated_gradients":
-        raise ConfigError(
-            f"recipes.{recipe}.attribute: {method} has no nodes to adapt; remove adaptive."
-        )
-    if options.noise and method in _WITHOUT_NOISE:
-        raise ConfigError(f"recipes.{recipe}.attribute: {method} takes no noise; remove it.")
-
-
-def relevance_recipe(config: Tree, recipe: str) -> str:
-    """The recipe whose relevance maps a recipe uses (often its own)."""
-    donor = config["recipes"][recipe]["attribute"]
-    return donor if isinstance(donor, str) else recipe
-
-
-def sections(config: Tree, names: Iterable[str]) -> str:
-    """Some sections as inline JSON, with what every command needs.
-
-    That is the data set, its source, and ``allow_links`` where it is true: without it, the text
-    that says which stages must run again stays that of configurations that do not know the key.
-    """
-    chosen = {"dataset", "source", "allow_links", *names}
-    if not config.get("allow_links"):
-        chosen.remove("allow_links")
-    part = {key: config[key] for key in sorted(chosen) if key in config}
-    return json.dumps(part, ensure_ascii=False)

@@ -1,6 +1,6 @@
 """What is read: the source of images and labels, and how it is prepared."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -229,9 +229,14 @@ class SourceConfig(Section):
     jsrt: JsrtConfig | None = None
     """JSRT's raw radiographs and the SCR masks of organs (kind jsrt)."""
 
+    @property
+    def own(self) -> Any:
+        """The section of its kind."""
+        return getattr(self, self.kind)
+
     @model_validator(mode="after")
     def _describe_the_kind(self) -> Self:
-        if self.kind != "table" and getattr(self, self.kind) is None:
+        if self.kind != "table" and self.own is None:
             raise lacks(self.kind)
         return self
 

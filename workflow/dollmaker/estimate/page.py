@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dollmaker.config import settings
+from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.files import write_json
 
 
 def tell_costs(
-    config: dict[str, Any],
+    config: Config,
     data_root: str | None = None,
     devices: Sequence[int] | None = None,
     images: int = 32,
@@ -34,7 +34,7 @@ def tell_costs(
     if images and images < 8:
         raise ConfigError(f"--images is {images}; give 8 or more, or 0 to try nothing.")
     if data_root is not None:
-        config = settings.resolve({**config, "data_root": data_root})
+        config = config.replace(data_root=data_root)
     # A job spends its first seconds on imports: those of this process tell how many.
     import dollmaker.binarize.stage
     import dollmaker.release.labels  # noqa: F401

@@ -9,7 +9,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.config.settings import resolved
+from dollmaker.config.whole import Config
 from dollmaker.estimate import benchmarks
 from dollmaker.estimate.count import Counts, count
 from dollmaker.estimate.rules import Jobs, list_jobs
@@ -32,7 +32,7 @@ _MASK, _ROW, _PAIR = 16, 600, 6300
 
 
 def make_estimate(
-    config: dict[str, Any], numbers: Sequence[int], images: int, light: float, heavy: float
+    config: Config, numbers: Sequence[int], images: int, light: float, heavy: float
 ) -> dict[str, Any]:
     """What a run of a configuration costs on a device like this one.
 
@@ -55,20 +55,20 @@ def make_estimate(
         DataError: If the source is not as described, or not there yet.
         ModelError: If the device is not to be had.
     """
-    device = devices.choose(config["device"])
+    device = devices.choose(config.device)
     with tempfile.TemporaryDirectory(prefix="dollmaker-estimate-") as name:
         folder = Path(name)
         root = _find_root(config, folder)
-        index, names = list_source(resolved(config), root)
-        check_findings(names, resolved(config))
+        index, names = list_source(config, root)
+        check_findings(names, config)
         index = index.unique("image_id", keep="first", maintain_order=True)
         index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
-        wanted = localized(names, config["attribute"]["findings"])
+        wanted = localized(names, config.attribute.findings)
         counts = count(config, index, wanted, root)
         trial = Trial(config, device, folder)
         if images:
             trial.run(sample(index, wanted, images), names, root)
-    past = Path("results") / config["dataset"] / "benchmarks"
+    past = Path("results") / config.dataset / "benchmarks"
     rules = [
         _estimate(config, jobs, past, trial, heavy if jobs.gpu else light)
         for jobs in list_jobs(config, counts)
@@ -76,7 +76,7 @@ def make_estimate(
     explaining = [row for row in rules if row["rule"] == "explain_images" and row["seconds"]]
     longest = max((row["number"] * row["seconds"][1] for row in explaining), default=0.0)
     return {
-        "dataset": config["dataset"],
+        "dataset": config.dataset,
         "device": device.type,
         "counts": asdict(counts),
         "rules": rules,
@@ -88,18 +88,16 @@ def make_estimate(
     }
 
 
-def _find_root(config: dict[str, Any], folder: Path) -> Path:
+def _find_root(config: Config, folder: Path) -> Path:
     """The folder of the source; phantoms that are not there yet are generated for this."""
     root = Path(pipeline.data_root(config))
-    if config["source"]["kind"] == "phantoms" and not root.is_dir():
+    if config.source.kind == "phantoms" and not root.is_dir():
         root = folder / "phantoms"
-        write_dataset(root, seed=config["seed"], **config["source"]["phantoms"])
+        write_dataset(root, seed=config.seed, **config.source.phantoms.dump())
     return root
 
 
-def _estimate(
-    config: dict[str, Any], jobs: Jobs, past: Path, trial: Trial, start: float
-) -> dict[str, Any]:
+def _estimate(config: Config, jobs: Jobs, past: Path, trial: Trial, start: float) -> dict[str, Any]:
     """A row of the result."""
     done, memory = benchmarks.read(past, jobs.rule, jobs.part)
     row = {**asdict(jobs), "seconds": None, "memory_mb": memory or None, "by": "unknown"}
@@ -109,7 +107,7 @@ def _estimate(
     elif jobs.trial in trial.seconds:
         work = jobs.units / jobs.number * trial.seconds[jobs.trial]
         # Most maps are done with about a fourth of the nodes that they may take.
-        adaptive = jobs.unit == "maps" and config["recipes"][jobs.part]["attribute"]["adaptive"]
+        adaptive = jobs.unit == "maps" and config.maps(jobs.part).adaptive
         low, middle, high = (0.25, 0.5, 1) if adaptive else (1, 1, 1)
         ends = (
             _TRIED[0] * (start + low * work),
@@ -131,13 +129,13 @@ def _total(rules: Sequence[dict[str, Any]], number: int) -> list[float]:
     return total
 
 
-def _disk(config: dict[str, Any], counts: Counts) -> dict[str, int]:
+def _disk(config: Config, counts: Counts) -> dict[str, int]:
     """Bytes of what is large; images are uncompressed, and networks come on top."""
-    prepare, pairs = config["prepare"], counts.pairs
-    pixels, images = prepare["size"] ** 2, sum(counts.images.values())
+    prepare, pairs = config.prepare, counts.pairs
+    pixels, images = prepare.size**2, sum(counts.images.values())
     return {
-        "images": images * prepare["channels"] * prepare["bits"] // 8 * pixels,
+        "images": images * prepare.channels * prepare.bits // 8 * pixels,
         "relevance": 2 * pixels * pairs * len(pipeline.recipes_with_maps(config)),
-        "masks": pairs * len(config["recipes"]) * (pixels // _MASK + _ROW),
+        "masks": pairs * len(config.recipes) * (pixels // _MASK + _ROW),
         "labels and release": pairs * _PAIR,
     }

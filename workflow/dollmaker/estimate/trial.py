@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -24,7 +23,8 @@ from dollmaker.attribute.selection import select_images
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
-from dollmaker.config.settings import relevance_recipe, resolve, resolved
+from dollmaker.config.masks import MapsConfig, RecipeConfig, Step
+from dollmaker.config.whole import Config
 from dollmaker.estimate.count import SPLITS
 from dollmaker.estimate.rules import LOOKED_AT
 from dollmaker.launch import pipeline
@@ -54,28 +54,25 @@ class Trial:
         unknown: Key -> why it could not be tried.
     """
 
-    def __init__(self, config: dict[str, Any], device: torch.device, folder: Path) -> None:
-        self._full, self._config, self._device, self._folder = (
-            config,
-            _reduce(config),
-            device,
-            folder,
-        )
+    def __init__(self, config: Config, device: torch.device, folder: Path) -> None:
+        self._full, self._config = config, _reduce(config)
+        self._tree = self._config.dump()
+        self._device, self._folder = device, folder
         self.seconds: dict[str, float] = {}
         self.unknown: dict[str, str] = {}
 
     def run(self, plan: pl.DataFrame, names: list[str], root: Path) -> None:
         """Try every stage on the images of a plan of two shards."""
-        header = provenance.header("prepare", self._config["prepare"]) | {"findings": names}
+        header = provenance.header("prepare", self._config.prepare.dump()) | {"findings": names}
         tables.write(plan, self._folder / "listing.parquet", header)
         self._try("decode", [], partial(self._decode, root))
-        for name in pipeline.members(self._full):
+        for name in self._full.classify.members:
             self._try(f"train {name}", ["decode"], partial(self._train, name))
         for name in pipeline.recipes_with_maps(self._full):
             needs = [f"train {member}" for member in committee(self._full, name)]
             self._try(f"explain {name}", needs, partial(self._explain, name))
-        for name in (*self._full["recipes"], _OTSU):
-            needs = [f"explain {relevance_recipe(self._config, name)}"]
+        for name in (*self._full.recipes, _OTSU):
+            needs = [f"explain {self._config.donor(name)}"]
             self._try(f"binarize {name}", needs, partial(self._binarize, name))
         self._try("labels", [f"binarize {_OTSU}"], self._collect)
         self._try("segment", ["labels"], self._segment)
@@ -130,11 +127,10 @@ class Trial:
         plan, output = self._folder / "listing.parquet", self._file("images", more)
         rows = [self._folder / f"{name}.parquet" for name in ("0000", "0001")]
         inputs = prepare.Inputs(listing=plan, data_root=root)
-        prepare.decode_shard(resolved(self._config), inputs, output.stem, output, rows[more])
+        prepare.decode_shard(self._config, inputs, output.stem, output, rows[more])
         if more:
             index, longer = self._images()[0], self._images(more=True)[0]
-            left_out = self._folder / "quarantine.csv"
-            prepare.build_index(resolved(self._config), plan, rows, index, left_out)
+            prepare.build_index(self._config, plan, rows, index, self._folder / "quarantine.csv")
             table = tables.read(index)
             if table.is_empty():
                 raise DataError("none of the images that were tried can be read")
@@ -142,28 +138,28 @@ class Trial:
         return _length(output, "images")
 
     def _train(self, name: str, more: bool) -> float:
-        output, root = self._folder / "committee" / name, Path(self._config["weights_root"])
+        output, root = self._folder / "committee" / name, Path(self._config.weights_root)
         shutil.rmtree(output, ignore_errors=True)
         index, images = self._images(more)
         inputs = classify.Inputs(index=index, images=images, weights_root=root)
-        classify.train_member(resolved(self._config), name, inputs, output)
-        options = self._config["classify"]
-        passes, held_out = self._learned(options["batch_size"], more)
-        ready = options["members"][name]["epochs"] == 0
+        classify.train_member(self._config, name, inputs, output)
+        options = self._config.classify
+        passes, held_out = self._learned(options.batch_size, more)
+        ready = options.members[name].epochs == 0
         return LOOKED_AT * held_out + (0 if ready else passes)
 
     def _explain(self, recipe: str, more: bool) -> float:
         output, (index, images) = self._file(f"relevance/{recipe}", more), self._images()
         inputs = attribute.Inputs(index=index, images=images, committee=self._committee(recipe))
-        attribute.explain_shard(self._config, inputs, recipe, output.stem, output)
+        attribute.explain_shard(self._tree, inputs, recipe, output.stem, output)
         less = _nodes(self._config, recipe) / _nodes(self._full, recipe)
         return _length(output, "relevance") * less
 
     def _binarize(self, recipe: str, more: bool) -> float:
-        donor = relevance_recipe(self._config, recipe)
+        donor = self._config.donor(recipe)
         images, maps = (self._file(name, more) for name in ("images", f"relevance/{donor}"))
         output = self._file(f"masks/{recipe}", more)
-        binarize_shard(self._config, images, maps, recipe, output)
+        binarize_shard(self._tree, images, maps, recipe, output)
         return _length(output, "masks")
 
     def _collect(self, more: bool) -> float:
@@ -171,7 +167,7 @@ class Trial:
         sanity, output = self._folder / "sanity.json", self._folder / "labels"
         write_json(sanity, {"recipe": _OTSU, **passed, "doubts": [], "verdict": ""})
         shutil.rmtree(output, ignore_errors=True)
-        masks, maps = f"masks/{_OTSU}", f"relevance/{relevance_recipe(self._config, _OTSU)}"
+        masks, maps = f"masks/{_OTSU}", f"relevance/{self._config.donor(_OTSU)}"
         both = (False, True)[: more + 1]
         cut, whole = ([self._file(name, k) for k in both] for name in (masks, maps))
         inputs = labels.Inputs(
@@ -181,12 +177,12 @@ class Trial:
             committee=self._committee(_OTSU),
             sanity=sanity,
         )
-        labels.collect_labels(resolved(self._config), inputs, output)
+        labels.collect_labels(self._config, inputs, output)
         return sum(_length(file, "masks") for file in cut)
 
     def _segment(self, more: bool) -> float:
-        config, output = dict(self._config), self._folder / "segmenter"
-        epochs = config["segment"]["epochs"] = _TIMES if more else 1
+        epochs, output = _TIMES if more else 1, self._folder / "segmenter"
+        config = self._config.replace(segment=self._config.segment.replace(epochs=epochs))
         shutil.rmtree(output, ignore_errors=True)
         start = [self._folder / "committee" / Path(f).name for f in pipeline.start_members(config)]
         index, images = self._images()
@@ -194,46 +190,45 @@ class Trial:
             index=index,
             images=images,
             labels=self._folder / "labels",
-            weights_root=Path(config["weights_root"]),
+            weights_root=Path(config.weights_root),
             committee=start,
         )
-        segment.train_segmenter(resolved(config), inputs, output)
-        return epochs * self._learned(config["segment"]["batch_size"])[0]
+        segment.train_segmenter(config, inputs, output)
+        return epochs * self._learned(config.segment.batch_size)[0]
 
 
-def _reduce(config: dict[str, Any]) -> dict[str, Any]:
+def _reduce(config: Config) -> Config:
     """One epoch, few nodes, one noisy copy, and no gate that a few images would not pass."""
-    classify, recipes = config["classify"], {}
-    for name, recipe in config["recipes"].items():
-        options = recipe["attribute"]
-        if not isinstance(options, str):
-            noise = options["noise"] and {**options["noise"], "samples": 1}
-            nodes = min(_NODES, options["nodes"])
-            options = {**options, "nodes": nodes, "adaptive": None, "noise": noise}
+    recipes = {}
+    for name, recipe in config.recipes.items():
+        maps = recipe.attribute
+        if isinstance(maps, MapsConfig):
+            noise = maps.noise and maps.noise.replace(samples=1)
+            maps = maps.replace(nodes=min(_NODES, maps.nodes), adaptive=None, noise=noise)
         # Thresholds chosen without truth are not known yet; Otsu's takes as long.
-        steps = [{"otsu": {}} if "label_free" in step else step for step in recipe["binarize"]]
-        recipes[name] = {"attribute": options, "binarize": steps}
-    donor = relevance_recipe(config, config["release"]["recipe"])
-    recipes[_OTSU] = {"attribute": donor, "binarize": [{"otsu": {}}]}
-    members = {n: {**m, "epochs": m["epochs"] and 1} for n, m in classify["members"].items()}
-    changes: dict[str, dict[str, Any]] = {
-        "prepare": {"max_quarantined": 1.0},
-        "classify": {"members": members, "bootstrap": 10, "epochs": 1},
-        "attribute": _ALL,
-        "release": {"recipe": _OTSU},
-    }
-    reduced = {name: {**config[name], **change} for name, change in changes.items()}
-    return resolve({**config, **reduced, "recipes": recipes})
+        steps: list[Step] = []
+        for step in recipe.binarize or ():
+            steps.append({"otsu": {}} if "label_free" in step else step)
+        recipes[name] = RecipeConfig(attribute=maps, binarize=steps)
+    donor = config.donor(config.release.recipe)
+    recipes[_OTSU] = RecipeConfig(attribute=donor, binarize=[{"otsu": {}}])
+    members = {n: m.replace(epochs=m.epochs and 1) for n, m in config.classify.members.items()}
+    return config.replace(
+        prepare=config.prepare.replace(max_quarantined=1.0),
+        classify=config.classify.replace(members=members, bootstrap=10, epochs=1),
+        attribute=config.attribute.replace(**_ALL),
+        release=config.release.replace(recipe=_OTSU),
+        recipes=recipes,
+    )
 
 
-def _nodes(config: dict[str, Any], recipe: str) -> int:
+def _nodes(config: Config, recipe: str) -> int:
     """Nodes and noisy copies of a map; with adaptive nodes the most there may be."""
-    options = config["recipes"][recipe]["attribute"]
-    copies = options["noise"]["samples"] if options["noise"] else 1
-    if options["method"] != "integrated_gradients":
-        return int(copies)
-    adaptive = options["adaptive"]
-    return int(copies * (adaptive["max_nodes"] if adaptive else options["nodes"]))
+    maps = config.maps(recipe)
+    copies = maps.noise.samples if maps.noise else 1
+    if maps.method != "integrated_gradients":
+        return copies
+    return copies * (maps.adaptive.max_nodes if maps.adaptive else maps.nodes)
 
 
 def sample(index: pl.DataFrame, localized: list[str], number: int) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import polars as pl
 
 from dollmaker.binarize.choice import Chosen, Cuts, chosen_of
 from dollmaker.binarize.cuts import level_of_each
-from dollmaker.config import settings as configuration
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth
 from dollmaker.measures.baselines import BASELINES, Guess, guess
@@ -119,7 +119,7 @@ def open_recipes(
     recipes: dict[str, RecipeShards] = {}
     try:
         for name in config["recipes"]:
-            donor = configuration.relevance_recipe(dict(config), name)
+            donor = Config.model_validate(config).donor(name)
             files = masks / name / f"{shard}.h5", relevance / donor / f"{shard}.h5"
             recipes[name] = _open(*files)
         yield recipes

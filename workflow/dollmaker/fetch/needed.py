@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from dollmaker.config import weight_names
+from dollmaker.config.whole import Config
 from dollmaker.fetch import weight_files
 from dollmaker.fetch.weight_files import Start
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.study import grid
-
-Config = dict[str, Any]
 
 #: Where the configuration asks for a start, and which.
 Asked = tuple[str, Start]
@@ -41,11 +38,11 @@ def of_config(config: Config) -> list[Need]:
     """
     asked: list[Asked] = [
         (f"classify.members.{name}.weights", weight_files.of_member(config, name))
-        for name in config["classify"]["members"]
+        for name in config.classify.members
     ]
     asked.append(("segment.init", weight_files.of_segmenter(config)))
-    starts = [*(run.split("/")[0] for run in config["adapt"]["runs"]), *config["study"]["inits"]]
-    if config["tasks"] and "imagenet" in starts:
+    starts = [*(run.split("/")[0] for run in config.adapt.runs), *config.study.inits]
+    if config.tasks and "imagenet" in starts:
         asked.append(("adapt.imagenet", weight_files.of_tuning(config, "imagenet")))
     return _each_once(config, asked)
 
@@ -57,9 +54,9 @@ def of_study(config: Config) -> list[Need]:
         ConfigError: If a name is not as its library's are.
     """
     asked: list[Asked] = []
-    for architecture in config["study"]["architectures"]:
-        for start in config["study"]["inits"]:
-            if grid.pretrained(config, start):
+    for architecture in config.study.architectures:
+        for start in config.study.inits:
+            if start in config.study.pretrainings:
                 found = weight_files.of_pretraining(config, architecture, start)
                 asked.append((f"study.pretrainings.{start}", found))
             else:
@@ -93,7 +90,7 @@ def join(*several: list[Need]) -> list[Need]:
 
 
 def _each_once(config: Config, asked: list[Asked]) -> list[Need]:
-    return join(list(_needs(Path(config["weights_root"]), asked)))
+    return join(list(_needs(Path(config.weights_root), asked)))
 
 
 def _needs(root: Path, asked: list[Asked]) -> Iterator[Need]:

@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from dollmaker.config import settings, weight_names
+from dollmaker.config.whole import Config
 from dollmaker.fetch import needed
 from dollmaker.fetch.needed import Need
 from dollmaker.runtime.errors import UsageError
 
 
 def fetch_weights(
-    config: dict[str, Any] | None = None,
+    config: Config | None = None,
     name: str | None = None,
     weights_root: Path | None = None,
     list_: bool = False,
@@ -28,8 +28,8 @@ def fetch_weights(
         raise UsageError("give either --config, for all that it names, or --name")
     if config is not None:
         whole = settings.complete(config)
-        root = weights_root or Path(whole["weights_root"])
-        whole = {**whole, "weights_root": str(root)}
+        root = weights_root or Path(whole.weights_root)
+        whole = whole.replace(weights_root=str(root))
         needs = needed.join(needed.of_config(whole), needed.of_study(whole))
     else:
         root = weights_root or Path("weights")

@@ -5,12 +5,10 @@ no input of any rule: the checksum of its content is a parameter.
 """
 
 from pathlib import Path
-from typing import Any
 
 from dollmaker.config import weight_names
+from dollmaker.config.whole import Config
 from dollmaker.study import grid
-
-Config = dict[str, Any]
 
 #: A start: as the configuration has it, and the network for :func:`weight_names.parse`; ``None`` if
 #: it is no file.
@@ -19,27 +17,28 @@ Start = tuple[str, str] | None
 
 def pattern(config: Config) -> str:
     """The files of names, with the wildcard ``weights``."""
-    root = Path(config["weights_root"].replace("{", "{{").replace("}", "}}"))
+    root = Path(config.weights_root.replace("{", "{{").replace("}", "}}"))
     return str(root / "{weights}.safetensors")
 
 
 def of_member(config: Config, member: str) -> Start:
     """What a member starts from."""
-    mine = config["classify"]["members"][member]
-    return (mine["weights"], mine["architecture"]) if mine["weights"] else None
+    mine = config.classify.members[member]
+    return (mine.weights, mine.architecture) if mine.weights else None
 
 
 def of_segmenter(config: Config) -> Start:
     """The weights that the segmenter's encoder starts from."""
-    init = config["segment"]["init"]
-    if init == "random" or init in config["classify"]["members"]:
+    init = config.segment.init
+    if init == "random" or init in config.classify.members:
         return None
-    return init, weight_names.of_encoder(config["segment"]["encoder"])
+    return init, weight_names.of_encoder(config.segment.encoder)
 
 
 def of_pretraining(config: Config, architecture: str, pretraining: str) -> Start:
     """As :func:`of_segmenter`, of a pre-training of the study."""
-    return of_segmenter(grid.pretraining_config(config, architecture, pretraining))
+    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
+    return of_segmenter(Config.model_validate(tree))
 
 
 def of_tuning(config: Config, init: str, architecture: str | None = None) -> Start:
@@ -47,15 +46,15 @@ def of_tuning(config: Config, init: str, architecture: str | None = None) -> Sta
 
     Members and segmenters are folders of the workflow, and not meant.
     """
-    if init != "imagenet" or not config["adapt"]["imagenet"]:
+    if init != "imagenet" or not config.adapt.imagenet:
         return None
-    changes = config["study"]["architectures"][architecture] if architecture else {}
-    encoder = changes.get("encoder", config["segment"]["encoder"])
-    return config["adapt"]["imagenet"], weight_names.of_encoder(encoder)
+    changes = config.study.architectures[architecture] if architecture else {}
+    encoder = changes.get("encoder", config.segment.encoder)
+    return config.adapt.imagenet, weight_names.of_encoder(encoder)
 
 
 def files(config: Config, start: Start) -> list[str]:
     """The file of a start that comes of a name: an input of the job."""
     if start is None or not weight_names.parse(*start):
         return []
-    return [str(weight_names.locate(Path(config["weights_root"]), *start))]
+    return [str(weight_names.locate(Path(config.weights_root), *start))]

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dollmaker.config import ready, weight_names
+from dollmaker.config.base import Tree
+from dollmaker.config.networks import MemberConfig
+from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ModelError
 from dollmaker.store.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-Config = dict[str, Any]
 
 #: What has passed, below the folder of the run.
 MEMORY = Path(".snakemake/dollmaker/network_checks.json")
@@ -66,8 +67,8 @@ class NetworkCheck:
     """
 
     place: str
-    check: Callable[[Config], None]
-    settings: Config
+    check: Callable[[Tree], None]
+    settings: Tree
 
 
 def run_checks(checks: Iterable[NetworkCheck], memory: Path = MEMORY) -> None:
@@ -139,57 +140,56 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Networ
         findings: Number of findings.
         images: Number of training images, if it is known.
     """
-    options = config["classify"]
     return [
-        _of_ready(name, config, member)
-        if ready.is_ready(member)
-        else NetworkCheck(
+        NetworkCheck(
             place=f"classify.members.{name}",
-            check=check_member,
-            settings={
-                "architecture": member["architecture"],
-                **_seen(config, member),
-                "outputs": findings,
-                "batch": _batch(options["batch_size"], images),
-                "linear_probe": member["linear_probe"],
-                "freeze_norm": bool(options["freeze_batch_norm"] and member["weights"]),
-                "weights": _file(config, member["weights"], member["architecture"]),
-            },
+            check=check_ready if ready.is_ready(member) else check_member,
+            settings=_of_ready(config, member)
+            if ready.is_ready(member)
+            else _of_trained(config, member, findings, images),
         )
-        for name, member in options["members"].items()
+        for name, member in config.classify.members.items()
     ]
 
 
-def _of_ready(name: str, config: Config, member: Config) -> NetworkCheck:
-    """A check of a ready classifier."""
-    settings = {
-        "architecture": member["architecture"],
-        "findings": ready.outputs(member),
+def _of_ready(config: Config, member: MemberConfig) -> Tree:
+    return {
+        "architecture": member.architecture,
+        "findings": ready.outputs(member.architecture, member.findings),
         "input": _seen(config, member),
-        "weights": _file(config, member["weights"], member["architecture"]),
+        "weights": _file(config, member.weights, member.architecture),
     }
-    return NetworkCheck(place=f"classify.members.{name}", check=check_ready, settings=settings)
 
 
-def _seen(config: Config, member: Config) -> Config:
+def _of_trained(config: Config, member: MemberConfig, findings: int, images: int | None) -> Tree:
+    options = config.classify
+    return {
+        "architecture": member.architecture,
+        **_seen(config, member),
+        "outputs": findings,
+        "batch": _batch(options.batch_size, images),
+        "linear_probe": member.linear_probe,
+        "freeze_norm": bool(options.freeze_batch_norm and member.weights),
+        "weights": _file(config, member.weights, member.architecture),
+    }
+
+
+def _seen(config: Config, member: MemberConfig) -> Tree:
     """Channels and size of what a member sees."""
     spec = ready.input_options(config, member)
     return {key: spec[key] for key in ("channels", "size")}
 
 
-def of_names(networks: Mapping[str, Mapping[str, Any]]) -> list[NetworkCheck]:
-    """Checks of names alone.
-
-    Args:
-        networks: Place in the configuration -> ``architecture`` and ``encoder``.
-    """
+def of_names(config: Config) -> list[NetworkCheck]:
+    """Checks of the names of all segmenters: that of section segment, and those of the study."""
+    names = {"architecture": config.segment.architecture, "encoder": config.segment.encoder}
+    named = {"segment": names}
+    for name, changes in config.study.architectures.items():
+        mine = {key: changes.get(key, names[key]) for key in names}
+        named[f"study.architectures.{name}"] = mine
     return [
-        NetworkCheck(
-            place=place,
-            check=check_names,
-            settings={key: options[key] for key in ("architecture", "encoder")},
-        )
-        for place, options in networks.items()
+        NetworkCheck(place=place, check=check_names, settings=settings)
+        for place, settings in named.items()
     ]
 
 
@@ -202,17 +202,17 @@ def of_segmenter(place: str, config: Config, findings: int, images: int | None) 
         findings: Number of localized findings.
         images: Number of training images, if it is known.
     """
-    options = config["segment"]
-    clusters = options["clusters"] if options["objectives"]["structure"] else 0
+    options = config.segment
+    clusters = options.clusters if options.objectives.structure else 0
     return NetworkCheck(
         place=place,
         check=check_segmenter,
         settings={
             **_network(config, findings + clusters),
-            "batch": _batch(options["batch_size"], images),
+            "batch": _batch(options.batch_size, images),
             "tuning": None,
-            "freeze_norm": options["freeze_batch_norm"] and options["init"] != "random",
-            "start": _start(config, options["init"]),
+            "freeze_norm": options.freeze_batch_norm and options.init != "random",
+            "start": _start(config, options.init),
         },
     )
 
@@ -226,16 +226,16 @@ def of_tuning(place: str, config: Config, init: str, tuning: str) -> NetworkChec
         init: Where it starts.
         tuning: What is trained of it.
     """
-    options = config["adapt"]
-    first = next(iter(config["classify"]["members"]))
-    starts = {"classifier": first, "imagenet": options["imagenet"]}
-    freeze = options["freeze_batch_norm"] and init != "random" and tuning == "full"
+    options = config.adapt
+    first = next(iter(config.classify.members))
+    starts = {"classifier": first, "imagenet": options.imagenet}
+    freeze = options.freeze_batch_norm and init != "random" and tuning == "full"
     return NetworkCheck(
         place=place,
         check=check_segmenter,
         settings={
             **_network(config, 1),
-            "batch": _batch(options["batch_size"], None),
+            "batch": _batch(options.batch_size, None),
             "tuning": tuning,
             "freeze_norm": freeze,
             "start": _start(config, starts.get(init, "random")),
@@ -248,44 +248,46 @@ def _batch(size: int, images: int | None) -> int:
     return min(size, _SEVERAL if images is None else images, _SEVERAL)
 
 
-def _network(config: Config, classes: int) -> Config:
-    options, prepare = config["segment"], config["prepare"]
+def _network(config: Config, classes: int) -> Tree:
+    options = config.segment
     return {
-        **{key: options[key] for key in ("architecture", "encoder", "arguments")},
-        "channels": prepare["channels"],
-        "size": prepare["size"],
+        "architecture": options.architecture,
+        "encoder": options.encoder,
+        "arguments": options.arguments,
+        "channels": config.prepare.channels,
+        "size": config.prepare.size,
         "classes": classes,
     }
 
 
-def _start(config: Config, init: str | None) -> Config:
+def _start(config: Config, init: str | None) -> Tree:
     """Where an encoder starts: a member, a file, or random numbers."""
-    if init not in config["classify"]["members"]:
-        encoder = weight_names.of_encoder(config["segment"]["encoder"])
+    mine = config.classify.members.get(init or "")
+    if mine is None:
+        encoder = weight_names.of_encoder(config.segment.encoder)
         return {"file": None if init == "random" else _file(config, init, encoder)}
-    mine = config["classify"]["members"][init]
-    return {"member": {"name": init, "architecture": mine["architecture"], **_seen(config, mine)}}
+    return {"member": {"name": init, "architecture": mine.architecture, **_seen(config, mine)}}
 
 
 def _file(config: Config, weights: str | None, network: str) -> list[Any] | None:
     """A weights file and what changes when it does; ``None`` if there is none yet."""
     if not weights:
         return None
-    path = weight_names.locate(Path(config["weights_root"]), weights, network)
+    path = weight_names.locate(Path(config.weights_root), weights, network)
     if not path.is_file():
         return None
     stat = path.stat()
     return [str(path), stat.st_size, stat.st_mtime_ns]
 
 
-def check_names(settings: Config) -> None:
+def check_names(settings: Tree) -> None:
     """Refuse an architecture or an encoder of a segmenter that does not exist."""
     from dollmaker.networks import segmenters
 
     segmenters.check_names(settings["architecture"], settings["encoder"])
 
 
-def check_member(settings: Config) -> None:
+def check_member(settings: Tree) -> None:
     """Refuse a classifier that cannot be made, fed, trained or started as configured."""
     from dollmaker.networks import dry_run
     from dollmaker.networks.batch_norm import freeze_batch_norm
@@ -308,7 +310,7 @@ def check_member(settings: Config) -> None:
         _check_fit(network, _header(file), (head,), f"weights file {file}")
 
 
-def check_ready(settings: Config) -> None:
+def check_ready(settings: Tree) -> None:
     """Refuse a ready classifier that cannot be made, fed, or filled with its weights."""
     from dollmaker.networks.classifiers import create_network
     from dollmaker.networks.inputs import Input
@@ -323,7 +325,7 @@ def check_ready(settings: Config) -> None:
             fill_ready(network.to("meta"), state, name, wanted, Input(**spec), file)
 
 
-def check_segmenter(settings: Config) -> None:
+def check_segmenter(settings: Tree) -> None:
     """Refuse a segmenter that cannot be made, fed, trained or started as configured."""
     from dollmaker.adapt.tuning import FROZEN, one_image
     from dollmaker.config.networks import SegmentConfig
@@ -362,7 +364,7 @@ def _make(make: Callable[[], Any]) -> Any:
         return make()
 
 
-def _state(start: Config) -> tuple[dict[str, "Tensor"], str]:
+def _state(start: Tree) -> tuple[dict[str, "Tensor"], str]:
     """Names and shapes of the weights of a start, and what they are for messages."""
     if "member" in start:
         from dollmaker.networks.classifiers import create_network

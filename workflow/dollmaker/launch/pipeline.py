@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dollmaker.config import catalogue, reads, weight_names
-from dollmaker.config import settings as configuration
-from dollmaker.config.sources import NihConfig
+from dollmaker.config import catalogue, reads, settings, weight_names
+from dollmaker.config.base import Tree
+from dollmaker.config.sources import CONVERTED
+from dollmaker.config.whole import Config
 from dollmaker.fetch.weight_files import Start
-from dollmaker.prepare.convert import CONVERTED
 from dollmaker.prepare.nih import table_file
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import contents
@@ -23,7 +23,8 @@ from dollmaker.store.files import inside, write_json
 from dollmaker.store.provenance import STAGES
 from dollmaker.study import grid
 
-Config = dict[str, Any]
+#: Keys of the configuration that every command gets.
+_ALWAYS = ("dataset", "source", "allow_links")
 
 #: ChestX-ray14's official lists, beside its table.
 _LISTS = ("train_val_list.txt", "test_list.txt")
@@ -48,19 +49,80 @@ def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = (
         ConfigError: With the first mistake, in one sentence.
     """
     for file in files:
-        configuration.read(str(file))
+        settings.read(str(file))
     values = dict(given)
     if "source" not in values:
-        values = {**configuration.read(str(default)), **values}
-    return configuration.resolve(values)
+        values = {**settings.read(str(default)), **values}
+    return settings.resolved(values)
+
+
+# What a job reads of the configuration, as inline JSON.
 
 
 def stage_config(config: Config, stage: str) -> str:
-    """What a stage reads of the configuration (:mod:`dollmaker.config.reads`), as inline JSON."""
-    mine = reads.part(config, stage)
-    always = ("dataset", "source", "allow_links")
-    common = {key: config[key] for key in always if key in config}
-    return configuration.sections({**common, **mine}, mine)
+    """What a stage reads of the configuration (:mod:`dollmaker.config.reads`)."""
+    return _stage_text(config.dump(), stage)
+
+
+def report_config(config: Config) -> str:
+    """The whole configuration: the report shows it."""
+    return _text(config.dump())
+
+
+def member_config(config: Config, member: str) -> str:
+    """As :func:`stage_config` for classify, with one member only."""
+    classify = config.classify
+    if member not in classify.members:
+        raise ConfigError(f"no member {member!r} in classify.members.")
+    mine = classify.replace(members={member: classify.members[member]})
+    return stage_config(config.replace(classify=mine), "classify")
+
+
+def labels_config(config: Config) -> str:
+    """As :func:`stage_config` for labels, without the recipes and members that have no part."""
+    return stage_config(reads.of_labels(config), "labels")
+
+
+def recipe_config(config: Config, stage: str, recipe: str) -> str:
+    """As :func:`stage_config` for attribute and binarize, with one recipe only."""
+    tree = config.dump()
+    mine = tree["recipes"][recipe]
+    if stage in ("attribute", "sample"):
+        mine["binarize"] = [{"otsu": {}}]
+    else:
+        mine["attribute"] = {}
+    return _stage_text({**tree, "recipes": {recipe: mine}, "release": {"recipe": recipe}}, stage)
+
+
+def task_config(config: Config, task: str) -> str:
+    """As :func:`stage_config` for adapt, with one task only; what else runs is not its matter."""
+    return _run_text(config.dump(), task)
+
+
+def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:
+    """As :func:`stage_config` for segment, with the network and objectives of a pre-training."""
+    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
+    return _stage_text(tree, "segment")
+
+
+def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
+    """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
+    return _run_text(grid.run_config(config.dump(), architecture, task, start, tuning), task)
+
+
+def _run_text(tree: Tree, task: str) -> str:
+    adapt = {key: value for key, value in tree["adapt"].items() if key != "runs"}
+    return _stage_text({**tree, "tasks": {task: tree["tasks"][task]}, "adapt": adapt}, "adapt")
+
+
+def _stage_text(tree: Tree, stage: str) -> str:
+    return _text({**{key: tree[key] for key in _ALWAYS}, **reads.part(tree, stage)})
+
+
+def _text(tree: Tree) -> str:
+    """Inline JSON; of configurations without links it is that of before the key was known."""
+    known = [key for key in sorted(tree) if key != "allow_links" or tree[key]]
+    return json.dumps({key: tree[key] for key in known}, ensure_ascii=False)
 
 
 def settings_file(dataset: str, stage: str, text: str, make: bool) -> str:
@@ -82,208 +144,233 @@ def settings_file(dataset: str, stage: str, text: str, make: bool) -> str:
     return str(path)
 
 
-def member_config(config: Config, member: str) -> str:
-    """As :func:`stage_config` for classify, with one member only."""
-    classify = config["classify"]
-    if member not in classify["members"]:
-        raise ConfigError(f"no member {member!r} in classify.members.")
-    mine = {**classify, "members": {member: classify["members"][member]}}
-    return stage_config({**config, "classify": mine}, "classify")
-
-
-def labels_config(config: Config) -> str:
-    """As :func:`stage_config` for labels, without the recipes and members that have no part."""
-    return stage_config(reads.of_labels(config), "labels")
-
-
-def recipe_config(config: Config, stage: str, recipe: str) -> str:
-    """As :func:`stage_config` for attribute and binarize, with one recipe only."""
-    mine = config["recipes"][recipe]
-    if stage in ("attribute", "sample"):
-        mine = {"attribute": mine["attribute"], "binarize": [{"otsu": {}}]}
-    else:
-        mine = {"attribute": {}, "binarize": mine["binarize"]}
-    return stage_config({**config, "recipes": {recipe: mine}, "release": {"recipe": recipe}}, stage)
-
-
-def task_config(config: Config, task: str) -> str:
-    """As :func:`stage_config` for adapt, with one task only; what else runs is not its matter."""
-    return _run_config(config, task)
-
-
-def _run_config(config: Config, task: str) -> str:
-    adapt = {key: value for key, value in config["adapt"].items() if key != "runs"}
-    mine = {**config, "tasks": {task: config["tasks"][task]}, "adapt": adapt}
-    return stage_config(mine, "adapt")
-
-
-def study_runs(config: Config) -> list[str]:
-    """Folders of the study's fine-tunings: architecture/task/init-tuning."""
-    return grid.runs(config)
-
-
-def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
-    """The segmenter of a start of the study, if it is a pre-training."""
-    if not grid.pretrained(config, start):
-        return []
-    name = grid.segmenter(config, architecture, start)
-    return [f"results/{config['dataset']}/study/{architecture}/segmenter/{name}"]
-
-
-def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:
-    """As :func:`stage_config` for segment, with the network and objectives of a pre-training."""
-    return stage_config(grid.pretraining_config(config, architecture, pretraining), "segment")
-
-
-def study_start(config: Config, architecture: str, pretraining: str) -> list[str]:
-    """As :func:`start_members`, of a pre-training of the study."""
-    return start_members(grid.pretraining_config(config, architecture, pretraining))
-
-
-def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
-    """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
-    return _run_config(grid.run_config(config, architecture, task, start, tuning), task)
-
-
-def study_tunings(config: Config) -> list[str]:
-    """Names of the study's tunings."""
-    return list(grid.tunings(config))
-
-
-def study_tuning(config: Config, tuning: str) -> str:
-    """What a tuning of the study trains."""
-    return str(grid.tunings(config)[tuning]["tuning"])
-
-
 def version(stage: str) -> int:
     """Version of a stage's computation, for ``params``."""
     return STAGES[stage]
 
 
+# Files and folders that rules read and write.
+
+
 def shards(config: Config) -> list[str]:
     """Names of the shards."""
-    return [f"{number:04d}" for number in range(config["prepare"]["shards"])]
-
-
-def members(config: Config) -> list[str]:
-    """Names of all members."""
-    return list(config["classify"]["members"])
+    return [f"{number:04d}" for number in range(config.prepare.shards)]
 
 
 def committee(config: Config, recipe: str) -> list[str]:
     """Folders of the members that explain a recipe's maps."""
-    names = catalogue.committee(config, recipe)
-    return [f"results/{config['dataset']}/committee/{name}" for name in names]
+    return _members(config, catalogue.committee(config, recipe))
 
 
 def start_members(config: Config) -> list[str]:
     """Folder of the member that the segmenter's encoder starts from, if it starts from one."""
-    init = config["segment"]["init"]
-    names = [init] if init in config["classify"]["members"] else []
-    return [f"results/{config['dataset']}/committee/{name}" for name in names]
+    init = config.segment.init
+    return _members(config, [init] if init in config.classify.members else [])
+
+
+def _members(config: Config, names: Iterable[str]) -> list[str]:
+    return [f"results/{config.dataset}/committee/{name}" for name in names]
 
 
 def explaining_members(config: Config) -> list[str]:
-    """Members that explain for some recipe."""
-    found = [name for recipe in recipes(config) for name in catalogue.committee(config, recipe)]
+    """Names of the members that explain for some recipe."""
+    found = [name for recipe in config.recipes for name in catalogue.committee(config, recipe)]
     return list(dict.fromkeys(found))
-
-
-def compared(config: Config) -> Config:
-    """The configuration with all recipes of the comparison."""
-    return configuration.complete(config)
-
-
-def sample(config: Config, recipe: str) -> str:
-    """The sample of the maps that a recipe uses."""
-    donor = configuration.relevance_recipe(config, recipe)
-    return f"results/{config['dataset']}/sample/{donor}.h5"
-
-
-def thresholds(config: Config, recipe: str) -> list[str]:
-    """The table of thresholds chosen without truth, if the recipe asks for it."""
-    steps = [name for step in config["recipes"][recipe]["binarize"] for name in step]
-    donor = configuration.relevance_recipe(config, recipe)
-    table = f"results/{config['dataset']}/thresholds/{donor}.parquet"
-    return [table] if "label_free" in steps else []
-
-
-def recipes(config: Config) -> list[str]:
-    """Names of the recipes."""
-    return list(config["recipes"])
 
 
 def recipes_with_maps(config: Config) -> list[str]:
     """Recipes with maps of their own."""
-    return [
-        name for name in recipes(config) if configuration.relevance_recipe(config, name) == name
-    ]
+    return [name for name in config.recipes if config.donor(name) == name]
 
 
-def segmenter_explanations(config: Config) -> list[str]:
-    """The segmenter's explanations, if the report shall show them."""
-    return [f"results/{config['dataset']}/explained"] if config["report"]["explained"] else []
+def sample(config: Config, recipe: str) -> str:
+    """The sample of the maps that a recipe uses."""
+    return f"results/{config.dataset}/sample/{config.donor(recipe)}.h5"
 
 
-def tuned(config: Config) -> list[str]:
-    """Folders of all fine-tunings: task/init-tuning."""
-    runs = [run.replace("/", "-") for run in config["adapt"]["runs"]]
-    return [f"{task}/{run}" for task in config["tasks"] for run in runs]
+def thresholds(config: Config, recipe: str) -> list[str]:
+    """The table of thresholds chosen without truth, if the recipe asks for it."""
+    table = f"results/{config.dataset}/thresholds/{config.donor(recipe)}.parquet"
+    steps = config.recipes[recipe].binarize or ()
+    return [table] if any("label_free" in step for step in steps) else []
+
+
+def relevance_shard(config: Config, dataset: str, recipe: str, shard: str) -> str:
+    """The relevance shard that a mask shard is made from."""
+    return f"results/{dataset}/relevance/{config.donor(recipe)}/{shard}.h5"
+
+
+def released_maps(config: Config) -> list[str]:
+    """The relevance shards of the released recipe, which know the outlines of its masks."""
+    dataset, recipe = config.dataset, config.release.recipe
+    return [relevance_shard(config, dataset, recipe, shard) for shard in shards(config)]
 
 
 def released_tasks(config: Config) -> list[str]:
     """Folders of the fine-tunings that the release carries."""
-    named = dict.fromkeys(config["release"]["models"])
-    runs = [name.split("/") for name in named if name != "committee"]
-    return [
-        f"results/{config['dataset']}/tasks/{task}/{start}-{tuning}" for task, start, tuning in runs
-    ]
+    runs = [name.split("/") for name in dict.fromkeys(config.release.models) if name != "committee"]
+    return [f"results/{config.dataset}/tasks/{task}/{start}-{how}" for task, start, how in runs]
 
 
 def released_thresholds(config: Config) -> list[str]:
     """The thresholds of the released recipe, if the release carries its committee."""
-    carried = "committee" in config["release"]["models"]
-    return thresholds(config, config["release"]["recipe"]) if carried else []
+    carried = "committee" in config.release.models
+    return thresholds(config, config.release.recipe) if carried else []
+
+
+def segmenter_explanations(config: Config) -> list[str]:
+    """The segmenter's explanations, if the report shall show them."""
+    return [f"results/{config.dataset}/explained"] if config.report.explained else []
+
+
+def tuned(config: Config) -> list[str]:
+    """Folders of all fine-tunings: task/init-tuning."""
+    return [f"{task}/{run.replace('/', '-')}" for task in config.tasks for run in config.adapt.runs]
+
+
+def study_runs(config: Config) -> list[str]:
+    """Folders of the study's fine-tunings: architecture/task/init-tuning."""
+    return grid.runs(config.dump())
+
+
+def study_tunings(config: Config) -> list[str]:
+    """Names of the study's tunings."""
+    return list(grid.tunings(config.dump()))
+
+
+def study_tuning(config: Config, tuning: str) -> str:
+    """What a tuning of the study trains."""
+    return str(grid.tunings(config.dump())[tuning]["tuning"])
+
+
+def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
+    """The segmenter of a start of the study, if it is a pre-training."""
+    if start not in config.study.pretrainings:
+        return []
+    name = grid.segmenter(config.dump(), architecture, start)
+    return [f"results/{config.dataset}/study/{architecture}/segmenter/{name}"]
+
+
+def study_start(config: Config, architecture: str, pretraining: str) -> list[str]:
+    """As :func:`start_members`, of a pre-training of the study."""
+    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
+    return start_members(Config.model_validate(tree))
+
+
+def sums(folders: Iterable[str]) -> list[str]:
+    """Files with the checksums of what folders below results/{dataset} hold.
+
+    A folder counts as changed when its sums do, and not when it is newer: of folders Snakemake
+    knows the time alone.
+    """
+    parts = [folder.split("/", 2) for folder in folders]
+    return [f"{results}/{name}/sums/{rest}.sha256" for results, name, rest in parts]
+
+
+# What the user brings: the source, tasks, true masks and weights.
 
 
 def data_root(config: Config) -> str:
     """Where the source data lie: generated and converted ones under results, else as configured."""
-    if config["source"]["kind"] == "phantoms":
-        return f"results/{config['dataset']}/phantoms"
-    if config["source"]["kind"] in CONVERTED:
-        return f"results/{config['dataset']}/source"
-    return str(config["data_root"])
+    if config.source.kind == "phantoms":
+        return f"results/{config.dataset}/phantoms"
+    if config.source.kind in CONVERTED:
+        return f"results/{config.dataset}/source"
+    return config.data_root
 
 
 def source_files(config: Config) -> list[str]:
     """The files of the source that prepare depends on."""
-    source = config["source"]
-    root = data_root(config)
-    if source["kind"] == "phantoms" or source["kind"] in CONVERTED:
+    source, root = config.source, data_root(config)
+    if source.kind == "phantoms" or source.kind in CONVERTED:
         return [root]
-    if source["kind"] == "nih":
-        links = config.get("allow_links", False)
-        find = partial(inside, Path(root), links=links)
-        return [str(table_file(NihConfig(**source["nih"]), find))]
-    if source["kind"] == "chexpert":
-        folder = (source.get("chexpert") or {}).get("folder", "CheXpert-v1.0-small")
-        return [f"{root.rstrip('/')}/{folder}/{name}.csv" for name in ("train", "valid")]
-    if source["kind"] == "folder":
-        return [f"{root.rstrip('/')}/{source['folder']['root']}"]
-    return [f"{root.rstrip('/')}/{source['table']['file']}"]
+    if source.kind == "nih":
+        find = partial(inside, Path(root), links=config.allow_links)
+        return [str(table_file(source.own, find))]
+    if source.kind == "chexpert":
+        folder = source.chexpert.folder
+        return _below(root, f"{folder}/train.csv", f"{folder}/valid.csv")
+    return _below(root, source.own.root if source.kind == "folder" else source.own.file)
+
+
+def source_sums(config: Config) -> list[str]:
+    """The sums of a source that the workflow makes."""
+    own = f"results/{config.dataset}/"
+    return sums(file for file in source_files(config) if file.startswith(own))
+
+
+def source_content(config: Config) -> str:
+    """Checksum of what lists the images: tables, official lists, and names of masks.
+
+    Of class folders it is the names and sizes of their files.
+    """
+    files, truth = source_files(config), config.truth
+    by_name = truth and truth.kind == "masks" and not truth.column
+    named = truth_files(config) if by_name else []
+    if config.source.kind == "folder":
+        return content(config, [], listed=files, named=named)
+    if config.source.kind == "nih":
+        files += [str(Path(files[0]).with_name(name)) for name in _LISTS]
+    return content(config, files, named=named)
 
 
 def original_files(config: Config) -> list[str]:
     """The files that the conversion of a source depends on; none if it is not converted."""
-    source = config["source"]
-    root = str(config["data_root"]).rstrip("/")
-    if source["kind"] == "patches":
-        return [f"{root}/{source['patches']['table']}"]
-    if source["kind"] == "msd":
-        return [f"{root}/{source['msd']['folder']}/dataset.json"]
-    if source["kind"] == "dicom":
-        return [f"{root}/{source['dicom']['labels']}"]
-    return [f"{root}/{source['jsrt']['images']}"] if source["kind"] == "jsrt" else []
+    source = config.source
+    if source.kind not in CONVERTED:
+        return []
+    if source.kind == "msd":
+        return _below(config.data_root, f"{source.own.folder}/dataset.json")
+    key = {"patches": "table", "dicom": "labels", "jsrt": "images"}[source.kind]
+    return _below(config.data_root, getattr(source.own, key))
+
+
+def original_content(config: Config) -> str:
+    """Checksum of what the conversion of a source reads: of images names and sizes only."""
+    kind, options, root = config.source.kind, config.source.own, config.data_root
+    if kind not in CONVERTED:
+        return content(config, [])
+    if kind == "msd":
+        names = [f"{options.folder}/dataset.json", f"{options.folder}/labelsTr"]
+        images = f"{options.folder}/imagesTr"
+    else:
+        given = [getattr(options, key, None) for key in ("table", "masks", "labels", "key")]
+        names = [name for name in given if name]
+        images = options.folder if kind == "dicom" else options.images
+    return content(config, _below(root, *names), listed=_below(root, images))
+
+
+def task_files(config: Config, task: str) -> list[str]:
+    """The table of a task, or its folder of images without one, and its masks."""
+    options = config.tasks[task]
+    return _below(data_root(config), options.table or options.images, options.masks)
+
+
+def task_content(config: Config, task: str) -> str:
+    """Checksum of what a task is read from; of images without a table names and sizes only."""
+    options, files = config.tasks[task], task_files(config, task)
+    listed = [] if options.table else files[:1]
+    mine = content(config, files[len(listed) :], listed=listed)
+    inherits = options.valid is None and options.test is None
+    return f"{mine} {source_content(config)}" if inherits else mine
+
+
+def truth_files(config: Config) -> list[str]:
+    """The files of the true masks, or their folder."""
+    truth = config.truth
+    names = [*truth.files, truth.file, truth.folder] if truth else []
+    return _below(data_root(config), *(name for name in names if name))
+
+
+def truth_content(config: Config) -> str:
+    """Checksum of the true masks."""
+    return content(config, truth_files(config))
+
+
+def weights_content(config: Config, start: Start) -> str:
+    """Checksum of a start that is a file of the user's; of none where it is not."""
+    own = start is not None and not weight_names.parse(*start)
+    return content(config, [str(Path(config.weights_root) / start[0])] if start and own else [])
 
 
 def content(
@@ -300,7 +387,7 @@ def content(
         listed: Folders of which the names and sizes of files count.
         named: Folders of which the names of files count.
     """
-    own = f"results/{config['dataset']}"
+    own = f"results/{config.dataset}"
 
     def others(names: Sequence[str]) -> list[str]:
         return [name for name in names if not Path(name).is_relative_to(own)]
@@ -308,85 +395,11 @@ def content(
     return contents.content(others(files), others(listed), others(named))
 
 
-def original_content(config: Config) -> str:
-    """Checksum of what the conversion of a source reads: of images names and sizes only."""
-    kind = config["source"]["kind"]
-    if kind not in CONVERTED:
-        return content(config, [])
-    options, root = config["source"][kind], str(config["data_root"]).rstrip("/")
-    if kind == "msd":
-        folder = f"{root}/{options['folder']}"
-        files = [f"{folder}/dataset.json", f"{folder}/labelsTr"]
-        return content(config, files, listed=[f"{folder}/imagesTr"])
-    names = [options[key] for key in ("table", "masks", "labels", "key") if options.get(key)]
-    files = [f"{root}/{name}" for name in names]
-    images = options["folder" if kind == "dicom" else "images"]
-    return content(config, files, listed=[f"{root}/{images}"])
+def _below(root: str, *names: str) -> list[str]:
+    return [f"{root.rstrip('/')}/{name}" for name in names]
 
 
-def weights_content(config: Config, start: Start) -> str:
-    """Checksum of a start that is a file of the user's; of none where it is not."""
-    file = [] if start is None or weight_names.parse(*start) else [start[0]]
-    return content(config, [str(Path(config["weights_root"]) / name) for name in file])
-
-
-def source_content(config: Config) -> str:
-    """Checksum of what lists the images: tables, official lists, and names of masks.
-
-    Of class folders it is the names and sizes of their files.
-    """
-    files, listed = source_files(config), []
-    if config["source"]["kind"] == "folder":
-        files, listed = [], files
-    if config["source"]["kind"] == "nih":
-        files = [*files, *(str(Path(files[0]).with_name(name)) for name in _LISTS)]
-    truth = config["truth"]
-    by_name = truth and truth["kind"] == "masks" and not truth["column"]
-    return content(config, files, listed, named=truth_files(config) if by_name else [])
-
-
-def truth_content(config: Config) -> str:
-    """Checksum of the true masks."""
-    return content(config, truth_files(config))
-
-
-def task_content(config: Config, task: str) -> str:
-    """Checksum of what a task is read from; of images without a table names and sizes only."""
-    options, files = config["tasks"][task], task_files(config, task)
-    listed = [] if options["table"] else files[:1]
-    mine = content(config, files[len(listed) :], listed=listed)
-    inherits = options["valid"] is None and options["test"] is None
-    return f"{mine} {source_content(config)}" if inherits else mine
-
-
-def sums(folders: Iterable[str]) -> list[str]:
-    """Files with the checksums of what folders below results/{dataset} hold.
-
-    A folder counts as changed when its sums do, and not when it is newer: of folders Snakemake
-    knows the time alone.
-    """
-    parts = [folder.split("/", 2) for folder in folders]
-    return [f"{results}/{name}/sums/{rest}.sha256" for results, name, rest in parts]
-
-
-def source_sums(config: Config) -> list[str]:
-    """The sums of a source that the workflow makes."""
-    own = f"results/{config['dataset']}/"
-    return sums(file for file in source_files(config) if file.startswith(own))
-
-
-def task_files(config: Config, task: str) -> list[str]:
-    """The table of a task, or its folder of images without one, and its masks."""
-    options = config["tasks"][task]
-    names = [options["table"] or options["images"], options["masks"]]
-    return [f"{data_root(config).rstrip('/')}/{name}" for name in names]
-
-
-def truth_files(config: Config) -> list[str]:
-    """The files of the true masks, or their folder."""
-    truth = config["truth"] or {}
-    names = [*truth.get("files", ()), truth.get("file"), truth.get("folder")]
-    return [f"{data_root(config).rstrip('/')}/{name}" for name in names if name]
+# Cores.
 
 
 def cores(given: int | None) -> int:
@@ -401,20 +414,3 @@ def cores(given: int | None) -> int:
 def share_of_cores(jobs: int, cores: int = _CORES) -> int:
     """Threads of each of so many jobs that run side by side on so many cores."""
     return max(1, cores // max(1, jobs))
-
-
-def relevance_shard(config: Config, dataset: str, recipe: str, shard: str) -> str:
-    """The relevance shard that a mask shard is made from."""
-    donor = configuration.relevance_recipe(config, recipe)
-    return f"results/{dataset}/relevance/{donor}/{shard}.h5"
-
-
-def released_maps(config: Config) -> list[str]:
-    """The relevance shards of the released recipe, which know the outlines of its masks."""
-    dataset, recipe = config["dataset"], config["release"]["recipe"]
-    return [relevance_shard(config, dataset, recipe, shard) for shard in shards(config)]
-
-
-def report_config(config: Config) -> str:
-    """The whole configuration as inline JSON: the report shows it."""
-    return configuration.sections(config, config)

@@ -4,20 +4,19 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from dollmaker.adapt.tasks import look_at_task
-from dollmaker.config import catalogue, ready, weight_names
-from dollmaker.config.settings import resolved
-from dollmaker.config.sources import NihConfig
+from dollmaker.config import catalogue, ready, weight_names, xrv
+from dollmaker.config.sources import CONVERTED
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.fetch import before, needed
 from dollmaker.fetch.needed import Need
 from dollmaker.launch import network_checks
 from dollmaker.pixels.pictures import Channels, read_channels
-from dollmaker.prepare.convert import CONVERTED, converted_findings, look_at_original
+from dollmaker.prepare.convert import converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.release import models
@@ -26,8 +25,6 @@ from dollmaker.store import findings
 from dollmaker.store.files import POINTERS, WEB_PAGE, inside
 from dollmaker.store.findings import CHEXPERT, PRESENT
 from dollmaker.study import grid
-
-Config = dict[str, Any]
 
 #: The images of the source, ``None`` where they are not listed before the run, and its findings.
 Listing = tuple[pl.DataFrame | None, list[str]]
@@ -55,43 +52,31 @@ def preflight(config: Config) -> Listing:
         ConfigError: If a configured finding or step does not exist, or settings exclude each other.
         ModelError: If a weights file or a network is missing, or does not fit.
     """
-    root = Path(config["data_root"])
-    if config["source"]["kind"] != "phantoms" and not root.is_dir():
+    root, truth = Path(config.data_root), config.truth
+    if config.source.kind != "phantoms" and not root.is_dir():
         raise DataError(f"data folder {root} does not exist; set data_root to an existing folder.")
-    truth = config["truth"]
-    if config["attribute"]["with_truth"] and (truth is None or truth["kind"] != "masks"):
+    if config.attribute.with_truth and (truth is None or truth.kind != "masks"):
         raise ConfigError(
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
-    grid.check(config)
-    models.check(resolved(config))
+    grid.check(config.dump())
+    models.check(config)
     _check_init(config)
-    members = config["classify"]["members"]
-    ready.require_files(members, Path(config["weights_root"]))
+    _require_ready(config)
     _look_at_weights(config, needed.of_config(config))
     listed, names = _list(config, root)
-    check_findings(names, resolved(config))
+    check_findings(names, config)
     if listed is not None:
         _refuse(find_mistake(config, listed, names))
         _look_at_channels(config, root, listed)
     _check_masks(config, root, listed, names)
-    from dollmaker.binarize.steps import check_order, make_chain
-
-    wanted = findings.localized(names, config["attribute"]["findings"])
-    for name, recipe in config["recipes"].items():
-        ready.check_known(members, names, wanted, name, catalogue.committee(config, name))
-        make_chain(recipe["binarize"])
-        check_order(recipe["binarize"])
-    if config["device"] == "cuda":
+    _check_recipes(config, names)
+    if config.device == "cuda":
         from dollmaker.runtime import devices
 
         devices.uses_gpu("cuda")  # which one, each job chooses
-    network_checks.run_checks(
-        [
-            *network_checks.of_members(config, len(names), _to_train(listed)),
-            *network_checks.of_names(_nets(config)),
-        ]
-    )
+    members = network_checks.of_members(config, len(names), _to_train(listed))
+    network_checks.run_checks([*members, *network_checks.of_names(config)])
     return listed, names
 
 
@@ -109,55 +94,75 @@ def preflight_segmenter(config: Config, listing: Listing) -> None:
     """
     listed, names = listing
     _refuse(find_segmenter_mistake(config, listed, names))
-    localized = len(findings.localized(names, config["attribute"]["findings"]))
+    localized = len(findings.localized(names, config.attribute.findings))
     wanted = [network_checks.of_segmenter("segment", config, localized, _to_train(listed))]
-    for run in config["adapt"]["runs"] if config["tasks"] else []:
+    for run in config.adapt.runs if config.tasks else []:
         wanted.append(network_checks.of_tuning(f"adapt.runs {run}", config, *run.split("/")))
     network_checks.run_checks(wanted)
 
 
 def preflight_study(config: Config, listing: Listing) -> None:
-    """The same for all networks of the study.
-
-    Args:
-        config: The resolved configuration.
-        listing: What :func:`preflight` has returned.
-
-    Raises:
-        ConfigError: If no training image would get a mask.
-        ModelError: If a network does not take the images, cannot be trained with such batches, or
-            its starting weights do not fit.
-    """
-    study, (listed, names) = config["study"], listing
-    localized = len(findings.localized(names, config["attribute"]["findings"]))
-    task = next(iter(study["tasks"] or config["tasks"]), None)
+    """The same for all networks of the study."""
+    study, (listed, names), tree = config.study, listing, config.dump()
+    localized = len(findings.localized(names, config.attribute.findings))
+    task = next(iter(study.tasks or config.tasks), None)
     wanted = []
-    for architecture, init in product(study["architectures"], study["inits"] if task else ()):
+    for architecture, init in product(study.architectures, study.inits if task else ()):
         place = f"study.architectures.{architecture}"
-        if grid.pretrained(config, init):
+        if init in study.pretrainings:
             _refuse(find_segmenter_mistake(config, listed, names))
-            mine = grid.pretraining_config(config, architecture, init)
+            mine = Config.model_validate(grid.pretraining_config(tree, architecture, init))
             _check_init(mine)
             wanted.append(network_checks.of_segmenter(place, mine, localized, _to_train(listed)))
-        for name, changes in grid.tunings(config).items():
-            tuned = grid.run_config(config, architecture, str(task), init, name)
-            where = f"{place}, study.tunings {name}"
-            wanted.append(network_checks.of_tuning(where, tuned, init, changes["tuning"]))
+        for name, changes in grid.tunings(tree).items():
+            tuned = grid.run_config(tree, architecture, str(task), init, name)
+            where, run = f"{place}, study.tunings {name}", Config.model_validate(tuned)
+            wanted.append(network_checks.of_tuning(where, run, init, changes["tuning"]))
     _look_at_weights(config, needed.of_study(config))
     network_checks.run_checks(wanted)
+
+
+def _require_ready(config: Config) -> None:
+    """Refuse torchxrayvision's networks without their weights, saying which file to put where.
+
+    Weights that have a published name may be fetched yet.
+    """
+    for name, member in config.classify.members.items():
+        weights = member.weights or ""
+        if not ready.is_xrv(member) or weight_names.parse(weights, member.architecture):
+            continue
+        file = Path(config.weights_root) / weights
+        if not file.is_file():
+            raise ModelError(
+                f"classify.members.{name} needs the weights file {file}, which does not exist; "
+                f"make it of torchxrayvision's {member.architecture.removeprefix(xrv.PREFIX)} "
+                "as docs/how-to/ready-classifiers.md shows."
+            )
+
+
+def _check_recipes(config: Config, names: Sequence[str]) -> None:
+    """Refuse steps that do not exist, and a finding that no member of a committee knows."""
+    from dollmaker.binarize.steps import check_order, make_chain
+
+    members, wanted = config.classify.members, findings.localized(names, config.attribute.findings)
+    for recipe, options in config.recipes.items():
+        experts = catalogue.committee(config, recipe)
+        lost = set(wanted).intersection(*(ready.unknown_to(members[e], names) for e in experts))
+        if lost:
+            known = ", ".join(name for name in wanted if name not in lost)
+            lacking = next(name for name in wanted if name in lost)
+            raise ConfigError(
+                f"no member that explains for recipe {recipe!r} ({', '.join(experts)}) knows the "
+                f"finding {lacking!r}; set attribute.findings to [{known}] or fewer, or add a "
+                "member that knows it."
+            )
+        make_chain(options.binarize or [])
+        check_order(options.binarize or [])
 
 
 def _refuse(mistake: str | None) -> None:
     if mistake:
         raise ConfigError(mistake)
-
-
-def _nets(config: Config) -> dict[str, Config]:
-    """Place -> section ``segment`` of every network that is named."""
-    named = {"segment": config["segment"]}
-    for name, changes in config["study"]["architectures"].items():
-        named[f"study.architectures.{name}"] = {**config["segment"], **changes}
-    return named
 
 
 def _to_train(listed: pl.DataFrame | None) -> int | None:
@@ -181,14 +186,14 @@ def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> 
             f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
             "prepare.test, or correct the split column."
         )
-    splits = config["attribute"]["splits"]
+    splits = config.attribute.splits
     explained = listed.filter(pl.col("split").is_in(splits))
-    if config["attribute"]["with_truth"] and explained["mask"].null_count() == len(explained):
+    if config.attribute.with_truth and explained["mask"].null_count() == len(explained):
         return (
             "attribute.with_truth explains images with a true mask only, and no image of "
             f"attribute.splits ({', '.join(splits)}) has one; name other splits or remove it."
         )
-    splits = config["sample"]["splits"]
+    splits = config.sample.splits
     if not _positive(listed.filter(pl.col("split").is_in(splits)), config, names):
         return (
             f"no image of sample.splits ({', '.join(splits)}) has a positive label of a finding "
@@ -210,13 +215,13 @@ def find_segmenter_mistake(
     Returns:
         The first reason as a sentence, or ``None``.
     """
-    options = config["attribute"]
-    if "train" not in options["splits"]:
+    options = config.attribute
+    if "train" not in options.splits:
         return (
             "the segmenter learns from masks of training images, and attribute.splits leaves train "
             "out; add it, or run `snakemake compare` alone."
         )
-    if options["with_truth"] and config["prepare"]["hold_out_truth"]:
+    if options.with_truth and config.prepare.hold_out_truth:
         return (
             "attribute.with_truth explains images with a true mask only, and "
             "prepare.hold_out_truth keeps them all from training, so that the segmenter has no "
@@ -225,7 +230,7 @@ def find_segmenter_mistake(
     if listed is None:
         return None
     train = listed.filter(pl.col("split") == "train")
-    if options["with_truth"]:
+    if options.with_truth:
         train = train.filter(pl.col("mask").is_not_null())
         if train.is_empty():
             return (
@@ -244,7 +249,7 @@ def find_segmenter_mistake(
 
 def _positive(listed: pl.DataFrame, config: Config, names: Sequence[str]) -> bool:
     """Whether an image has a positive label of a finding that is localized."""
-    localized = findings.localized(names, config["attribute"]["findings"])
+    localized = findings.localized(names, config.attribute.findings)
     return any((listed[finding] == PRESENT).any() for finding in localized)
 
 
@@ -253,7 +258,7 @@ def _look_at_weights(config: Config, needs: list[Need]) -> None:
     for need in sorted(needs, key=lambda need: need.file):
         if not need.name or need.file.is_file():
             check_weights(need.file)
-    before.require_available(needs, Path(config["weights_root"]))
+    before.require_available(needs, Path(config.weights_root))
 
 
 def check_weights(path: Path) -> None:
@@ -290,12 +295,12 @@ def _foreign(path: Path, error: Exception) -> str:
 
 def _check_init(config: Config) -> None:
     """The start of the segmenter's encoder is a member or a file."""
-    init, members = config["segment"]["init"], config["classify"]["members"]
-    path = Path(config["weights_root"]) / init
+    init, members = config.segment.init, config.classify.members
+    path = Path(config.weights_root) / init
     if init == "random" or init in members:
         return
     if (
-        not weight_names.parse(init, weight_names.of_encoder(config["segment"]["encoder"]))
+        not weight_names.parse(init, weight_names.of_encoder(config.segment.encoder))
         and not path.is_file()
     ):
         raise ModelError(
@@ -311,30 +316,31 @@ def _check_masks(
 
     Generated and converted ones are made later.
     """
-    if config["source"]["kind"] in ("phantoms", *CONVERTED):
+    if config.source.kind in ("phantoms", *CONVERTED):
         return
-    truth, links = config["truth"] or {}, config.get("allow_links", False)
-    named = [("truth.files", file) for file in truth.get("files", ())]
-    named += [(f"truth.{key}", truth[key]) for key in ("file", "folder") if truth.get(key)]
-    for task, options in config["tasks"].items():
-        keys = [key for key in ("table", "images", "masks") if options[key]]
-        named += [(f"tasks.{task}.{key}", options[key]) for key in keys]
+    named: list[tuple[str, str | None]] = []
+    if truth := config.truth:
+        named += [("truth.files", file) for file in truth.files]
+        named += [("truth.file", truth.file), ("truth.folder", truth.folder)]
+    for task, options in config.tasks.items():
+        for key in ("table", "images", "masks"):
+            named.append((f"tasks.{task}.{key}", getattr(options, key)))
     for key, name in named:
-        if not inside(root, name, links).exists():
+        if name and not inside(root, name, config.allow_links).exists():
             raise DataError(f"{root / name} does not exist; correct {key} or data_root.")
     _look_at_truth(config, root, listed, names)
-    for task in config["tasks"]:
-        look_at_task(task, config, root, _HANDFUL)
+    for task in config.tasks:
+        look_at_task(task, config.dump(), root, _HANDFUL)
 
 
 def _look_at_truth(
     config: Config, root: Path, listed: pl.DataFrame | None, names: Sequence[str]
 ) -> None:
     """Open the truth, find the images that have some, and read a handful of it."""
-    for name in (config["truth"] or {}).get("findings") or ():
+    for name in (config.truth and config.truth.findings) or ():
         if name not in names:
             raise ConfigError(f"truth.findings: {unknown('finding', name, names)}")
-    truth = load_truth(config, root, findings.localized(names, config["attribute"]["findings"]))
+    truth = load_truth(config.dump(), root, findings.localized(names, config.attribute.findings))
     if truth is None or listed is None:
         return
     rows = [row for row in listed.iter_rows(named=True) if truth.knows(row)]
@@ -354,7 +360,7 @@ def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
 
     Grey pictures and colours become each other.
     """
-    asked, paths = config["prepare"]["channels"], listed["path"].to_list()
+    asked, paths = config.prepare.channels, listed["path"].to_list()
     if asked in (1, 3):
         return
     reasons = []
@@ -372,12 +378,12 @@ def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
 
 def _read_image(config: Config, root: Path, path: str) -> Channels:
     """An image as the stage prepare reads it."""
-    options = config["prepare"]
+    options = config.prepare
     return read_channels(
-        inside(root, path, config.get("allow_links", False)),
-        channels=options["channels"],
-        bits=options["bits"],
-        max_pixels=options["max_pixels"],
+        inside(root, path, config.allow_links),
+        channels=options.channels,
+        bits=options.bits,
+        max_pixels=options.max_pixels,
     )
 
 
@@ -397,14 +403,13 @@ def _list(config: Config, root: Path) -> Listing:
     A table and a tree of class folders are read whole. The tables of published data sets are long
     and as described: they are read where settings decide which of their images are left.
     """
-    kind, options = config["source"]["kind"], config["attribute"]
+    kind = config.source.kind
     if kind in CONVERTED:
-        look_at_original(resolved(config), root)
-        return None, converted_findings(resolved(config).source)
+        look_at_original(config, root)
+        return None, converted_findings(config.source)
     if kind == "nih":
-        links = config.get("allow_links", False)
-        table_file(NihConfig(**config["source"]["nih"]), partial(inside, root, links=links))
-    chosen = config["prepare"]["hold_out_truth"] or options["with_truth"]
+        table_file(config.source.own, partial(inside, root, links=config.allow_links))
+    chosen = config.prepare.hold_out_truth or config.attribute.with_truth
     if kind in ("table", "folder") or (kind in ("nih", "chexpert") and chosen):
-        return list_source(resolved(config), root)
+        return list_source(config, root)
     return None, list(NIH if kind == "nih" else CHEXPERT)

@@ -175,7 +175,7 @@ def take_ready(
         ModelError: If the weights are missing or are not those of such a network, last layer
             included.
     """
-    names = ready.outputs(member.dump())
+    names = ready.outputs(member.architecture, member.findings)
     whole, architecture = _make(member.architecture, spec, len(names))
     given = read_weights(file, without=_NO_WEIGHTS)
     last = fill_ready(whole, given, member.architecture, len(names), spec, str(file))

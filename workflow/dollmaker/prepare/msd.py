@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.config.channels import require_volumes
+from dollmaker.config.checks import require_volumes
 from dollmaker.config.sources import MsdConfig, PrepareConfig
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers

@@ -12,8 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from dollmaker.config.results import ReleaseConfig
-from dollmaker.config.whole import Config
+from dollmaker.config.whole import Config, ReleaseConfig
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import headline_split, interval, number
 from dollmaker.release.bounds import RANK_ONLY, percent, tell

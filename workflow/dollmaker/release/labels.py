@@ -112,7 +112,7 @@ def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
 
 def labels_header(config: Config, committee: Sequence[Path]) -> Tree:
     """Provenance of the masks; recipes and members that have no part in them are left out."""
-    made_by = reads.of_labels(config.dump())
+    made_by = reads.of_labels(config).dump()
     settings = {key: made_by[key] for key in SECTIONS}
     settings["prepare"] = {k: v for k, v in made_by["prepare"].items() if k != "shards"}
     settings["release"] = {key: made_by["release"][key] for key in ("recipe", "relevance")}

@@ -159,8 +159,7 @@ def make_galleries(results: Results) -> dict[str, Gallery]:
 def _card(results: Results, recipe: str, row: Row, side: int) -> Card:
     index = results.index.row(by_predicate=pl.col("image_id") == row["image_id"], named=True)
     file = f"{index['shard']}.h5"
-    maps = results.config.recipes[recipe].attribute
-    donor = maps if isinstance(maps, str) else recipe
+    donor = results.config.donor(recipe)
     with Shard(results.folder / "masks" / recipe / file, "masks") as shard:
         table = shard.table()
         same = (table["image_id"] == row["image_id"]) & (table["finding"] == row["finding"])
