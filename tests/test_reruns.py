@@ -24,7 +24,7 @@ from dollmaker.config import reads
 from dollmaker.config import settings as configuration
 from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
-from dollmaker.store import contents, provenance, tables
+from dollmaker.store import provenance, sums, tables
 from dollmaker.store.shards import create_shard
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +85,7 @@ LIST = {"list_images", *DECODE}
 
 def run(settings: dict[str, Any], *words: str) -> str:
     """Call Snakemake in the working directory, as a new process would."""
-    contents._content.cache_clear()
+    sums._content.cache_clear()
     Path("c.json").write_text(json.dumps(settings))
     said = io.StringIO()
     with redirect_stdout(said), redirect_stderr(said), pytest.raises(SystemExit) as ended:
@@ -393,11 +393,11 @@ def test_a_file_is_read_again_only_when_it_is_another(
     os.utime(file, (1, 1))
 
     def content() -> str:
-        contents._content.cache_clear()
-        return contents.content([str(file)], memory=memory)
+        sums._content.cache_clear()
+        return sums.content([str(file)], memory=memory)
 
     first = content()
-    monkeypatch.setattr(contents, "sha256_file", lambda _: pytest.fail("it was read again"))
+    monkeypatch.setattr(sums, "sha256_file", lambda _: pytest.fail("it was read again"))
     assert content() == first
     monkeypatch.undo()
     file.write_text("new")
@@ -408,7 +408,7 @@ def test_a_file_is_read_again_only_when_it_is_another(
 
 def test_a_file_that_may_still_be_written_is_not_remembered(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("young")
-    contents.content([str(tmp_path / "a")], memory=tmp_path / "memory.json")
+    sums.content([str(tmp_path / "a")], memory=tmp_path / "memory.json")
     assert not (tmp_path / "memory.json").exists()
 
 

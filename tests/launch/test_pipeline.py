@@ -19,7 +19,7 @@ from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError
-from dollmaker.store import contents
+from dollmaker.store import sums
 
 ROOT = Path(__file__).parents[2]
 
@@ -334,7 +334,7 @@ def test_a_corrected_mask_is_noticed_and_a_touched_one_is_not(
     mask.write_bytes(b"old")
 
     def content() -> str:
-        contents._content.cache_clear()  # as a new process has it
+        sums._content.cache_clear()  # as a new process has it
         return pipeline.content(resolved(), ["masks"])
 
     before = content()

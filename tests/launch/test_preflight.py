@@ -12,6 +12,7 @@ from safetensors.numpy import save, save_file
 
 from dollmaker.config import settings as config
 from dollmaker.config.whole import Config, TruthConfig
+from dollmaker.fetch import before
 from dollmaker.launch import preflight
 from dollmaker.launch.network_checks import MEMORY
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError
@@ -104,7 +105,7 @@ def test_what_the_segmenter_could_not_learn_from(changes: Any, rows: Any, said: 
 def test_weights_that_are_none(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "w.st").write_bytes(content)
     with pytest.raises(ModelError, match=said) as caught:
-        preflight.check_weights(tmp_path / "w.st")
+        before.check_weights(tmp_path / "w.st")
     assert str(caught.value).startswith(f"weights file {tmp_path / 'w.st'} ")
 
 
@@ -115,7 +116,7 @@ def test_weights_whose_header_looks_like_something_else(tmp_path: Path) -> None:
         if file.read_bytes()[0] == 0x80:
             break
     assert file.read_bytes()[0] == 0x80
-    preflight.check_weights(file)
+    before.check_weights(file)
 
 
 @pytest.mark.parametrize(

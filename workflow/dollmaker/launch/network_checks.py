@@ -86,8 +86,7 @@ def run_checks(checks: Iterable[NetworkCheck], memory: Path = MEMORY) -> None:
     """
     if not all(find_spec(module) for module in _LIBRARIES):
         return
-    base = _base()
-    known = _read(memory)
+    base, known = _base(), _read(memory)
     passed = dict.fromkeys(known)
     try:
         for one in checks:
@@ -98,7 +97,8 @@ def run_checks(checks: Iterable[NetworkCheck], memory: Path = MEMORY) -> None:
                 passed[key] = None
     finally:
         if len(passed) > len(known):
-            _write(memory, list(passed))
+            with suppress(OSError):  # it is checked again next time
+                write_json(memory, list(passed)[-_MOST:])
 
 
 def _check(one: NetworkCheck) -> None:
@@ -123,13 +123,6 @@ def _read(memory: Path) -> list[str]:
     except (OSError, ValueError, RecursionError):
         return []
     return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
-
-
-def _write(memory: Path, passed: list[str]) -> None:
-    try:
-        write_json(memory, passed[-_MOST:])
-    except OSError:
-        return  # it is checked again next time
 
 
 def of_members(config: Config, findings: int, images: int | None) -> list[NetworkCheck]:
@@ -198,7 +191,7 @@ def of_segmenter(place: str, config: Config, findings: int, images: int | None) 
 
     Args:
         place: Where the configuration names it.
-        config: The resolved configuration with its section ``segment``.
+        config: The resolved configuration.
         findings: Number of localized findings.
         images: Number of training images, if it is known.
     """
@@ -222,7 +215,7 @@ def of_tuning(place: str, config: Config, init: str, tuning: str) -> NetworkChec
 
     Args:
         place: Where the configuration names it.
-        config: The resolved configuration with its sections ``segment`` and ``adapt``.
+        config: The resolved configuration.
         init: Where it starts.
         tuning: What is trained of it.
     """

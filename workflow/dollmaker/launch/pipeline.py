@@ -18,7 +18,7 @@ from dollmaker.config.whole import Config
 from dollmaker.fetch.weight_files import Start
 from dollmaker.prepare.nih import table_file
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.store import contents
+from dollmaker.store import sums as checksums
 from dollmaker.store.files import inside, write_json
 from dollmaker.store.provenance import STAGES
 from dollmaker.study import grid
@@ -50,10 +50,8 @@ def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = (
     """
     for file in files:
         settings.read(str(file))
-    values = dict(given)
-    if "source" not in values:
-        values = {**settings.read(str(default)), **values}
-    return settings.resolved(values)
+    embedded = {} if "source" in given else settings.read(str(default))
+    return settings.resolved({**embedded, **given})
 
 
 # What a job reads of the configuration, as inline JSON.
@@ -129,13 +127,8 @@ def settings_file(dataset: str, stage: str, text: str, make: bool) -> str:
     """The file with what a job reads of the configuration, an input of its rule.
 
     Its name has the checksum of its content, so that it is never written again: what another call
-    of Snakemake asks for meanwhile has another name, and changes nothing under running jobs.
-
-    Args:
-        dataset: Name of the data set.
-        stage: The stage, first part of the name.
-        text: The settings as JSON.
-        make: Whether to write it if it is not there.
+    of Snakemake asks for meanwhile has another name, and changes nothing under running jobs. It is
+    written, if it is not there, where ``make`` says so.
     """
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     path = Path(f"results/{dataset}/config/{stage}-{digest}.json")
@@ -359,7 +352,7 @@ def truth_files(config: Config) -> list[str]:
     """The files of the true masks, or their folder."""
     truth = config.truth
     names = [*truth.files, truth.file, truth.folder] if truth else []
-    return _below(data_root(config), *(name for name in names if name))
+    return _below(data_root(config), *filter(None, names))
 
 
 def truth_content(config: Config) -> str:
@@ -376,23 +369,17 @@ def weights_content(config: Config, start: Start) -> str:
 def content(
     config: Config, files: Sequence[str], listed: Sequence[str] = (), named: Sequence[str] = ()
 ) -> str:
-    """Checksum of files of the user's, for ``params``: their times do not matter, their bytes do.
+    """Checksum of files of the user's, for ``params``: as :func:`dollmaker.store.sums.content`.
 
     What the workflow makes itself (generated or converted sources) has rules of its own and is
     left out.
-
-    Args:
-        config: The resolved configuration.
-        files: Files or folders, as :func:`source_files` and the like give them.
-        listed: Folders of which the names and sizes of files count.
-        named: Folders of which the names of files count.
     """
     own = f"results/{config.dataset}"
 
     def others(names: Sequence[str]) -> list[str]:
         return [name for name in names if not Path(name).is_relative_to(own)]
 
-    return contents.content(others(files), others(listed), others(named))
+    return checksums.content(others(files), others(listed), others(named))
 
 
 def _below(root: str, *names: str) -> list[str]:
@@ -403,11 +390,7 @@ def _below(root: str, *names: str) -> list[str]:
 
 
 def cores(given: int | None) -> int:
-    """Cores to plan for.
-
-    Args:
-        given: What Snakemake was called with; ``None`` or endless where others share them out.
-    """
+    """Cores to plan for; those given are ``None`` or endless where others share them out."""
     return given if given and given < sys.maxsize else _CORES
 
 

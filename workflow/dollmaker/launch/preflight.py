@@ -13,7 +13,6 @@ from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.fetch import before, needed
-from dollmaker.fetch.needed import Need
 from dollmaker.launch import network_checks
 from dollmaker.pixels.pictures import Channels, read_channels
 from dollmaker.prepare.convert import converted_findings, look_at_original
@@ -22,7 +21,7 @@ from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.release import models
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.store import findings
-from dollmaker.store.files import POINTERS, WEB_PAGE, inside
+from dollmaker.store.files import inside
 from dollmaker.store.findings import CHEXPERT, PRESENT
 from dollmaker.study import grid
 
@@ -31,14 +30,6 @@ Listing = tuple[pl.DataFrame | None, list[str]]
 
 #: True masks that are looked at before the run, of the truth and of every task.
 _HANDFUL = 4
-
-#: How weights files begin that are no safetensors, and what they are.
-_FOREIGN = {
-    b"PK": "a pickle of PyTorch, which is never loaded; convert it to safetensors",
-    b"\x80": "a pickle, which is never loaded; convert it to safetensors",
-    **POINTERS,
-    b"<": WEB_PAGE,
-}
 
 
 def preflight(config: Config) -> Listing:
@@ -63,7 +54,7 @@ def preflight(config: Config) -> Listing:
     models.check(config)
     _check_init(config)
     _require_ready(config)
-    _look_at_weights(config, needed.of_config(config))
+    before.require_weights(needed.of_config(config), Path(config.weights_root))
     listed, names = _list(config, root)
     check_findings(names, config)
     if listed is not None:
@@ -118,7 +109,7 @@ def preflight_study(config: Config, listing: Listing) -> None:
             tuned = grid.run_config(tree, architecture, str(task), init, name)
             where, run = f"{place}, study.tunings {name}", Config.model_validate(tuned)
             wanted.append(network_checks.of_tuning(where, run, init, changes["tuning"]))
-    _look_at_weights(config, needed.of_study(config))
+    before.require_weights(needed.of_study(config), Path(config.weights_root))
     network_checks.run_checks(wanted)
 
 
@@ -251,46 +242,6 @@ def _positive(listed: pl.DataFrame, config: Config, names: Sequence[str]) -> boo
     """Whether an image has a positive label of a finding that is localized."""
     localized = findings.localized(names, config.attribute.findings)
     return any((listed[finding] == PRESENT).any() for finding in localized)
-
-
-def _look_at_weights(config: Config, needs: list[Need]) -> None:
-    """Weights files are there and are some; those of a name may also be fetched yet."""
-    for need in sorted(needs, key=lambda need: need.file):
-        if not need.name or need.file.is_file():
-            check_weights(need.file)
-    before.require_available(needs, Path(config.weights_root))
-
-
-def check_weights(path: Path) -> None:
-    """Refuse a weights file that is missing or is no safetensors, by its header alone.
-
-    Raises:
-        ModelError: If it cannot be read as safetensors, or holds nothing.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ModelError(
-            f"weights file {path} does not exist; correct weights_root or the file's name."
-        )
-    try:
-        with safe_open(path, framework="np") as content:
-            names = list(content.keys())
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"weights file {path} is {_foreign(path, error)}.") from None
-    if not names:
-        raise ModelError(f"weights file {path} holds no weights; get it again.")
-
-
-def _foreign(path: Path, error: Exception) -> str:
-    """What a file that is no whole safetensors file is, and what to do."""
-    with path.open("rb") as handle:
-        head = handle.read(32)
-    for start, kind in _FOREIGN.items():
-        if head.startswith(start):
-            return kind
-    detail = " ".join(str(error).split())[:200]
-    return f"no whole safetensors file ({detail}); get it again, or convert it to safetensors"
 
 
 def _check_init(config: Config) -> None:

@@ -13,8 +13,7 @@ from typing import NoReturn
 from dollmaker import __version__
 from dollmaker.runtime import signatures
 from dollmaker.runtime.errors import DamagedError, DollmakerError, UsageError, unknown
-from dollmaker.runtime.extras import missing
-from dollmaker.runtime.faults import out_of_space, set_aside
+from dollmaker.runtime.faults import missing, out_of_space, set_aside
 from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 
 #: Command -> its function, module:name, in the order in which data flow. Of two functions, the

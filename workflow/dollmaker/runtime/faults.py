@@ -1,4 +1,4 @@
-"""What the command line makes of damaged files and full disks."""
+"""What the command line makes of damaged files, full disks and libraries that are missing."""
 
 import errno
 import os
@@ -11,6 +11,13 @@ _SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 #: How libraries in other languages say so: HDF5, safetensors, Arrow, torch.
 _WORDS = ("No space left", "errno = 28", "errno 28", "os error 28", "File too large", "os error 27")
+
+#: Libraries of ``dollmaker[torch]``; all others that may be missing are of the workflow.
+_TORCH = {
+    *("torch", "torchvision", "timm", "segmentation_models_pytorch"),
+    *("safetensors", "huggingface_hub"),
+}
+_OTHERS = {"pydicom": "dicom", "torchxrayvision": "xrv", "imagecodecs": "deep"}
 
 
 def set_aside(path: Path) -> Path | None:
@@ -51,3 +58,12 @@ def out_of_space(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def missing(error: ModuleNotFoundError) -> str | None:
+    """What to say of a library that is not installed; ``None`` if it is a module of our own."""
+    library = (error.name or "").partition(".")[0]
+    if not library or library == "dollmaker":
+        return None
+    extra = "torch" if library in _TORCH else _OTHERS.get(library, "workflow")
+    return f'this needs {library}, which is not installed; pip install "dollmaker[{extra}]".'

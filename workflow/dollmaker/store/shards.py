@@ -12,7 +12,7 @@ import json
 import operator
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,6 @@ from dollmaker.runtime.errors import ArtifactError, DamagedError
 from dollmaker.store.depth import to_levels
 from dollmaker.store.files import atomic_path
 from dollmaker.store.provenance import FORMATS
-from dollmaker.store.spool import Spool
 
 Kind = Literal["images", "relevance", "masks"]
 Array = npt.NDArray[Any]
@@ -121,6 +120,61 @@ def _row(row: SupportsIndex, count: int) -> int:
     return number
 
 
+class _Spool:
+    """A file for HDF5 that never fails: HDF5 crashes the process when a write does.
+
+    After the first failure nothing more is written; :meth:`check` tells.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w+b", buffering=0)
+        self._failure: OSError | None = None
+
+    def _try(self, call: Callable[[], int | None], otherwise: int) -> int:
+        if self._failure is None:
+            try:
+                done = call()
+                return otherwise if done is None else done
+            except OSError as error:
+                self._failure = error
+        return otherwise
+
+    def read(self, size: int = -1) -> bytes:
+        return self._file.read(size)
+
+    def write(self, data: Any) -> int:
+        """Write, or pretend to."""
+        size = memoryview(data).nbytes
+        written = self._try(lambda: self._file.write(data), size)
+        if written < size and self._failure is None:  # the disk took a part
+            self._try(lambda: self._file.write(memoryview(data).cast("B")[written:]), 0)
+        return size
+
+    def truncate(self, size: int) -> int:
+        return self._try(lambda: self._file.truncate(size), size)
+
+    def flush(self) -> None:
+        """Do nothing: the file has no buffer."""
+        self._try(lambda: self._file.flush(), 0)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readinto(self, buffer: Any) -> int | None:
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def check(self) -> None:
+        """Raise what went wrong."""
+        if self._failure is not None:
+            raise self._failure
+
+
 @contextmanager
 def create_shard(
     path: Path, kind: Kind, header: Mapping[str, Any], *, gzip: bool = False
@@ -134,7 +188,7 @@ def create_shard(
         gzip: Use gzip, which every HDF5 reader has, instead of LZ4. For released files.
     """
     with atomic_path(path) as part:
-        spool = Spool(part)
+        spool = _Spool(part)
         try:
             with closing(spool), h5py.File(spool, "w", libver=_VERSION, track_order=True) as file:
                 file.attrs["kind"] = np.bytes_(kind.encode())
