@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dollmaker.estimate import benchmarks
+from dollmaker.estimate.costs import read_finished
 from dollmaker.runtime import cli
 from dollmaker.store.files import read_json
 
@@ -77,8 +77,8 @@ def test_finished_jobs_stand_for_their_kind(
 @pytest.mark.parametrize("text", ["", "no table", HEAD, f"{HEAD}nan\t\t\t\n-1\t\tinf\n", "s\n\0\n"])
 def test_files_that_are_no_benchmarks_are_passed_over(tmp_path: Path, text: str) -> None:
     (tmp_path / "evaluate.tsv").write_text(text)
-    assert benchmarks.read(tmp_path, "evaluate", "") == ([], 0)
-    assert benchmarks.read(tmp_path / "nowhere", "evaluate", "") == ([], 0)
+    assert read_finished(tmp_path, "evaluate", "") == ([], 0)
+    assert read_finished(tmp_path / "nowhere", "evaluate", "") == ([], 0)
 
 
 def test_a_table_is_enough_to_count(

@@ -40,7 +40,7 @@ def tell_costs(
     import dollmaker.release.labels  # noqa: F401
 
     light = time.process_time()
-    from dollmaker.estimate.stage import make_estimate
+    from dollmaker.estimate.costs import make_estimate
 
     heavy = time.process_time()
     estimate = make_estimate(config, devices or (), images, light, heavy)

@@ -25,8 +25,7 @@ from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
 from dollmaker.config.masks import MapsConfig, RecipeConfig, Step
 from dollmaker.config.whole import Config
-from dollmaker.estimate.count import SPLITS
-from dollmaker.estimate.rules import LOOKED_AT
+from dollmaker.estimate.jobs import LOOKED_AT, SPLITS
 from dollmaker.launch import pipeline
 from dollmaker.prepare import stage as prepare
 from dollmaker.release import labels

@@ -1,6 +1,8 @@
 """The estimate: count, try, look at past runs, and put together what a run costs."""
 
+import csv
 import math
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,9 +12,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker.config.whole import Config
-from dollmaker.estimate import benchmarks
-from dollmaker.estimate.count import Counts, count
-from dollmaker.estimate.rules import Jobs, list_jobs
+from dollmaker.estimate.jobs import Counts, Jobs, count, list_jobs
 from dollmaker.estimate.trial import Trial, sample
 from dollmaker.launch import pipeline
 from dollmaker.phantoms import write_dataset
@@ -99,7 +99,7 @@ def _find_root(config: Config, folder: Path) -> Path:
 
 def _estimate(config: Config, jobs: Jobs, past: Path, trial: Trial, start: float) -> dict[str, Any]:
     """A row of the result."""
-    done, memory = benchmarks.read(past, jobs.rule, jobs.part)
+    done, memory = read_finished(past, jobs.rule, jobs.part)
     row = {**asdict(jobs), "seconds": None, "memory_mb": memory or None, "by": "unknown"}
     if done:
         ends = min(done) * _DONE[0], sum(done) / len(done), max(done) * _DONE[1]
@@ -139,3 +139,28 @@ def _disk(config: Config, counts: Counts) -> dict[str, int]:
         "masks": pairs * len(config.recipes) * (pixels // _MASK + _ROW),
         "labels and release": pairs * _PAIR,
     }
+
+
+def read_finished(folder: Path, rule: str, part: str) -> tuple[list[float], float]:
+    """Seconds of the finished jobs of a rule, by the clock, and the most memory of one in MB.
+
+    Files are called ``{rule}-{part}-{shard}.tsv``, without what a rule does not have. Of a resumed
+    job the file tells the last attempt alone. What is no number is passed over: of a job that was
+    over at once Snakemake does not know the memory.
+    """
+    mine = re.compile(re.escape(f"{rule}-{part}" if part else rule) + r"(-\d{4,})?")
+    seconds, memory = [], [0.0]
+    for file in sorted(folder.glob(f"{rule}*.tsv")):
+        if mine.fullmatch(file.stem):
+            text = file.read_text(encoding="utf-8", errors="replace")
+            for row in csv.DictReader(text.splitlines(), delimiter="\t"):
+                seconds += _number(row.get("s"))
+                memory += _number(row.get("max_rss"))
+    return seconds, max(memory)
+
+
+def _number(text: str | None) -> list[float]:
+    try:
+        return [value] if 0 < (value := float(text or "")) < float("inf") else []
+    except ValueError:
+        return []

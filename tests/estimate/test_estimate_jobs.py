@@ -9,8 +9,7 @@ import polars as pl
 import pytest
 
 from dollmaker.config import settings
-from dollmaker.estimate.count import Counts, count
-from dollmaker.estimate.rules import list_jobs
+from dollmaker.estimate.jobs import Counts, count, list_jobs
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import DataError
 from dry_run import MICRO, planned
