@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,14 @@ from torch import Tensor
 from dollmaker.attribute import consensus
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import contributions, integrated_gradients
-from dollmaker.attribute.memory import Chunk, fitting_rows
-from dollmaker.attribute.passes import Pairs
-from dollmaker.attribute.quadrature import Level, fixed, nested, spent
+from dollmaker.attribute.integrated_gradients import (
+    Level,
+    contributions,
+    fixed,
+    integrated_gradients,
+    nested,
+)
+from dollmaker.attribute.passes import Chunk, Pairs, fitting_rows
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.runtime import devices
 from dollmaker.runtime.progress import peak_memory_mb
@@ -59,7 +64,7 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
     frozen = FrozenNetwork(
         subject.network, x[:1], precision=setting.precision, compiled=setting.compile
     )
-    chunk = setting.chunk or fitting_rows(frozen, x[:1])
+    chunk = setting.chunk or fitting_rows(frozen.forward, x[:1])
     _say(f"{subject.name} on {_device(x)}: rows of our passes {chunk}")
     tuned, found = _fidelities(subject, frozen, captum, setting, chunk)
 
@@ -77,7 +82,7 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
 
     def same(some: Tensor) -> None:
         pairs = _pairs(len(some), count)
-        integrated_gradients(frozen, some, origin, pairs, nodes=setting.nodes, chunk=chunk)
+        integrated_gradients(frozen, some, origin, pairs, fixed(setting.nodes), chunk)
 
     def ceiling(some: Tensor) -> None:
         bare(frozen, some, count, setting.nodes * len(some), chunk)
@@ -165,10 +170,10 @@ def _fidelities(
     _say(f"measuring fidelity on {len(rest)} other images ...")
     wanted = summarize(
         integrated_gradients(
-            frozen, rest, origin, pairs, nodes=setting.reference, chunk=chunk, rule="midpoint"
+            frozen, rest, origin, pairs, fixed(setting.reference, "midpoint"), chunk
         ).maps
     )
-    ours = integrated_gradients(frozen, rest, origin, pairs, nodes=setting.nodes, chunk=chunk).maps
+    ours = integrated_gradients(frozen, rest, origin, pairs, fixed(setting.nodes), chunk).maps
     theirs = torch.stack(
         [captum(rest[[i]], origin, k, setting.nodes, 8)[0].float() for i, k in pairs]
     )
@@ -296,7 +301,7 @@ def tune(
     best, fewest = Tuned(first=_FIRST[-1], target=_TARGETS[-1]), float("inf")
     for first in _FIRST:
         levels = nested(first, _MOST // 2)
-        nodes = [spent(levels[: number + 1]) for number in range(len(levels))]
+        nodes = list(accumulate(len(level.places) for level in levels))
         scores, cosines = _climb(network, images, baseline, pairs, levels, chunk, wanted)
         for target in _TARGETS:
             done = (cosines >= target).float()

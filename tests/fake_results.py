@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from dollmaker.config import settings as configuration
-from dollmaker.explain.page import MEASURES
+from dollmaker.explain.measures import MEASURES
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
 from dollmaker.store.shards import create_shard

@@ -129,11 +129,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classify.train_member(configuration.resolved(config), "a", member, root / "a")
     maps, masks = root / "relevance.h5", root / "masks.h5"
     explained = attribute.Inputs(index=index, images=images, committee=[root / "a"])
-    attribute.explain_shard(config, explained, "doll", "0000", maps)
-    explain_sample(config, explained, "doll", root / "sample.h5")
-    binarize_shard(config, images / "0000.h5", maps, "doll", masks)
+    attribute.explain_shard(whole, explained, "doll", "0000", maps)
+    explain_sample(whole, explained, "doll", root / "sample.h5")
+    binarize_shard(whole, images / "0000.h5", maps, "doll", masks)
     checked = sanity.Inputs(index=index, images=images, sample=root / "sample.h5")
-    sanity.check_recipe(config, checked, "doll", root / "sanity.json")
+    sanity.check_recipe(whole, checked, "doll", root / "sanity.json")
     labels.collect_labels(
         resolved(config),
         labels.Inputs(

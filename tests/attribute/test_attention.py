@@ -11,7 +11,7 @@ from torchvision.models import VisionTransformer
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.attention import attention_rollout
-from dollmaker.attribute.passes import enlarge
+from dollmaker.attribute.passes import Question, enlarge
 from dollmaker.runtime.errors import ModelError
 
 
@@ -51,7 +51,7 @@ def test_rollout_by_hand(fused: bool) -> None:
     net, x = vit(), pictures()
     for block in net.blocks:
         block.attn.fused_attn = fused
-    maps = attention_rollout(net, x, PAIRS, chunk=3)
+    maps = attention_rollout(Question(net, x, PAIRS, 3))
     for number, (image, _) in enumerate(PAIRS):
         row = by_hand(net, x[image])[0, 1:].view(1, 1, 4, 4)
         assert float(row.std()) > 0.005  # something to see
@@ -59,21 +59,21 @@ def test_rollout_by_hand(fused: bool) -> None:
 
 
 def test_all_findings_of_an_image_have_the_same_map() -> None:
-    maps = attention_rollout(vit(), pictures(), PAIRS, chunk=4)
+    maps = attention_rollout(Question(vit(), pictures(), PAIRS, 4))
     assert torch.equal(maps[0], maps[2]) and torch.equal(maps[1], maps[6])
     assert not torch.equal(maps[0], maps[1])
 
 
 def test_where_patches_are_averaged_so_are_their_rows() -> None:
     net, x = vit(global_pool="avg", class_token=True), pictures()
-    maps = attention_rollout(net, x, [(2, 0)], chunk=1)
+    maps = attention_rollout(Question(net, x, [(2, 0)], 1))
     expected = by_hand(net, x[2])[1:, 1:].mean(0).view(1, 1, 4, 4)
     assert relative(maps[0], enlarge(expected, (64, 64))[0]) < 1e-5
 
 
 def test_registers_are_no_patches() -> None:
     net, x = vit(reg_tokens=3), pictures()
-    maps = attention_rollout(net, x, [(2, 0)], chunk=1)
+    maps = attention_rollout(Question(net, x, [(2, 0)], 1))
     expected = by_hand(net, x[2])[0, 4:].view(1, 1, 4, 4)
     assert relative(maps[0], enlarge(expected, (64, 64))[0]) < 1e-5
 
@@ -83,7 +83,7 @@ def test_torchvision_has_the_same_rollout() -> None:
     net = VisionTransformer(64, 16, 3, 4, 24, 48, num_classes=4).eval().requires_grad_(False)
     sharpen(net)
     x = pictures()
-    maps = attention_rollout(net, x, PAIRS, chunk=4)
+    maps = attention_rollout(Question(net, x, PAIRS, 4))
     weights: list[Tensor] = []
 
     def keep(module: Any, inputs: Any) -> None:
@@ -117,19 +117,19 @@ def test_a_bias_on_the_attention_counts() -> None:
     net, x = net.eval().requires_grad_(False), pictures()
     for block in net.blocks:
         block.attn.relative_position_bias_table.normal_(0, 9)
-    fused = attention_rollout(net, x, PAIRS, chunk=4)
+    fused = attention_rollout(Question(net, x, PAIRS, 4))
     for block in net.blocks:
         block.attn.fused_attn = False
-    assert relative(attention_rollout(net, x, PAIRS, chunk=4), fused) < 1e-5
+    assert relative(attention_rollout(Question(net, x, PAIRS, 4)), fused) < 1e-5
     for block in net.blocks:
         block.attn.relative_position_bias_table.zero_()
-    assert relative(attention_rollout(net, x, PAIRS, chunk=4), fused) > 0.03
+    assert relative(attention_rollout(Question(net, x, PAIRS, 4)), fused) > 0.03
 
 
 def test_the_networks_output_does_not_change() -> None:
     net, x = network("timm:test_vit"), pictures()
     before = net(x)
-    attention_rollout(net, x, PAIRS, chunk=4)
+    attention_rollout(Question(net, x, PAIRS, 4))
     assert torch.equal(net(x), before)
     assert all(block.attn.fused_attn for block in net.blocks)
 
@@ -152,4 +152,4 @@ def test_networks_without_full_attention_are_refused(name: str, reason: str) -> 
     library, _, short = name.partition(":")
     net = timm.create_model(short, num_classes=4, **options) if library == "timm" else network(name)
     with pytest.raises(ModelError, match=reason):
-        attention_rollout(net.eval(), pictures(), PAIRS, chunk=4)
+        attention_rollout(Question(net.eval(), pictures(), PAIRS, 4))

@@ -14,6 +14,8 @@ from dollmaker.attribute.baselines import BASELINES, make_baseline
 from dollmaker.attribute.consensus import agree, cosine, reduce_channels, smooth
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.attribute.stage import Inputs, explain_shard
+from dollmaker.config.masks import AttributeConfig
+from dollmaker.config.settings import resolved
 from dollmaker.networks.frames import WHOLE
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.shards import Shard
@@ -29,8 +31,6 @@ def test_baselines_are_what_their_names_say() -> None:
     assert made["median"][0, 1, 0, 0] == images[0, 1].median()
     assert made["blur"].std() < 0.2 * images.std()
     assert made["blur"].mean() == pytest.approx(float(images.mean()), rel=0.05)
-    with pytest.raises(ConfigError, match="unknown baseline 'grey'; use one of: black"):
-        make_baseline("grey", images, mean, WHOLE)
 
 
 def test_reductions() -> None:
@@ -91,21 +91,20 @@ def test_selection_is_spread_and_knows_only_the_index() -> None:
             "mask": ["m.png" if row in (3, 4, 96) else None for row in range(100)],
         }
     )
-    options = {"splits": ["train", "test"], "max_images": 5, "min_probability": None}
-    options["with_truth"] = False
+    options = AttributeConfig(splits=["train", "test"], max_images=5)
     chosen = select_images(index, ["A"], options)
     assert chosen["row"].to_list() == [0, 21, 42, 66, 87, 90, 93, 96, 99]
-    true = select_images(index, ["A"], {**options, "with_truth": True})
+    true = select_images(index, ["A"], options.model_copy(update={"with_truth": True}))
     assert true["row"].to_list() == [3, 96]  # row 4 has a mask, but not the finding
     labels = np.array([[1, 0, -1, -2]], np.int8)
     probabilities = np.array([[0.1, 0.9, 0.6, 0.2]], np.float32)
-    assert select_pairs(labels, None, None).tolist() == [[True, False, False, False]]
+    assert select_pairs(labels, probabilities, None).tolist() == [[True, False, False, False]]
     assert select_pairs(labels, probabilities, 0.6).tolist() == [[True, True, True, False]]
 
 
 def explain(config: dict[str, Any], folder: Path, members: list[Path], output: str) -> Path:
     explain_shard(
-        config,
+        resolved(config),
         Inputs(index=folder / "index.parquet", images=folder / "images", committee=members),
         "doll",
         "0000",

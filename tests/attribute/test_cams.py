@@ -18,7 +18,7 @@ from dollmaker.attribute.cams import (
     multi_layer_cam,
     principal_component,
 )
-from dollmaker.attribute.passes import enlarge
+from dollmaker.attribute.passes import Question, enlarge
 from dollmaker.runtime.errors import ConfigError, ModelError
 
 CAMS = [grad_cam, hires_cam, layer_cam, multi_layer_cam]
@@ -61,7 +61,7 @@ def by_hand(net: nn.Module, x: Tensor, output: int, layer: str) -> tuple[Tensor,
 @pytest.mark.parametrize("layer", ["layer2.1.bn2", "layer3", "layer2.0.conv1", "conv1"])
 def test_grad_cam_is_captums(layer: str) -> None:
     net, x = network("torchvision:resnet18"), pictures()
-    maps = grad_cam(net, x, PAIRS, chunk=3, layer=layer)
+    maps = grad_cam(Question(net, x, PAIRS, 3), layer=layer)
     # Captum looks at the tensor after ReLU and sum have changed it in place: not at bn2's output.
     for part in net.modules():
         if isinstance(part, nn.ReLU):
@@ -88,7 +88,7 @@ def test_rules_by_hand(layer: str) -> None:
             layer_cam: (g.clamp(min=0) * a).sum(0).clamp(min=0),
         }
         for method, cam in rules.items():
-            maps = method(net, x, PAIRS, chunk=4, layer=layer)
+            maps = method(Question(net, x, PAIRS, 4), layer=layer)
             expected = F.interpolate(cam[None, None], size=(64, 64), mode="bilinear")[0]
             torch.testing.assert_close(maps[number], expected, rtol=1e-3, atol=1e-6)
             seen[method] += float(expected.sum())
@@ -97,9 +97,9 @@ def test_rules_by_hand(layer: str) -> None:
 
 def test_behind_global_pooling_and_a_linear_head_hires_cam_is_grad_cam() -> None:
     net, x = network("torchvision:resnet18"), pictures()
-    one, other = (method(net, x, PAIRS, chunk=4) for method in (hires_cam, grad_cam))
+    one, other = (method(Question(net, x, PAIRS, 4)) for method in (hires_cam, grad_cam))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-    one, other = (m(net, x, PAIRS, chunk=4, layer="layer2") for m in (hires_cam, grad_cam))
+    one, other = (m(Question(net, x, PAIRS, 4), layer="layer2") for m in (hires_cam, grad_cam))
     assert relative(one, other) > 0.1
 
 
@@ -107,7 +107,7 @@ def test_hires_cam_of_the_last_layer_holds_the_whole_logit() -> None:
     """The sum of the map before the ReLU is the logit without its bias."""
     net, x = Small(), pictures(5, 32)
     net.head.weight.abs_()  # every contribution is positive
-    maps = hires_cam(net, x, PAIRS, chunk=4)
+    maps = hires_cam(Question(net, x, PAIRS, 4))
     logits = net(x) - net.head.bias
     for number, (image, output) in enumerate(PAIRS):
         total = float(maps[number].sum()) / 16  # 8 x 8 places became 32 x 32
@@ -132,25 +132,25 @@ def test_hires_cam_of_the_last_layer_holds_the_whole_logit() -> None:
 def test_the_layer_that_is_chosen(name: str, layer: str) -> None:
     net, x = network(name), pictures()
     for method in (grad_cam, layer_cam):
-        chosen = method(net, x, PAIRS, chunk=4)
-        assert torch.equal(chosen, method(net, x, PAIRS, chunk=4, layer=layer))
+        chosen = method(Question(net, x, PAIRS, 4))
+        assert torch.equal(chosen, method(Question(net, x, PAIRS, 4), layer=layer))
         assert chosen.any()
 
 
 def test_densenets_map_is_taken_behind_its_functional_relu() -> None:
     net, x = network("torchvision:densenet121"), pictures()
-    maps = grad_cam(net, x, PAIRS, chunk=4)
+    maps = grad_cam(Question(net, x, PAIRS, 4))
     for number, (image, output) in enumerate(PAIRS):
         a = F.relu(net.features(x[[image]]))
         weights = net.classifier.weight[output][:, None, None] / 4  # 2 x 2 places
         expected = enlarge((weights * a[0]).sum(0).relu()[None, None], (64, 64))[0]
         torch.testing.assert_close(maps[number], expected, rtol=1e-4, atol=1e-6)
-    assert relative(grad_cam(net, x, PAIRS, chunk=4, layer="features"), maps) > 0.1
+    assert relative(grad_cam(Question(net, x, PAIRS, 4), layer="features"), maps) > 0.1
 
 
 def test_tokens_become_a_square_of_patches() -> None:
     net, x = network("timm:test_vit"), pictures()
-    maps = grad_cam(net, x, [(1, 2)], chunk=1, layer="blocks.2.norm1")
+    maps = grad_cam(Question(net, x, [(1, 2)], 1), layer="blocks.2.norm1")
     a, g = (t[1:].T.unflatten(1, (4, 4)) for t in by_hand(net, x[1], 2, "blocks.2.norm1"))
     cam = (g.mean((1, 2), keepdim=True) * a).sum(0).relu()
     assert relative(maps[0], enlarge(cam[None, None], (64, 64))[0]) < 1e-5
@@ -161,7 +161,7 @@ def test_maps_with_the_channels_last() -> None:
         "swin_tiny_patch4_window7_224", num_classes=4, img_size=64, window_size=2
     )
     net, x = net.eval().requires_grad_(False), pictures()
-    maps = hires_cam(net, x, [(1, 2)], chunk=2)
+    maps = hires_cam(Question(net, x, [(1, 2)], 2))
     a, g = by_hand(net, x[1], 2, "norm")
     assert a.shape == (2, 2, 768)
     assert relative(maps[0], enlarge((a * g).sum(-1).relu()[None, None], (64, 64))[0]) < 1e-5
@@ -197,7 +197,7 @@ def test_the_sign_of_a_principal_component_is_the_deepest_maps() -> None:
 def test_micra_net_by_hand(upsample: Any) -> None:
     net, x = Small(), pictures(5, 32)
     layers = ["three", "one", "two"]
-    maps = multi_layer_cam(net, x, PAIRS, chunk=4, layers=layers, upsample=upsample)
+    maps = multi_layer_cam(Question(net, x, PAIRS, 4), layers=layers, upsample=upsample)
     for number, (image, output) in enumerate(PAIRS):
         cams = []
         for layer in ("one", "two", "three"):
@@ -215,7 +215,7 @@ def test_micra_net_by_hand(upsample: Any) -> None:
 
 def test_the_layers_that_multi_layer_cam_chooses() -> None:
     net, x = Small(), pictures(5, 32)
-    chosen = multi_layer_cam(net, x, PAIRS, chunk=4)
+    chosen = multi_layer_cam(Question(net, x, PAIRS, 4))
 
     class Modules(nn.Module):
         """The same network, whose activations are modules that can be named."""
@@ -231,15 +231,15 @@ def test_the_layers_that_multi_layer_cam_chooses() -> None:
             return result
 
     twin = Modules().eval()
-    named = multi_layer_cam(twin, x, PAIRS, chunk=4, layers=["acts.0", "acts.1", "acts.2"])
-    torch.testing.assert_close(multi_layer_cam(twin, x, PAIRS, chunk=4), named)
+    named = multi_layer_cam(Question(twin, x, PAIRS, 4), layers=["acts.0", "acts.1", "acts.2"])
+    torch.testing.assert_close(multi_layer_cam(Question(twin, x, PAIRS, 4)), named)
     # `one` is followed by a ReLU that is not in place, so its map is the one before.
-    mixed = multi_layer_cam(twin, x, PAIRS, chunk=4, layers=["net.one", "acts.1", "acts.2"])
+    mixed = multi_layer_cam(Question(twin, x, PAIRS, 4), layers=["net.one", "acts.1", "acts.2"])
     torch.testing.assert_close(chosen, mixed, rtol=1e-3, atol=1e-4)
     deep, x = network("timm:resnet18"), pictures()  # 20 convolutions: one map of each size
     stages = ["act1", "layer1", "layer2", "layer3", "layer4"]
-    named = multi_layer_cam(deep, x, PAIRS, chunk=4, layers=stages)
-    assert torch.equal(multi_layer_cam(deep, x, PAIRS, chunk=4), named)
+    named = multi_layer_cam(Question(deep, x, PAIRS, 4), layers=stages)
+    assert torch.equal(multi_layer_cam(Question(deep, x, PAIRS, 4)), named)
 
 
 @pytest.mark.parametrize("method", CAMS)
@@ -257,7 +257,7 @@ def test_layers_that_cannot_be_used_are_refused(method: Any) -> None:
     key = "layers" if method is multi_layer_cam else "layer"
 
     def explain(layer: str) -> None:
-        method(net, x, PAIRS, chunk=4, **{key: [layer] if key == "layers" else layer})
+        method(Question(net, x, PAIRS, 4), **{key: [layer] if key == "layers" else layer})
 
     with pytest.raises(ConfigError, match=r"unknown layer 'layer3.2'; did you mean .*layer3.1"):
         explain("layer3.2")
@@ -271,9 +271,9 @@ def test_layers_that_cannot_be_used_are_refused(method: Any) -> None:
 def test_networks_without_feature_maps_are_refused() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 4)).requires_grad_(False)
     with pytest.raises(ModelError, match="no layer of this network has a feature map"):
-        grad_cam(net, pictures(5, 4), PAIRS, chunk=4)
+        grad_cam(Question(net, pictures(5, 4), PAIRS, 4))
     with pytest.raises(ModelError, match="chooses its layers in convolutional networks only"):
-        multi_layer_cam(network("timm:test_vit"), pictures(), PAIRS, chunk=4)
+        multi_layer_cam(Question(network("timm:test_vit"), pictures(), PAIRS, 4))
 
 
 def test_a_layer_without_influence_has_an_empty_map() -> None:
@@ -285,14 +285,14 @@ def test_a_layer_without_influence_has_an_empty_map() -> None:
             return result
 
     net, x = Aside(), pictures(5, 32)
-    assert not grad_cam(net, x, PAIRS, chunk=4, layer="three").any()
-    assert grad_cam(net, x, PAIRS, chunk=4, layer="one").any()
-    assert not multi_layer_cam(net, x, PAIRS, chunk=4, layers=["one", "three"]).any()
+    assert not grad_cam(Question(net, x, PAIRS, 4), layer="three").any()
+    assert grad_cam(Question(net, x, PAIRS, 4), layer="one").any()
+    assert not multi_layer_cam(Question(net, x, PAIRS, 4), layers=["one", "three"]).any()
 
 
 def test_nothing_stays_behind_when_the_network_fails() -> None:
     net = Small()
     net.head = nn.Linear(9, 4)
     with pytest.raises(RuntimeError):
-        grad_cam(net, pictures(5, 32), PAIRS, chunk=4, layer="one")
+        grad_cam(Question(net, pictures(5, 32), PAIRS, 4), layer="one")
     assert not any(part._forward_hooks for part in net.modules())

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from dollmaker.attribute import cutters
 from dollmaker.attribute.cutters import background_maps, found, mask_maps, maskcut, token_maps
-from dollmaker.attribute.features import Features, features, strength
+from dollmaker.attribute.features import Features, Look, features, strength
+from dollmaker.attribute.passes import Question
 
 GRID = (8, 8)
 
@@ -112,11 +113,11 @@ def test_a_convolutional_network_is_enlarged_until_the_grid_is_fine() -> None:
     given = features(network, image)
     assert given.grid == (16, 16)  # of 8 as it is; about 14 are wanted
     assert given.attention.shape[:2] == (2, 6)
-    assert features(network, image, side=32).grid == (8, 8)
-    maps = found(network, image, [(0, 0), (1, 1), (0, 1)], chunk=4)
+    assert features(network, image, Look(side=32)).grid == (8, 8)
+    maps = found(Question(network, image, [(0, 0), (1, 1), (0, 1)], 4))
     assert maps.shape == (3, 1, 32, 32)
     assert torch.equal(maps[0], maps[2])
-    masks = maskcut(network, image, [(0, 0)], chunk=4, masks=1)[0, 0] > 0.5
+    masks = maskcut(Question(network, image, [(0, 0)], 4), masks=1)[0, 0] > 0.5
     truth = image[0, 0] > 0
     assert (masks & truth).sum() / (masks | truth).sum() > 0.8
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
 from dollmaker.attribute.deep_lift import deep_lift
+from dollmaker.attribute.passes import Question
 from dollmaker.runtime.errors import ModelError
 
 
@@ -49,7 +50,7 @@ def test_plain_networks_get_captums_maps(make: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     net = make().double().eval().requires_grad_(False)
     x, start = pictures(5, 32).double(), pictures(5, 32, seed=2).double() * 0.3
-    maps = deep_lift(net, x, PAIRS, chunk=6, baselines=start)
+    maps = deep_lift(Question(net, x, PAIRS, 6), baseline=start)
     for number, (image, output) in enumerate(PAIRS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -70,12 +71,12 @@ def test_plain_networks_get_captums_maps(make: Callable[[], nn.Module]) -> None:
 def test_contributions_add_up_in_real_networks(name: str) -> None:
     net, x, start = network(name), pictures(), pictures(seed=2) * 0.3
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    maps = deep_lift(net, x, PAIRS, chunk=6, baselines=start)
+    maps = deep_lift(Question(net, x, PAIRS, 6), baseline=start)
     wanted = differences(net, x, start, PAIRS)
     assert float((maps.sum((1, 2, 3)) - wanted).abs().max() / wanted.abs().max()) < 1e-3
     # In double precision nothing hides behind rounding, even where the difference is small.
     net, x, black = net.double(), x.double(), torch.zeros(1, 3, 64, 64).double()
-    maps = deep_lift(net, x, PAIRS, chunk=6, baselines=black)
+    maps = deep_lift(Question(net, x, PAIRS, 6), baseline=black)
     wanted = differences(net, x, black, PAIRS)
     assert float(((maps.double().sum((1, 2, 3)) - wanted) / wanted).abs().max()) < 1e-4
     slopes = torch.autograd.grad(net(y := x[:1].requires_grad_())[0, 2], y)[0] * y.detach()
@@ -90,7 +91,7 @@ def test_a_product_is_shared_out_by_the_means() -> None:
             return x.sum((2, 3))
 
     x, start = pictures(1, 4), pictures(1, 4, seed=2)
-    maps = deep_lift(Gate(), x, [(0, 1)], chunk=2, baselines=start)
+    maps = deep_lift(Question(Gate(), x, [(0, 1)], 2), baseline=start)
     (a, b), (c, d) = ((t[0, 1], t[0, 1].mean()) for t in (x, start))
     expected = (a - c) * (b + d) / 2 + (b - d) / 16 * 0 + (a - c) / 16 * ((a + c) / 2).sum()
     torch.testing.assert_close(maps[0, 1], expected)
@@ -104,7 +105,7 @@ def test_a_square_of_one_tensor() -> None:
             return (x * x).sum((2, 3))
 
     x, start = pictures(1, 4), pictures(1, 4, seed=2)
-    maps = deep_lift(Square(), x, [(0, 1)], chunk=2, baselines=start)
+    maps = deep_lift(Question(Square(), x, [(0, 1)], 2), baseline=start)
     torch.testing.assert_close(maps[0, 1], x[0, 1] ** 2 - start[0, 1] ** 2)
 
 
@@ -114,7 +115,7 @@ def test_max_pooling_by_hand() -> None:
             return F.max_pool2d(x + 0.0, (1, 2), stride=1).sum((2, 3))
 
     x, start = (torch.tensor([[[v]]]) for v in ([5.0, 1.0, 2.0, 7.0], [1.0, 4.0, 4.0, 7.0]))
-    maps = deep_lift(Pool(), x, [(0, 0)], chunk=2, baselines=start)
+    maps = deep_lift(Question(Pool(), x, [(0, 0)], 2), baseline=start)
     # Windows: 5 against 4 credits the 5; 2 against 4 (a tie, the first) the left 4; 7 and 7 nobody.
     assert maps[0, 0].tolist() == [[1.0, -2.0, 0.0, 0.0]]
 
@@ -141,7 +142,7 @@ def test_overlapping_windows_of_every_kind_add_up(pool: Callable[[Tensor], Tenso
             return self.last(F.relu(pool(self.conv(x)))).sum((2, 3))
 
     net, x, start = Net(), pictures(5, 13).double(), pictures(5, 13, seed=2).double()
-    maps = deep_lift(net, x, PAIRS, chunk=4, baselines=start).double()
+    maps = deep_lift(Question(net, x, PAIRS, 4), baseline=start).double()
     wanted = differences(net, x, start, PAIRS)
     error = (maps.sum((1, 2, 3)) - wanted).abs() / maps.abs().sum((1, 2, 3))
     assert float(error.max()) < 1e-7
@@ -165,7 +166,7 @@ def test_elementwise_functions_carry_the_whole_difference(
     x, start = pictures(1, 8) * 3, pictures(1, 8, seed=2) * 3
     start[0, :, 0] = x[0, :, 0] + 1e-6  # so close that float32 differences would cancel
     start[0, :, 1] = x[0, :, 1]
-    maps = deep_lift(Net(), x, [(0, 2)], chunk=2, baselines=start)
+    maps = deep_lift(Question(Net(), x, [(0, 2)], 2), baseline=start)
     rise = (function(x.clone()) - function(start.clone()))[0, 2]
     torch.testing.assert_close(maps[0, 2, 2:], rise[2:], rtol=1e-4, atol=1e-6)
     slope = torch.autograd.grad(function((y := x.requires_grad_()) * 1.0).sum(), y)[0][0, 2, 0]
@@ -182,7 +183,7 @@ def test_where_nothing_changes_the_multiplier_is_the_derivative() -> None:
             return torch.sigmoid(x.sum((2, 3)))
 
     x, start = torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]])
-    maps = deep_lift(Net(), x, [(0, 0)], chunk=2, baselines=start)
+    maps = deep_lift(Question(Net(), x, [(0, 0)], 2), baseline=start)
     assert maps[0, 0, 0].tolist() == [-0.25, 0.25]
 
 
@@ -197,10 +198,10 @@ def test_tiny_activations_follow_the_same_rule() -> None:
         nn.Linear(32, 4, bias=False),
     ).requires_grad_(False)
     x, start = pictures(), pictures(seed=2) * 0.3
-    maps = deep_lift(net, x, PAIRS, chunk=4, baselines=start)
+    maps = deep_lift(Question(net, x, PAIRS, 4), baseline=start)
     with torch.no_grad():
         net[0].weight.mul_(2.0**-40)
-    tiny = deep_lift(net, x, PAIRS, chunk=4, baselines=start)
+    tiny = deep_lift(Question(net, x, PAIRS, 4), baseline=start)
     torch.testing.assert_close(tiny * 2.0**40, maps)
 
 
@@ -211,12 +212,12 @@ def test_where_no_window_changes_max_pooling_hands_on_the_gradient() -> None:
             return F.max_pool2d(torch.cat([total, total - 1], -1), (1, 2)).sum((2, 3))
 
     x, start = torch.zeros(1, 1, 1, 2), torch.tensor([[[[1.0, -1.0]]]])
-    maps = deep_lift(Net(), x, [(0, 0)], chunk=2, baselines=start)
+    maps = deep_lift(Question(Net(), x, [(0, 0)], 2), baseline=start)
     assert maps[0, 0, 0].tolist() == [-1, 1]
 
 
 def test_manners() -> None:
-    check_manners(deep_lift, network("timm:test_resnet"), 3, baselines=pictures(seed=2) * 0.3)
+    check_manners(deep_lift, network("timm:test_resnet"), 3, baseline=pictures(seed=2) * 0.3)
 
 
 class Rearranged(nn.Module):
@@ -265,10 +266,10 @@ def test_what_has_no_rule_is_refused(reason: str) -> None:
             return result
 
     with pytest.raises(ModelError, match=f"{reason}.*use another attribution method.$"):
-        deep_lift(Net(), pictures(2, 8), [(0, 1)], chunk=2, baselines=torch.zeros(1, 3, 8, 8))
+        deep_lift(Question(Net(), pictures(2, 8), [(0, 1)], 2), baseline=torch.zeros(1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["timm:test_vit", "timm:convnext_atto"])
 def test_transformers_and_their_like_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match="deep_lift has no rule for NativeLayerNorm"):
-        deep_lift(network(name), pictures(), PAIRS, chunk=4, baselines=torch.zeros(1, 3, 64, 64))
+        deep_lift(Question(network(name), pictures(), PAIRS, 4), baseline=torch.zeros(1, 3, 64, 64))

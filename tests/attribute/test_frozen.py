@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import integrated_gradients
+from dollmaker.attribute.integrated_gradients import fixed, integrated_gradients
 from dollmaker.networks.classifiers import create_network
 
 
@@ -137,7 +137,7 @@ def test_the_network_itself_is_left_alone() -> None:
     net = network("torchvision:resnet18")
     before = {name: value.clone() for name, value in net.state_dict().items()}
     x = torch.randn(1, 3, 64, 64)
-    integrated_gradients(net, x, torch.zeros_like(x), [(0, 1)], nodes=2, chunk=2)
+    integrated_gradients(net, x, torch.zeros_like(x), [(0, 1)], fixed(2), 2)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not any(module._forward_hooks for module in net.modules())
 
@@ -146,8 +146,8 @@ def test_bf16_is_near_and_float32_in_its_sums() -> None:
     net = network("timm:test_resnet")
     x = torch.randn(1, 3, 64, 64)
     frozen = FrozenNetwork(net, x, precision="bf16")
-    exact = integrated_gradients(net, x, torch.zeros_like(x), [(0, 1)], nodes=16, chunk=16)
-    rough = integrated_gradients(frozen, x, torch.zeros_like(x), [(0, 1)], nodes=16, chunk=16)
+    exact = integrated_gradients(net, x, torch.zeros_like(x), [(0, 1)], fixed(16), 16)
+    rough = integrated_gradients(frozen, x, torch.zeros_like(x), [(0, 1)], fixed(16), 16)
     assert rough.maps.dtype == torch.float32
     assert 1e-5 < relative(rough.maps, exact.maps) < 0.3
 
@@ -158,6 +158,6 @@ def test_compiled_is_the_same() -> None:
     x = torch.randn(2, 3, 64, 64)
     pairs = [(0, 0), (0, 2), (1, 1)]
     compiled = FrozenNetwork(net, x[:1], compiled=True)
-    found = integrated_gradients(compiled, x, torch.zeros_like(x), pairs, nodes=4, chunk=8)
-    wanted = integrated_gradients(net, x, torch.zeros_like(x), pairs, nodes=4, chunk=8)
+    found = integrated_gradients(compiled, x, torch.zeros_like(x), pairs, fixed(4), 8)
+    wanted = integrated_gradients(net, x, torch.zeros_like(x), pairs, fixed(4), 8)
     assert relative(found.maps, wanted.maps) < 1e-3

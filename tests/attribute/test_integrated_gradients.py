@@ -6,8 +6,7 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from dollmaker.attribute.integrated_gradients import integrated_gradients
-from dollmaker.attribute.quadrature import fixed, nested
+from dollmaker.attribute.integrated_gradients import fixed, integrated_gradients, nested
 from dollmaker.networks.classifiers import create_network
 
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]
@@ -38,7 +37,7 @@ def relative(a: Tensor, b: Tensor) -> float:
 def test_same_nodes_as_captum_give_the_same_maps(name: str, channels: int) -> None:
     net = network(name, channels)
     x, start = inputs(channels=channels)
-    ours = integrated_gradients(net, x, start, PAIRS, nodes=7, chunk=16)
+    ours = integrated_gradients(net, x, start, PAIRS, fixed(7), 16)
     oracle = IntegratedGradients(net)
     for number, (image, output) in enumerate(PAIRS):
         theirs, delta = oracle.attribute(
@@ -56,7 +55,7 @@ def test_a_linear_network_is_explained_exactly_by_one_node() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3)).requires_grad_(False)
     x, start = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
-    result = integrated_gradients(net, x, start, [(1, 2)], nodes=1, chunk=4)
+    result = integrated_gradients(net, x, start, [(1, 2)], fixed(1), 4)
     expected = (x[1] - start[1]) * net[1].weight[2].view(3, 4, 4)
     torch.testing.assert_close(result.maps[0], expected)
     assert float(result.completeness()[0]) < 1e-5
@@ -67,7 +66,7 @@ def test_a_polynomial_is_explained_exactly_by_enough_nodes() -> None:
         return (x**3).flatten(1).sum(1, keepdim=True)
 
     x = torch.randn(1, 1, 4, 4, dtype=torch.float64)
-    result = integrated_gradients(cubic, x, torch.zeros_like(x), [(0, 0)], nodes=2, chunk=4)
+    result = integrated_gradients(cubic, x, torch.zeros_like(x), [(0, 0)], fixed(2), 4)
     torch.testing.assert_close(result.maps[0], (x[0] ** 3).float())  # integral of 3 a^2 x^2 * x
 
 
@@ -97,19 +96,17 @@ def test_nested_levels_are_the_midpoint_and_trapezoid_rules() -> None:
 def test_chunks_change_nothing(chunk: int) -> None:
     net = network("timm:test_resnet")
     x, start = inputs()
-    one = integrated_gradients(net, x, start, PAIRS, nodes=8, chunk=16)
-    other = integrated_gradients(net, x, start, PAIRS, nodes=8, chunk=chunk)
+    one = integrated_gradients(net, x, start, PAIRS, fixed(8), 16)
+    other = integrated_gradients(net, x, start, PAIRS, fixed(8), chunk)
     assert relative(other.maps, one.maps) < 1e-5
 
 
 def test_neighbours_change_no_bit() -> None:
     net = network("timm:test_resnet")
     x, start = inputs()
-    together = integrated_gradients(net, x, start, PAIRS, nodes=4, chunk=8)
+    together = integrated_gradients(net, x, start, PAIRS, fixed(4), 8)
     for number, (image, output) in enumerate(PAIRS):
-        alone = integrated_gradients(
-            net, x[[image]], start[[image]], [(0, output)], nodes=4, chunk=8
-        )
+        alone = integrated_gradients(net, x[[image]], start[[image]], [(0, output)], fixed(4), 8)
         assert torch.equal(alone.maps[0], together.maps[number])
 
 
@@ -117,7 +114,7 @@ def test_more_nodes_make_the_map_complete() -> None:
     net = network("timm:test_resnet")
     x, start = inputs()
     errors = [
-        np.median(integrated_gradients(net, x, start, PAIRS, nodes=n, chunk=32).completeness())
+        np.median(integrated_gradients(net, x, start, PAIRS, fixed(n), 32).completeness())
         for n in (2, 64)
     ]
     assert errors[1] < 0.02 < errors[0]
@@ -126,6 +123,5 @@ def test_more_nodes_make_the_map_complete() -> None:
 def test_nothing_to_explain_is_fine() -> None:
     x, start = inputs()
     assert (
-        len(integrated_gradients(network("timm:test_resnet"), x, start, [], nodes=2, chunk=4).maps)
-        == 0
+        len(integrated_gradients(network("timm:test_resnet"), x, start, [], fixed(2), 4).maps) == 0
     )

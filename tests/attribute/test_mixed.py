@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from classify.test_classify import FINDINGS, make_config, make_dataset, train
 from classify.xrv_library import lively
-from dollmaker.attribute import mixed, sample, stage
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute import sample, stage
+from dollmaker.attribute.committee import Committee, Setup, by_experts, experts
 from dollmaker.attribute.methods import METHODS
-from dollmaker.binarize.choice import choose_thresholds, read_thresholds
+from dollmaker.binarize.label_free import choose_thresholds, read_thresholds
+from dollmaker.config.masks import MapsConfig
+from dollmaker.config.settings import resolved
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.member import Member, load_member
@@ -57,7 +59,8 @@ def load(folder: Path, *names: str) -> list[Member]:
 
 def committee(members: list[Member], **changes: Any) -> Committee:
     options = {**make_config()["recipes"]["doll"]["attribute"], "smoothing": 0.0, **changes}
-    return Committee(members, options, channel_mean=torch.tensor([125.0]), size=32, chunk=4)
+    setup = Setup(channel_mean=torch.tensor([125.0]), size=32, chunk=4)
+    return Committee(members, MapsConfig(**options), setup)
 
 
 def images() -> torch.Tensor:
@@ -78,8 +81,8 @@ REFUSED = {
 def test_members_know_what_they_were_taught(folder: Path) -> None:
     own, grey, vit = load(folder, *MEMBERS)
     assert (own.unknown, grey.unknown, vit.unknown) == (set(), set(), {"bright"})
-    assert mixed.experts([own, grey, vit], 0) == (0, 1)
-    assert mixed.by_experts([own, vit], [1, 0, 1]) == {(0, 1): [0, 2], (0,): [1]}
+    assert experts([own, grey, vit], 0) == (0, 1)
+    assert by_experts([own, vit], [1, 0, 1]) == {(0, 1): [0, 2], (0,): [1]}
 
 
 @pytest.mark.parametrize("frames", [WHOLE, Frames(((0, 9, 32, 22), (5, 0, 28, 32)), 32)])
@@ -131,7 +134,7 @@ def test_every_method_is_the_consensus_of_its_members_or_refuses(folder: Path, m
             made.explain(images(), ["p", "q"], PAIRS)
         members = load(folder, *right)
         made = committee(members, **options)
-    pairs = [pair for pair in PAIRS if mixed.experts(members, pair[1])]
+    pairs = [pair for pair in PAIRS if experts(members, pair[1])]
     found = made.explain(images(), ["p", "q"], pairs).consensus
     assert torch.isfinite(found.maps).all() and found.maps.abs().max() == 1
     alone = [committee([member], **options) for member in members]
@@ -153,7 +156,7 @@ def test_the_sample_leaves_out_who_does_not_know(folder: Path) -> None:
     inputs = stage.Inputs(
         index=folder / "index.parquet", images=folder / "images", committee=folders
     )
-    sample.explain_sample(config, inputs, "doll", folder / "s.h5")
+    sample.explain_sample(resolved(config), inputs, "doll", folder / "s.h5")
     with Shard(folder / "s.h5", "relevance") as shard:
         table, views, scales = shard.table(), shard.read("views"), shard.read("view_scale")
     bright = table["finding"] == "bright"
@@ -178,7 +181,7 @@ def test_a_shard_of_a_mixed_committee(folder: Path) -> None:
     inputs = stage.Inputs(
         index=folder / "index.parquet", images=folder / "images", committee=folders
     )
-    stage.explain_shard(config, inputs, "doll", "0000", folder / "r.h5")
+    stage.explain_shard(resolved(config), inputs, "doll", "0000", folder / "r.h5")
     with Shard(folder / "r.h5", "relevance") as shard:
         table, maps = shard.table(), shard.read("map")
     assert len(maps) == 96 and np.isfinite(table["probability"]).all()

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from attribute.test_frozen import lively
 from dollmaker.attribute.baselines import make_baseline
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import integrated_gradients
+from dollmaker.attribute.integrated_gradients import fixed, integrated_gradients
 from dollmaker.attribute.methods import METHODS
 from dollmaker.attribute.refine import Refined
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.inputs import Input
@@ -102,8 +102,8 @@ def pictures(fit: str) -> tuple[Tensor, Frames]:
 def committee(members: list[Member], chunk: int = 8, **options: Any) -> Committee:
     config = {"dataset": "x", "source": {"kind": "phantoms"}}
     recipe = {"attribute": {"smoothing": 1.5, **options}, "binarize": [{"otsu": {}}]}
-    whole = resolve({**config, "recipes": {"doll": recipe}})["recipes"]["doll"]["attribute"]
-    return Committee(members, whole, channel_mean=MEAN, size=SIZE, chunk=chunk)
+    whole = resolved({**config, "recipes": {"doll": recipe}}).maps("doll")
+    return Committee(members, whole, Setup(channel_mean=MEAN, size=SIZE, chunk=chunk))
 
 
 def explained(recipe: str, fit: str, sizes: tuple[int, ...] = (SIZE,), chunk: int = 8) -> Refined:
@@ -155,7 +155,7 @@ def test_completeness_holds_and_nothing_is_cut_from_it(name: str, fit: str) -> N
     x = one.prepare(images)
     start = one.prepare(make_baseline(name, images.float(), MEAN, frames))
     network = FrozenNetwork(one.network, x[:1])
-    raw = integrated_gradients(network, x, start, PAIRS, nodes=200, chunk=64, rule="midpoint")
+    raw = integrated_gradients(network, x, start, PAIRS, fixed(200, "midpoint"), 64)
     rows, outputs = [image for image, _ in PAIRS], [output for _, output in PAIRS]
     difference = (one.network(x) - one.network(start))[rows, outputs]
     torch.testing.assert_close(raw.maps.sum((1, 2, 3)), difference, rtol=0.01, atol=2e-4)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.passes import count_prefix_tokens, enlarge, share_passes
+from dollmaker.attribute.layers import count_prefix_tokens
+from dollmaker.attribute.passes import Question, enlarge, share_passes
 from dollmaker.networks.classifiers import create_network
 
 # Several findings of an image, in no order, one of them twice, and an image (3) without any.
@@ -78,23 +79,23 @@ def check_manners(
     }
     before = state(net)
     with torch.no_grad():  # the caller's mode does not matter
-        together = method(net, x, PAIRS, chunk=4, **options)
+        together = method(Question(net, x, PAIRS, 4), **options)
     assert state(net) == before
     assert together.shape == (len(PAIRS), channels, 64, 64)
     assert together.dtype == torch.float32 and not together.requires_grad
     assert together.isfinite().all() and (together.flatten(1).norm(dim=1) > 0).all()
     assert torch.equal(together[0], together[7])  # the same pair twice
-    back = method(net, x, PAIRS[::-1], chunk=4, **options)
+    back = method(Question(net, x, PAIRS[::-1], 4), **options)
     assert torch.equal(back.flip(0), together)
     for number in (1, 2, 3):
         image, output = PAIRS[number]
         single = {k: v[[image]] if isinstance(v, Tensor) else v for k, v in options.items()}
-        alone = method(net, x[[image]], [(0, output)], chunk=4, **single)
+        alone = method(Question(net, x[[image]], [(0, output)], 4), **single)
         assert torch.equal(alone[0], together[number])
     for chunk in (1, 3, 16):
-        other = method(net, x, PAIRS, chunk=chunk, **options)
+        other = method(Question(net, x, PAIRS, chunk), **options)
         assert max(map(relative, other, together)) < tolerance
-    assert method(net, x, [], chunk=4, **options).shape == (0, channels, 64, 64)
+    assert method(Question(net, x, [], 4), **options).shape == (0, channels, 64, 64)
 
 
 def test_images_with_equally_many_findings_share_a_pass() -> None:

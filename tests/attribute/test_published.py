@@ -20,7 +20,8 @@ from torch import Tensor
 from dollmaker.attribute import consensus
 from dollmaker.attribute.cams import multi_layer_cam
 from dollmaker.attribute.cutters import background_maps, found, mask_maps, token_maps, tokencut
-from dollmaker.attribute.features import Features, features
+from dollmaker.attribute.features import Features, Look, features
+from dollmaker.attribute.passes import Question
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.thresholds import at
 from dollmaker.networks.classifiers import MicraNet, create_network
@@ -173,7 +174,7 @@ def dino() -> torch.nn.Module:
 
 
 def real(part: str = "key", block: int = -1) -> Features:
-    return features(dino(), pictures(), part=part, block=block)  # type: ignore[arg-type]
+    return features(dino(), pictures(), Look(part=part, block=block))  # type: ignore[arg-type]
 
 
 def drawn(seed: int, rows: int = 8) -> Features:
@@ -248,7 +249,7 @@ def test_micranet_is_the_published_rule(where: str) -> None:
     net = MicraNet(outputs=2, channels=3).eval()
     net.head.weight.data.abs_()  # the deepest map, which is rectified, is not 0
     pairs = [(row, row % 2) for row in range(len(images))]
-    maps = multi_layer_cam(net, images, pairs, chunk=4)[:, 0].numpy()
+    maps = multi_layer_cam(Question(net, images, pairs, 4))[:, 0].numpy()
     for ours, (row, output) in zip(maps, pairs, strict=True):
         expected = plain_micranet(net, images[row].clone(), output)
         np.testing.assert_allclose(ours, expected - expected.min(), atol=1e-4)
@@ -272,10 +273,10 @@ def test_places_that_are_all_alike_have_no_cut() -> None:
 def test_a_line_says_that_keys_of_dinov2_are_all_alike(capsys: pytest.CaptureFixture[str]) -> None:
     images, pairs = pictures(), [(1, 0), (4, 0)]
     for method in (tokencut, found):
-        maps = method(dino(), images, pairs, chunk=4)
+        maps = method(Question(dino(), images, pairs, 4))
         assert not maps.any()
         assert "2 of 2 images have no cut" in capsys.readouterr().err
-        maps = method(dino(), images, pairs, chunk=4, centred=True, part="value")
+        maps = method(Question(dino(), images, pairs, 4), centred=True, part="value")
         assert (maps > 0.5).flatten(1).any(1).all() and not torch.equal(maps[0], maps[1])
         assert not capsys.readouterr().err
 
@@ -293,14 +294,14 @@ def test_parts_and_blocks_are_those_of_the_network() -> None:
     torch.manual_seed(0)
     network, _ = create_network("timm:test_vit", outputs=2, channels=3, size=64)
     images = torch.randn(2, 3, 64, 64)
-    key, value = (features(network.eval(), images, part=part) for part in ("key", "value"))
+    key, value = (features(network.eval(), images, Look(part=part)) for part in ("key", "value"))
     assert key.values.shape == value.values.shape
     assert not torch.allclose(key.values, value.values)
     torch.testing.assert_close(key.attention, value.attention)
     last = sum(hasattr(module, "qkv") for module in network.modules()) - 1
-    torch.testing.assert_close(features(network, images, block=last).values, key.values)
+    torch.testing.assert_close(features(network, images, Look(block=last)).values, key.values)
     with pytest.raises(ModelError, match=r"block is 99, but the network has \d+ attentions"):
-        features(network, images, block=99)
+        features(network, images, Look(block=99))
     plain, _ = create_network("timm:test_resnet", outputs=2, channels=3, size=64)
     with pytest.raises(ModelError, match="no attention"):
-        features(plain.eval(), images, part="value")
+        features(plain.eval(), images, Look(part="value"))

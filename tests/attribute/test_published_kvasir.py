@@ -23,10 +23,11 @@ from attribute.test_published import (
     plain_tokencut,
 )
 from dollmaker.attribute import noise
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, features
 from dollmaker.config import settings as configuration
+from dollmaker.config.masks import NoiseConfig
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.member import Member
@@ -131,7 +132,7 @@ def test_explainsegs_map_is_the_published_rule(count: int, size: int, samples: i
     recipe: dict[str, Any] = {
         "nodes": 4, "noise": {"kind": "smoothgrad", "samples": samples, "stdev": 0.15},
     }  # fmt: skip
-    config = configuration.resolve(
+    config = configuration.resolved(
         {
             "dataset": "x",
             "source": {"kind": "phantoms"},
@@ -140,15 +141,13 @@ def test_explainsegs_map_is_the_published_rule(count: int, size: int, samples: i
     )
     experts = Committee(
         [member],
-        config["recipes"]["doll"]["attribute"],
-        channel_mean=torch.tensor([0.0, 0, 0]),
-        size=size,
-        seed=3,
+        config.maps("doll"),
+        Setup(channel_mean=torch.tensor([0.0, 0, 0]), size=size, seed=3),
     )
     images, ids = stored(count, size), [f"image {number}" for number in range(count)]
     ours = experts.explain(images, ids, [(row, row % 2) for row in range(count)]).consensus.maps
     x, black = spec.prepare(images), spec.prepare(torch.zeros_like(images))
-    copies = noise.noisy_copies(x, ids, seed=3, samples=samples, stdev=0.15)
+    copies = noise.noisy_copies(x, ids, NoiseConfig(samples=samples, stdev=0.15), 3)
     for row, mine in enumerate(ours.double().numpy()):
         plain = plain_explainseg(net, [copy[row] for copy in copies], black[row], row % 2)
         np.testing.assert_allclose(mine, plain, atol=1e-3)

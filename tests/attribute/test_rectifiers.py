@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
+from dollmaker.attribute.passes import Question
 from dollmaker.attribute.rectifiers import deconvolution, guided_backprop
 from dollmaker.runtime.errors import ModelError
 
@@ -103,7 +104,7 @@ def plain(seed: int = 0) -> nn.Sequential:
 )
 def test_plain_networks_get_captums_maps(ours: Any, theirs: Any) -> None:
     net, x = plain(), pictures(5, 32)
-    maps = ours(net, x, PAIRS, chunk=3)
+    maps = ours(Question(net, x, PAIRS, 3))
     oracle = theirs(copy.deepcopy(net))
     for number, (image, output) in enumerate(PAIRS):
         with warnings.catch_warnings():
@@ -124,7 +125,7 @@ def test_two_convolutions_by_hand(rule: str) -> None:
             return torch.relu_(F.conv2d(x, two, padding=1)).sum((2, 3))
 
     x = pictures(2, 8).double()
-    maps = METHODS[rule](Net(), x, [(1, 1), (0, 0)], chunk=2)
+    maps = METHODS[rule](Question(Net(), x, [(1, 1), (0, 0)], 2))
     for number, (image, output) in enumerate([(1, 1), (0, 0)]):
         first = F.conv2d(x[[image]], one, padding=1)
         second = F.conv2d(first.clamp(min=0), two, padding=1)
@@ -157,8 +158,8 @@ class Reused(nn.Module):
 @pytest.mark.parametrize("method", METHODS.values())
 def test_it_does_not_matter_how_a_relu_is_called(method: Any) -> None:
     x = pictures(5, 32)
-    expected = method(plain(), x, PAIRS, chunk=4)
-    assert relative(method(Reused(plain()), x, PAIRS, chunk=4), expected) < 1e-6
+    expected = method(Question(plain(), x, PAIRS, 4))
+    assert relative(method(Question(Reused(plain()), x, PAIRS, 4)), expected) < 1e-6
 
 
 SPELLINGS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -207,7 +208,7 @@ def test_every_rectifier_however_it_is_called(name: str, rule: str) -> None:
             return self.last(self.rectifier(self.first(x))).sum((2, 3))
 
     x = pictures(5, 12).double() * 3
-    maps = METHODS[rule](Net(called), x, PAIRS, chunk=4)
+    maps = METHODS[rule](Question(Net(called), x, PAIRS, 4))
     reference = Net(Ruled(function, rule))
     for number, (image, output) in enumerate(PAIRS):
         assert relative(maps[number], gradient(reference, x[image], output).float()) < 1e-6
@@ -225,7 +226,7 @@ def test_every_rectifier_however_it_is_called(name: str, rule: str) -> None:
 def test_real_networks_against_torch_fx(name: str, rule: str) -> None:
     net, x = network(name, size=48).double(), pictures(5, 48).double()
     pairs = [(0, 2), (1, 0), (0, 1)]
-    maps = METHODS[rule](net, x, pairs, chunk=2)
+    maps = METHODS[rule](Question(net, x, pairs, 2))
     reference = rewrite(net, lambda function: Ruled(function, rule))
     for number, (image, output) in enumerate(pairs):
         expected = gradient(reference, x[image], output).float()
@@ -236,7 +237,7 @@ def test_real_networks_against_torch_fx(name: str, rule: str) -> None:
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "torchvision:densenet121"])
 def test_captum_agrees_once_every_relu_is_a_module(name: str) -> None:
     net, x = network(name, size=48), pictures(5, 48)
-    maps = guided_backprop(net, x, [(1, 3)], chunk=1)
+    maps = guided_backprop(Question(net, x, [(1, 3)], 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         oracle = GuidedBackprop(rewrite(net, lambda function: nn.ReLU()))
@@ -265,12 +266,12 @@ def test_gates_keep_their_gradient() -> None:
         (y * torch.sigmoid(-y.mean((2, 3), keepdim=True))).mean((2, 3))[0, 1], y
     )
     expected = F.conv_transpose2d(back[0].clamp(min=0) * (y > 0), net.conv.weight)
-    assert relative(guided_backprop(net, x, [(0, 1)], chunk=1), expected) < 1e-5
+    assert relative(guided_backprop(Question(net, x, [(0, 1)], 1)), expected) < 1e-5
 
 
 def test_without_max_pooling_deconvolution_ignores_the_image() -> None:
     for name, same in (("torchvision:mobilenet_v2", True), ("torchvision:resnet18", False)):
-        one, other = deconvolution(network(name), pictures(), [(0, 1), (1, 1)], chunk=2)
+        one, other = deconvolution(Question(network(name), pictures(), [(0, 1), (1, 1)], 2))
         assert (relative(one, other) < 1e-5) == same
 
 
@@ -341,7 +342,7 @@ def test_networks_that_would_be_silently_wrong_are_refused(reason: str) -> None:
 
     for method in METHODS.values():
         with pytest.raises(ModelError, match=f"{reason}.*use another attribution method.$"):
-            method(Net(), pictures(2, 8), [(0, 1)], chunk=2)
+            method(Question(Net(), pictures(2, 8), [(0, 1)], 2))
 
 
 def test_a_memory_saving_activation_of_timm_is_refused() -> None:
@@ -349,4 +350,4 @@ def test_a_memory_saving_activation_of_timm_is_refused() -> None:
 
     net = nn.Sequential(nn.Conv2d(3, 4, 3), HardSwishMe(), nn.ReLU(), nn.Flatten())
     with pytest.raises(ModelError, match="cannot replace HardSwishAutoFn"):
-        guided_backprop(net.requires_grad_(False), pictures(1, 8), [(0, 1)], chunk=1)
+        guided_backprop(Question(net.requires_grad_(False), pictures(1, 8), [(0, 1)], 1))

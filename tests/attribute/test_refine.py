@@ -1,5 +1,7 @@
 """Adaptive nodes: the same numbers as fixed rules, certificates that are true, no neighbours."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,11 +11,16 @@ from attribute.test_frozen import lively
 from dollmaker.attribute import consensus, noise
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import contributions, integrated_gradients
-from dollmaker.attribute.memory import Chunk, fitting_rows, row_bytes
-from dollmaker.attribute.passes import Pairs
-from dollmaker.attribute.quadrature import Level, nested
+from dollmaker.attribute.integrated_gradients import (
+    Level,
+    contributions,
+    fixed,
+    integrated_gradients,
+    nested,
+)
+from dollmaker.attribute.passes import Chunk, Pairs, fitting_rows, row_bytes
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
+from dollmaker.config.masks import NoiseConfig
 from dollmaker.networks.classifiers import create_network
 from dollmaker.runtime.errors import ModelError
 
@@ -124,8 +131,7 @@ def test_several_baselines_are_averaged_and_the_worst_counts() -> None:
     levels = nested(8, 8)
     result = refine([paths], PAIRS, levels, Stop(criterion="none", target=0), summary)
     parts = [
-        integrated_gradients(net, x, b, PAIRS, nodes=8, chunk=16, rule="midpoint")
-        for b in (black, white)
+        integrated_gradients(net, x, b, PAIRS, fixed(8, "midpoint"), 16) for b in (black, white)
     ]
     mean = (parts[0].maps + parts[1].maps) / 2
     found = result.consensus.maps * result.consensus.scale[:, None, None]
@@ -139,11 +145,11 @@ def test_several_baselines_are_averaged_and_the_worst_counts() -> None:
 
 def test_noise_belongs_to_the_image_alone() -> None:
     x = images()
-    together = noise.noisy_copies(x, list("abcd"), seed=7, samples=2, stdev=0.2)
-    alone = noise.noisy_copies(x[[2]], ["c"], seed=7, samples=2, stdev=0.2)
+    together = noise.noisy_copies(x, list("abcd"), NoiseConfig(samples=2, stdev=0.2), 7)
+    alone = noise.noisy_copies(x[[2]], ["c"], NoiseConfig(samples=2, stdev=0.2), 7)
     assert torch.equal(alone[1][0], together[1][2])
     assert not torch.equal(together[0], together[1])
-    other = noise.noisy_copies(x, list("abcd"), seed=8, samples=1, stdev=0.2)
+    other = noise.noisy_copies(x, list("abcd"), NoiseConfig(samples=1, stdev=0.2), 8)
     assert not torch.equal(other[0], together[0])
     width = float(x[0].max() - x[0].min())
     assert float((together[0][0] - x[0]).std()) == pytest.approx(0.2 * width, rel=0.05)
@@ -151,15 +157,16 @@ def test_noise_belongs_to_the_image_alone() -> None:
 
 def test_kinds_of_noise_by_hand() -> None:
     maps = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1, 1)
-    values = [float(noise.combine(maps, kind)) for kind in noise.KINDS]
+    kinds = get_args(noise.Kind)
+    values = [float(noise.combine(maps, kind)) for kind in kinds]
     assert values == pytest.approx([3.0, 41 / 3, 14 / 3])
 
 
 def test_memory_is_measured_and_halved() -> None:
     net = network()
     small, large = torch.randn(1, 3, 48, 48), torch.randn(1, 3, 96, 96)
-    assert 3 < row_bytes(net, large) / row_bytes(net, small) < 5
-    assert fitting_rows(net, small) in (4, 8, 16, 32)
+    assert 3 < row_bytes(net.forward, large) / row_bytes(net.forward, small) < 5
+    assert fitting_rows(net.forward, small) in (4, 8, 16, 32)
     tried = []
 
     def work(rows: int) -> str:

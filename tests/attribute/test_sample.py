@@ -12,16 +12,18 @@ from scipy.stats import spearmanr
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute import consensus
 from dollmaker.attribute import sample as module
-from dollmaker.attribute.faithfulness import insertion_deletion
-from dollmaker.attribute.sample import _correlations, draw_pairs, explain_sample
+from dollmaker.attribute.sample import _correlations, explain_sample, insertion_deletion
+from dollmaker.attribute.selection import draw_pairs
 from dollmaker.attribute.stage import Inputs, explain_shard
+from dollmaker.config.masks import SampleConfig
+from dollmaker.config.settings import resolved
 from dollmaker.measures import scores
 from dollmaker.networks.frames import Frames
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
 from dollmaker.store.shards import Shard
 
-OPTIONS = {"splits": ["train", "valid"], "positives": 5, "checks": 2}
+OPTIONS = SampleConfig(positives=5, checks=2)
 
 
 def index(count: int = 60) -> pl.DataFrame:
@@ -73,7 +75,7 @@ def sample(
     config["sample"] = {**config["sample"], "positives": 6, "checks": 3}
     config["recipes"]["doll"]["attribute"].update(options)
     explain_sample(
-        config,
+        resolved(config),
         Inputs(
             index=folder / index,
             images=folder / "images",
@@ -92,7 +94,7 @@ def test_the_maps_are_those_of_the_shard(folder: Path) -> None:
     config = make_config()
     config["recipes"]["doll"]["attribute"]["nodes"] = 8
     explain_shard(
-        config,
+        resolved(config),
         Inputs(
             index=folder / "index.parquet",
             images=folder / "images",

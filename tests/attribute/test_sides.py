@@ -8,8 +8,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.committee import Committee
-from dollmaker.attribute.features import features, seen_at
+from dollmaker.attribute.committee import Committee, Setup
+from dollmaker.attribute.features import Look, features, seen_at
 from dollmaker.config import settings as configuration
 from dollmaker.networks.frames import Frames
 from dollmaker.networks.inputs import Input
@@ -40,12 +40,12 @@ def test_dinov2s_published_grid_is_34_across() -> None:
 
 def test_features_at_a_side_are_those_of_the_network_made_for_it() -> None:
     network, images = vit(64), torch.randn(3, 3, 48, 48)
-    given = features(network, images, side=96)
+    given = features(network, images, Look(side=96))
     assert given.grid == (6, 6)
     shown = nn.functional.interpolate(images, size=96, mode="bilinear")
     expected = features(at_side(network, 96), shown)
     torch.testing.assert_close(given.values, expected.values)
-    alone = features(network, images[1:2], side=96)
+    alone = features(network, images[1:2], Look(side=96))
     assert torch.equal(alone.values[0], given.values[1])  # whatever its neighbours
 
 
@@ -75,12 +75,12 @@ def test_what_is_around_a_picture_does_not_blend_into_it(monkeypatch: pytest.Mon
     )
     images = torch.full((1, 3, 48, 48), -2.0)
     images[:, :, 10:31] = 1.0  # a wide picture between two bars
-    features(vit(64), images, side=96, frames=Frames(((0, 10, 48, 31),), 48))
+    features(vit(64), images, Look(side=96), frames=Frames(((0, 10, 48, 31),), 48))
     shown = seen[0][0, 0]
     assert (shown[20:62] == 1).all() and set(shown.unique().tolist()) == {-2.0, 1.0} | set(
         shown[:20].unique().tolist()
     ) | set(shown[62:].unique().tolist())
-    features(vit(64), images, side=96)
+    features(vit(64), images, Look(side=96))
     assert not (seen[1][0, 0, 20:62] == 1).all()  # without frames it does
 
 
@@ -89,11 +89,11 @@ def test_sides_that_do_not_fit_are_refused() -> None:
     with pytest.raises(
         ModelError, match=r"side is 100: .* last 4 of 100 .*; set side to 96 or 112"
     ):
-        features(vit(64), images, side=100)
+        features(vit(64), images, Look(side=100))
     other = vit(64, "beit_base_patch16_224")
     with pytest.raises(ModelError, match="takes images of one side only; remove side"):
-        features(other, images, side=96)
-    assert features(other, images, side="published").grid == (4, 4)
+        features(other, images, Look(side=96))
+    assert features(other, images, Look(side="published")).grid == (4, 4)
 
 
 def committee(side: Any, method: str, stored: int = 48, own: int = 32) -> Committee:
@@ -108,15 +108,13 @@ def committee(side: Any, method: str, stored: int = 48, own: int = 32) -> Commit
         "attribute": {"method": method, "side": side, "centred": True, "smoothing": 0},
         "binarize": [{"gate": {}}, {"at": {"level": 0.5}}],
     }
-    config = configuration.resolve(
+    config = configuration.resolved(
         {"dataset": "x", "source": {"kind": "phantoms"}, "recipes": {"doll": recipe}}
     )
     return Committee(
         [member],
-        config["recipes"]["doll"]["attribute"],
-        channel_mean=torch.tensor([100.0]),
-        size=stored,
-        chunk=4,
+        config.maps("doll"),
+        Setup(channel_mean=torch.tensor([100.0]), size=stored, chunk=4),
     )
 
 

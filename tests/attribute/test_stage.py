@@ -10,8 +10,10 @@ import torch
 from attribute.test_attribute import explain
 from classify.test_classify import make_config, make_dataset, train
 from dollmaker.attribute import stage
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.methods import METHODS
+from dollmaker.attribute.passes import Question
+from dollmaker.config.masks import MapsConfig, NoiseConfig
 from dollmaker.config.settings import load
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.shards import Shard
@@ -127,18 +129,16 @@ def test_noise_wraps_other_methods_and_smoothgrad_is_the_mean(folder: Path) -> N
     }  # fmt: skip
     made = Committee(
         members,
-        options["recipes"]["doll"]["attribute"],
-        channel_mean=torch.tensor([100.0]),
-        size=32,
-        chunk=4,
+        MapsConfig(**options["recipes"]["doll"]["attribute"]),
+        Setup(channel_mean=torch.tensor([100.0]), size=32, chunk=4),
     )
     found = made.explain(images, ["p", "q"], [(1, 0), (0, 1)])
-    from dollmaker.attribute.methods import explain as by_name
+    from dollmaker.attribute.methods import saliency
     from dollmaker.attribute.noise import noisy_copies
 
     x = members[0].prepare(images)
-    copies = noisy_copies(x, ["p", "q"], seed=0, samples=3, stdev=0.2)
-    maps = [by_name("saliency", members[0].network, c, [(1, 0), (0, 1)], chunk=4) for c in copies]
+    copies = noisy_copies(x, ["p", "q"], NoiseConfig(samples=3, stdev=0.2), 0)
+    maps = [saliency(Question(members[0].network, c, [(1, 0), (0, 1)], 4)) for c in copies]
     wanted = torch.stack(maps).mean(0).sum(1)
     scale = found.consensus.scale[:, None, None]
     torch.testing.assert_close(found.consensus.maps * scale, wanted, rtol=1e-4, atol=1e-7)

@@ -1,14 +1,15 @@
 """Steps against independent references, and chains made of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from skimage import filters, morphology
 
-from dollmaker.binarize.clean import clean
 from dollmaker.binarize.crf import dense_crf
 from dollmaker.binarize.cuts import FAMILIES, FAMILY, Cut, level
-from dollmaker.binarize.pair import Pair
-from dollmaker.binarize.quality import quality, stability
+from dollmaker.binarize.morphology import clean
+from dollmaker.binarize.pair import Pair, quality, stability
 from dollmaker.binarize.steps import STEPS, make_chain
 from dollmaker.binarize.thresholds import (
     at,
@@ -59,8 +60,8 @@ def test_at_cuts_at_a_value_whatever_the_maximum() -> None:
     low = at(pair(values), level=0.0).mask
     assert low is not None and low.all()
     for wrong in (-0.1, 1.0):
-        with pytest.raises(ConfigError, match=f"level = {wrong}; give a number from 0"):
-            at(pair(values), level=wrong)
+        with pytest.raises(ConfigError, match=f"level = {wrong}; it should be"):
+            make_chain([{"at": {"level": wrong}}])
 
 
 def test_the_gate_goes_by_the_label_or_by_what_is_predicted() -> None:
@@ -89,9 +90,9 @@ def test_label_free_takes_the_cut_of_its_finding() -> None:
     with pytest.raises(ConfigError, match="no threshold for this finding"):
         label_free(pair(values))
     with pytest.raises(ConfigError, match="unknown criterion"):
-        label_free(given, criterion="magic")
-    with pytest.raises(ConfigError, match="family of label_free 'size'; use one of: root"):
-        label_free(given, family="size")
+        make_chain([{"label_free": {"criterion": "magic"}}])
+    with pytest.raises(ConfigError, match="family of step label_free 'size'; use one of: root"):
+        make_chain([{"label_free": {"family": "size"}}])
 
 
 def test_the_band_is_what_a_small_change_of_the_threshold_moves() -> None:
@@ -225,9 +226,10 @@ def test_quality_falls_with_each_of_its_parts() -> None:
 
 def test_stability_is_the_overlap_of_nearby_thresholds() -> None:
     values = np.linspace(0, 1, 1001, dtype=np.float32)[None]
-    assert stability(values, 0.5) == pytest.approx(450 / 550, abs=0.01)
-    assert np.isnan(stability(values, float("inf")))
-    assert stability(values, 2.0) == 0
+    given = pair(values)
+    assert stability(replace(given, threshold=0.5)) == pytest.approx(450 / 550, abs=0.01)
+    assert np.isnan(stability(replace(given, threshold=float("inf"))))
+    assert stability(replace(given, threshold=2.0)) == 0
 
 
 def test_clean_keeps_parts_that_reach_the_peak() -> None:
@@ -242,4 +244,4 @@ def test_clean_keeps_parts_that_reach_the_peak() -> None:
     np.testing.assert_array_equal(done, filters.apply_hysteresis_threshold(values, 0.2, below))
     assert 0 < done.sum() < cut.mask.sum()
     with pytest.raises(ConfigError, match=r"peak = 1\.5"):
-        clean(cut, peak=1.5)
+        make_chain([{"clean": {"peak": 1.5}}])

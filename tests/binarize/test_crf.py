@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from dollmaker.binarize.crf import OF_MAP, dense_crf, of_map
 from dollmaker.binarize.fields import Kernels, lattice_field, mean_field
 from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.steps import make_chain
 from dollmaker.binarize.thresholds import otsu
 from dollmaker.runtime.errors import ConfigError
 
@@ -217,13 +218,13 @@ def test_ignored_pixels_are_decided_by_the_image() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"certainty": 0.5}, "certainty = 0.5; give"),
-        ({"certainty": 1.0}, "certainty = 1.0; give"),
-        ({"iterations": 0}, "iterations = 0; give"),
+        ({"certainty": 0.5}, "certainty = 0.5; it should be"),
+        ({"certainty": 1.0}, "certainty = 1.0; it should be"),
+        ({"iterations": 0}, "iterations = 0; it should be"),
         ({"unary": "both"}, "unary of step dense_crf 'both'; use one of: mask, map"),
         ({"levels": True, "unary": "map"}, "levels or keep with unary = map; use"),
         ({"keep": 0.5, "unary": "map"}, "levels or keep with unary = map; use"),
-        ({"q": 0.0, "unary": "map"}, "q = 0.0; give"),
+        ({"q": 0.0, "unary": "map"}, "q = 0.0; it should be"),
         ({"within": "brain"}, "within of step dense_crf 'brain'; use one of: picture, lit"),
         ({"channel": 3}, "channel = 3, but images have 3; count from 0"),
         ({"solver": "exact"}, "solver of step dense_crf 'exact'; use one of: lattice, sampled"),
@@ -231,7 +232,9 @@ def test_ignored_pixels_are_decided_by_the_image() -> None:
 )
 def test_wrong_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        dense_crf(pair(np.ones((6, 5)), tiny()[1]), **options)
+        make_chain([{"dense_crf": options}])(
+            pair(np.ones((6, 5)), tiny()[1], map=np.eye(6, 5, dtype=np.float32))
+        )
 
 
 def test_an_empty_mask_stays_empty() -> None:

@@ -7,9 +7,17 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
 
-from dollmaker.binarize.choice import choose_thresholds, chosen_of, cuts_of, read_thresholds
 from dollmaker.binarize.cuts import AREAS, COUNT, FAMILIES, Cut, candidates, level
-from dollmaker.binarize.label_free import CRITERIA, Views, choose, curves
+from dollmaker.binarize.label_free import (
+    CRITERIA,
+    Views,
+    choose,
+    choose_thresholds,
+    chosen_of,
+    curves,
+    cuts_of,
+    read_thresholds,
+)
 from dollmaker.store import provenance
 from dollmaker.store.shards import create_shard
 

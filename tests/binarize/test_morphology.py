@@ -7,6 +7,7 @@ from skimage import exposure, measure, morphology, segmentation
 from dollmaker.binarize.morphology import equalised_level
 from dollmaker.binarize.morphology import morphology as step
 from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.steps import make_chain
 from dollmaker.runtime.errors import ConfigError
 
 
@@ -106,4 +107,4 @@ def test_adaptive_equalisation_is_scikit_images() -> None:
 )
 def test_wrong_options_are_refused(options: dict) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
-        found(bump(50, 50, 9), **options)
+        make_chain([{"morphology": options}])

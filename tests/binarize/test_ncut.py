@@ -8,6 +8,7 @@ import torch
 
 from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.steps import make_chain
 from dollmaker.runtime.errors import ConfigError
 
 
@@ -123,14 +124,14 @@ def test_the_same_map_has_the_same_mask() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"grid": 1}, "grid = 1; give 2 to 64"),
-        ({"relevance": 0}, "relevance = 0; give"),
-        ({"reach": -1}, "reach = -1; give"),
-        ({"image": 0.0}, "image = 0.0; give"),
+        ({"grid": 1}, "grid = 1; it should be"),
+        ({"relevance": 0}, "relevance = 0; it should be"),
+        ({"reach": -1}, "reach = -1; it should be"),
+        ({"image": 0.0}, "image = 0.0; it should be"),
         ({"split": "otsu"}, "split of step ncut 'otsu'; use one of: best, mean"),
         ({"upsample": "cubic"}, "upsample of step ncut 'cubic'; use one of: bilinear, nearest"),
     ],
 )
 def test_wrong_options_are_refused(options: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        found(disk(48, 48, 20) * 1.0, **options)
+        make_chain([{"ncut": options}])

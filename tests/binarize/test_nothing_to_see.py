@@ -12,6 +12,7 @@ from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.binarize.steps import STEPS, make_chain, nothing_to_see
 from dollmaker.config.catalogue import catalogue
+from dollmaker.config.settings import resolved
 from dollmaker.store import provenance
 from dollmaker.store.shards import Shard, create_shard
 
@@ -107,7 +108,15 @@ def test_a_shard_says_that_a_blank_pair_is_worth_nothing(tmp_path: Path, fit: st
             {"image_id": ["blank", "picture"], "finding": ["f", "f"], **facts},
             map=np.stack([np.ones_like(disk), disk]).astype(np.float16),
         )
-    config = {"recipes": {"maskcut": catalogue()["maskcut"]}, "prepare": {"fit": fit}}
+    config = resolved(
+        {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "recipes": {"maskcut": {}},
+            "release": {"recipe": "maskcut"},
+            "prepare": {"fit": fit},
+        }
+    )
     binarize_shard(config, tmp_path / "i.h5", tmp_path / "r.h5", "maskcut", tmp_path / "m.h5")
     with Shard(tmp_path / "m.h5", "masks") as shard:
         table, masks = shard.table(), shard.read("mask", slice(0, 2))

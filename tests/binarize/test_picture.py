@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from dollmaker.binarize.choice import choose_thresholds, cuts_of, read_thresholds
-from dollmaker.binarize.pair import FOREGROUND, Pair
-from dollmaker.binarize.quality import stability
+from dollmaker.binarize.label_free import choose_thresholds, cuts_of, read_thresholds
+from dollmaker.binarize.pair import FOREGROUND, Pair, stability
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.binarize.steps import STEPS, make_chain
 from dollmaker.config.catalogue import catalogue
+from dollmaker.config.settings import resolved
 from dollmaker.pixels import geometry
 from dollmaker.store import provenance
 from dollmaker.store.shards import Shard, create_shard
@@ -84,7 +84,15 @@ def drawn(
 ) -> tuple[Any, Any]:
     folder.mkdir()
     written(folder, rows)
-    config = {"recipes": {"r": {"binarize": steps}}, "prepare": {"fit": fit}}
+    config = resolved(
+        {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "recipes": {"r": {"binarize": steps}},
+            "release": {"recipe": "r"},
+            "prepare": {"fit": fit},
+        }
+    )
     shards = (folder / "i.h5", folder / "r.h5")
     binarize_shard(config, *shards, "r", folder / "m.h5", thresholds)
     with Shard(folder / "m.h5", "masks") as shard:
@@ -119,7 +127,7 @@ def test_no_step_and_no_recipe_looks_or_draws_outside(
             alone = make_chain(CHAINS[chain])(pair)
             np.testing.assert_array_equal(inner, alone.mask)
             assert table["area"][k] == pytest.approx((inner == FOREGROUND).mean())
-            expected = stability(pair.map, alone.threshold)
+            expected = stability(alone)
             assert table["stability"][k] == pytest.approx(expected, nan_ok=True)
         found.append(masks)
     np.testing.assert_array_equal(found[0], found[-1])  # whatever the bars hold

@@ -4,9 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dollmaker.binarize.choice import Chosen
 from dollmaker.binarize.cuts import FAMILY, Cut
-from dollmaker.binarize.label_free import CRITERIA
+from dollmaker.binarize.label_free import CRITERIA, Chosen
 from dollmaker.compare.rules import (
     FEW_SHOT,
     HELD_OUT,

@@ -11,11 +11,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from classify.xrv_library import library, logits, own_network, pictures
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.methods import METHODS, explain
+from dollmaker.attribute.passes import Question
 from dollmaker.config import ready, xrv
 from dollmaker.config import settings as configuration
+from dollmaker.config.masks import MapsConfig
 from dollmaker.config.networks import MemberConfig
 from dollmaker.config.whole import Config
 from dollmaker.networks.inputs import Input
@@ -139,7 +141,8 @@ def test_maps_are_complete_by_the_librarys_logits(pair: Any) -> None:
     recipe["adaptive"] = {
         "criterion": "completeness", "target": 0.03, "first": 16, "max_nodes": 600,
     }  # fmt: skip
-    committee = Committee([small], recipe, channel_mean=torch.tensor([127.5]), size=64, chunk=32)
+    setup = Setup(channel_mean=torch.tensor([127.5]), size=64, chunk=32)
+    committee = Committee([small], MapsConfig(**recipe), setup)
     found = committee.explain(stored, ["p", "q"], OURS)
     assert found.met.all() and float(found.completeness.max()) <= 0.03
     x = small.prepare(stored)
@@ -155,13 +158,11 @@ def test_every_method_is_the_same_on_the_librarys_network_or_refuses(
     pair: Any, method: str
 ) -> None:
     member, network = pair
-    options = {"side": 128, "window": 0.5, "stride": 0.5}
+    options = MapsConfig(method=method, side=128, window=0.5, stride=0.5)
     black = torch.full((1, 1, 64, 64), -1024.0)
 
     def maps(net: nn.Module, pairs: Any) -> Tensor:
-        return explain(
-            method, net, pictures(2, 5), pairs, chunk=4, baselines=[black], options=options
-        )
+        return explain(Question(net, pictures(2, 5), pairs, 4), options, [black])
 
     if method == "attention_rollout":
         for net in (member.network, network):

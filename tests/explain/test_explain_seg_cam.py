@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dollmaker.attribute.layers import as_maps, outputs_of
+from dollmaker.attribute.passes import Question
 from dollmaker.config.networks import SegmentConfig
-from dollmaker.explain.depth import find_layer
-from dollmaker.explain.seg_cam import METHODS, Explained, choose_pixels, explain_pixels
+from dollmaker.explain.seg_cam import METHODS, Explained, choose_pixels, explain_pixels, find_layer
 from dollmaker.networks.frames import Frames
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ConfigError
@@ -77,7 +77,7 @@ def test_hires_is_gradient_times_activation_of_a_pooled_linear_head(images: Tens
     pixels = torch.zeros(1, 16, 16, dtype=torch.bool)
     pixels[0, 2:5, 7:9] = True
     explained = explain_pixels(
-        network, images, [(1, 2)], pixels, method="seg_hires_cam", layer="features"
+        Question(network, images, [(1, 2)], 8), pixels, method="seg_hires_cam", layer="features"
     )
     activations = network.features(images)[1]
     # d logit_c / d A^k = w_ck / 16 at each of the 4 x 4 places, for each of the 6 pixels of M.
@@ -86,7 +86,7 @@ def test_hires_is_gradient_times_activation_of_a_pooled_linear_head(images: Tens
     torch.testing.assert_close(explained.maps[0], finished(by_hand, 16))
     # The gradient is the same everywhere: pooling changes nothing.
     pooled = explain_pixels(
-        network, images, [(1, 2)], pixels, method="seg_grad_cam", layer="features"
+        Question(network, images, [(1, 2)], 8), pixels, method="seg_grad_cam", layer="features"
     )
     torch.testing.assert_close(pooled.maps, explained.maps)
 
@@ -96,7 +96,9 @@ def test_both_formulas_written_out(images: Tensor) -> None:
     pixels = torch.rand(2, 16, 16, generator=torch.Generator().manual_seed(3)) > 0.6
     pairs = [(2, 0), (0, 1)]
     maps = {
-        method: explain_pixels(network, images, pairs, pixels, method=method, layer="second").maps
+        method: explain_pixels(
+            Question(network, images, pairs, 8), pixels, method=method, layer="second"
+        ).maps
         for method in METHODS
     }
     for number, (image, output) in enumerate(pairs):
@@ -116,7 +118,7 @@ def test_both_formulas_written_out(images: Tensor) -> None:
 def test_the_zero_set_has_the_zero_map(method: str, unet: nn.Module) -> None:
     none = torch.zeros(2, 64, 64, dtype=torch.bool)
     explained = explain_pixels(
-        unet, torch.randn(1, 1, 64, 64), [(0, 0), (0, 1)], none, method=method
+        Question(unet, torch.randn(1, 1, 64, 64), [(0, 0), (0, 1)], 8), none, method=method
     )
     assert explained.maps.shape == (2, 64, 64)
     assert not explained.maps.any()
@@ -130,10 +132,10 @@ def test_batched_equals_one_by_one(method: str, layer: str, unet: nn.Module) -> 
     x = torch.randn(3, 1, 64, 64, generator=generator)
     pairs = [(2, 1), (0, 0), (2, 0), (1, 1)]
     pixels = torch.rand(4, 64, 64, generator=generator) > 0.5
-    together = explain_pixels(unet, x, pairs, pixels, method=method, layer=layer, chunk=2)
+    together = explain_pixels(Question(unet, x, pairs, 2), pixels, method=method, layer=layer)
     alone = [
         explain_pixels(
-            unet, x[i : i + 1], [(0, k)], pixels[n : n + 1], method=method, layer=layer, chunk=1
+            Question(unet, x[i : i + 1], [(0, k)], 1), pixels[n : n + 1], method=method, layer=layer
         )
         for n, (i, k) in enumerate(pairs)
     ]
@@ -151,7 +153,7 @@ def test_a_point_at_the_last_convolution_shows_itself_only(unet: nn.Module) -> N
     nothing = torch.zeros(1, 64, 64, dtype=torch.bool)
     point = choose_pixels("point", nothing, nothing, (x_, y))
     assert point.nonzero().tolist() == [[0, y, x_]]
-    explained = explain_pixels(unet, x, [(0, 1)], point, layer="segmentation_head.0")
+    explained = explain_pixels(Question(unet, x, [(0, 1)], 8), point, layer="segmentation_head.0")
     # The last convolution makes the logits: the gradient is 1 at the point, the map the logit.
     expected = torch.zeros(64, 64)
     expected[y, x_] = float(sign)
@@ -164,7 +166,9 @@ def test_a_layer_of_the_decoder_by_name_and_by_depth(unet: nn.Module) -> None:
     everything = torch.ones(1, 64, 64, dtype=torch.bool)
 
     def explain(layer: str) -> Explained:
-        return explain_pixels(unet, x, [(0, 0)], everything, method="seg_grad_cam", layer=layer)
+        return explain_pixels(
+            Question(unet, x, [(0, 0)], 8), everything, method="seg_grad_cam", layer=layer
+        )
 
     blocks = explain("decoder.blocks.2"), explain("decoder.2")
     torch.testing.assert_close(blocks[0].maps, blocks[1].maps)
@@ -217,7 +221,7 @@ def test_depths_of_a_vision_transformer_are_its_blocks() -> None:
     assert find_layer(network, x, "encoder.-1")[0].name == "encoder.model.blocks.5"
     everything = torch.ones(1, 64, 64, dtype=torch.bool)
     for layer in ("encoder.0", "encoder.-1"):
-        explained = explain_pixels(network, x, [(0, 0)], everything, layer=layer)
+        explained = explain_pixels(Question(network, x, [(0, 0)], 8), everything, layer=layer)
         assert explained.maps.shape == (1, 64, 64)
 
 
@@ -229,9 +233,9 @@ def test_what_is_unknown_is_refused(unet: nn.Module) -> None:
         ("encoder.5", r"use encoder\.0 to encoder\.4"),
     ):
         with pytest.raises(ConfigError, match=said):
-            explain_pixels(unet, x, [(0, 0)], pixels, layer=layer)
+            explain_pixels(Question(unet, x, [(0, 0)], 8), pixels, layer=layer)
     with pytest.raises(ConfigError, match="unknown method 'cam'"):
-        explain_pixels(unet, x, [(0, 0)], pixels, method="cam")  # type: ignore[arg-type]
+        explain_pixels(Question(unet, x, [(0, 0)], 8), pixels, method="cam")  # type: ignore[arg-type]
 
 
 def test_pixel_sets() -> None:
@@ -249,7 +253,11 @@ def test_pixel_sets() -> None:
 
 def test_no_pairs_no_maps(unet: nn.Module) -> None:
     none = torch.zeros(0, 64, 64, dtype=torch.bool)
-    assert explain_pixels(unet, torch.zeros(1, 1, 64, 64), [], none).maps.shape == (0, 64, 64)
+    assert explain_pixels(Question(unet, torch.zeros(1, 1, 64, 64), [], 8), none).maps.shape == (
+        0,
+        64,
+        64,
+    )
 
 
 def test_bars_are_neither_explained_nor_relevant(unet: nn.Module) -> None:
@@ -262,14 +270,14 @@ def test_bars_are_neither_explained_nor_relevant(unet: nn.Module) -> None:
     for method in METHODS:
         for layer in ("encoder.-1", "decoder.1"):
             found = explain_pixels(
-                unet, x, pairs, everything, method=method, layer=layer, frames=frames
+                Question(unet, x, pairs, 8, frames), everything, method=method, layer=layer
             )
             assert not found.maps.where(~picture, 0).any()
             same = explain_pixels(
-                unet, x, pairs, picture, method=method, layer=layer, frames=frames
+                Question(unet, x, pairs, 8, frames), picture, method=method, layer=layer
             )
             assert torch.equal(found.maps, same.maps)  # pixels of bars are none of the set
-            whole = explain_pixels(unet, x, pairs, picture, method=method, layer=layer)
+            whole = explain_pixels(Question(unet, x, pairs, 8), picture, method=method, layer=layer)
             assert torch.equal(found.maps[1], whole.maps[1])
             assert torch.equal(found.scale[1], whole.scale[1])
             assert (found.scale <= whole.scale).all()
@@ -293,6 +301,6 @@ def test_cells_of_bars_are_not_enlarged_into_the_picture() -> None:
     everything = torch.ones(1, 64, 64, dtype=torch.bool)
     for boxes, seen in ((None, True), (((0, 16, 64, 48),), False)):
         found = explain_pixels(
-            network, x, [(0, 0)], everything, layer="features", frames=Frames(boxes, 64)
+            Question(network, x, [(0, 0)], 8, Frames(boxes, 64)), everything, layer="features"
         )
         assert bool(found.maps.any()) == bool(found.scale.any()) == seen

@@ -16,6 +16,7 @@ from dollmaker.attribute.consensus import smooth
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, of_pictures, strength
 from dollmaker.attribute.noise import noisy_copies
+from dollmaker.config.masks import NoiseConfig
 from dollmaker.networks.frames import WHOLE, Frames, frames_of
 from dollmaker.pixels.geometry import Box, box, inside
 
@@ -129,9 +130,9 @@ def test_noise_and_its_strength_are_of_the_picture() -> None:
     picture = frames.inside((SIZE, SIZE), images.device)[:, None]
     images = images.where(picture, -5.0)  # a bar far from the picture's values
     names = list("abcd")
-    (copy,) = noisy_copies(images, names, seed=0, samples=1, stdev=0.2, frames=frames)
+    (copy,) = noisy_copies(images, names, NoiseConfig(samples=1, stdev=0.2), 0, frames)
     assert torch.equal(copy.where(~picture, 0), images.where(~picture, 0))
-    (plain,) = noisy_copies(images[2:3], ["c"], seed=0, samples=1, stdev=0.2)
+    (plain,) = noisy_copies(images[2:3], ["c"], NoiseConfig(samples=1, stdev=0.2), 0)
     assert torch.equal(copy[2:3], plain)
     added = inside((copy - images)[0, 0], (frames.boxes or ())[0])
     values = inside(images[0, 0], (frames.boxes or ())[0])

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from dollmaker.config.settings import resolved
 from dollmaker.sanity.judge import MIN_PAIRS, SAME_MASKS, judge
 from dollmaker.sanity.stage import Inputs, check_recipe
 from dollmaker.store import provenance, tables
@@ -180,7 +181,14 @@ def test_the_stage_looks_at_the_picture_alone(tmp_path: Path) -> None:
         facts = {"image_id": ids, "finding": ["f"] * count, "label": labels}
         writer.append(facts | dict.fromkeys(columns, nothing), map=maps, blind=blind)
     recipe = {"binarize": [{"gate": {}}, {"fraction_of_maximum": {"fraction": 0.5}}]}
-    config = {"recipes": {"r": recipe}, "prepare": {"fit": "letterbox"}}
+    config = resolved(
+        {
+            "dataset": "x",
+            "source": {"kind": "phantoms"},
+            "recipes": {"r": recipe},
+            "release": {"recipe": "r"},
+        }
+    )
     inputs = Inputs(
         index=tmp_path / "index.parquet", images=tmp_path / "images", sample=tmp_path / "s.h5"
     )

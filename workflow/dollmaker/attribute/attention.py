@@ -12,15 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dollmaker.attribute.passes import Pairs, count_prefix_tokens, enlarge, share_passes
+from dollmaker.attribute.layers import count_prefix_tokens
+from dollmaker.attribute.passes import Question, enlarge, share_passes
 from dollmaker.attribute.rectifiers import Intercept
-from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.runtime.errors import ModelError
 
 
-def attention_rollout(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, frames: Frames = WHOLE
-) -> Tensor:
+def attention_rollout(asked: Question) -> Tensor:
     """How much each patch contributes to the token that is classified, through all layers.
 
     The attention A of a layer, averaged over its heads, becomes (A + I) / 2 for the skip
@@ -31,31 +29,23 @@ def attention_rollout(
     The method knows no findings: all findings of an image get the SAME map.
 
     Args:
-        network: float (R, C, H, W) to logits (R, K), a vision transformer of timm or
-            torchvision whose attention is between all tokens; evaluation mode.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-        frames: Where the pictures lie; patches outside are not enlarged into them.
+        asked: The question; its network is a vision transformer of timm or torchvision.
 
     Returns:
-        float32 (P, 1, H, W), shares of attention, not negative, in the order of ``pairs``.
+        float32 (P, 1, H, W), shares of attention, not negative.
 
     Raises:
         ModelError: If the network has no attention, or not between all tokens (windows, pooling).
     """
+    size = asked.images.shape[2:]
+    if not asked.pairs:
+        return asked.blank(1)
     maps: dict[int, Tensor] = {}
-    for one in share_passes([(image, 0) for image in sorted({image for image, _ in pairs})], chunk):
-        rollout = _rollout(network, images[one.images])
-        patches = _patches(network, rollout)
-        for wanted in one.rounds:
-            for row in wanted.rows:
-                maps[one.images[row]] = patches[row]
-    if not pairs:
-        return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    rows = [image for image, _ in pairs]
-    grids = frames.of(rows).repeat_edges(torch.stack([maps[image] for image in rows]))
-    return enlarge(grids[:, None], images.shape[2:])
+    for one in share_passes([(image, 0) for image in sorted(set(asked.rows))], asked.chunk):
+        patches = _patches(asked.network, _rollout(asked.network, asked.images[one.images]))
+        maps.update((one.images[row], patches[row]) for row in one.rounds[0].rows)
+    grids = torch.stack([maps[image] for image in asked.rows])
+    return enlarge(asked.frames.of(asked.rows).repeat_edges(grids)[:, None], size)
 
 
 def _rollout(network: nn.Module, rows: Tensor) -> Tensor:
@@ -101,29 +91,22 @@ def _patches(network: nn.Module, rollout: Tensor) -> Tensor:
 def _replacements(layers: list[Tensor]) -> dict[Callable[..., Any], Callable[..., Any]]:
     """Attention functions that also note their weights, averaged over heads, (R, N, M)."""
 
-    def fused(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        attn_mask: Tensor | None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        **more: Any,
-    ) -> Tensor:
-        if is_causal or more.get("enable_gqa"):
+    def fused(*args: Any, **kwargs: Any) -> Tensor:
+        names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale")
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        if given.get("is_causal") or given.get("enable_gqa"):
             raise ModelError(
                 "attention_rollout knows only full attention between all tokens; use another "
                 "attribution method."
             )
-        scores = query @ key.transpose(-2, -1) * (scale or query.shape[-1] ** -0.5)
-        if attn_mask is not None:
-            allowed = attn_mask.dtype == torch.bool
-            scores = scores.masked_fill(~attn_mask, -math.inf) if allowed else scores + attn_mask
+        query, mask = given["query"], given.get("attn_mask")
+        scale = given.get("scale") or query.shape[-1] ** -0.5
+        scores = query @ given["key"].transpose(-2, -1) * scale
+        if mask is not None:
+            allowed = mask.dtype == torch.bool
+            scores = scores.masked_fill(~mask, -math.inf) if allowed else scores + mask
         note(scores.softmax(-1))
-        return functional.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale
-        )
+        return functional.scaled_dot_product_attention(*args, **kwargs)
 
     def multi_head(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         wanted = kwargs.get("need_weights", True), kwargs.get("average_attn_weights", True)

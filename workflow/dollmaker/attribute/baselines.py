@@ -12,7 +12,6 @@ from torchvision.transforms.v2 import functional
 
 from dollmaker.networks.frames import Frames
 from dollmaker.pixels.geometry import inside
-from dollmaker.runtime.errors import ConfigError, unknown
 
 #: Baselines that are the same for all pictures.
 _SHARED = frozenset({"black", "white", "mean"})
@@ -34,8 +33,6 @@ def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frame
         float (B, C, H, W) in 0..255, equal to the image outside the picture; (1, C, H, W) where it
         is the same for all images, because pictures fill their squares.
     """
-    if name not in BASELINES:
-        raise ConfigError(unknown("baseline", name, BASELINES))
     make = BASELINES[name]
     if frames.boxes is None:
         return make(images[:1] if name in _SHARED else images, channel_mean)

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
-from dollmaker.attribute.passes import Pairs, backward, enlarge, share_passes
-from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.attribute.passes import Question, backward, enlarge, share_passes
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime.errors import ModelError
 
@@ -29,87 +28,38 @@ Upsample = Literal["nearest", "bilinear"]
 _EVERY_LAYER_UP_TO = 16
 
 
-def grad_cam(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    layer: str | None = None,
-    frames: Frames = WHOLE,
-) -> Tensor:
+def grad_cam(asked: Question, *, layer: str | None = None) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
 
+    Places outside the pictures are not enlarged into them.
+
     Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
+        asked: The question.
         layer: Name of a module, whose own output is taken. None: the last feature map, as the
             rest of the network sees it (after a functional ReLU in place, as in DenseNet).
-        frames: Where the pictures lie; places outside are not enlarged into them.
 
     Returns:
-        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+        float32 (P, 1, H, W), not negative.
 
     Raises:
         ConfigError: If there is no such layer or it has no feature map.
         ModelError: If the network has no layer with a feature map.
     """
-    return _cam(network, images, pairs, chunk, layer, frames, _grad_cam)
+    return _cam(asked, layer, pooled)
 
 
-def hires_cam(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    layer: str | None = None,
-    frames: Frames = WHOLE,
-) -> Tensor:
-    """HiResCAM (Draelos & Carin 2020): feature maps times their gradients, place by place.
-
-    Arguments, result and errors are those of :func:`grad_cam`.
-    """
-    return _cam(
-        network, images, pairs, chunk, layer, frames, lambda a, g: (g * a).sum(1, keepdim=True)
-    )
+def hires_cam(asked: Question, *, layer: str | None = None) -> Tensor:
+    """HiResCAM (Draelos & Carin 2020): feature maps times their gradients; as :func:`grad_cam`."""
+    return _cam(asked, layer, placewise)
 
 
-def layer_cam(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    layer: str | None = None,
-    frames: Frames = WHOLE,
-) -> Tensor:
-    """LayerCAM (Jiang et al. 2021): HiResCAM with the positive gradients only.
-
-    Arguments, result and errors are those of :func:`grad_cam`.
-    """
-    return _cam(
-        network,
-        images,
-        pairs,
-        chunk,
-        layer,
-        frames,
-        lambda a, g: (g.relu() * a).sum(1, keepdim=True),
-    )
+def layer_cam(asked: Question, *, layer: str | None = None) -> Tensor:
+    """LayerCAM (Jiang et al. 2021): HiResCAM with the positive gradients only."""
+    return _cam(asked, layer, lambda a, g: placewise(a, g.relu()))
 
 
 def multi_layer_cam(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    layers: Sequence[str] | None = None,
-    upsample: Upsample = "nearest",
-    frames: Frames = WHOLE,
+    asked: Question, *, layers: Sequence[str] | None = None, upsample: Upsample = "nearest"
 ) -> Tensor:
     """Grad-CAM at several layers, joined as in MICRA-Net.
 
@@ -120,39 +70,35 @@ def multi_layer_cam(
     nothing: our choice.
 
     Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
+        asked: The question.
         layers: Names of modules, any order. None: each convolution with what follows it up to the
             next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each
             size: our choice.
         upsample: How the maps are enlarged: ``nearest``, as MICRA-Net does, or ``bilinear``.
-        frames: Where the pictures lie; maps are scaled and their component is found inside.
 
     Returns:
-        float32 (P, 1, H, W), not negative, in the order of ``pairs``.
+        float32 (P, 1, H, W), not negative.
 
     Raises:
         ConfigError: If there is no such layer or it has no feature map.
         ModelError: If the network has no layer with a feature map.
     """
-    size = images.shape[2:]
-    if not pairs:
-        return enlarge(images.new_zeros((0, 1, 1, 1)), size)
-    calls = trace(network, images)
-    chosen = _blocks(network, calls) if layers is None else named(network, calls, layers)
-    maps = _layer_maps(network, images, pairs, chunk, chosen, _grad_cam, exact=layers is not None)
+    components = asked.blank(1)
+    if not asked.pairs:
+        return components
+    size = tuple(asked.images.shape[2:])
+    calls = trace(asked.network, asked.images)
+    chosen = _blocks(calls) if layers is None else named(asked.network, calls, layers)
+    maps = _layer_maps(asked, chosen, pooled, exact=layers is not None)
     maps[-1] = maps[-1].relu()
     mode = "nearest-exact" if upsample == "nearest" else "bilinear"
-    rows = [image for image, _ in pairs]
-    grids = [frames.of(rows).repeat_edges(grid[:, 0])[:, None] for grid in maps]
-    enlarged = [nn.functional.interpolate(_scale(g), size=tuple(size), mode=mode) for g in grids]
-    components = enlarged[0].new_zeros((len(pairs), *size))
+    of_pairs = asked.frames.of(asked.rows)
+    grids = [of_pairs.repeat_edges(grid[:, 0])[:, None] for grid in maps]
+    enlarged = [nn.functional.interpolate(_scale(g), size=size, mode=mode) for g in grids]
     for number, values in enumerate(torch.cat(enlarged, 1)):
-        where = frames.cells(rows[number], size)
-        inside(components[number], where)[...] = principal_component(inside(values, where))
-    return components[:, None]
+        where = of_pairs.cells(number, size)
+        inside(components[number, 0], where)[...] = principal_component(inside(values, where))
+    return components
 
 
 def principal_component(maps: Tensor) -> Tensor:
@@ -177,26 +123,25 @@ def principal_component(maps: Tensor) -> Tensor:
     return (component - component.min()).float()
 
 
-def _cam(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    chunk: int,
-    layer: str | None,
-    frames: Frames,
-    combine: Combine,
-) -> Tensor:
-    if not pairs:
-        return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
+def pooled(activations: Tensor, gradients: Tensor) -> Tensor:
+    """Grad-CAM's sum over channels, (R, K, h, w) twice to (R, 1, h, w)."""
+    return (gradients.mean((2, 3), keepdim=True) * activations).sum(1, keepdim=True)
+
+
+def placewise(activations: Tensor, gradients: Tensor) -> Tensor:
+    """HiResCAM's, likewise."""
+    return (gradients * activations).sum(1, keepdim=True)
+
+
+def _cam(asked: Question, layer: str | None, combine: Combine) -> Tensor:
+    if not asked.pairs:
+        return asked.blank(1)
+    network, images = asked.network, asked.images
     calls = trace(network, images)
     chosen = [last(network, images, calls)] if layer is None else named(network, calls, [layer])
-    (maps,) = _layer_maps(network, images, pairs, chunk, chosen, combine, exact=layer is not None)
-    of_pairs = frames.of([image for image, _ in pairs])
-    return enlarge(of_pairs.repeat_edges(maps[:, 0].relu())[:, None], images.shape[2:])
-
-
-def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients.mean((2, 3), keepdim=True) * activations).sum(1, keepdim=True)
+    (maps,) = _layer_maps(asked, chosen, combine, exact=layer is not None)
+    grids = asked.frames.of(asked.rows).repeat_edges(maps[:, 0].relu())
+    return enlarge(grids[:, None], images.shape[2:])
 
 
 def _scale(maps: Tensor) -> Tensor:
@@ -206,33 +151,28 @@ def _scale(maps: Tensor) -> Tensor:
 
 
 def _layer_maps(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    chunk: int,
-    layers: Sequence[Call],
-    combine: Combine,
-    *,
-    exact: bool,
+    asked: Question, layers: Sequence[Call], combine: Combine, *, exact: bool
 ) -> list[Tensor]:
     """Maps of each layer at its own size, (P, 1, h, w)."""
-    maps = [images.new_zeros((0,))] * len(layers)
-    for one in share_passes(pairs, chunk):
+    maps: list[Tensor] = []
+    for one in share_passes(asked.pairs, asked.chunk):
         with torch.enable_grad(), outputs_of([c.module for c in layers], exact=exact) as outputs:
-            logits = network(images[one.images])
+            logits = asked.network(asked.images[one.images])
             tensors = [outputs[call.module] for call in layers]
             for wanted, gradients in backward(logits, tensors, one.rounds):
-                for k, (call, tensor) in enumerate(zip(layers, tensors, strict=True)):
-                    a = as_maps(network, tensor.detach().float(), call.layout)
-                    g = as_maps(network, gradients[k], call.layout)
-                    values = combine(a, g)
-                    if not len(maps[k]):
-                        maps[k] = values.new_zeros((len(pairs), *values.shape[1:]))
-                    maps[k][wanted.pairs] = values[wanted.rows]
+                found = [
+                    combine(
+                        *(as_maps(asked.network, t, call.layout) for t in (a.detach().float(), g))
+                    )
+                    for call, a, g in zip(layers, tensors, gradients, strict=True)
+                ]
+                maps = maps or [f.new_zeros((len(asked.pairs), *f.shape[1:])) for f in found]
+                for whole, values in zip(maps, found, strict=True):
+                    whole[wanted.pairs] = values[wanted.rows]
     return maps
 
 
-def _blocks(network: nn.Module, calls: Sequence[Call]) -> list[Call]:
+def _blocks(calls: Sequence[Call]) -> list[Call]:
     """The layers of MICRA-Net's maps in a network of any kind."""
     spatial = [call for call in calls if call.layout in ("maps", "channels_last")]
     starts = [k for k, call in enumerate(spatial) if isinstance(call.module, nn.Conv2d)]
@@ -243,12 +183,12 @@ def _blocks(network: nn.Module, calls: Sequence[Call]) -> list[Call]:
         )
     if len(starts) <= _EVERY_LAYER_UP_TO:
         return _conv_blocks(spatial, starts)
-    last: dict[tuple[int, ...], Call] = {}
+    last_of: dict[tuple[int, ...], Call] = {}
     for call in spatial:
         grid = call.output[2:] if call.layout == "maps" else call.output[1:3]
-        last.pop(grid, None)
-        last[grid] = call
-    return list(last.values())
+        last_of.pop(grid, None)
+        last_of[grid] = call
+    return list(last_of.values())
 
 
 def _conv_blocks(spatial: Sequence[Call], starts: Sequence[int]) -> list[Call]:

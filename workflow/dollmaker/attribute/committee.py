@@ -1,26 +1,99 @@
-"""The committee: from a block of stored images to one map with certificates per pair."""
+"""The committee: from a block of stored images to one map with certificates per pair.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+Its members may know different findings: only those who know one explain it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dollmaker.attribute import consensus, mixed, noise, quadrature
+from dollmaker.attribute import consensus, noise
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.consensus import Consensus
-from dollmaker.attribute.features import features, seen_at, strength
+from dollmaker.attribute.features import Look, features, seen_at, strength
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import forward
-from dollmaker.attribute.memory import Chunk, fitting_rows
+from dollmaker.attribute.integrated_gradients import Level, fixed, forward, nested
 from dollmaker.attribute.methods import METHODS, explain
-from dollmaker.attribute.passes import Pairs
+from dollmaker.attribute.passes import Chunk, Pairs, Question, fitting_rows
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
+from dollmaker.config.masks import MapsConfig
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.member import Member
 from dollmaker.networks.positions import own_side
+from dollmaker.runtime.errors import ModelError
+
+#: Numbers of the members that know a finding.
+Experts = tuple[int, ...]
+
+
+def experts(members: Sequence[Member], output: int) -> Experts:
+    """The numbers of the members that know a finding, given by the number of its logit."""
+    return tuple(number for number, member in enumerate(members) if member.knows(output))
+
+
+def by_experts(members: Sequence[Member], outputs: Sequence[int]) -> dict[Experts, list[int]]:
+    """Who explains -> places in ``outputs``, the numbers of logits.
+
+    Raises:
+        ModelError: If nobody knows a finding.
+    """
+    groups: dict[Experts, list[int]] = {}
+    for place, output in enumerate(outputs):
+        groups.setdefault(experts(members, output), []).append(place)
+    if () in groups:
+        finding = members[0].findings[outputs[groups[()][0]]]
+        raise ModelError(
+            f"no member of the committee ({', '.join(member.name for member in members)}) knows "
+            f"the finding {finding!r}; leave it out of attribute.findings, or add a member that "
+            "knows it."
+        )
+    return groups
+
+
+def gather(parts: Sequence[tuple[Sequence[int], Refined]]) -> Refined:
+    """Maps of groups of pairs in the order of all pairs.
+
+    Args:
+        parts: Places of the pairs of a group, and what was found for them.
+    """
+    order = torch.tensor([place for places, _ in parts for place in places]).argsort()
+
+    def joined(found: Sequence[Any]) -> Any:
+        """Tensors in the order of the pairs, or an object of such tensors."""
+        if isinstance(found[0], Tensor):
+            return torch.cat(list(found))[order.to(found[0].device)]
+        names = [field.name for field in fields(found[0])]
+        return replace(
+            found[0], **{name: joined([getattr(one, name) for one in found]) for name in names}
+        )
+
+    whole: Refined = joined([refined for _, refined in parts])
+    return whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """What holds for all recipes of a run.
+
+    Attributes:
+        channel_mean: Mean of each channel over the training images, (C,), 0..255.
+        size: Side of the stored images, and of the maps.
+        seed: Seed of the noise.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        compiled: Use torch.compile.
+        chunk: Rows (image x node) of a forward pass; ``None`` measures how many fit.
+    """
+
+    channel_mean: Tensor
+    size: int
+    seed: int = 0
+    precision: str = "fp32"
+    compiled: bool = False
+    chunk: int | None = None
 
 
 class Committee:
@@ -28,52 +101,33 @@ class Committee:
 
     Args:
         members: The classifiers, all on one device.
-        options: Section ``attribute`` of the recipe.
-        channel_mean: Mean of each channel over the training images, (C,), 0..255.
-        size: Side of the stored images, and of the maps.
-        seed: Seed of the noise.
-        precision: ``fp32``, ``tf32`` or ``bf16``.
-        compiled: Use torch.compile.
-        chunk: Rows (image x node) of a forward pass; ``None`` measures how many fit.
+        options: How the recipe's maps are made.
+        setup: What holds for all recipes.
 
     Raises:
         ModelError: If the method cannot be made right for a member.
     """
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        options: Mapping[str, Any],
-        *,
-        channel_mean: Tensor,
-        size: int,
-        seed: int = 0,
-        precision: str = "fp32",
-        compiled: bool = False,
-        chunk: int | None = None,
-    ) -> None:
-        self.members = members
-        self.options = options
-        self._mean, self._size, self._seed = channel_mean, size, seed
+    def __init__(self, members: Sequence[Member], options: MapsConfig, setup: Setup) -> None:
+        self.members, self.options, self.setup = members, options, setup
         device = next(members[0].network.parameters()).device
-        blank = torch.full((1, len(channel_mean), size, size), 100, dtype=torch.uint8)
-        examples = [member.prepare(blank.to(device)) for member in members]
+        shape = (1, len(setup.channel_mean), setup.size, setup.size)
         # Noise, because a network's answer to a flat image says little about its gradients: as
         # wide as half of what pixels may be.
-        white = [member.prepare(torch.full_like(blank, 255).to(device)) for member in members]
-        black = [member.prepare(torch.zeros_like(blank).to(device)) for member in members]
-        rough = [
-            x + torch.randn(x.shape, generator=_generator()).to(x) * ((high - low) / 2)
-            for x, low, high in zip(examples, black, white, strict=True)
-        ]
-        self._networks = [
-            FrozenNetwork(member.network, x, precision=precision, compiled=compiled)
-            for member, x in zip(members, rough, strict=True)
-        ]
-        self._chunks = [
-            Chunk(chunk or fitting_rows(network, x))
-            for network, x in zip(self._networks, rough, strict=True)
-        ]
+        self._networks: list[FrozenNetwork] = []
+        self._chunks: list[Chunk] = []
+        for member in members:
+            grey, white, black = (
+                member.prepare(torch.full(shape, level, dtype=torch.uint8, device=device))
+                for level in (100, 255, 0)
+            )
+            drawn = torch.randn(grey.shape, generator=torch.Generator().manual_seed(0)).to(grey)
+            rough = grey + drawn * ((white - black) / 2)
+            network = FrozenNetwork(
+                member.network, rough, precision=setup.precision, compiled=setup.compiled
+            )
+            self._networks.append(network)
+            self._chunks.append(Chunk(setup.chunk or fitting_rows(network.forward, rough)))
 
     def probabilities(self, images: Tensor) -> Tensor:
         """The mean probabilities (B, K) of images (B, C, H, W) in levels.
@@ -82,12 +136,16 @@ class Committee:
         """
         found = []
         for network, member, chunk in zip(self._networks, self.members, self._chunks, strict=True):
-            x = member.prepare(images)
-            logits = chunk.run(lambda rows, n=network, x=x: forward(n, x, rows))  # type: ignore[misc]
+            logits = chunk.run(partial(forward, network, member.prepare(images)))
             # In float32 an element's last bit would depend on its place in the array (vector
             # instructions for most, scalar ones for the rest).
             found.append(member.calibration.probabilities(logits.double()))
-        return mixed.mean_probabilities(self.members, torch.stack(found)).float()
+        each = torch.stack(found)
+        outputs = range(each.shape[2])
+        if all(member.knows(output) for member in self.members for output in outputs):
+            return each.mean(0).float()
+        columns = [each[list(experts(self.members, k)), :, k].mean(0) for k in outputs]
+        return torch.stack(columns, 1).float()
 
     def explain(
         self, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames = WHOLE
@@ -106,53 +164,53 @@ class Committee:
         Raises:
             ModelError: If no member knows a finding.
         """
-        groups = mixed.by_experts(self.members, [output for _, output in pairs])
-        parts = [
-            (
-                places,
-                self._explain(who, *mixed.asked(images, ids, [pairs[p] for p in places], frames)),
-            )
-            for who, places in groups.items()
-        ]
-        return parts[0][1] if len(parts) == 1 else mixed.gather(parts)
+        parts = []
+        for who, places in by_experts(self.members, [output for _, output in pairs]).items():
+            rows = sorted({pairs[place][0] for place in places})
+            mine = [(rows.index(pairs[place][0]), pairs[place][1]) for place in places]
+            some = images[rows], [ids[row] for row in rows], mine, frames.of(rows)
+            parts.append((places, self._explain(who, *some)))
+        return parts[0][1] if len(parts) == 1 else gather(parts)
 
     def _explain(
-        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
+        self, who: Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
     ) -> Refined:
         """Explain pairs by some of the members, who all know the findings."""
-        refined = self._by_members(who, images, ids, pairs, frames)
-        if not self.options["fuse"]:
+        stored = images.float()
+        starts = [
+            make_baseline(name, stored, self.setup.channel_mean, frames)
+            for name in self.options.baselines
+        ]
+        paths = [
+            Paths(
+                network=self._networks[number],
+                chunk=self._chunks[number],
+                images=self._copies(self._seen(self.members[number], images), ids, frames),
+                baselines=[self.members[number].prepare(start) for start in starts],
+            )
+            for number in who
+        ]
+        if self.options.method == "integrated_gradients":
+            summarize = partial(self._summarize, frames=frames)
+            refined = refine(paths, pairs, *_refinement(self.options), summarize)
+        else:
+            refined = self._by_method(who, paths, pairs, frames)
+        if not self.options.fuse:
             return refined
         weights = torch.stack([self._strength(number, images, frames) for number in who])
         rows = weights.mean(0)[[image for image, _ in pairs]]
         return replace(refined, consensus=consensus.fuse(refined.consensus, rows))
 
-    def _by_members(
-        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
-    ) -> Refined:
-        committee = self._paths(who, images, ids, frames)
-        if self.options["method"] != "integrated_gradients":
-            return self._by_method(who, committee, pairs, frames)
-        adaptive = self.options["adaptive"]
-        if adaptive:
-            levels = quadrature.nested(adaptive["first"], adaptive["max_nodes"])
-            stop = Stop(criterion=adaptive["criterion"], target=adaptive["target"])
-        else:
-            levels = quadrature.fixed(self.options["nodes"], self.options["quadrature"])
-            stop = Stop(criterion="none", target=0.0)
-        summarize = partial(self._summarize, frames=frames)
-        return refine(committee, pairs, levels, stop, summarize)
-
     def _strength(self, number: int, images: Tensor, frames: Frames) -> Tensor:
         """How strong a member's features are, (B, size, size) in [0, 1]."""
         member = self.members[number]
-        x = self._shown(member, images)
-        found = features(member.network, x, side=self.options["side"], frames=frames)
-        return consensus.resize(strength(found, frames), self._size)
+        look = Look(side=self.options.side)
+        found = features(member.network, self._shown(member, images), look, frames=frames)
+        return consensus.resize(strength(found, frames), self.setup.size)
 
     def _seen(self, member: Member, images: Tensor) -> Tensor:
         """Stored images as the method looks at them."""
-        method = METHODS.get(self.options["method"])
+        method = METHODS.get(self.options.method)
         cuts = method is not None and "side" in method.options
         return self._shown(member, images) if cuts else member.prepare(images)
 
@@ -162,76 +220,38 @@ class Committee:
         They keep their size for a transformer that sees them at another side than its own: one
         resize, not two.
         """
-        own, side = own_side(member.network), self.options["side"]
+        own, side = own_side(member.network), self.options.side
         if own is None or seen_at(member.network, side) == own:
             return member.prepare(images)
-        return replace(member.input, size=self._size).prepare(images)
+        return replace(member.input, size=self.setup.size).prepare(images)
 
     def _by_method(
-        self, who: mixed.Experts, committee: Sequence[Paths], pairs: Pairs, frames: Frames
+        self, who: Experts, committee: Sequence[Paths], pairs: Pairs, frames: Frames
     ) -> Refined:
         maps = []
         for number, paths in zip(who, committee, strict=True):
-            member = self.members[number]
-            copies = [
-                paths.chunk.run(self._work(member, x, pairs, paths.baselines, frames))
-                for x in paths.images
-            ]
+            network, copies = self.members[number].network, []
+            for x in paths.images:
+
+                def work(rows: int, x: Tensor = x, network: Any = network, p: Paths = paths) -> Any:
+                    asked = Question(network, x, pairs, rows, frames)
+                    return explain(asked, self.options, p.baselines)
+
+                copies.append(paths.chunk.run(work))
             maps.append(torch.stack(copies, 1))
-        device = committee[0].images[0].device
-        unknown = torch.full((len(pairs),), torch.nan, device=device)
+        found = self._summarize(maps, pairs, frames)
+        unknown = torch.full_like(found.scale, torch.nan)
         return Refined(
-            consensus=self._summarize(maps, pairs, frames),
+            consensus=found,
             completeness=unknown,
             convergence=unknown,
-            nodes=torch.ones(len(pairs), dtype=torch.int32, device=device),
-            met=torch.ones(len(pairs), dtype=torch.bool, device=device),
+            nodes=torch.ones_like(unknown, dtype=torch.int32),
+            met=torch.ones_like(unknown, dtype=torch.bool),
         )
-
-    def _work(
-        self, member: Member, x: Tensor, pairs: Pairs, baselines: Sequence[Tensor], frames: Frames
-    ) -> Callable[[int], Tensor]:
-        return lambda rows: explain(
-            self.options["method"],
-            member.network,
-            x,
-            pairs,
-            chunk=rows,
-            baselines=baselines,
-            frames=frames,
-            options=self.options,
-        )
-
-    def _paths(
-        self, who: mixed.Experts, images: Tensor, ids: Sequence[str], frames: Frames
-    ) -> list[Paths]:
-        """The paths that some of the members integrate over."""
-        stored = images.float()
-        starts = [
-            make_baseline(name, stored, self._mean, frames) for name in self.options["baselines"]
-        ]
-        return [
-            Paths(
-                network=self._networks[number],
-                chunk=self._chunks[number],
-                images=self._copies(self._seen(self.members[number], images), ids, frames),
-                baselines=[self.members[number].prepare(start) for start in starts],
-            )
-            for number in who
-        ]
 
     def _copies(self, x: Tensor, ids: Sequence[str], frames: Frames) -> list[Tensor]:
-        spread = self.options["noise"]
-        if not spread:
-            return [x]
-        return noise.noisy_copies(
-            x,
-            ids,
-            seed=self._seed,
-            samples=spread["samples"],
-            stdev=spread["stdev"],
-            frames=frames,
-        )
+        spread = self.options.noise
+        return noise.noisy_copies(x, ids, spread, self.setup.seed, frames) if spread else [x]
 
     def _summarize(self, attributions: list[Tensor], pairs: Pairs, frames: Frames) -> Consensus:
         """Members' attributions (P, S, C, H, W) to the consensus at the stored size.
@@ -239,16 +259,22 @@ class Committee:
         Smoothing repeats the edges of the picture. The cut comes after the resize, which can carry
         relevance a pixel over the edge.
         """
-        spread = self.options["noise"]
+        options = self.options
         mine = frames.of([image for image, _ in pairs])
         maps = []
         for member in attributions:
-            merged = noise.combine(member, spread["kind"]) if spread else member[:, 0]
-            reduced = consensus.reduce_channels(merged, self.options["reduction"])
-            sized = mine.repeat_edges(consensus.resize(reduced, self._size))
-            maps.append(mine.cut(consensus.smooth(sized, self.options["smoothing"])))
+            spread = options.noise
+            merged = noise.combine(member, spread.kind) if spread else member[:, 0]
+            reduced = consensus.reduce_channels(merged, options.reduction)
+            sized = mine.repeat_edges(consensus.resize(reduced, self.setup.size))
+            maps.append(mine.cut(consensus.smooth(sized, options.smoothing)))
         return consensus.agree(maps)
 
 
-def _generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def _refinement(options: MapsConfig) -> tuple[list[Level], Stop]:
+    """Levels of integrated gradients, and when they are enough."""
+    adaptive = options.adaptive
+    if adaptive is None:
+        return fixed(options.nodes, options.quadrature), Stop()
+    stop = Stop(criterion=adaptive.criterion, target=adaptive.target)
+    return nested(adaptive.first, adaptive.max_nodes), stop

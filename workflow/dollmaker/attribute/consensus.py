@@ -1,13 +1,15 @@
 """From members' attributions to one relevance map per pair."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dollmaker.attribute.passes import enlarge
-from dollmaker.runtime.errors import ConfigError, unknown
+
+Reduction = Literal["abs", "positive", "signed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,21 +27,14 @@ class Consensus:
     agreement: Tensor
 
 
-def reduce_channels(attributions: Tensor, reduction: str) -> Tensor:
-    """Attributions (P, C, H, W) to maps (P, H, W).
+def reduce_channels(attributions: Tensor, reduction: Reduction) -> Tensor:
+    """Signed attributions (P, C, H, W) to maps (P, H, W).
 
-    Args:
-        attributions: Signed contributions to the logit.
-        reduction: ``abs`` sums magnitudes (as PSSL does), ``positive`` sums what speaks for the
-            finding, ``signed`` sums.
+    ``abs`` sums magnitudes (as PSSL does), ``positive`` what speaks for the finding.
     """
     if reduction == "abs":
         return attributions.abs().sum(1)
-    if reduction == "positive":
-        return attributions.clamp(min=0).sum(1)
-    if reduction == "signed":
-        return attributions.sum(1)
-    raise ConfigError(unknown("reduction", reduction, ("abs", "positive", "signed")))
+    return (attributions.clamp(min=0) if reduction == "positive" else attributions).sum(1)
 
 
 def resize(maps: Tensor, size: int) -> Tensor:
@@ -85,24 +80,14 @@ def agree(members: Sequence[Tensor]) -> Consensus:
     mean = units.mean(0)
     norm = (mean**2).sum((1, 2), keepdim=True).sqrt()
     cosines = (units * _divide(mean, norm)).sum((2, 3))
-    consensus = mean * lengths.mean(0)
-    scale = consensus.abs().amax((1, 2)) if len(consensus) else consensus.new_zeros(0)
-    return Consensus(
-        maps=_divide(consensus, scale[:, None, None]).float(),
-        scale=scale.float(),
-        agreement=cosines.mean(0).float(),
-    )
+    maps, scale = _to_one(mean * lengths.mean(0))
+    return Consensus(maps=maps, scale=scale.float(), agreement=cosines.mean(0).float())
 
 
 def fuse(consensus: Consensus, weights: Tensor) -> Consensus:
     """Multiply maps place by place with weights (P, H, W) in [0, 1] (ExplainSeg's fusion)."""
-    fused = consensus.maps.double() * weights.double()
-    largest = fused.abs().amax((1, 2)) if len(fused) else fused.new_zeros(0)
-    return Consensus(
-        maps=_divide(fused, largest[:, None, None]).float(),
-        scale=(consensus.scale.double() * largest).float(),
-        agreement=consensus.agreement,
-    )
+    maps, largest = _to_one(consensus.maps.double() * weights.double())
+    return replace(consensus, maps=maps, scale=(consensus.scale.double() * largest).float())
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -110,6 +95,12 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     a, b = a.double().flatten(1), b.double().flatten(1)
     lengths = (a**2).sum(1).sqrt() * (b**2).sum(1).sqrt()
     return _divide((a * b).sum(1), lengths).float()
+
+
+def _to_one(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps over the largest magnitude of each, float32, and these magnitudes, (P,)."""
+    largest = maps.abs().amax((1, 2)) if len(maps) else maps.new_zeros(0)
+    return _divide(maps, largest[:, None, None]).float(), largest
 
 
 def _divide(a: Tensor, b: Tensor) -> Tensor:

@@ -17,10 +17,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.features import Features, Part, Side, features, of_pictures
+from dollmaker.attribute.features import Features, Look, Part, Side, features, of_pictures
 from dollmaker.attribute.graphs import normalised_cut
-from dollmaker.attribute.passes import Pairs, enlarge
-from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.attribute.passes import Question
 
 Grid = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -40,113 +39,71 @@ class Cuts:
     """Options of a recipe that cuts.
 
     Attributes:
-        side: Side at which the network is shown the images, see
-            :func:`dollmaker.attribute.features.seen_at`.
         tau: Cosine over which two places are alike; ``None`` is the published one: 0.2 of
             TokenCut, 0.15 of MaskCut, 0.3 of FOUND.
         centred: Subtract the mean over an image's places from its features first.
-        part: What of a transformer's attention is the feature.
-        block: Which of its attentions, -1 the last.
-        masks: Most masks of MaskCut.
+        side, part, block: See :class:`dollmaker.attribute.features.Look`.
     """
 
-    side: Side = None
     tau: float | None = None
     centred: bool = False
+    side: Side = None
     part: Part = "key"
     block: int = -1
-    masks: int = 3
 
-    def look(self, network: nn.Module) -> Callable[..., Features]:
-        """Features of images by a network (:func:`dollmaker.attribute.features.features`)."""
-        return partial(features, network, side=self.side, part=self.part, block=self.block)
+    @property
+    def look(self) -> Look:
+        """What of the network are the features."""
+        return Look(side=self.side, part=self.part, block=self.block)
 
 
-def tokencut(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    frames: Frames = WHOLE,
-    **options: Any,
-) -> Tensor:
+def tokencut(asked: Question, **options: Any) -> Tensor:
     """TokenCut: one normalised cut of the graph of places.
 
+    Places outside the pictures are no nodes of the graph. Features are taken a few images at a
+    time, whatever the chunk.
+
     Args:
-        network: See :func:`dollmaker.attribute.features.features`.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Unused; features are taken a few images at a time.
-        frames: Where the pictures lie; places outside are no nodes of the graph.
+        asked: The question; of its network see :func:`dollmaker.attribute.features.features`.
         options: See :class:`Cuts`.
-
-    Returns:
-        float32 (P, 1, H, W) in [0, 1], in the order of ``pairs``.
-    """
-    cuts = Cuts(**options)
-    tau = 0.2 if cuts.tau is None else cuts.tau
-    cut = partial(token_maps, tau=tau, centred=cuts.centred)
-    return _maps(cuts.look(network), cut, images, pairs, frames)
-
-
-def maskcut(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    frames: Frames = WHOLE,
-    **options: Any,
-) -> Tensor:
-    """MaskCut: several cuts, each without the places that are taken; the union of the masks.
-
-    Arguments are those of :func:`tokencut`.
-
-    Returns:
-        float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
-    """
-    cuts = Cuts(**options)
-    tau = 0.15 if cuts.tau is None else cuts.tau
-    cut = partial(mask_maps, masks=cuts.masks, tau=tau, centred=cuts.centred)
-    return _maps(cuts.look(network), cut, images, pairs, frames)
-
-
-def found(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    frames: Frames = WHOLE,
-    **options: Any,
-) -> Tensor:
-    """FOUND: the background is all that resembles the least attended place; the rest is object.
-
-    Arguments are those of :func:`tokencut`.
 
     Returns:
         float32 (P, 1, H, W) in [0, 1].
     """
-    cuts = Cuts(**options)
-    tau = 0.3 if cuts.tau is None else cuts.tau
-    cut = partial(background_maps, threshold=tau, centred=cuts.centred)
-    return _maps(cuts.look(network), cut, images, pairs, frames)
+    return _maps(asked, Cuts(**options), 0.2, token_maps)
 
 
-def _maps(
-    look: Callable[..., Features],
-    cut: Callable[[Features], Tensor],
-    images: Tensor,
-    pairs: Pairs,
-    frames: Frames,
-) -> Tensor:
+def maskcut(asked: Question, *, masks: int = 3, **options: Any) -> Tensor:
+    """MaskCut: several cuts, each without the places that are taken; the union of the masks.
+
+    Args:
+        asked: As of :func:`tokencut`.
+        masks: Most masks.
+        options: See :class:`Cuts`.
+
+    Returns:
+        float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
+    """
+    return _maps(asked, Cuts(**options), 0.15, partial(mask_maps, masks=masks))
+
+
+def found(asked: Question, **options: Any) -> Tensor:
+    """FOUND: the background is all that resembles the least attended place; the rest is object.
+
+    Arguments and result are those of :func:`tokencut`.
+    """
+    return _maps(asked, Cuts(**options), 0.3, background_maps)
+
+
+def _maps(asked: Question, cuts: Cuts, published: float, rule: Callable[..., Tensor]) -> Tensor:
     """Maps (P, 1, H, W) of pairs, and a line about images without an object."""
-    wanted = sorted({image for image, _ in pairs})
-    if not wanted:
-        return enlarge(images.new_zeros((0, 1, 1, 1)), images.shape[2:])
-    where = frames.of(wanted)
-    grids = of_pictures(look(images[wanted], frames=where), where, cut)
+    if not asked.pairs:
+        return asked.blank(1)
+    wanted = sorted(set(asked.rows))
+    where = asked.frames.of(wanted)
+    given = features(asked.network, asked.images[wanted], cuts.look, frames=where)
+    tau = published if cuts.tau is None else cuts.tau
+    grids = of_pictures(given, where, lambda some: rule(some, tau=tau, centred=cuts.centred))
     empty = int((grids == 0).flatten(1).all(1).sum())
     if empty:
         print(
@@ -154,9 +111,9 @@ def _maps(
             "get an empty map; set centred: true or another tau",
             file=sys.stderr,
         )
-    size = tuple(images.shape[2:])
+    size = tuple(asked.images.shape[2:])
     maps = nn.functional.interpolate(grids[:, None], size=size, mode="nearest-exact")
-    return maps[[wanted.index(image) for image, _ in pairs]]
+    return maps[[wanted.index(image) for image in asked.rows]]
 
 
 # --- the rules, on features ---------------------------------------------------------------------
@@ -178,11 +135,7 @@ def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> T
     vectors, _ = normalised_cut(affinity)
     maps = []
     for vector, alike in zip(vectors.cpu().numpy(), _alike(affinity), strict=True):
-        v = vector.reshape(given.grid)
-        seed = _first_of_largest(np.abs(v))
-        height = v - v.mean()
-        if height[seed] <= 0:
-            height = -height
+        height, seed = _risen(vector.reshape(given.grid))
         piece = _piece(height > 0, seed) & (not alike)
         maps.append(_coded(piece, height))
     return torch.from_numpy(np.stack(maps)).float().to(given.values.device)
@@ -228,10 +181,7 @@ def mask_maps(
 
 def _object(v: Grid) -> Mask:
     """MaskCut's side of a cut: the seed's, or the other if it holds the image's corners."""
-    seed = _first_of_largest(np.abs(v))
-    height = v - v.mean()
-    if height[seed] <= 0:
-        height = -height
+    height, seed = _risen(v)
     side = height > 0
     if side[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= 3:
         side = ~side
@@ -239,17 +189,17 @@ def _object(v: Grid) -> Mask:
     return _piece(side, seed)
 
 
-def background_maps(given: Features, threshold: float = 0.3, *, centred: bool = False) -> Tensor:
+def background_maps(given: Features, tau: float = 0.3, *, centred: bool = False) -> Tensor:
     """FOUND's rule: float32 (B, h, w).
 
     A head weighs log(sum Q / Q_h), where Q_h is the share of places over the image's mean
     attention: heads that look at few places weigh more. The place with the least weighted attention
-    is background, and so is every place whose cosine to it is over ``threshold``; each head's part
+    is background, and so is every place whose cosine to it is over ``tau``; each head's part
     of a feature has the head's weight. A single head weighs 1, not 0: our choice.
 
     Args:
         given: Features of B images.
-        threshold: Of the cosine.
+        tau: Threshold of the cosine.
         centred: Subtract the mean over an image's places first (our choice; not published).
     """
     attention = given.attention
@@ -264,7 +214,7 @@ def background_maps(given: Features, threshold: float = 0.3, *, centred: bool = 
     seed = directions[torch.arange(len(directions)), looked.argmin(1)]
     # A sum: the last bit of a matrix product depends on the number of images.
     cosine = (directions * seed[:, None]).sum(-1).cpu().numpy()
-    maps = [_coded(one <= threshold, threshold - one) for one in cosine.astype(np.float64)]
+    maps = [_coded(one <= tau, tau - one) for one in cosine.astype(np.float64)]
     return torch.from_numpy(np.stack(maps)).float().reshape(-1, *given.grid).to(attention.device)
 
 
@@ -289,6 +239,13 @@ def _alike(affinity: Tensor) -> Mask:
     places = affinity.shape[-1]
     strong = (affinity > _WEAK).sum((-2, -1)) - (affinity.diagonal(0, -2, -1) > _WEAK).sum(-1)
     return np.asarray(((strong == 0) | (strong == places * (places - 1))).cpu().numpy())
+
+
+def _risen(v: Grid) -> tuple[Grid, tuple[np.intp, ...]]:
+    """How far a vector is over its mean, on the side of its largest magnitude, and that place."""
+    seed = _first_of_largest(np.abs(v))
+    height = v - v.mean()
+    return (height if height[seed] > 0 else -height), seed
 
 
 def _first_of_largest(values: Grid) -> tuple[np.intp, ...]:

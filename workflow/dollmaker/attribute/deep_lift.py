@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node
 from torch.nn import functional
 
-from dollmaker.attribute.passes import Pairs, backward, share_passes
+from dollmaker.attribute.passes import Question, backward, share_passes
 from dollmaker.attribute.rectifiers import (
     RECTIFIERS,
     Elementwise,
@@ -55,32 +55,26 @@ _LINEAR_IN_ONE = {"Mul", "Div", "Mm", "Bmm", "Addmm", "Linear", "Convolution", "
 _BATCH_NORM = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"}
 
 
-def deep_lift(
-    network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int, baselines: Tensor
-) -> Tensor:
+def deep_lift(asked: Question, baseline: Tensor) -> Tensor:
     """Contributions of the pixels to F(x) - F(baseline), by DeepLift's rescale rule.
 
     Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass, half of them for the baselines; at least 2 are used.
-        baselines: What the images are compared with, float (B or 1, C, H, W).
+        asked: The question. Half of the rows of a pass are for the baselines; at least 2 are used.
+        baseline: What the images are compared with, float (B or 1, C, H, W).
 
     Returns:
-        float32 (P, C, H, W), in logits, in the order of ``pairs``.
+        float32 (P, C, H, W), in logits.
 
     Raises:
         ModelError: If the network has an operation for which there is no rule.
     """
-    baselines = baselines.expand_as(images)
-    maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
+    baselines, maps = baseline.expand_as(asked.images), asked.blank()
     with torch.enable_grad():
-        if pairs:
-            _verify(network, images[:1], baselines[:1])
-        for one in share_passes(pairs, max(1, chunk // 2)):
-            x, start = images[one.images].detach().requires_grad_(), baselines[one.images]
-            logits = _forward(network, x, start)
+        if asked.pairs:
+            _verify(asked.network, asked.images[:1], baselines[:1])
+        for one in share_passes(asked.pairs, max(1, asked.chunk // 2)):
+            x, start = asked.images[one.images].detach().requires_grad_(), baselines[one.images]
+            logits = _forward(asked.network, x, start)
             for wanted, (multiplier,) in backward(logits, [x], one.rounds):
                 maps[wanted.pairs] = (multiplier * (x - start).detach().float())[wanted.rows]
     return maps
@@ -195,49 +189,36 @@ def _multiply(in_place: bool, input: Any, other: Any) -> Any:
     return input.mul_(other) if in_place else torch.mul(input, other)
 
 
-def _max_pool(
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Any:
-    if return_indices:
-        return functional.max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
-    size, space, step = (
-        [v, v] if isinstance(v, int) else list(v) for v in (kernel_size, padding, dilation)
+def _max_pool(input: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Any:
+    names = ("stride", "padding", "dilation", "ceil_mode", "return_indices")
+    given = {"padding": 0, "dilation": 1, "ceil_mode": False} | dict(zip(names, args, strict=False))
+    given |= kwargs
+    if given.pop("return_indices", False):
+        return functional.max_pool2d(input, kernel_size, **given, return_indices=True)
+    given["stride"] = given.get("stride") or kernel_size
+    size, hop, space, step = (
+        [v, v] if isinstance(v, int) else list(v)
+        for v in (kernel_size, *(given[name] for name in names[:3]))
     )
-    stride = stride or kernel_size
-    hop = [stride, stride] if isinstance(stride, int) else list(stride)
-
-    def pool(rows: Tensor) -> tuple[Tensor, Tensor]:
-        y, places = functional.max_pool2d(rows, size, hop, space, step, ceil_mode, True)
-        return y, places
-
-    def scatter(gradient: Tensor, like: Tensor, places: Tensor) -> Tensor:
-        back: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
-            gradient, like, size, hop, space, step, ceil_mode, places
-        )
-        return back
-
-    return _MaxPool.apply(input, pool, scatter)
+    geometry = (size, hop, space, step, given["ceil_mode"])
+    pool = partial(_pool, functional.max_pool2d, geometry)
+    scatter = torch.ops.aten.max_pool2d_with_indices_backward
+    return _MaxPool.apply(input, pool, lambda g, like, p: scatter(g, like, *geometry, p))
 
 
 def _adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     if return_indices:
         return functional.adaptive_max_pool2d(input, output_size, True)
+    pool = partial(_pool, functional.adaptive_max_pool2d, (output_size,))
+    return _MaxPool.apply(input, pool, torch.ops.aten.adaptive_max_pool2d_backward)
 
-    def pool(rows: Tensor) -> tuple[Tensor, Tensor]:
-        y, places = functional.adaptive_max_pool2d(rows, output_size, True)
-        return y, places
 
-    def scatter(gradient: Tensor, like: Tensor, places: Tensor) -> Tensor:
-        back: Tensor = torch.ops.aten.adaptive_max_pool2d_backward(gradient, like, places)
-        return back
-
-    return _MaxPool.apply(input, pool, scatter)
+def _pool(
+    function: Callable[..., Any], arguments: tuple[Any, ...], rows: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a pooling finds, and where."""
+    y, places = function(rows, *arguments, return_indices=True)
+    return y, places
 
 
 def _rescale(x: Tensor, function: Elementwise, in_place: bool) -> Tensor:

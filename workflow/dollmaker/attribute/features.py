@@ -3,16 +3,14 @@
 The cutters group places by them, and ExplainSeg's fusion weighs places by them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.layers import last_map
-from dollmaker.attribute.passes import count_prefix_tokens
+from dollmaker.attribute.layers import count_prefix_tokens, last_map
 from dollmaker.config.patch_sizes import complaint, published_side
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.positions import at_side, own_side, patch_side
@@ -49,14 +47,23 @@ class Features:
     grid: tuple[int, int]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What of a network are the features.
+
+    Attributes:
+        side: Resize the images to this side first (:func:`seen_at`).
+        part: Which of a transformer's queries, keys and values.
+        block: Which of its attentions, counted from 0, or from the end: -1 is the last.
+    """
+
+    side: Side = None
+    part: Part = "key"
+    block: int = -1
+
+
 def features(
-    network: nn.Module,
-    images: Tensor,
-    *,
-    side: Side = None,
-    part: Part = "key",
-    block: int = -1,
-    frames: Frames = WHOLE,
+    network: nn.Module, images: Tensor, look: Look | None = None, *, frames: Frames = WHOLE
 ) -> Features:
     """Features of images.
 
@@ -65,20 +72,19 @@ def features(
     network: the last feature map, as Grad-CAM takes it; six groups of its channels stand for heads,
     and the mean magnitude in a group for its attention (our choice).
 
-    TokenCut, MaskCut and FOUND use the keys of the last block.
-
     Args:
         network: Evaluation mode.
         images: float (B, C, H, W), prepared for the network.
-        side: Resize the images to this side first (:func:`seen_at`).
-        part: Which of a transformer's queries, keys and values.
-        block: Which of its attentions, counted from 0, or from the end: -1 is the last.
+        look: What of the network; ``None`` is the keys of the last block at its own side, as
+            TokenCut, MaskCut and FOUND have it.
         frames: Where the pictures lie: a transformer's are enlarged without what is around them.
 
     Raises:
         ModelError: If the network has no feature map, no such attention, cannot be shown images of
             that side, or a part or a block is asked of a network without attention.
     """
+    look = look or Look()
+    side, part, block = look.side, look.part, look.block
     if own_side(network):
         images, network = _at_side(network, images, side, frames)
     attentions = _attentions(network)
@@ -92,13 +98,17 @@ def features(
             "the network has no attention, so that there is no part or block to choose; remove "
             "part and block."
         )
+    if attentions and isinstance(side, int) and own_side(network) is None:
+        raise ModelError(
+            f"side is {side}, but the network is a transformer that takes images of one side only; "
+            "remove side."
+        )
     count = len(images)
     filled = torch.cat([images, images[-1:].expand(-count % _ROWS, -1, -1, -1)])
     filled = filled.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         if attentions:
             chosen = attentions[block]
-            _require_own_side(network, side)
             parts = [_tokens(network, chosen, rows, part) for rows in torch.split(filled, _ROWS)]
         else:
             size = side if isinstance(side, int) else _enough(network, images)
@@ -155,22 +165,19 @@ def _at_side(
     return resized(alone).where(picture, resized(images)), at_side(network, wanted)
 
 
-def _require_own_side(network: nn.Module, side: Side) -> None:
-    if isinstance(side, int) and own_side(network) is None:
-        raise ModelError(
-            f"side is {side}, but the network is a transformer that takes images of one side only; "
-            "remove side."
-        )
-
-
 def strength(found: Features, frames: Frames = WHOLE) -> Tensor:
-    """One number in [0, 1] for each place, (B, h, w): the length of its feature, scaled.
+    """One number in [0, 1] for each place, (B, h, w): the length of its feature.
 
-    Args:
-        found: Features of B images.
-        frames: Where the pictures lie: the lengths are scaled over their places.
+    It is scaled over the places of the pictures.
     """
-    return of_pictures(found, frames, _strength)
+
+    def scaled(some: Features) -> Tensor:
+        lengths = some.values.norm(dim=-1)
+        low, high = lengths.amin(1, keepdim=True), lengths.amax(1, keepdim=True)
+        shares = torch.where(high > low, (lengths - low) / (high - low).clamp(min=1e-30), 1.0)
+        return shares.reshape(-1, *some.grid)
+
+    return of_pictures(found, frames, scaled)
 
 
 def of_pictures(given: Features, frames: Frames, rule: Callable[[Features], Tensor]) -> Tensor:
@@ -205,13 +212,6 @@ def _places(given: Features, row: int, where: Box) -> Features:
     )
 
 
-def _strength(found: Features) -> Tensor:
-    lengths = found.values.norm(dim=-1)
-    low, high = lengths.amin(1, keepdim=True), lengths.amax(1, keepdim=True)
-    scaled = torch.where(high > low, (lengths - low) / (high - low).clamp(min=1e-30), 1.0)
-    return scaled.reshape(-1, *found.grid)
-
-
 def _enough(network: nn.Module, images: Tensor) -> int:
     """The side at which the last feature map is about 14 across."""
     side = images.shape[-1]
@@ -244,8 +244,12 @@ def _attentions(network: nn.Module) -> list[Any]:
 
 
 def _tokens(network: nn.Module, block: Any, images: Tensor, part: Part) -> Features:
-    with _input_of(block) as caught:
+    caught: list[Tensor] = []
+    handle = block.register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    try:
         network(images)
+    finally:
+        handle.remove()
     tokens = caught[-1]
     rows, count = tokens.shape[:2]
     prefix = count_prefix_tokens(network, count)
@@ -254,30 +258,15 @@ def _tokens(network: nn.Module, block: Any, images: Tensor, part: Part) -> Featu
             "the network's attention is not over a square of patches; use another network "
             "for tokencut, maskcut, found and fuse."
         )
-    with torch.no_grad():
-        qkv = block.qkv(tokens).reshape(rows, count, 3, block.num_heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
-        query, key = (
-            getattr(block, name, nn.Identity())(part)
-            for name, part in (("q_norm", query), ("k_norm", key))
-        )
-        attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(-1)
+    qkv = block.qkv(tokens).reshape(rows, count, 3, block.num_heads, -1)
+    query, key, value = qkv.permute(2, 0, 3, 1, 4).float().unbind(0)
+    query, key = (
+        getattr(block, name, nn.Identity())(part)
+        for name, part in (("q_norm", query), ("k_norm", key))
+    )
+    attention = (query @ key.transpose(-2, -1) * key.shape[-1] ** -0.5).softmax(-1)
     looks = attention[:, :, 0, prefix:] if prefix else attention.mean(2)
     side = round((count - prefix) ** 0.5)
     chosen = {"query": query, "key": key, "value": value}[part]
     values = chosen[:, :, prefix:].transpose(1, 2).flatten(2)
     return Features(values=values, attention=looks, grid=(side, side))
-
-
-@contextmanager
-def _input_of(module: nn.Module) -> Iterator[list[Tensor]]:
-    caught: list[Tensor] = []
-
-    def note(_: nn.Module, arguments: Sequence[Tensor]) -> None:
-        caught.append(arguments[0])
-
-    handle = module.register_forward_pre_hook(note)
-    try:
-        yield caught
-    finally:
-        handle.remove()

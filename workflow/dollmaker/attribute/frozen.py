@@ -24,12 +24,15 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn import functional
 
 from dollmaker.attribute.frozen_calls import (
+    CONVOLUTION,
+    NORMALISATION,
+    Call,
+    Geometry,
     Shortcuts,
-    convolution_call,
+    call_of,
     find_shortcuts,
     geometry,
     memory_format,
-    normalisation_call,
     ours,
 )
 from dollmaker.attribute.rectifiers import Intercept
@@ -100,8 +103,7 @@ class FrozenNetwork:
         """
         if not self._shortcuts or not self._shortcuts.stem:
             return gradients
-        weight, arguments = self._shortcuts.stem
-        return _convolve_back(gradients, rows.shape, weight, *arguments)
+        return _convolve_back(gradients, rows.shape, *self._shortcuts.stem)
 
     def _autocast(self, rows: Tensor) -> AbstractContextManager[Any]:
         if self.precision == "bf16":
@@ -142,7 +144,7 @@ class _Frozen(Intercept):
         self.leaf: GradientEdge | None = None
 
     def _convolve(self, *args: Any, **kwargs: Any) -> Tensor:
-        call = convolution_call(*args, **kwargs)
+        call = call_of(CONVOLUTION, args, kwargs)
         if not ours(call):
             return torch.conv2d(*args, **kwargs)
         weight, where = call["weight"], geometry(call)
@@ -155,7 +157,7 @@ class _Frozen(Intercept):
         return result
 
     def _normalise(self, *args: Any, **kwargs: Any) -> Tensor:
-        call = normalisation_call(*args, **kwargs)
+        call = call_of(NORMALISATION, args, kwargs)
         if not ours(call):
             return functional.batch_norm(*args, **kwargs)
         mean = id(call["running_mean"])
@@ -175,45 +177,20 @@ class _Frozen(Intercept):
         return start
 
 
-def _normalise(x: Tensor, call: dict[str, Any]) -> Tensor:
-    return functional.batch_norm(
-        x,
-        call["running_mean"],
-        call["running_var"],
-        call["weight"],
-        call["bias"],
-        eps=call["eps"],
-    )
+def _normalise(x: Tensor, call: Call) -> Tensor:
+    names = ("running_mean", "running_var", "weight", "bias", "eps")
+    return functional.batch_norm(x, **{name: call[name] for name in names})
 
 
-def _convolve_back(
-    gradient: Tensor,
-    shape: torch.Size,
-    weight: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-) -> Tensor:
-    """The gradient by a convolution's input.
-
-    It needs the shape and memory format of the input, not its values.
-    """
+def _convolve_back(gradient: Tensor, shape: torch.Size, weight: Tensor, where: Geometry) -> Tensor:
+    """The gradient by a convolution's input, of which it needs the shape, not the values."""
     like = torch.empty(
         shape, dtype=gradient.dtype, device=gradient.device, memory_format=memory_format(gradient)
     )
+    *where_to, groups = where
     result: Tensor = torch.ops.aten.convolution_backward(
-        gradient,
-        like,
-        weight.to(gradient.dtype),
-        None,
-        stride,
-        padding,
-        dilation,
-        False,
-        [0, 0],
-        groups,
-        [True, False, False],
+        *(gradient, like, weight.to(gradient.dtype), None),
+        *(*where_to, False, [0, 0], groups, [True, False, False]),
     )[0]
     return result
 
@@ -223,13 +200,11 @@ class _Start(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, anchor: Tensor, x: Tensor) -> Tensor:
-        """The values of ``x``."""
         ctx.mark_dirty(x)
         return x
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Never asked for."""
         return None, gradient
 
 
@@ -240,14 +215,12 @@ class _Convolution(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Any, backward: Tensor, geometry: Any
     ) -> Tensor:
-        """Convolve."""
         ctx.weight, ctx.geometry, ctx.shape = backward, geometry, x.shape
         return torch.conv2d(x, weight, bias, *geometry)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Gradient by the input only."""
-        result = _convolve_back(gradient, ctx.shape, ctx.weight, *ctx.geometry)
+        result = _convolve_back(gradient, ctx.shape, ctx.weight, ctx.geometry)
         return result, None, None, None, None
 
 
@@ -255,14 +228,12 @@ class _Normalisation(torch.autograd.Function):
     """Batch normalisation in evaluation mode: a factor per channel, or folded elsewhere."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, call: dict[str, Any], scale: Tensor | None) -> Tensor:
-        """Normalise."""
+    def forward(ctx: Any, x: Tensor, call: Call, scale: Tensor | None) -> Tensor:
         ctx.scale = scale
         return _normalise(x, call)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        """Scale the gradient."""
         if ctx.scale is None:
             return gradient, None, None
         return gradient * ctx.scale.to(gradient.dtype), None, None

@@ -5,7 +5,7 @@ the identity of its parameters, its neighbours by the autograd graph. See
 :mod:`dollmaker.attribute.frozen`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,22 @@ from torch.autograd.graph import Node
 from torch.nn import functional
 
 from dollmaker.attribute.rectifiers import Intercept, graph_nodes, operation
+
+#: The arguments of a call by name.
+Call = dict[str, Any]
+
+#: Stride, padding, dilation and groups.
+Geometry = tuple[Any, ...]
+
+#: The arguments of ``torch.conv2d`` and of ``batch_norm``, in order, with their defaults.
+CONVOLUTION: Call = {
+    **{"input": None, "weight": None, "bias": None},
+    **{"stride": 1, "padding": 0, "dilation": 1, "groups": 1},
+}
+NORMALISATION: Call = {
+    **{"input": None, "running_mean": None, "running_var": None, "weight": None, "bias": None},
+    **{"training": False, "momentum": 0.1, "eps": 1e-5},
+}
 
 _RECTIFIERS = ("Relu", "Hardtanh", "Silu", "Hardswish", "Gelu")
 
@@ -25,7 +41,7 @@ class Shortcuts:
         self.backward: dict[int, Tensor] = {}  # weight -> weight of the backward pass
         self.folded: set[int] = set()  # running means of folded normalisations
         self.scales: dict[int, Tensor] = {}  # running mean -> factor per channel
-        self.stem: tuple[Tensor, tuple[Any, ...]] | None = None
+        self.stem: tuple[Tensor, Geometry] | None = None
         self.stem_weight = 0  # the stem's convolution
         self.leaf = 0  # the call whose output is the leaf
 
@@ -77,10 +93,8 @@ def find_shortcuts(network: Callable[[Tensor], Tensor], example: Tensor) -> Shor
             continue
         shortcuts.scales[mean] = scale.view(1, -1, 1, 1)
     if stem:
-        shortcuts.stem = (
-            shortcuts.backward.get(id(stem["weight"]), stem["weight"]),
-            geometry(stem),
-        )
+        weight: Tensor = stem["weight"]
+        shortcuts.stem = shortcuts.backward.get(id(weight), weight), geometry(stem)
     return shortcuts
 
 
@@ -112,44 +126,21 @@ def _users(output: Tensor) -> dict[Node, list[Node]]:
     return users
 
 
-def convolution_call(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-) -> dict[str, Any]:
-    """The arguments of a ``torch.conv2d`` by name."""
-    return dict(locals())
+def call_of(defaults: Call, args: Sequence[Any], kwargs: Call) -> Call:
+    """The arguments of a call by name, with the defaults of torch for those that it leaves out."""
+    return {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
 
 
-def normalisation_call(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> dict[str, Any]:
-    """The arguments of a ``batch_norm`` by name."""
-    return dict(locals())
-
-
-def geometry(call: dict[str, Any]) -> tuple[Any, ...]:
+def geometry(call: Call) -> Geometry:
     """Stride, padding, dilation and groups of a convolution as autograd wants them."""
-    stride, dilation = _two(call["stride"]), _two(call["dilation"])
-    return stride, _two(call["padding"]), dilation, call["groups"]
+    return (*(_two(call[name]) for name in ("stride", "padding", "dilation")), call["groups"])
 
 
 def _two(value: Any) -> list[int]:
     return [value, value] if isinstance(value, int) else [int(v) for v in value]
 
 
-def ours(call: dict[str, Any]) -> bool:
+def ours(call: Call) -> bool:
     """Whether this module knows how to make a call cheaper."""
     if "running_mean" in call:
         return not call["training"] and call["running_mean"] is not None and call["input"].ndim == 4
@@ -161,17 +152,17 @@ class _Watch(Intercept):
 
     def __init__(self) -> None:
         super().__init__({torch.conv2d: self._convolve, functional.batch_norm: self._normalise})
-        self.convolutions: dict[Node | None, dict[str, Any]] = {}
-        self.normalisations: list[tuple[Node, dict[str, Any], Node]] = []
+        self.convolutions: dict[Node | None, Call] = {}
+        self.normalisations: list[tuple[Node, Call, Node]] = []
         self.uses: dict[int, int] = {}
 
-    def once(self, call: dict[str, Any]) -> bool:
+    def once(self, call: Call) -> bool:
         """Whether a convolution's weight is used in one call only."""
         return self.uses[id(call["weight"])] == 1
 
     def _convolve(self, *args: Any, **kwargs: Any) -> Tensor:
         output = torch.conv2d(*args, **kwargs)
-        call = convolution_call(*args, **kwargs)
+        call = call_of(CONVOLUTION, args, kwargs)
         self._count(call["weight"])
         if ours(call):
             self.convolutions[output.grad_fn] = call
@@ -179,7 +170,7 @@ class _Watch(Intercept):
 
     def _normalise(self, *args: Any, **kwargs: Any) -> Tensor:
         output = functional.batch_norm(*args, **kwargs)
-        call = normalisation_call(*args, **kwargs)
+        call = call_of(NORMALISATION, args, kwargs)
         self._count(call["running_mean"])
         if ours(call):
             assert output.grad_fn is not None  # the watched row asks for gradients

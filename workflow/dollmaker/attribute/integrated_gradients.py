@@ -5,20 +5,28 @@ nodes of an image lie in one forward pass, or in equal pieces if they do not fit
 a level have the same number of rows, the last one padded. So the map of an image does not depend on
 its neighbours, shards or batches.
 
+A quadrature rule on [0, 1], the nodes along a path and their weights, is a list of levels. The
+first is an estimate by itself; each later one scales the total so far by ``keep`` and adds its own
+nodes, so that every gradient is used again.
+
 Shapes: B images, P pairs (image, output), N nodes, C channels, H x W pixels.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.passes import Pairs, Round, share_passes
-from dollmaker.attribute.quadrature import Level, fixed
 
 Network = Callable[[Tensor], Tensor]
+Rule = Literal["gauss_legendre", "midpoint"]
+Floats = npt.NDArray[np.float64]
 
 #: Differences of logits under this count as this in relative errors.
 EPS = 1e-6
@@ -27,6 +35,63 @@ EPS = 1e-6
 _FORWARD_ROWS = {"cpu": 4, "cuda": 64}
 #: Most images of a pass with gradients: more would leave more rows to fill up in the last one.
 _IMAGES = {"cpu": 4, "cuda": 32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """One refinement.
+
+    Attributes:
+        keep: Factor of the total of the levels before.
+        places: New nodes in [0, 1], (n,).
+        weights: Their weights, (n,); with ``keep`` times the earlier weights they sum to 1.
+    """
+
+    keep: float
+    places: Floats
+    weights: Floats
+
+
+def fixed(nodes: int, rule: Rule = "gauss_legendre") -> list[Level]:
+    """One level of so many nodes; Gauss and Legendre's are exact to degree 2 nodes - 1."""
+    if rule == "midpoint":
+        return [_midpoint(nodes)]
+    places, weights = np.polynomial.legendre.leggauss(nodes)
+    return [Level(keep=0.0, places=(places + 1) / 2, weights=weights / 2)]
+
+
+def nested(first: int, most: int) -> list[Level]:
+    """Levels that about double the nodes: the midpoint rule, then trapezoid rules.
+
+    The midpoint rule of n nodes and the trapezoid rule of n intervals share no node, and their mean
+    is the trapezoid rule of 2 n intervals; each later level halves the intervals. So 5 nodes become
+    11, 21, 41, ...
+
+    Args:
+        first: Nodes of the first level.
+        most: No level passes this number of nodes in total.
+    """
+    levels, spent, cells = [_midpoint(first)], first, first
+    new = Level(
+        keep=0.5,
+        places=np.linspace(0, 1, cells + 1),
+        weights=np.array([0.25, *[0.5] * (cells - 1), 0.25]) / cells,
+    )
+    while spent + len(new.places) <= most:
+        levels.append(new)
+        spent += len(new.places)
+        cells *= 2
+        middle = _midpoint(cells)
+        new = Level(keep=0.5, places=middle.places, weights=middle.weights / 2)
+    return levels
+
+
+def _midpoint(nodes: int) -> Level:
+    return Level(
+        keep=0.0,
+        places=(np.arange(nodes) + 0.5) / nodes,
+        weights=np.full(nodes, 1 / nodes),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +124,8 @@ def integrated_gradients(
     images: Tensor,
     baselines: Tensor,
     pairs: Pairs,
-    *,
-    nodes: int,
+    levels: Sequence[Level],
     chunk: int,
-    rule: str = "gauss_legendre",
 ) -> Attribution:
     """Explain pairs of images and outputs with a fixed number of nodes.
 
@@ -71,9 +134,8 @@ def integrated_gradients(
         images: float (B, C, H, W).
         baselines: Where the paths start, float (B, C, H, W) or (1, C, H, W).
         pairs: (image, output) numbers, any order.
-        nodes: Nodes of the quadrature.
+        levels: Of :func:`fixed` or :func:`nested`.
         chunk: Rows (image x node) a forward pass holds.
-        rule: ``gauss_legendre`` or ``midpoint``.
 
     Returns:
         Maps in the order of ``pairs``.
@@ -81,8 +143,8 @@ def integrated_gradients(
     if not isinstance(network, FrozenNetwork):
         network = FrozenNetwork(network, images[:1])
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
-    for level in fixed(nodes, rule):
-        maps += contributions(network, images, baselines, pairs, level, chunk)
+    for level in levels:
+        maps = level.keep * maps + contributions(network, images, baselines, pairs, level, chunk)
     logits = forward(network, images, chunk)
     start = forward(network, baselines, chunk)
     return Attribution(maps=maps, difference=differences(logits, start, pairs), logits=logits)
@@ -96,11 +158,7 @@ def contributions(
     level: Level,
     chunk: int,
 ) -> Tensor:
-    """What one level of nodes adds to the maps: weighted gradients times (x - baseline).
-
-    Returns:
-        float32 (P, C, H, W).
-    """
+    """What one level of nodes adds to the maps (P, C, H, W): gradients times (x - baseline)."""
     maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
     baselines = baselines.expand_as(images)
     group = max(1, min(chunk // len(level.places), _IMAGES[images.device.type]))

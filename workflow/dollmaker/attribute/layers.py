@@ -5,6 +5,7 @@ form a square.
 """
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.passes import count_prefix_tokens
 from dollmaker.runtime.errors import ConfigError, ModelError
 
 
@@ -109,6 +109,28 @@ def as_maps(network: nn.Module, output: Tensor, layout: str) -> Tensor:
     patches = output[:, prefix:].transpose(1, 2)
     side = round(patches.shape[2] ** 0.5)
     return patches.reshape(*patches.shape[:2], side, side)
+
+
+def count_prefix_tokens(network: nn.Module, tokens: int) -> int | None:
+    """Number of tokens before the patches (class, distillation, registers) of a transformer.
+
+    timm says it (``num_prefix_tokens``); for other networks it is the smallest number, up to 8,
+    that leaves a square of patches.
+
+    Args:
+        network: The transformer.
+        tokens: All its tokens.
+
+    Returns:
+        The number, or None if the patches are no square.
+    """
+    known = [getattr(part, "num_prefix_tokens", None) for part in network.modules()]
+    stated = [number for number in known if isinstance(number, int)]
+    for prefix in stated[:1] or range(9):
+        side = math.isqrt(max(tokens - prefix, 0))
+        if side > 1 and side * side == tokens - prefix:
+            return prefix
+    return None
 
 
 def last(network: nn.Module, images: Tensor, calls: Sequence[Call]) -> Call:

@@ -1,23 +1,15 @@
-"""Attribution methods by name, with one signature."""
+"""Attribution methods by name, with one signature, and those that need no more than a gradient."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dollmaker.attribute import (
-    attention,
-    cams,
-    cutters,
-    deep_lift,
-    gradients,
-    occlusion,
-    rectifiers,
-)
-from dollmaker.attribute.passes import Pairs
-from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.attribute import attention, cams, cutters, deep_lift, occlusion, rectifiers
+from dollmaker.attribute.passes import Question, input_gradients
+from dollmaker.config.masks import MapsConfig
 from dollmaker.runtime.errors import ConfigError, unknown
 
 
@@ -26,17 +18,34 @@ class Method:
     """An attribution method.
 
     Attributes:
-        call: ``call(network, images, pairs, chunk=rows, **options)`` to signed float32 maps
-            (P, C or 1, H, W).
+        call: ``call(question, **options)`` to signed float32 maps (P, C or 1, H, W) in the order of
+            the pairs; what they say outside the pictures is to be cut off.
         options: Options of a recipe that it takes.
-        baselines: Whether it takes ``baselines``; the maps of several are averaged.
-        frames: Whether it takes ``frames``: what it does between places is of the pictures alone.
+        baselines: Whether it takes a ``baseline``, (B or 1, C, H, W); the maps of several are
+            averaged.
     """
 
     call: Callable[..., Tensor]
     options: tuple[str, ...] = ()
     baselines: bool = False
-    frames: bool = False
+
+
+def saliency(asked: Question) -> Tensor:
+    """The signed gradient of the logit by the pixels (Simonyan et al. 2014 take its magnitude).
+
+    Returns:
+        float32 (P, C, H, W), in logits per unit of input.
+    """
+    return input_gradients(asked, asked.network)
+
+
+def input_x_gradient(asked: Question) -> Tensor:
+    """Gradient times input (Shrikumar et al. 2016), float32 (P, C, H, W), in logits.
+
+    If the network were linear around the image, this would be the contribution of each pixel
+    against an input of zeros, which the normalisation of the network defines.
+    """
+    return input_gradients(asked, asked.network) * asked.images[asked.rows].float()
 
 
 #: Options of the cuts of a network's features.
@@ -44,62 +53,38 @@ _CUTS = ("side", "tau", "centred", "part", "block")
 
 #: All methods but integrated gradients, which :mod:`refine` drives.
 METHODS: dict[str, Method] = {
-    "saliency": Method(call=gradients.saliency),
-    "input_x_gradient": Method(call=gradients.input_x_gradient),
+    "saliency": Method(call=saliency),
+    "input_x_gradient": Method(call=input_x_gradient),
     "guided_backprop": Method(call=rectifiers.guided_backprop),
     "deconvolution": Method(call=rectifiers.deconvolution),
     "deep_lift": Method(call=deep_lift.deep_lift, baselines=True),
     "occlusion": Method(call=occlusion.occlusion, options=("window", "stride"), baselines=True),
-    "grad_cam": Method(call=cams.grad_cam, options=("layer",), frames=True),
-    "hires_cam": Method(call=cams.hires_cam, options=("layer",), frames=True),
-    "layer_cam": Method(call=cams.layer_cam, options=("layer",), frames=True),
-    "multi_layer_cam": Method(
-        call=cams.multi_layer_cam, options=("layers", "upsample"), frames=True
-    ),
-    "attention_rollout": Method(call=attention.attention_rollout, frames=True),
-    "tokencut": Method(call=cutters.tokencut, options=_CUTS, frames=True),
-    "maskcut": Method(call=cutters.maskcut, options=(*_CUTS, "masks"), frames=True),
-    "found": Method(call=cutters.found, options=_CUTS, frames=True),
+    "grad_cam": Method(call=cams.grad_cam, options=("layer",)),
+    "hires_cam": Method(call=cams.hires_cam, options=("layer",)),
+    "layer_cam": Method(call=cams.layer_cam, options=("layer",)),
+    "multi_layer_cam": Method(call=cams.multi_layer_cam, options=("layers", "upsample")),
+    "attention_rollout": Method(call=attention.attention_rollout),
+    "tokencut": Method(call=cutters.tokencut, options=_CUTS),
+    "maskcut": Method(call=cutters.maskcut, options=(*_CUTS, "masks")),
+    "found": Method(call=cutters.found, options=_CUTS),
 }
 
 
-def explain(
-    name: str,
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    *,
-    chunk: int,
-    baselines: Sequence[Tensor] = (),
-    frames: Frames = WHOLE,
-    options: Mapping[str, Any] | None = None,
-) -> Tensor:
-    """Explain pairs by one method.
+def explain(asked: Question, options: MapsConfig, baselines: Sequence[Tensor] = ()) -> Tensor:
+    """Explain pairs by the method of a recipe.
 
     Args:
-        name: A key of :data:`METHODS`.
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float32 (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers.
-        chunk: Rows of a pass.
+        asked: The question.
+        options: The recipe; the method takes the options that it knows.
         baselines: float32 (B or 1, C, H, W), for methods that compare with something.
-        frames: Where the pictures lie in the images.
-        options: Options of a recipe; the method takes those that it knows.
 
     Returns:
-        Signed attributions, float32 (P, C or 1, H, W); what they say outside the pictures is to be
-        cut off.
+        See :class:`Method`.
     """
-    if name not in METHODS:
-        raise ConfigError(unknown("attribution method", name, METHODS))
-    method = METHODS[name]
-    known = {key: (options or {})[key] for key in method.options if key in (options or {})}
-    if method.frames:
-        known["frames"] = frames
+    if options.method not in METHODS:
+        raise ConfigError(unknown("attribution method", options.method, METHODS))
+    method = METHODS[options.method]
+    known: dict[str, Any] = {key: getattr(options, key) for key in method.options}
     if not method.baselines:
-        return method.call(network, images, pairs, chunk=chunk, **known)
-    maps = [
-        method.call(network, images, pairs, chunk=chunk, baselines=baseline, **known)
-        for baseline in baselines
-    ]
-    return torch.stack(maps).mean(0)
+        return method.call(asked, **known)
+    return torch.stack([method.call(asked, baseline=one, **known) for one in baselines]).mean(0)

@@ -2,25 +2,19 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from dollmaker.config.masks import NoiseConfig
 from dollmaker.networks.frames import WHOLE, Frames
-from dollmaker.runtime.errors import ConfigError, unknown
 
-#: How the attributions of the copies become one: mean, mean of squares, variance.
-KINDS = ("smoothgrad", "smoothgrad_sq", "vargrad")
+Kind = Literal["smoothgrad", "smoothgrad_sq", "vargrad"]
 
 
 def noisy_copies(
-    images: Tensor,
-    ids: Sequence[str],
-    *,
-    seed: int,
-    samples: int,
-    stdev: float,
-    frames: Frames = WHOLE,
+    images: Tensor, ids: Sequence[str], spread: NoiseConfig, seed: int, frames: Frames = WHOLE
 ) -> list[Tensor]:
     """Copies of images with Gaussian noise on the pictures.
 
@@ -30,9 +24,8 @@ def noisy_copies(
     Args:
         images: float (B, C, H, W), prepared for the network.
         ids: Their image ids.
+        spread: How many copies, and how wide the noise is.
         seed: The configured seed.
-        samples: Number of copies.
-        stdev: Standard deviation as a share of each picture's range (largest - smallest value).
         frames: Where the pictures lie; the copies are the images outside.
 
     Returns:
@@ -43,26 +36,18 @@ def noisy_copies(
     lowest = images.where(picture, torch.inf).amin((1, 2, 3), keepdim=True)
     width = highest - lowest
     copies = []
-    for sample in range(samples):
+    for sample in range(spread.samples):
         rows = [_noise(images.shape[1:], f"{seed}/{name}/{sample}") for name in ids]
-        noisy = images + stdev * width * torch.stack(rows).to(images)
+        noisy = images + spread.stdev * width * torch.stack(rows).to(images)
         copies.append(noisy.where(picture, images))
     return copies
 
 
-def combine(attributions: Tensor, kind: str) -> Tensor:
-    """Attributions of the copies (P, S, C, H, W) to one (P, C, H, W).
-
-    Raises:
-        ConfigError: If there is no such kind.
-    """
-    if kind == "smoothgrad":
-        return attributions.mean(1)
-    if kind == "smoothgrad_sq":
-        return (attributions**2).mean(1)
+def combine(attributions: Tensor, kind: Kind) -> Tensor:
+    """Attributions of the copies (P, S, C, H, W) to their mean, mean of squares or variance."""
     if kind == "vargrad":
         return attributions.var(1, correction=0)
-    raise ConfigError(unknown("kind of noise", kind, KINDS))
+    return (attributions if kind == "smoothgrad" else attributions**2).mean(1)
 
 
 def _noise(shape: torch.Size, key: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Passes: which images share a forward pass, and the gradients of their findings.
+"""Passes: what a method is asked, which images share a forward pass, and how many fit into one.
 
 All findings of an image share the forward pass; each costs one backward pass. Images with equal
 numbers of findings lie together, so that no backward pass runs for a few rows only. Every pass
@@ -8,16 +8,57 @@ depend on its neighbours, on the batch or on the order of the pairs.
 Shapes: B images, P pairs (image, finding), R rows of a pass, K outputs, C channels, H x W pixels.
 """
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.runtime.errors import ModelError
+
 Pairs = Sequence[tuple[int, int]]
 Forward = Callable[[Tensor], Tensor]
+Result = TypeVar("Result")
+
+#: Share of the free memory of a GPU that the rows of a pass may take.
+_SHARE = 0.6
+#: Bytes that the rows of a pass may take on a CPU: more costs page faults.
+_CPU_BYTES = 1 << 27
+_CPU_ROWS, _GPU_ROWS = (8, 32), (8, 1024)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a method is asked.
+
+    Attributes:
+        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+        images: float (B, C, H, W), prepared for the network.
+        pairs: (image, output) numbers, any order.
+        chunk: Rows of a forward pass.
+        frames: Where the pictures lie in the images.
+    """
+
+    network: nn.Module
+    images: Tensor
+    pairs: Pairs
+    chunk: int
+    frames: Frames = WHOLE
+
+    @property
+    def rows(self) -> list[int]:
+        """The image of each pair."""
+        return [image for image, _ in self.pairs]
+
+    def blank(self, channels: int | None = None) -> Tensor:
+        """Maps of zeros, float32 (P, channels or C, H, W)."""
+        _, own, *size = self.images.shape
+        count = own if channels is None else channels
+        return self.images.new_zeros((len(self.pairs), count, *size), dtype=torch.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,24 +133,18 @@ def backward(
         yield wanted, [gradient.float() for gradient in gradients]
 
 
-def input_gradients(forward: Forward, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
-    """Gradients of the pairs' logits by the pixels.
+def input_gradients(asked: Question, forward: Forward) -> Tensor:
+    """Gradients of the pairs' logits by the pixels, float32 (P, C, H, W).
 
     Args:
-        forward: float (R, C, H, W) to logits (R, K).
-        images: float (B, C, H, W).
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-
-    Returns:
-        float32 (P, C, H, W), in the order of ``pairs``.
+        asked: The question.
+        forward: The network, or what computes the same logits with other gradients.
     """
-    maps = torch.zeros((len(pairs), *images.shape[1:]), dtype=torch.float32, device=images.device)
+    maps = asked.blank()
     with torch.enable_grad():
-        for one in share_passes(pairs, chunk):
-            rows = images[one.images].detach().requires_grad_()
-            logits = forward(rows)
-            for wanted, (gradient,) in backward(logits, [rows], one.rounds):
+        for one in share_passes(asked.pairs, asked.chunk):
+            rows = asked.images[one.images].detach().requires_grad_()
+            for wanted, (gradient,) in backward(forward(rows), [rows], one.rounds):
                 maps[wanted.pairs] = gradient[wanted.rows]
     return maps
 
@@ -121,23 +156,71 @@ def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
     return functional.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
-def count_prefix_tokens(network: nn.Module, tokens: int) -> int | None:
-    """Number of tokens before the patches (class, distillation, registers) of a transformer.
-
-    timm says it (``num_prefix_tokens``); for other networks it is the smallest number, up to 8,
-    that leaves a square of patches.
+def row_bytes(forward: Callable[[Tensor], Any], example: Tensor) -> int:
+    """Bytes that autograd keeps for one row, measured on one pass.
 
     Args:
-        network: The transformer.
-        tokens: All its tokens.
-
-    Returns:
-        The number, or None if the patches are no square.
+        forward: The pass.
+        example: One row (1, C, H, W).
     """
-    known = [getattr(part, "num_prefix_tokens", None) for part in network.modules()]
-    stated = [number for number in known if isinstance(number, int)]
-    for prefix in stated[:1] or range(9):
-        side = math.isqrt(max(tokens - prefix, 0))
-        if side > 1 and side * side == tokens - prefix:
-            return prefix
-    return None
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        graph = forward(example.clone())
+    del graph
+    return max(sum(kept.values()), example.numel() * 4)
+
+
+def fitting_rows(forward: Callable[[Tensor], Any], example: Tensor) -> int:
+    """Rows of a pass that fit the device: a power of two.
+
+    Half as much again is reserved for temporaries and gradients.
+    """
+    bytes_per_row = 1.5 * row_bytes(forward, example)
+    if example.device.type == "cuda":
+        budget, (least, most) = _SHARE * torch.cuda.mem_get_info(example.device)[0], _GPU_ROWS
+    else:
+        budget, (least, most) = _CPU_BYTES, _CPU_ROWS
+    rows = least
+    while rows * 2 <= most and rows * 2 * bytes_per_row <= budget:
+        rows *= 2
+    return rows
+
+
+class Chunk:
+    """The rows of a pass; halved for good when they do not fit.
+
+    Args:
+        rows: Where to start.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def run(self, work: Callable[[int], Result]) -> Result:
+        """Call ``work(rows)``, again with half as many rows while memory runs out.
+
+        Raises:
+            ModelError: If not even one row fits.
+        """
+        while True:
+            try:
+                return work(self.rows)
+            except (MemoryError, RuntimeError) as error:
+                lacking = isinstance(error, MemoryError | torch.OutOfMemoryError)
+                if not lacking and "allocate memory" not in str(error):
+                    raise
+                if self.rows == 1:
+                    raise ModelError(
+                        "one image does not fit into memory; use a smaller prepare.size or a "
+                        "device with more memory."
+                    ) from None
+            self.rows = (self.rows + 1) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            print(f"out of memory: going on with {self.rows} rows a pass", file=sys.stderr)

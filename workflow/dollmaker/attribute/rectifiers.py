@@ -26,7 +26,7 @@ from torch.autograd.graph import Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dollmaker.attribute.passes import Forward, Pairs, input_gradients
+from dollmaker.attribute.passes import Question, input_gradients
 from dollmaker.runtime.errors import ModelError
 
 Elementwise = Callable[[Tensor], Tensor]
@@ -48,32 +48,25 @@ _ONE_BY_ONE = {
 }  # fmt: skip
 
 
-def guided_backprop(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
+def guided_backprop(asked: Question) -> Tensor:
     """Guided backpropagation (Springenberg et al. 2015).
 
-    Args:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-
     Returns:
-        float32 (P, C, H, W), signed, in the order of ``pairs``.
+        float32 (P, C, H, W), signed.
 
     Raises:
         ModelError: If the network has no rectifier, or one that cannot be replaced.
     """
-    return _explain("guided_backprop", _Guided, network, images, pairs, chunk)
+    return _explain("guided_backprop", _Guided, asked)
 
 
-def deconvolution(network: nn.Module, images: Tensor, pairs: Pairs, *, chunk: int) -> Tensor:
-    """Deconvolution (Zeiler & Fergus 2014).
+def deconvolution(asked: Question) -> Tensor:
+    """Deconvolution (Zeiler & Fergus 2014); result and errors as of :func:`guided_backprop`.
 
     The image enters through max pooling and gates alone: a network without them (MobileNetV2) gives
-    one map for all images of a size. Arguments, result and errors are those of
-    :func:`guided_backprop`.
+    one map for all images of a size.
     """
-    return _explain("deconvolution", _Deconvolved, network, images, pairs, chunk)
+    return _explain("deconvolution", _Deconvolved, asked)
 
 
 class Intercept(TorchFunctionMode):
@@ -197,33 +190,25 @@ class _Deconvolved(_Rectifier):
         return gradient.clamp(min=0), None, None
 
 
-def _explain(
-    method: str,
-    rule: type[_Rectifier],
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
-    chunk: int,
-) -> Tensor:
+def _explain(method: str, rule: type[_Rectifier], asked: Question) -> Tensor:
     replacements = replace_elementwise(RECTIFIERS, rule.replace)
 
     def forward(rows: Tensor) -> Tensor:
         with Intercept(replacements):
-            logits: Tensor = network(rows)
+            logits: Tensor = asked.network(rows)
         return logits
 
-    if pairs:
-        _verify(method, rule, network, forward, images[:1])
-    return input_gradients(forward, images, pairs, chunk=chunk)
+    if asked.pairs:
+        row = asked.images[:1]
+        with torch.enable_grad():
+            logits = forward(row.detach().requires_grad_())
+        check_same_logits(method, asked.network, row, logits)
+        _verify(method, rule, logits)
+    return input_gradients(asked, forward)
 
 
-def _verify(
-    method: str, rule: type[_Rectifier], network: nn.Module, forward: Forward, row: Tensor
-) -> None:
-    """Refuse networks for which the rule would be silently wrong (two passes of one row)."""
-    with torch.enable_grad():
-        logits = forward(row.detach().requires_grad_())
-    check_same_logits(method, network, row, logits)
+def _verify(method: str, rule: type[_Rectifier], logits: Tensor) -> None:
+    """Refuse networks for which the rule would be silently wrong."""
     nodes = graph_nodes(logits)
     strange = {name for node in nodes if (name := _unseen(node, rule))}
     if strange:

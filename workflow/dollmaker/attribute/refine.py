@@ -1,12 +1,13 @@
 """Adaptive nodes: refine the maps of a committee until each meets its target.
 
-Every level about doubles the nodes and uses all earlier gradients again
-(:mod:`dollmaker.attribute.quadrature`). After each level the consensus is formed; pairs that meet
-the target leave, and the others fill the passes of the next level.
+Every level about doubles the nodes and uses all earlier gradients again. After each level the
+consensus is formed; pairs that meet the target leave, and the others fill the passes of the next.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,14 +15,13 @@ from torch import Tensor
 from dollmaker.attribute.consensus import Consensus, cosine
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import (
+    Level,
     completeness_error,
     contributions,
     differences,
     forward,
 )
-from dollmaker.attribute.memory import Chunk
-from dollmaker.attribute.passes import Pairs
-from dollmaker.attribute.quadrature import Level
+from dollmaker.attribute.passes import Chunk, Pairs
 
 #: Members' attributions (P, S, C, H, W) of some pairs to their consensus.
 Summary = Callable[[list[Tensor], Pairs], Consensus]
@@ -35,11 +35,10 @@ class Stop:
         criterion: ``completeness`` (relative error of the worst member, at most ``target``) or
             ``convergence`` (cosine between successive refinements of the consensus, at least
             ``target``); ``none`` asks for nothing.
-        target: The target.
     """
 
-    criterion: str
-    target: float
+    criterion: Literal["completeness", "convergence", "none"] = "none"
+    target: float = 0.0
 
     def met(self, completeness: Tensor, convergence: Tensor) -> Tensor:
         """Which pairs meet the target, bool (P,); an unknown convergence (NaN) does not."""
@@ -86,33 +85,38 @@ class Refined:
     met: Tensor
 
 
-@dataclass
 class _State:
     """One member's running sums for all pairs."""
 
-    paths: Paths
-    wanted: Tensor  # F(x) - F(baseline), (S, N, P)
-    maps: Tensor  # (P, S, C, H, W)
-    sums: Tensor = field(init=False)  # of the maps, per baseline, float64 (S, N, P)
-
-    def __post_init__(self) -> None:
+    def __init__(self, paths: Paths, pairs: Pairs) -> None:
+        self.paths = paths
+        starts = [self._logits(_once(baseline)) for baseline in paths.baselines]
+        ends = [self._logits(images) for images in paths.images]
+        wanted = [torch.stack([differences(end, start, pairs) for start in starts]) for end in ends]
+        #: F(x) - F(baseline) of each copy and baseline, (S, N, P), and the sums of the maps.
+        self.wanted = torch.stack(wanted)
         self.sums = torch.zeros_like(self.wanted, dtype=torch.float64)
+        x = paths.images[0]
+        shape = (len(pairs), len(paths.images), *x.shape[1:])
+        self.maps = torch.zeros(shape, dtype=torch.float32, device=x.device)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.paths.chunk.run(lambda rows: forward(self.paths.network, x, rows))
 
     def add(self, level: Level, pairs: Pairs, active: Tensor) -> None:
+        """Add a level to the maps of some pairs."""
         self.maps[active] *= level.keep
         self.sums[:, :, active] *= level.keep
         paths = self.paths
         for s, images in enumerate(paths.images):
             for n, baseline in enumerate(paths.baselines):
-                new = paths.chunk.run(
-                    lambda rows, x=images, b=baseline: contributions(  # type: ignore[misc]
-                        paths.network, x, b, pairs, level, rows
-                    )
-                )
+                add = partial(contributions, paths.network, images, baseline, pairs, level)
+                new = paths.chunk.run(add)
                 self.maps[active, s] += new / len(paths.baselines)
                 self.sums[s, n, active] += new.double().sum((1, 2, 3))
 
     def completeness(self, active: Tensor) -> Tensor:
+        """Relative error of the worst copy and baseline."""
         errors = completeness_error(self.sums[:, :, active], self.wanted[:, :, active])
         return errors.amax((0, 1))
 
@@ -129,12 +133,12 @@ def refine(
     Args:
         committee: The members.
         pairs: (image, output) numbers, at least one.
-        levels: From :func:`quadrature.fixed` (one level) or :func:`quadrature.nested`.
+        levels: One, or several nested ones.
         stop: When a map is good enough.
         summary: From members' attributions to the consensus.
     """
     device = committee[0].images[0].device
-    states = [_begin(paths, pairs) for paths in committee]
+    states = [_State(paths, pairs) for paths in committee]
     active = torch.arange(len(pairs), device=device)
     nodes = torch.zeros(len(pairs), dtype=torch.int32, device=device)
     completeness = torch.full((len(pairs),), torch.nan, device=device)
@@ -167,20 +171,4 @@ def _once(baselines: Tensor) -> Tensor:
     """The first baseline if all are alike (black ones beside black bars), else all."""
     return (
         baselines[:1] if torch.equal(baselines, baselines[:1].expand_as(baselines)) else baselines
-    )
-
-
-def _begin(paths: Paths, pairs: Pairs) -> _State:
-    def logits(x: Tensor) -> Tensor:
-        return paths.chunk.run(lambda rows: forward(paths.network, x, rows))
-
-    starts = [logits(_once(baseline)) for baseline in paths.baselines]
-    ends = [logits(images) for images in paths.images]
-    wanted = [torch.stack([differences(end, start, pairs) for start in starts]) for end in ends]
-    x = paths.images[0]
-    shape = (len(pairs), len(paths.images), *x.shape[1:])
-    return _State(
-        paths=paths,
-        wanted=torch.stack(wanted),
-        maps=torch.zeros(shape, dtype=torch.float32, device=x.device),
     )

@@ -6,37 +6,33 @@ another finding of the image, since a map that stays the same ignores the findin
 finding are explained plain and mirrored: they should get no mask.
 """
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker.attribute import consensus, faithfulness, mixed
+from dollmaker.attribute import consensus
 from dollmaker.attribute.baselines import make_baseline
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.committee import Committee, Experts, by_experts, experts, gather
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.passes import Pairs
-from dollmaker.attribute.stage import Inputs
+from dollmaker.attribute.selection import Drawn, draw_pairs
+from dollmaker.attribute.stage import Inputs, begin
 from dollmaker.classify.data import label_matrix
+from dollmaker.config.whole import Config
 from dollmaker.measures import scores
 from dollmaker.measures.ranks import rank_correlation
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.frames import Frames, frames_of
-from dollmaker.networks.member import Member, load_member
-from dollmaker.pixels.geometry import Fit, inside
+from dollmaker.networks.member import Member
+from dollmaker.pixels.geometry import Box, inside
 from dollmaker.runtime import devices
-from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.progress import Progress
-from dollmaker.store import findings, provenance, tables
-from dollmaker.store.files import sha256_file
-from dollmaker.store.findings import ABSENT, BLANK, PRESENT
-from dollmaker.store.index import read_index
+from dollmaker.store import provenance
 from dollmaker.store.shards import Array, ImageShards, create_shard
 
 #: Side of the members' maps that are kept.
@@ -48,6 +44,21 @@ _STEP = {"cpu": 4, "cuda": 16}
 #: Networks with random weights for each member; correlations are averaged over them.
 DRAWS = 3
 
+#: Shares of the picture that insertion and deletion show or hide.
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Images:
+    """Images (B, C, H, W) in levels, their ids, and where the pictures lie in them."""
+
+    levels: Tensor
+    ids: list[str]
+    frames: Frames
+
+    def mirrored(self) -> "_Images":
+        return replace(self, levels=self.levels.flip(-1), frames=self.frames.mirrored())
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Lab:
@@ -55,102 +66,40 @@ class _Lab:
 
     plain: list[Committee]
     random: list[list[Committee]]
-    mean: Tensor
-    size: int
-    fit: Fit
     progress: Progress
 
-    def explain(
-        self, experts: Committee, images: Tensor, ids: list[str], pairs: Pairs, frames: Frames
-    ) -> Consensus:
+    def explain(self, alone: Committee, images: _Images, pairs: Pairs) -> Consensus:
         """Explain pairs a few images at a time, with a line of progress after each."""
-        rows, step = sorted({row for row, _ in pairs}), _STEP[images.device.type]
+        rows, step = sorted({row for row, _ in pairs}), _STEP[images.levels.device.type]
         parts = []
         for start in range(0, len(rows), step):
             some = rows[start : start + step]
             places = [place for place, (row, _) in enumerate(pairs) if row in some]
             wanted = [pairs[place] for place in places]
-            parts.append((places, experts.explain(images, ids, wanted, frames)))
+            found = alone.explain(images.levels, images.ids, wanted, images.frames)
+            parts.append((places, found))
             self.progress.add(len(places), len(places), 0)
-        return mixed.gather(parts).consensus
+        return gather(parts).consensus
 
     def members(self) -> list[Member]:
         """All members."""
         return [each.members[0] for each in self.plain]
 
-    def of(self, who: mixed.Experts) -> "_Lab":
+    def of(self, who: Experts) -> "_Lab":
         """The lab with some of the members."""
         random = [[networks[k] for k in who] for networks in self.random]
         return replace(self, plain=[self.plain[k] for k in who], random=random)
 
 
-@dataclass(frozen=True, order=True)
-class _Drawn:
-    """A pair of the sample: row of the index, number and name of the finding."""
+def explain_sample(config: Config, inputs: Inputs, recipe: str, output: Path) -> None:
+    """Explain a sample of pairs in all ways.
 
-    row: int
-    number: int
-    finding: str
-    positive: bool
-    checked: bool
-
-
-def draw_pairs(
-    index: pl.DataFrame, names: Sequence[str], options: dict[str, Any], seed: int
-) -> list[_Drawn]:
-    """The pairs of the sample, by row.
-
-    They are drawn by a hash of (seed, finding, image), whatever the number of shards.
-
-    Args:
-        index: The whole index.
-        names: Findings that are localized.
-        options: Section ``sample``.
-        seed: The configured seed.
-
-    Raises:
-        DataError: If there is no positive pair.
-    """
-    allowed = index["split"].is_in(options["splits"]).to_numpy()
-    labels = label_matrix(index, names)
-    ids = index["image_id"].to_list()
-    chosen: list[_Drawn] = []
-    for k, finding in enumerate(names):
-        candidates = np.nonzero(allowed)[0].tolist()
-        keys = {row: _draw(f"{seed}/{finding}/{ids[row]}") for row in candidates}
-        for positive, wanted in ((True, (PRESENT,)), (False, (ABSENT, BLANK))):
-            rows = [row for row in keys if labels[row, k] in wanted]
-            rows.sort(key=lambda row: keys[row])
-            most = options["positives"] if positive else options["checks"]
-            chosen += [
-                _Drawn(row, k, finding, positive, positive and place < options["checks"])
-                for place, row in enumerate(rows[:most])
-            ]
-    if not any(pair.positive for pair in chosen):
-        raise DataError(
-            f"no image of the splits {', '.join(options['splits'])} has a finding that is "
-            "localized; set sample.splits."
-        )
-    return sorted(chosen)
-
-
-def _draw(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
-
-
-def explain_sample(config: dict[str, Any], inputs: Inputs, recipe: str, output: Path) -> None:
-    """Explain a sample in more ways, for thresholds and sanity checks.
-
-    The sample is of a recipe with maps of its own: a relevance shard with more in it.
-
-    Arrays: ``map`` as in any relevance shard; ``views``, the maps of each member as they are and
-    mirrored (turned back), float16 (P, M, 2, v, v), v at most 64: the picture alone, averaged over
-    v x v places; and ``view_scale``, float32 (P, M, 2), by which a view is multiplied to be in
-    logits per pixel of the square, as ``map`` is by the column ``scale``. Both are NaN of members
-    that do not know the finding; ``blind``, float16 (P, :data:`DRAWS`, S, S), the maps of networks
-    with random weights, NaN of pairs that were not checked. More columns: ``randomised`` and
-    ``other``, rank correlations of the map with those of random weights (mean of the draws) and of
-    another finding; ``insertion`` and ``deletion``, see :mod:`faithfulness`.
+    Writes ``map`` (consensus), ``views`` (each member, plain and mirrored; mirrored maps are turned
+    back; NaN of members that do not know the finding) with ``view_scale``, and ``blind``, the maps
+    of networks with random weights, of checked pairs; else NaN. Columns beside those of relevance
+    shards, NaN for pairs that are not checked: ``randomised``, rank correlation with the maps of
+    random weights; ``other``, with the map of another finding; ``insertion`` and ``deletion``, see
+    :func:`insertion_deletion`.
 
     Args:
         config: The resolved configuration.
@@ -163,84 +112,78 @@ def explain_sample(config: dict[str, Any], inputs: Inputs, recipe: str, output: 
         DataError: If there is no positive pair to sample.
         ModelError: If the method does not fit a member's network.
     """
-    options = config["recipes"][recipe]["attribute"]
-    index, names = read_index(inputs.index)
-    device = devices.choose(config["device"])
-    devices.set_precision(config["attribute"]["precision"])
-    members = [load_member(folder, device) for folder in inputs.committee]
-    localized = findings.localized(names, config["attribute"]["findings"])
-    pairs = draw_pairs(index, localized, config["sample"], config["seed"])
-    mean = torch.tensor(tables.read_header(inputs.index)["channel_mean"])
+    task, seed = begin(config, inputs, recipe), config.seed
+    members, names, index = task.members, task.names, task.index
+    pairs = draw_pairs(index, task.localized, config.sample, seed)
+    setup = replace(task.setup, compiled=False)
     lab = _Lab(
-        plain=[_alone(member, options, config, mean) for member in members],
+        plain=[Committee([member], task.options, setup) for member in members],
         random=[
             [
-                _alone(_randomised(member, config["seed"] + k + 1000 * draw), options, config, mean)
+                Committee([_randomised(member, seed + k + 1000 * draw)], task.options, setup)
                 for k, member in enumerate(members)
             ]
             for draw in range(DRAWS)
         ],
-        mean=mean.to(device),
-        size=config["prepare"]["size"],
-        fit=config["prepare"]["fit"],
         progress=Progress(f"sample {recipe}", _count(members, names, pairs), 0, unit="maps"),
     )
     header = provenance.header(
         "sample",
-        {"sample": config["sample"], "recipe": options},
-        seed=config["seed"],
-        inputs={"index": sha256_file(inputs.index), **{m.name: m.sha256 for m in members}},
+        {"sample": config.sample.dump(), "recipe": task.options.dump()},
+        seed=seed,
+        inputs=task.sums,
     )
     rows = sorted({pair.row for pair in pairs})
-    pixels = ImageShards(inputs.images)
+    pixels, device = ImageShards(inputs.images), devices.choose(config.device)
     with create_shard(output, "relevance", header) as writer:
         for start in range(0, len(rows), _BLOCK):
             block = rows[start : start + _BLOCK]
-            places = index[block].select("shard", "row").rows()
-            images = torch.from_numpy(np.stack([pixels.read(*place) for place in places]))
+            of_block = index[block]
+            places = of_block.select("shard", "row").rows()
+            images = _Images(
+                levels=torch.from_numpy(np.stack([pixels.read(*p) for p in places])).to(device),
+                ids=of_block["image_id"].to_list(),
+                frames=frames_of(of_block, config.prepare.size, config.prepare.fit),
+            )
+            labels, splits = label_matrix(of_block, names), of_block["split"].to_numpy()
             here = [replace(p, row=block.index(p.row)) for p in pairs if p.row in block]
-            images = images.to(device)
-            groups = mixed.by_experts(lab.members(), [names.index(p.finding) for p in here])
+            groups = by_experts(members, [names.index(p.finding) for p in here])
             for who, chosen in groups.items():
                 mine = [here[place] for place in chosen]
-                table, arrays = _explain(lab.of(who), images, index[block], mine, names)
+                wanted = [(pair.row, names.index(pair.finding)) for pair in mine]
+                checked = [p for p, pair in enumerate(mine) if pair.checked]
+                table, arrays = _explain(lab.of(who), images, wanted, checked)
                 for name in ("views", "view_scale"):
                     arrays[name] = _among_all(arrays[name], who, len(members))
-                writer.append(table, **arrays)
+                of_rows = [row for row, _ in wanted]
+                facts = {
+                    "image_id": [images.ids[row] for row in of_rows],
+                    "finding": [pair.finding for pair in mine],
+                    "label": labels[of_rows, [k for _, k in wanted]],
+                    "probability": table.pop("probability"),
+                    "split": splits[of_rows],
+                }
+                writer.append({**facts, **table}, **arrays)
 
 
-def _count(members: Sequence[Member], names: Sequence[str], pairs: Sequence[_Drawn]) -> int:
+def _count(members: Sequence[Member], names: Sequence[str], pairs: Sequence[Drawn]) -> int:
     """How many maps a sample takes of its members: plain, mirrored, random, of another finding."""
     total = 0
     for pair in pairs:
         output = names.index(pair.finding)
-        experts = mixed.experts(members, output)
-        total += len(experts) * (2 + DRAWS * pair.checked)
-        mine = [members[number] for number in experts]
+        who = experts(members, output)
+        total += len(who) * (2 + DRAWS * pair.checked)
+        mine = [members[number] for number in who]
         other = _other(mine, output) if pair.checked and mine else None
-        total += 0 if other is None else len(mixed.experts(mine, other))
+        total += 0 if other is None else len(experts(mine, other))
     return total
 
 
-def _among_all(values: Array, who: mixed.Experts, members: int) -> Array:
+def _among_all(values: Array, who: Experts, members: int) -> Array:
     """Values (P, some of the members, ...) at their places among all; NaN elsewhere."""
     full = np.full((len(values), members, *values.shape[2:]), np.nan, values.dtype)
     full[:, list(who)] = values
     return full
-
-
-def _alone(
-    member: Member, options: dict[str, Any], config: dict[str, Any], mean: Tensor
-) -> Committee:
-    return Committee(
-        [member],
-        options,
-        channel_mean=mean,
-        size=config["prepare"]["size"],
-        seed=config["seed"],
-        precision=config["attribute"]["precision"],
-        chunk=config["attribute"]["chunk"],
-    )
 
 
 def _randomised(member: Member, seed: int) -> Member:
@@ -259,50 +202,41 @@ def _randomised(member: Member, seed: int) -> Member:
 
 
 def _explain(
-    lab: _Lab, images: Tensor, rows: pl.DataFrame, pairs: list[_Drawn], names: list[str]
+    lab: _Lab, images: _Images, pairs: list[tuple[int, int]], checked: list[int]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Table and arrays of pairs that all members know, whose rows are those of the block."""
-    ids = rows["image_id"].to_list()
-    wanted = [(pair.row, names.index(pair.finding)) for pair in pairs]
-    images_of, outputs = [row for row, _ in wanted], [k for _, k in wanted]
-    frames = frames_of(rows, lab.size, lab.fit)
-    plain = [lab.explain(each, images, ids, wanted, frames) for each in lab.plain]
-    turned = images.flip(-1), ids, wanted, frames.mirrored()
-    mirrored = [lab.explain(each, *turned) for each in lab.plain]
+    """Columns and arrays of pairs that all members know; some places are checked."""
+    rows, outputs = [row for row, _ in pairs], [k for _, k in pairs]
+    turned = images.mirrored()
+    plain = [lab.explain(each, images, pairs) for each in lab.plain]
+    mirrored = [lab.explain(each, turned, pairs) for each in lab.plain]
     joined = consensus.agree([_whole(one) for one in plain])
-    labels = label_matrix(rows, names)[images_of, outputs]
-    probabilities = torch.stack([each.probabilities(images) for each in lab.plain]).mean(0)
-    checked = [p for p, pair in enumerate(pairs) if pair.checked]
+    probabilities = torch.stack([each.probabilities(images.levels) for each in lab.plain]).mean(0)
     views = [
-        _views(plain, frames.of(images_of), lab.size),
-        _views(mirrored, frames.mirrored().of(images_of), lab.size).flip(-1),
+        _views(plain, images.frames.of(rows)),
+        _views(mirrored, turned.frames.of(rows)).flip(-1),
     ]
     scales = [torch.stack([member.scale for member in one], 1) for one in (plain, mirrored)]
     randomised, other, insertion, deletion = np.full((4, len(pairs)), np.nan, np.float32)
     blind = np.full((len(pairs), DRAWS, *joined.maps.shape[1:]), np.nan, np.float16)
     if checked:
-        chosen = [wanted[p] for p in checked]
-        where = frames.of([row for row, _ in chosen])
+        chosen = [pairs[p] for p in checked]
+        where = images.frames.of([row for row, _ in chosen])
         maps = joined.maps[checked]
         drawn = []
         for draw, networks in enumerate(lab.random):
-            found = [_whole(lab.explain(each, images, ids, chosen, frames)) for each in networks]
+            found = [_whole(lab.explain(each, images, chosen)) for each in networks]
             theirs = consensus.agree(found).maps
             blind[checked, draw] = theirs.half().cpu().numpy()
             drawn.append(_correlations(maps, theirs, where))
         randomised[checked] = scores.nanmean(np.stack(drawn), axis=0)
-        own = [_whole(one)[checked] for one in plain]
-        other[checked] = _with_others(lab, images, ids, chosen, frames, own)
+        other[checked] = _with_others(lab, images, chosen, [_whole(one)[checked] for one in plain])
         for p in checked:
+            one = images.levels[rows[p] : rows[p] + 1].float()
             insertion[p], deletion[p] = _curves(
-                lab, images[images_of[p]], outputs[p], joined.maps[p], frames.of([images_of[p]])
+                lab, one, outputs[p], joined.maps[p], images.frames.of([rows[p]])
             )
     table = {
-        "image_id": [ids[row] for row in images_of],
-        "finding": [pair.finding for pair in pairs],
-        "label": labels,
-        "probability": probabilities.cpu().numpy()[images_of, outputs],
-        "split": rows["split"].to_numpy()[images_of],
+        "probability": probabilities.cpu().numpy()[rows, outputs],
         "scale": joined.scale.cpu().numpy(),
         "agreement": joined.agreement.cpu().numpy(),
         "randomised": randomised,
@@ -319,14 +253,7 @@ def _explain(
     return table, arrays
 
 
-def _with_others(
-    lab: _Lab,
-    images: Tensor,
-    ids: list[str],
-    pairs: list[tuple[int, int]],
-    frames: Frames,
-    maps: list[Tensor],
-) -> Array:
+def _with_others(lab: _Lab, images: _Images, pairs: Pairs, maps: list[Tensor]) -> Array:
     """Rank correlation of pairs' maps with those of another finding of the image (P,).
 
     Both maps are the consensus of the members that know both findings; NaN if no member knows
@@ -334,23 +261,21 @@ def _with_others(
 
     Args:
         lab: The members, who know the pairs.
-        images: (B, C, H, W) in levels.
-        ids: Their image ids.
+        images: Some images.
         pairs: (image, output) numbers.
-        frames: Where the pictures lie in the images.
         maps: Each member's maps of the pairs (P, H, W).
     """
     members, found = lab.members(), np.full(len(pairs), np.nan, np.float32)
-    others = [_other(members, output) for _, output in pairs]
-    places = [place for place, output in enumerate(others) if output is not None]
-    groups = mixed.by_experts(members, [k for k in others if k is not None])
-    for who, numbers in groups.items():
+    others = {place: _other(members, output) for place, (_, output) in enumerate(pairs)}
+    known = {place: output for place, output in others.items() if output is not None}
+    places = list(known)
+    for who, numbers in by_experts(members, list(known.values())).items():
         here = [places[number] for number in numbers]
-        wanted = [(pairs[place][0], int(others[place] or 0)) for place in here]
-        shown = [lab.explain(lab.plain[k], images, ids, wanted, frames) for k in who]
+        wanted = [(pairs[place][0], known[place]) for place in here]
+        shown = [lab.explain(lab.plain[k], images, wanted) for k in who]
         mine = consensus.agree([maps[k][here] for k in who])
         theirs = consensus.agree([_whole(one) for one in shown])
-        where = frames.of([image for image, _ in wanted])
+        where = images.frames.of([image for image, _ in wanted])
         found[here] = _correlations(mine.maps, theirs.maps, where)
     return found
 
@@ -359,8 +284,8 @@ def _other(members: Sequence[Member], output: int) -> int | None:
     """The next finding that as many of the members as possible know."""
     count = len(members[0].findings)
     following = [(output + step) % count for step in range(1, count)]
-    best = max(following, key=lambda k: len(mixed.experts(members, k)), default=output)
-    return best if best != output and mixed.experts(members, best) else None
+    best = max(following, key=lambda k: len(experts(members, k)), default=output)
+    return best if best != output and experts(members, best) else None
 
 
 def _whole(one: Consensus) -> Tensor:
@@ -368,10 +293,10 @@ def _whole(one: Consensus) -> Tensor:
     return one.maps * one.scale[:, None, None]
 
 
-def _views(members: Sequence[Consensus], frames: Frames, size: int) -> Tensor:
+def _views(members: Sequence[Consensus], frames: Frames) -> Tensor:
     """The pictures' part of members' maps, at the size of the views, (P, M, v, v)."""
     maps = torch.stack([member.maps for member in members], 1)
-    v = min(VIEW, size)
+    v = min(VIEW, maps.shape[-1])
     views = maps.new_zeros((*maps.shape[:2], v, v))
     for pair, values in enumerate(maps):
         part = inside(values, frames.cells(pair, maps.shape[2:]))
@@ -391,14 +316,57 @@ def _correlations(a: Tensor, b: Tensor, frames: Frames) -> Array:
 def _curves(
     lab: _Lab, image: Tensor, output: int, relevance: Tensor, frames: Frames
 ) -> tuple[float, float]:
-    """Insertion and deletion of one pair, on the recipe's first baseline."""
+    """Insertion and deletion of one pair, on the recipe's first baseline; image (1, C, H, W)."""
 
     def logit(rows: Tensor) -> Tensor:
         with torch.no_grad():
-            logits = [m.network(m.prepare(rows))[:, output] for e in lab.plain for m in e.members]
+            logits = [m.network(m.prepare(rows))[:, output] for m in lab.members()]
         return torch.stack(logits).mean(0)
 
-    name = lab.plain[0].options["baselines"][0]
-    baseline = make_baseline(name, image[None].float(), lab.mean, frames)[0]
-    where = frames.cells(0, relevance.shape)
-    return faithfulness.insertion_deletion(logit, image.float(), baseline, relevance, where)
+    name, mean = lab.plain[0].options.baselines[0], lab.plain[0].setup.channel_mean
+    baseline = make_baseline(name, image, mean, frames)[0]
+    return insertion_deletion(
+        logit, image[0], baseline, relevance, frames.cells(0, relevance.shape)
+    )
+
+
+def insertion_deletion(
+    logit: Callable[[Tensor], Tensor],
+    image: Tensor,
+    baseline: Tensor,
+    relevance: Tensor,
+    where: Box,
+) -> tuple[float, float]:
+    """Areas under the insertion and deletion curve (Petsiuk et al. 2018) of one pair.
+
+    In the order of the map, pixels of the picture are put on the baseline (insertion) or replaced
+    by it (deletion); other pixels neither change nor count. The logit is scaled to 0 for the
+    baseline and 1 for the image, clipped, and integrated over the share of pixels. Good maps have
+    high insertion and low deletion; a random order gives about 0.5 for both if the logit grows
+    evenly.
+
+    Args:
+        logit: float (R, C, H, W) in 0..255 to logits (R,).
+        image: float (C, H, W) in 0..255.
+        baseline: float (C, H, W) in 0..255.
+        relevance: float (H, W).
+        where: Where the picture lies; outside, image and baseline are alike.
+
+    Returns:
+        Insertion and deletion, 0..1; NaN where the image's logit is not above the baseline's.
+    """
+    part = inside(relevance, where)
+    order = part.flatten().argsort(descending=True, stable=True)
+    shown = torch.zeros(len(SHARES), len(order), dtype=torch.bool, device=image.device)
+    for row, share in enumerate(SHARES):
+        shown[row, order[: round(share * len(order))]] = True
+    masks = torch.zeros(len(SHARES), 1, *relevance.shape, dtype=torch.bool, device=image.device)
+    inside(masks, where)[...] = shown.view(len(SHARES), 1, *part.shape)
+    rows = torch.cat([torch.where(masks, image, baseline), torch.where(masks, baseline, image)])
+    values = logit(rows).double().cpu()
+    low, high = values[0], values[len(SHARES) - 1]
+    if not high > low:
+        return float("nan"), float("nan")
+    scaled = ((values - low) / (high - low)).clamp(0, 1).view(2, -1)
+    areas = torch.trapezoid(scaled, torch.tensor(SHARES, dtype=torch.float64), dim=1)
+    return float(areas[0]), float(areas[1])

@@ -1,18 +1,21 @@
-"""Which image-finding pairs are explained."""
+"""Which image-finding pairs are explained: those of the data set, and those of the sample."""
 
+import hashlib
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from dollmaker.classify.data import label_matrix
-from dollmaker.store.findings import PRESENT
+from dollmaker.config.masks import AttributeConfig, SampleConfig
+from dollmaker.runtime.errors import DataError
+from dollmaker.store.findings import ABSENT, BLANK, PRESENT
 
 
 def select_images(
-    index: pl.DataFrame, findings: Sequence[str], options: dict[str, Any]
+    index: pl.DataFrame, findings: Sequence[str], options: AttributeConfig
 ) -> pl.DataFrame:
     """The images to look at: of the configured splits, at most ``max_images`` of each.
 
@@ -22,19 +25,19 @@ def select_images(
     Args:
         index: The whole index.
         findings: Findings to localize.
-        options: Section ``attribute``.
+        options: What is explained.
     """
-    chosen = index.filter(pl.col("split").is_in(options["splits"]))
-    limit = options["max_images"]
-    if options["with_truth"]:
+    chosen = index.filter(pl.col("split").is_in(options.splits))
+    limit = options.max_images
+    if options.with_truth:
         chosen = chosen.filter(pl.col("mask").is_not_null())
-    if options["min_probability"] is None:
+    if options.min_probability is None:
         positive = (label_matrix(chosen, findings) == PRESENT).any(1)
         chosen = chosen.filter(pl.Series(positive))
     if limit is None:
         return chosen
     parts = []
-    for split in options["splits"]:
+    for split in options.splits:
         rows = chosen.filter(pl.col("split") == split)
         keep = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int))
         parts.append(rows[keep.tolist()] if len(rows) else rows)
@@ -43,17 +46,62 @@ def select_images(
 
 def select_pairs(
     labels: npt.NDArray[np.int8],
-    probabilities: npt.NDArray[np.float32] | None,
+    probabilities: npt.NDArray[np.float32],
     min_probability: float | None,
 ) -> npt.NDArray[np.bool_]:
-    """Pairs to explain, (N, K): label present, or probability high enough.
-
-    Args:
-        labels: (N, K).
-        probabilities: The committee's, (N, K); needed with ``min_probability``.
-        min_probability: Threshold, or ``None`` for labels only.
-    """
+    """Pairs to explain: label present, or the committee's probability high enough; all (N, K)."""
     chosen = labels == PRESENT
-    if min_probability is not None and probabilities is not None:
+    if min_probability is not None:
         chosen = chosen | (probabilities >= min_probability)
     return np.asarray(chosen)
+
+
+@dataclass(frozen=True, order=True)
+class Drawn:
+    """A pair of the sample: row of the index, number and name of the finding."""
+
+    row: int
+    number: int
+    finding: str
+    positive: bool
+    checked: bool
+
+
+def draw_pairs(
+    index: pl.DataFrame, names: Sequence[str], options: SampleConfig, seed: int
+) -> list[Drawn]:
+    """The pairs of the sample, by row.
+
+    They are drawn by a hash of (seed, finding, image), whatever the number of shards.
+
+    Args:
+        index: The whole index.
+        names: Findings that are localized.
+        options: How many pairs, of which splits.
+        seed: The configured seed.
+
+    Raises:
+        DataError: If there is no positive pair.
+    """
+    allowed = index["split"].is_in(options.splits).to_numpy()
+    labels = label_matrix(index, names)
+    ids = index["image_id"].to_list()
+    chosen: list[Drawn] = []
+    for k, finding in enumerate(names):
+        keys = {
+            row: hashlib.sha256(f"{seed}/{finding}/{ids[row]}".encode()).digest()
+            for row in np.nonzero(allowed)[0].tolist()
+        }
+        for positive, wanted in ((True, (PRESENT,)), (False, (ABSENT, BLANK))):
+            rows = sorted((row for row in keys if labels[row, k] in wanted), key=keys.__getitem__)
+            most = options.positives if positive else options.checks
+            chosen += [
+                Drawn(row, k, finding, positive, positive and place < options.checks)
+                for place, row in enumerate(rows[:most])
+            ]
+    if not any(pair.positive for pair in chosen):
+        raise DataError(
+            f"no image of the splits {', '.join(options.splits)} has a finding that is "
+            "localized; set sample.splits."
+        )
+    return sorted(chosen)

@@ -6,7 +6,6 @@ the last block; at the end all blocks become the output.
 """
 
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,11 +17,13 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from dollmaker.attribute.committee import Committee
+from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.selection import select_images, select_pairs
 from dollmaker.classify.data import label_matrix
+from dollmaker.config.masks import MapsConfig
+from dollmaker.config.whole import Config
 from dollmaker.networks.frames import Frames, frames_of
-from dollmaker.networks.member import load_member
+from dollmaker.networks.member import Member, load_member
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.runtime.progress import Progress
@@ -67,9 +68,70 @@ class Inputs:
     committee: Sequence[Path]
 
 
-def explain_shard(
-    config: dict[str, Any], inputs: Inputs, recipe: str, shard: str, output: Path
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a job has read before it explains anything.
+
+    Attributes:
+        index: The whole index.
+        names: All findings.
+        localized: Those that get maps.
+        members: The committee.
+        options: How the recipe's maps are made.
+        setup: What holds for all recipes.
+        sums: Checksums of what was read.
+    """
+
+    index: pl.DataFrame
+    names: list[str]
+    localized: list[str]
+    members: list[Member]
+    options: MapsConfig
+    setup: Setup
+    sums: dict[str, str]
+
+
+def begin(config: Config, inputs: Inputs, recipe: str) -> Task:
+    """Read the index and the committee.
+
+    Raises:
+        ConfigError: If the recipe is unknown or uses the maps of another.
+        ArtifactError: If the members do not share the data set's findings.
+    """
+    if recipe not in config.recipes:
+        raise ConfigError(unknown("recipe", recipe, config.recipes))
+    options, selection = config.recipes[recipe].attribute, config.attribute
+    if isinstance(options, str):
+        raise ConfigError(f"recipe {recipe!r} uses the maps of {options!r}; explain that one.")
+    index, names = read_index(inputs.index)
+    device = devices.choose(config.device)
+    devices.set_precision(selection.precision)
+    members = [load_member(folder, device) for folder in inputs.committee]
+    for member in members:
+        if member.findings != names:
+            raise ArtifactError(
+                f"member {member.name} was trained on other findings than the index has; "
+                "train it again."
+            )
+    return Task(
+        index=index,
+        names=names,
+        localized=findings.localized(names, selection.findings),
+        members=members,
+        options=options,
+        setup=Setup(
+            channel_mean=torch.tensor(tables.read_header(inputs.index)["channel_mean"]),
+            size=config.prepare.size,
+            seed=config.seed,
+            precision=selection.precision,
+            compiled=selection.compile,
+            chunk=selection.chunk,
+        ),
+        sums={"index": sha256_file(inputs.index), **{m.name: m.sha256 for m in members}},
+    )
+
+
+def explain_shard(config: Config, inputs: Inputs, recipe: str, shard: str, output: Path) -> None:
     """Explain one shard of images with the committee.
 
     Args:
@@ -84,85 +146,52 @@ def explain_shard(
         ArtifactError: If the members do not share the data set's findings.
         ModelError: If the method does not fit a member's network.
     """
-    if recipe not in config["recipes"]:
-        raise ConfigError(unknown("recipe", recipe, config["recipes"]))
-    options = config["recipes"][recipe]["attribute"]
-    if isinstance(options, str):
-        raise ConfigError(f"recipe {recipe!r} uses the maps of {options!r}; explain that one.")
-    selection = config["attribute"]
-    index, names = read_index(inputs.index)
-    device = devices.choose(config["device"])
-    devices.set_precision(selection["precision"])
-    members = [load_member(folder, device) for folder in inputs.committee]
-    for member in members:
-        if member.findings != names:
-            raise ArtifactError(
-                f"member {member.name} was trained on other findings than the index has; "
-                "train it again."
-            )
-    localized = findings.localized(names, selection["findings"])
-    chosen = select_images(index, localized, selection).filter(pl.col("shard") == shard)
+    task, selection, prepare = begin(config, inputs, recipe), config.attribute, config.prepare
+    chosen = select_images(task.index, task.localized, selection).filter(pl.col("shard") == shard)
     header = provenance.header(
         "attribute",
-        {"select": selection, "recipe": options},
-        seed=config["seed"],
-        inputs={"index": sha256_file(inputs.index), **{m.name: m.sha256 for m in members}},
+        {"select": selection.dump(), "recipe": task.options.dump()},
+        seed=config.seed,
+        inputs=task.sums,
     )
-    experts = Committee(
-        members,
-        options,
-        channel_mean=torch.tensor(tables.read_header(inputs.index)["channel_mean"]),
-        size=config["prepare"]["size"],
-        seed=config["seed"],
-        precision=selection["precision"],
-        compiled=selection["compile"],
-        chunk=selection["chunk"],
-    )
+    experts = Committee(task.members, task.options, task.setup)
+    device = devices.choose(config.device)
     length = BLOCK[device.type]
     blocks = [chosen[start : start + length] for start in range(0, len(chosen), length)]
-    images_file = inputs.images / f"{shard}.h5"
     work = Work(output, provenance.digest([header, shard, length]))
+    files = [work.folder / f"{number:06d}.h5" for number in range(len(blocks))]
     done = _finished(work.folder)
-    started = time.monotonic()
-    progress = Progress(
-        f"attribute {recipe} {shard}", len(chosen), sum(len(blocks[number]) for number in done)
-    )
+    todo = [(block, file) for block, file in zip(blocks, files, strict=True) if file not in done]
+    left = sum(len(block) for block, _ in todo)
+    progress = Progress(f"attribute {recipe} {shard}", len(chosen), len(chosen) - left)
+    images = _read_ahead(inputs.images / f"{shard}.h5", [block for block, _ in todo])
     with ThreadPoolExecutor(1) as thread:
-        writing: Future[float] | None = None
-        spent = 0.0
-        todo = [number for number in range(len(blocks)) if number not in done]
-        images = _read_ahead(images_file, [blocks[number] for number in todo])
-        for number, stored in zip(todo, images, strict=True):
-            block = blocks[number]
-            frames = frames_of(block, config["prepare"]["size"], config["prepare"]["fit"])
+        writing: Future[None] | None = None
+        for (block, file), stored in zip(todo, images, strict=True):
+            frames = frames_of(block, prepare.size, prepare.fit)
             table, maps = _explain_block(
-                experts, stored.to(device), block, frames, names, localized, selection
+                experts, stored.to(device), block, frames, task, selection.min_probability
             )
             if writing:
-                spent += writing.result()
+                writing.result()
             work.require()
-            writing = thread.submit(_write, _file(work, number), header, (table, maps))
+            writing = thread.submit(_write, file, header, (table, maps))
             progress.add(len(block), len(maps), int(np.sum(table["nodes"])))
         if writing:
-            spent += writing.result()
-    spent += _assemble(work, len(blocks), header, output, config["prepare"]["size"])
+            writing.result()
+    work.require()
+    _assemble(files, header, output, prepare.size)
     work.finish()
-    total = max(time.monotonic() - started, 1e-9)
-    print(
-        f"attribute {recipe} {shard}: {total:.1f} s, of which writing {spent:.1f} s "
-        f"({100 * spent / total:.1f} %)",
-        file=sys.stderr,
-    )
 
 
-def _finished(work: Path) -> set[int]:
-    """Numbers of the blocks that an earlier run finished; damaged blocks are removed."""
+def _finished(work: Path) -> set[Path]:
+    """The blocks that an earlier run finished; damaged ones are removed."""
     done = set()
     for path in work.glob("*.h5"):
         try:
             with Shard(path, "relevance") as block:
                 block.table(), block.read("map")
-            done.add(int(path.stem))
+            done.add(path)
         except ArtifactError:
             path.unlink()
     return done
@@ -171,17 +200,16 @@ def _finished(work: Path) -> set[int]:
 def _read_ahead(path: Path, blocks: Sequence[pl.DataFrame]) -> Iterator[Tensor]:
     """The images of each block, (B, C, H, W); the next one is read meanwhile."""
     with Shard(path, "images") as source, ThreadPoolExecutor(1) as thread:
-        waiting = [
-            thread.submit(source.read, "image", block["row"].to_list()) for block in blocks[:1]
-        ]
-        for following in [*blocks[1:], None]:
-            if not waiting:
-                return
-            current = waiting.pop()
-            if following is not None:
-                current.result()
-                waiting.append(thread.submit(source.read, "image", following["row"].to_list()))
-            yield torch.from_numpy(current.result())
+        ready: Future[Array] | None = None
+        for block in [*blocks, None]:
+            following = (
+                None
+                if block is None
+                else thread.submit(source.read, "image", block["row"].to_list())
+            )
+            if ready:
+                yield torch.from_numpy(ready.result())
+            ready = following
 
 
 def _explain_block(
@@ -189,15 +217,14 @@ def _explain_block(
     images: Tensor,
     block: pl.DataFrame,
     frames: Frames,
-    names: list[str],
-    localized: list[str],
-    selection: dict[str, Any],
+    task: Task,
+    min_probability: float | None,
 ) -> Block:
     """Explain the chosen pairs of some images."""
-    outputs = [names.index(finding) for finding in localized]
-    labels = label_matrix(block, localized)
+    outputs = [task.names.index(finding) for finding in task.localized]
+    labels = label_matrix(block, task.localized)
     probabilities = experts.probabilities(images)[:, outputs].cpu().numpy()
-    rows, columns = np.nonzero(select_pairs(labels, probabilities, selection["min_probability"]))
+    rows, columns = np.nonzero(select_pairs(labels, probabilities, min_probability))
     if not len(rows):
         return _empty(images.shape[-1])
     ids = block["image_id"].to_list()
@@ -205,7 +232,7 @@ def _explain_block(
     result = experts.explain(images, ids, pairs, frames)
     table = {
         "image_id": [ids[i] for i in rows],
-        "finding": [localized[k] for k in columns],
+        "finding": [task.localized[k] for k in columns],
         "label": labels[rows, columns],
         "probability": probabilities[rows, columns],
         "scale": result.consensus.scale.cpu().numpy(),
@@ -223,35 +250,23 @@ def _empty(size: int) -> Block:
     return table, np.zeros((0, size, size), np.float16)
 
 
-def _file(work: Work, number: int) -> Path:
-    return work.folder / f"{number:06d}.h5"
-
-
-def _write(path: Path, header: dict[str, Any], block: Block) -> float:
-    """Write one block; returns the seconds it took."""
-    started = time.monotonic()
+def _write(path: Path, header: dict[str, Any], block: Block) -> None:
     with create_shard(path, "relevance", header) as writer:
         writer.append(block[0], map=block[1])
-    return time.monotonic() - started
 
 
-def _assemble(work: Work, blocks: int, header: dict[str, Any], output: Path, size: int) -> float:
-    """Make the output of all blocks; returns the seconds it took."""
-    started = time.monotonic()
+def _assemble(files: Sequence[Path], header: dict[str, Any], output: Path, size: int) -> None:
+    """Make the output of all blocks."""
     pairs = missed = 0
-    files = [_file(work, number) for number in range(blocks)]
-    for path in files:
-        with Shard(path, "relevance") as block:
+    for file in files:
+        with Shard(file, "relevance") as block:
             met = block.table()["met"]
         pairs, missed = pairs + len(met), missed + int((~met).sum())
-    work.require()
-    header = {**header, "pairs": pairs, "missed": missed}
-    with create_shard(output, "relevance", header) as writer:
+    with create_shard(output, "relevance", {**header, "pairs": pairs, "missed": missed}) as writer:
         table, maps = _empty(size)
         writer.append(table, map=maps)
-        for path in files:
-            with Shard(path, "relevance") as block:
+        for file in files:
+            with Shard(file, "relevance") as block:
                 writer.append(block.table(), map=block.read("map"))
     if missed:
         print(f"{missed} of {pairs} maps missed the configured target", file=sys.stderr)
-    return time.monotonic() - started

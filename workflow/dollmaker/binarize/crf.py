@@ -1,16 +1,17 @@
 """Masks that follow the image's edges: DenseCRF (Kraehenbuehl & Koltun 2011)."""
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from dollmaker.binarize.clean import decided, filled
 from dollmaker.binarize.fields import Array, Kernels, device_field, lattice_field
-from dollmaker.binarize.pair import FOREGROUND, IGNORE, Pair
+from dollmaker.binarize.morphology import filled
+from dollmaker.binarize.pair import FOREGROUND, IGNORE, Pair, decided
 from dollmaker.binarize.thresholds import otsu
-from dollmaker.runtime.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError
 
 Mask = npt.NDArray[np.bool_]
 Unary = Literal["mask", "map"]
@@ -37,20 +38,21 @@ OF_MAP = Kernels(
 )
 
 
+# seven: the options of a step are what a recipe may say of it
 def dense_crf(
     pair: Pair,
     *,
     unary: Unary = "mask",
-    certainty: float = 0.7,
-    q: float = 0.2,
+    certainty: Annotated[float, Field(gt=0.5, lt=1)] = 0.7,
+    q: Annotated[float, Field(gt=0, lt=1)] = 0.2,
     within: Within = "picture",
-    channel: int | None = None,
+    channel: Annotated[int, Field(ge=0)] | None = None,
     gaussian_sxy: float | None = None,
     gaussian_compat: float | None = None,
     bilateral_sxy: float | None = None,
     bilateral_srgb: float | None = None,
     bilateral_compat: float | None = None,
-    iterations: int | None = None,
+    iterations: Annotated[int, Field(ge=1)] | None = None,
     solver: Solver = "lattice",
     keep: float = 0.0,
     fill: bool = False,
@@ -91,10 +93,16 @@ def dense_crf(
             dropped, and the union of the rest is the mask, maybe an empty one.
 
     Raises:
-        ConfigError: For a pair without a mask, options out of range, and with ``levels`` a map of
-            many values.
+        ConfigError: For a pair without a mask, a channel that images have not, options that exclude
+            each other, and with ``levels`` a map of many values.
     """
-    _check(unary, certainty, q, within, channel, iterations, solver, keep, levels, len(pair.image))
+    if channel is not None and channel >= len(pair.image):
+        raise ConfigError(
+            f"step dense_crf has channel = {channel}, but images have {len(pair.image)}; count "
+            "from 0."
+        )
+    if unary == "map" and (levels or keep):
+        raise ConfigError("step dense_crf has levels or keep with unary = map; use unary = mask.")
     by_default = OF_MAP if unary == "map" else Kernels()
     given = {
         "gaussian_sxy": gaussian_sxy,
@@ -125,7 +133,7 @@ def dense_crf(
             return otsu(pair)
         return replace(pair, mask=after.astype(np.uint8), threshold=t)
     mask = decided(pair, "dense_crf")
-    before = mask == FOREGROUND
+    before = pair.foreground
     if not before.any():
         return pair
     if levels:
@@ -153,39 +161,6 @@ def of_map(values: Array, t: float) -> Array:
     high, middle = positive**2, max(t, 0.0) ** 2
     share = np.divide(high, high + middle, out=np.zeros_like(high), where=high > 0)
     return np.asarray(share.clip(0.02, 0.95), np.float32)
-
-
-def _check(
-    unary: Unary,
-    certainty: float,
-    q: float,
-    within: Within,
-    channel: int | None,
-    iterations: int | None,
-    solver: Solver,
-    keep: float,
-    levels: bool,
-    channels: int,
-) -> None:
-    if not 0.5 < certainty < 1:
-        raise ConfigError(f"step dense_crf has certainty = {certainty}; give 0.5 to 1, exclusive.")
-    if not 0 < q < 1:
-        raise ConfigError(f"step dense_crf has q = {q}; give 0 to 1, exclusive.")
-    for name, value, known in (
-        ("unary", unary, get_args(Unary)),
-        ("within", within, get_args(Within)),
-        ("solver", solver, get_args(Solver)),
-    ):
-        if value not in known:
-            raise ConfigError(unknown(f"{name} of step dense_crf", value, known))
-    if channel is not None and not 0 <= channel < channels:
-        raise ConfigError(
-            f"step dense_crf has channel = {channel}, but images have {channels}; count from 0."
-        )
-    if iterations is not None and iterations < 1:
-        raise ConfigError(f"step dense_crf has iterations = {iterations}; give at least 1.")
-    if unary == "map" and (levels or keep):
-        raise ConfigError("step dense_crf has levels or keep with unary = map; use unary = mask.")
 
 
 def _levels(values: Array, inside: Mask) -> list[Mask]:

@@ -16,17 +16,18 @@ finding have one size; under the others the size follows the image:
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 
-FAMILIES = ("root", "logits", "null", "fraction", "mass", "otsu", "area")
+Family = Literal["root", "logits", "null", "fraction", "mass", "otsu", "area"]
+FAMILIES = get_args(Family)
 
 #: The family that is taken where none is named.
-FAMILY = "root"
+FAMILY: Family = "root"
 
 #: Candidates of each family.
 COUNT = 24

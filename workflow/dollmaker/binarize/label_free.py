@@ -13,17 +13,37 @@ Each criterion is a number for every candidate threshold; the best candidate win
 
 Candidates are those of :mod:`dollmaker.binarize.cuts`. The curve of a finding is drawn towards the
 mean over findings, the more the fewer pairs it has, and smoothed over neighbouring thresholds.
+
+The stage writes a table of the thresholds of each sample.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from dollmaker.binarize.cuts import levels
+from dollmaker.binarize.cuts import COUNT, FAMILIES, Cut, candidates, levels
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import sha256_file
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import Shard
 
-CRITERIA = ("stability", "agreement", "separability")
+Criterion = Literal["stability", "agreement", "separability"]
+CRITERIA = get_args(Criterion)
+
+#: One row per finding and candidate; the finding "" stands for all that have no pair.
+COLUMNS: dict[str, Any] = {
+    "finding": pl.String,
+    "pairs": pl.Int64,
+    "family": pl.String,
+    "value": pl.Float64,
+    **dict.fromkeys(CRITERIA, pl.Float64),
+    **{f"chosen_by_{name}": pl.Boolean for name in CRITERIA},
+}
 
 #: Pairs that the mean over findings is worth when a finding's curve is drawn towards it.
 PRIOR = 10
@@ -34,6 +54,22 @@ _REACH = len(_NEIGHBOURS) // 2
 
 Curve = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The candidates of a finding, and which of them was chosen.
+
+    Attributes:
+        candidates: In the order of the table, which is that of every finding.
+        places: Criterion and family -> place of the chosen candidate.
+    """
+
+    candidates: tuple[Cut, ...]
+    places: Mapping[tuple[str, str], int]
+
+
+Cuts = Mapping[str, Chosen]
 
 
 @dataclass(frozen=True)
@@ -50,7 +86,7 @@ class Views:
     maps: Floats
     scales: Floats
 
-    def of(self, rows: npt.NDArray[np.int64]) -> "Views":
+    def of(self, rows: npt.NDArray[np.bool_]) -> "Views":
         """The views of some of the images."""
         return Views(self.maps[rows], self.scales[rows])
 
@@ -84,9 +120,6 @@ class Masks:
     def view(self, member: int, mirrored: int) -> "Masks":
         """Those of one member, (P, N)."""
         return Masks(self.pixels[:, member, mirrored], self.areas[:, member, mirrored])
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
 
 def curves(
@@ -166,9 +199,7 @@ def _mean(values: Sequence[Curve], weights: Sequence[float]) -> Curve:
 def _stability(masks: Masks, absent: Masks) -> float:
     """Mean IoU of independent views of an image, minus that with other images.
 
-    Args:
-        masks: 0 or 1, (P, M, 2, N), of images with the finding.
-        absent: The same of images without it, (Q, M, 2, N).
+    Masks of images with the finding are (P, M, 2, N), of those without it (Q, M, 2, N).
     """
     same, others, without = [], [], []
     for a, b in _independent(masks.pixels.shape[1]):
@@ -176,7 +207,7 @@ def _stability(masks: Masks, absent: Masks) -> float:
         count = len(table)
         same.append(float(np.trace(table)) / count)
         others.append((float(table.sum()) - float(np.trace(table))) / max(1, count * (count - 1)))
-        for one, other in ((a, b), (b, a)) if len(absent) else ():
+        for one, other in ((a, b), (b, a)) if len(absent.pixels) else ():
             tables = _overlaps(masks.view(*one), absent.view(*other))
             without.append(float(tables.mean()))
     return float(np.mean(same) - max(np.mean(others), np.mean(without) if without else 0.0))
@@ -219,16 +250,90 @@ def _kappa(a: Masks, b: Masks) -> float:
 
 
 def _separability(maps: Floats, total: Floats, variance: Floats, masks: Masks) -> float:
-    """Share of the variance between inside and outside, averaged over maps (P, M, N).
+    """Share of the variance of maps (P, M, N) between inside and outside, averaged over maps.
 
-    Args:
-        maps: Not mirrored.
-        total: Their means (P, M).
-        variance: Their variances (P, M).
-        masks: Of all views (P, M, 2, N).
+    ``total`` and ``variance`` are the maps' (P, M), ``masks`` those of all views (P, M, 2, N).
     """
     share = masks.areas[:, :, 0] / maps.shape[-1]
     inside = np.einsum("...n,...n->...", maps, masks.pixels[:, :, 0]) / maps.shape[-1]
     gap = inside - total * share
     below = share * (1 - share) * variance
     return float(np.mean(np.where(below > 0, gap**2 / np.where(below > 0, below, 1), 0)))
+
+
+def choose_thresholds(sample: Path, output: Path) -> None:
+    """Choose thresholds without truth, from the sample of a recipe.
+
+    Args:
+        sample: The sample that ``dollmaker sample`` made, with at least one pair that has its
+            finding.
+        output: The table to write (Parquet).
+    """
+    with Shard(sample, "relevance") as shard:
+        table, maps = shard.table(), shard.read("views").astype(np.float32)
+        views = Views(maps.reshape(*maps.shape[:3], -1), shard.read("view_scale"))
+    positive = table["label"] == PRESENT
+    findings = list(dict.fromkeys(table["finding"][positive]))
+    numbers = {"": _candidates(views.of(positive), views.of(~positive))}
+    given, counts = {}, {}
+    for finding in findings:
+        rows_of = table["finding"] == finding
+        mine = views.by(views.experts(rows_of))
+        with_it, without = mine.of(positive & rows_of), mine.of(~positive & rows_of)
+        numbers[finding] = _candidates(with_it, without)
+        given[finding] = curves(with_it, without, numbers[finding])
+        counts[finding] = len(with_it.maps)
+    chosen = choose(given, counts)
+    rows = [
+        {
+            "finding": finding,
+            "pairs": counts.get(finding, 0),
+            "family": family,
+            "value": float(value),
+            **{name: given[finding][name][family][place] if finding else None for name in CRITERIA},
+            **{f"chosen_by_{name}": chosen[finding][name][family] == place for name in CRITERIA},
+        }
+        for finding in (*findings, "")
+        for family in FAMILIES
+        for place, value in enumerate(numbers[finding][family])
+    ]
+    header = provenance.header(
+        "thresholds", {"candidates": COUNT}, inputs={"sample": sha256_file(sample)}
+    )
+    tables.write(pl.DataFrame(rows, schema=COLUMNS, orient="row"), output, header)
+
+
+def _candidates(views: Views, null: Views) -> Mapping[str, Any]:
+    parts = (views.known(), null.known())
+    return candidates(*(array for maps, scales in parts for array in (maps, scales[:, None])))
+
+
+def read_thresholds(file: Path) -> Cuts:
+    """Finding -> what was chosen for it, from a table of :func:`choose_thresholds`."""
+    found: dict[str, Chosen] = {}
+    table = tables.read(file)
+    for (finding,), rows in table.group_by(["finding"], maintain_order=True):
+        places = {
+            (name, str(family)): place
+            for name in CRITERIA
+            for place, (family, chosen) in enumerate(
+                rows.select("family", f"chosen_by_{name}").iter_rows()
+            )
+            if chosen
+        }
+        cuts = (Cut(*row) for row in rows.select("family", "value").iter_rows())
+        found[str(finding)] = Chosen(tuple(cuts), places)
+    return found
+
+
+def chosen_of(cuts: Cuts, finding: str) -> Chosen:
+    """What was chosen for a finding; without pairs in the sample, the choice for all findings."""
+    return cuts[finding] if finding in cuts else cuts[""]
+
+
+def cuts_of(cuts: Cuts, finding: str) -> dict[tuple[str, str], Cut]:
+    """Criterion and family -> cut of one finding; empty without thresholds."""
+    if not cuts:
+        return {}
+    chosen = chosen_of(cuts, finding)
+    return {key: chosen.candidates[place] for key, place in chosen.places.items()}

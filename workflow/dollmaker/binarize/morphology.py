@@ -1,28 +1,73 @@
-"""Masks by ExplainSeg's chain of morphology (Ma, Stathaki & Lazarou 2025)."""
+"""Steps of morphology: one that tidies a mask, and ExplainSeg's chain (Ma et al. 2025)."""
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import ndimage
 
-from dollmaker.binarize.clean import disk, filled, largest, without_small
-from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
-from dollmaker.runtime.errors import ConfigError, unknown
+from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair, decided
 
+Mask = npt.NDArray[np.bool_]
 Equalise = Literal["global", "adaptive"]
 
+#: A share of the image.
+Share = Annotated[float, Field(ge=0, lt=0.5)]
 
+
+def clean(
+    pair: Pair,
+    *,
+    opening: float = 1.0,
+    holes: float = 0.002,
+    components: float = 0.001,
+    peak: Annotated[float, Field(ge=0, le=1)] = 0.0,
+) -> Pair:
+    """Remove specks, fill small holes, drop small components and weak ones.
+
+    A mask that would vanish keeps its largest component: a small finding is still a finding.
+    Ignored pixels stay ignored unless a hole that held them is filled.
+
+    Args:
+        pair: With a mask.
+        opening: Radius of the opening in pixels; 0 skips it.
+        holes: Holes up to this share of the image are filled.
+        components: Components under this share of the image are removed.
+        peak: Components in which the map stays under this share of its maximum are removed
+            (thresholding with hysteresis): for findings that are one place or a few, as lesions
+            are; not where every object counts, as nuclei do. 0 keeps all.
+
+    Raises:
+        ConfigError: If there is no mask yet.
+    """
+    mask = decided(pair, "clean")
+    before = pair.foreground
+    if not before.any():
+        return pair
+    after = filled(before, holes * mask.size)
+    if opening > 0:
+        after = ndimage.binary_opening(after, disk(opening))
+    after = without_small(after, components * mask.size)
+    if peak > 0:
+        after = _reaching(after, pair.map >= peak * float(pair.map.max()))
+    if not after.any():
+        after = _largest(before)
+    cleaned = np.where(after, FOREGROUND, np.where(mask == IGNORE, IGNORE, 0)).astype(np.uint8)
+    return replace(pair, mask=cleaned)
+
+
+# seven: the options of a step are what a recipe may say of it
 def morphology(
     pair: Pair,
     *,
     equalise: Equalise = "global",
-    level: float = 0.85,
-    components: float = 0.005,
+    level: Annotated[float, Field(ge=0, lt=1)] = 0.85,
+    components: Share = 0.005,
     clear_border: bool = True,
-    dilation: float = 0.02,
-    erosion: float = 0.02,
+    dilation: Share = 0.02,
+    erosion: Share = 0.02,
 ) -> Pair:
     """Equalise, threshold, drop small components, clear the border, dilate, erode, fill holes.
 
@@ -42,42 +87,34 @@ def morphology(
         clear_border: Drop components that touch the border.
         dilation: Radius of the dilation as a share of the shorter side.
         erosion: Radius of the erosion; equal radii close gaps and keep the size.
-
-    Raises:
-        ConfigError: For options out of range.
     """
-    _check(equalise, level, components, dilation, erosion)
     values = np.asarray(pair.map, np.float32)
-    if values.max() <= values.min():
+    low, high = values.min(), values.max()
+    if high <= low:
         empty = np.full(values.shape, BACKGROUND, np.uint8)
         return replace(pair, mask=empty, threshold=float("inf"))
-    mask, threshold = _cut(values, equalise, level)
+    if equalise == "global":
+        threshold = equalised_level(values, level)
+        mask = values >= threshold
+    else:
+        from skimage.exposure import equalize_adapthist
+
+        equalised = equalize_adapthist((values - low) / (high - low))
+        mask, threshold = equalised > level * equalised.max(), float("nan")
     labels, _ = ndimage.label(mask)
-    best = labels == 1 + np.bincount(labels.ravel(), (values - values.min()).ravel())[1:].argmax()
+    best = labels == 1 + np.bincount(labels.ravel(), (values - low).ravel())[1:].argmax()
     mask = without_small(mask, components * mask.size) | best
     if clear_border:
         mask = _without_border(mask) | best
-    side = min(mask.shape)
-    closed = _eroded(_dilated(mask, dilation * side), erosion * side)
+    closed, wide, narrow = mask, dilation * min(mask.shape), erosion * min(mask.shape)
+    if wide >= 1:
+        closed = ndimage.binary_dilation(closed, disk(wide))
+    if narrow >= 1:  # beyond the image nothing is known: do not erode from there
+        closed = ndimage.binary_erosion(closed, disk(narrow), border_value=1)
     if not closed.any():  # eroded away: a small finding is still a finding
-        closed = largest(mask)
-    mask = filled(closed, mask.size)
-    done = np.where(mask, FOREGROUND, BACKGROUND).astype(np.uint8)
+        closed = _largest(mask)
+    done = np.where(filled(closed, mask.size), FOREGROUND, BACKGROUND).astype(np.uint8)
     return replace(pair, mask=done, threshold=threshold)
-
-
-def _cut(
-    values: npt.NDArray[np.float32], equalise: Equalise, level: float
-) -> tuple[npt.NDArray[np.bool_], float]:
-    """The mask over a level of the equalised map, and the value of the map there, if any."""
-    if equalise == "global":
-        threshold = equalised_level(values, level)
-        return values >= threshold, threshold
-    from skimage.exposure import equalize_adapthist
-
-    low, high = values.min(), values.max()
-    equalised = equalize_adapthist((values - low) / (high - low))
-    return equalised > level * equalised.max(), float("nan")
 
 
 def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
@@ -89,9 +126,6 @@ def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
     Args:
         values: The map, (H, W), not constant.
         level: 0 to under 1.
-
-    Returns:
-        The smallest value whose equalised value is over the level.
     """
     ordered = np.sort(values, axis=None)
     lowest = int(np.searchsorted(ordered, ordered[0], side="right"))
@@ -99,38 +133,52 @@ def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
     return float(ordered[rank])
 
 
-def _without_border(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def disk(radius: float) -> Mask:
+    """All pixels up to a radius from the middle one, bool (2 r + 1, 2 r + 1)."""
+    reach = int(np.floor(radius))
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    return np.asarray(x**2 + y**2 <= radius**2)
+
+
+def filled(mask: Mask, most: float) -> Mask:
+    """A mask (H, W) with its holes of up to ``most`` pixels filled; the border has no holes."""
+    labels, count = ndimage.label(~mask)
+    fill = np.bincount(labels.ravel(), minlength=count + 1) <= most
+    fill[0] = False
+    fill[_at_border(labels)] = False
+    return np.asarray(mask | fill[labels])
+
+
+def without_small(mask: Mask, least: float) -> Mask:
+    """A mask (H, W) without its 4-connected components of under ``least`` pixels."""
     labels, count = ndimage.label(mask)
-    keep = np.ones(count + 1, np.bool_)
-    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        keep[edge] = False
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= max(least, 1)
     keep[0] = False
     return np.asarray(keep[labels])
 
 
-def _dilated(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
-    if radius < 1:
-        return mask
-    return np.asarray(ndimage.binary_dilation(mask, disk(radius)))
+def _reaching(mask: Mask, sure: Mask) -> Mask:
+    """The 4-connected components of a mask (H, W) that hold a sure pixel."""
+    labels, count = ndimage.label(mask)
+    keep = np.zeros(count + 1, bool)
+    keep[labels[sure & mask]] = True
+    return np.asarray(keep[labels])
 
 
-def _eroded(mask: npt.NDArray[np.bool_], radius: float) -> npt.NDArray[np.bool_]:
-    if radius < 1:
-        return mask
-    # Beyond the image nothing is known: do not erode from there.
-    return np.asarray(ndimage.binary_erosion(mask, disk(radius), border_value=1))
+def _largest(mask: Mask) -> Mask:
+    """The largest 4-connected component of a mask (H, W) that is not empty."""
+    labels, _ = ndimage.label(mask)
+    return np.asarray(labels == 1 + np.bincount(labels.ravel())[1:].argmax())
 
 
-def _check(
-    equalise: Equalise, level: float, components: float, dilation: float, erosion: float
-) -> None:
-    if equalise not in get_args(Equalise):
-        raise ConfigError(unknown("equalise of step morphology", equalise, get_args(Equalise)))
-    if not 0 <= level < 1:
-        raise ConfigError(f"step morphology has level = {level}; give a number from 0 to under 1.")
-    shares = {"components": components, "dilation": dilation, "erosion": erosion}
-    for name, value in shares.items():
-        if not 0 <= value < 0.5:
-            raise ConfigError(
-                f"step morphology has {name} = {value}; give a share from 0 to under 0.5."
-            )
+def _without_border(mask: Mask) -> Mask:
+    labels, count = ndimage.label(mask)
+    keep = np.ones(count + 1, np.bool_)
+    keep[_at_border(labels)] = False
+    keep[0] = False
+    return np.asarray(keep[labels])
+
+
+def _at_border(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """Numbers of the components that touch the border."""
+    return np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))

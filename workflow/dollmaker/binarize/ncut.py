@@ -1,18 +1,19 @@
 """Masks by a normalised cut of the relevance map (XNCut of ExplainSeg, Ma et al. 2025)."""
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import ndimage
 
 from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, Pair
-from dollmaker.runtime.errors import ConfigError, unknown
 
 Array = npt.NDArray[np.float64]
 Split = Literal["best", "mean"]
 Upsample = Literal["bilinear", "nearest"]
+Width = Annotated[float, Field(gt=0)]
 
 #: Between any two patches, so that the graph is in one piece (TokenCut's).
 _FLOOR = 1e-5
@@ -21,13 +22,14 @@ _FLOOR = 1e-5
 _CEILING = 1.5
 
 
+# seven: the options of a step are what a recipe may say of it
 def ncut(
     pair: Pair,
     *,
-    grid: int = 28,
-    relevance: float = 0.5,
-    reach: float = 0.3,
-    image: float | None = None,
+    grid: Annotated[int, Field(ge=2, le=64)] = 28,
+    relevance: Width = 0.5,
+    reach: Width = 0.3,
+    image: Width | None = None,
     split: Split = "best",
     upsample: Upsample = "bilinear",
 ) -> Pair:
@@ -52,11 +54,7 @@ def ncut(
             TokenCut does), which is good only when both sides are of a size.
         upsample: To pixels: the vector bilinearly before it is cut (a smooth outline), or the cut
             patches as they are.
-
-    Raises:
-        ConfigError: For options out of range.
     """
-    _check(grid, relevance, reach, image, split, upsample)
     height, width = pair.map.shape
     cells = (min(grid, height), min(grid, width))
     patches = _patches(np.clip(np.asarray(pair.map, np.float64), 0, None), cells)
@@ -119,22 +117,3 @@ def _pixels(values: Array, size: tuple[int, int], upsample: Upsample) -> npt.NDA
     return np.asarray(
         ndimage.zoom(values, factors, order=order, mode="nearest", grid_mode=True) > 0
     )
-
-
-def _check(
-    grid: int,
-    relevance: float,
-    reach: float,
-    image: float | None,
-    split: Split,
-    upsample: Upsample,
-) -> None:
-    if not 2 <= grid <= 64:
-        raise ConfigError(f"step ncut has grid = {grid}; give 2 to 64 patches a side.")
-    for name, value in (("relevance", relevance), ("reach", reach), ("image", image)):
-        if value is not None and not value > 0:
-            raise ConfigError(f"step ncut has {name} = {value}; give a number over 0.")
-    if split not in get_args(Split):
-        raise ConfigError(unknown("split of step ncut", split, get_args(Split)))
-    if upsample not in get_args(Upsample):
-        raise ConfigError(unknown("upsample of step ncut", upsample, get_args(Upsample)))

@@ -1,14 +1,17 @@
 """The stage: one relevance shard in, one mask shard out, same pairs, same order."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dollmaker.binarize.choice import cuts_of, read_thresholds
-from dollmaker.binarize.pair import FOREGROUND, Pair
-from dollmaker.binarize.quality import quality, stability
+from dollmaker.binarize.label_free import Cuts, cuts_of, read_thresholds
+from dollmaker.binarize.pair import Pair, quality, stability
 from dollmaker.binarize.steps import make_chain
+from dollmaker.config.masks import Steps
+from dollmaker.config.whole import Config
 from dollmaker.pixels import geometry
 from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.store import provenance
@@ -19,8 +22,36 @@ from dollmaker.store.shards import Shard, create_shard
 _BLOCK = 64
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cutter:
+    """A recipe that is ready to cut maps.
+
+    Attributes:
+        steps: As configured.
+        chain: They, as one function.
+        cuts: Thresholds chosen without truth.
+    """
+
+    steps: Steps
+    chain: Callable[[Pair], Pair]
+    cuts: Cuts
+
+
+def open_recipe(config: Config, recipe: str, thresholds: Path | None) -> Cutter:
+    """Make the chain of a recipe and read its thresholds.
+
+    Raises:
+        ConfigError: If there is no such recipe, or a step is wrong.
+    """
+    if recipe not in config.recipes:
+        raise ConfigError(unknown("recipe", recipe, config.recipes))
+    steps = config.recipes[recipe].steps
+    cuts = read_thresholds(thresholds) if thresholds else {}
+    return Cutter(steps=steps, chain=make_chain(steps), cuts=cuts)
+
+
 def binarize_shard(
-    config: dict[str, Any],
+    config: Config,
     images_file: Path,
     relevance_file: Path,
     recipe: str,
@@ -39,19 +70,14 @@ def binarize_shard(
         output: The mask shard to write.
         thresholds: Table of thresholds chosen without truth, for the step label_free.
     """
-    if recipe not in config["recipes"]:
-        raise ConfigError(unknown("recipe", recipe, config["recipes"]))
-    steps = config["recipes"][recipe]["binarize"]
-    chain = make_chain(steps)
-    cuts = read_thresholds(thresholds) if thresholds else {}
-    fit = config["prepare"]["fit"]
+    cutter, fit = open_recipe(config, recipe, thresholds), config.prepare.fit
     with Shard(relevance_file, "relevance") as source, Shard(images_file, "images") as images:
         stored = images.table()
         rows = {image_id: row for row, image_id in enumerate(stored["image_id"])}
         table = source.table()
         header = provenance.header(
             "binarize",
-            {"recipe": recipe, "steps": steps, "fit": fit},
+            {"recipe": recipe, "steps": list(cutter.steps), "fit": fit},
             inputs={
                 "relevance": sha256_file(relevance_file),
                 **({"thresholds": sha256_file(thresholds)} if thresholds else {}),
@@ -60,37 +86,36 @@ def binarize_shard(
         with create_shard(output, "masks", header) as writer:
             for start in range(0, max(len(source), 1), _BLOCK):
                 stop = min(start + _BLOCK, len(source))
+                part = {name: column[start:stop] for name, column in table.items()}
                 maps = source.read("map", slice(start, stop)).astype(np.float32)
                 pairs, masks = [], np.zeros(maps.shape, np.uint8)
-                for i in range(start, stop):
-                    if table["image_id"][i] not in rows:
+                for i, image_id in enumerate(part["image_id"]):
+                    if image_id not in rows:
                         raise ArtifactError(
                             f"{relevance_file} explains images that {images_file} does not hold; "
                             "delete it and run the workflow again."
                         )
-                    row = rows[table["image_id"][i]]
-                    where = geometry.box(
-                        int(stored["width"][row]), int(stored["height"][row]), maps.shape[-1], fit
-                    )
-                    done = chain(
+                    row = rows[image_id]
+                    sides = int(stored["width"][row]), int(stored["height"][row])
+                    where = geometry.box(*sides, maps.shape[-1], fit)
+                    done = cutter.chain(
                         Pair(
-                            map=geometry.inside(maps[i - start], where),
+                            map=geometry.inside(maps[i], where),
                             image=geometry.inside(to_eight_bits(images.read("image", row)), where),
-                            label=int(table["label"][i]),
-                            probability=float(table["probability"][i]),
-                            scale=float(table["scale"][i]),
-                            cuts=cuts_of(cuts, table["finding"][i]),
+                            label=int(part["label"][i]),
+                            probability=float(part["probability"][i]),
+                            scale=float(part["scale"][i]),
+                            cuts=cuts_of(cutter.cuts, part["finding"][i]),
                         )
                     )
-                    geometry.inside(masks[i - start], where)[...] = np.asarray(done.mask)
+                    geometry.inside(masks[i], where)[...] = np.asarray(done.mask)
                     pairs.append(done)
-                part = {name: column[start:stop] for name, column in table.items()}
                 writer.append(_rows(part, pairs), mask=masks)
 
 
 def _rows(table: dict[str, Any], pairs: list[Pair]) -> dict[str, Any]:
-    stabilities = [stability(pair.map, pair.threshold) for pair in pairs]
-    areas = [float(np.mean(np.asarray(pair.mask) == FOREGROUND)) for pair in pairs]
+    stabilities = [stability(pair) for pair in pairs]
+    areas = [float(np.mean(pair.foreground)) for pair in pairs]
     qualities = [
         quality(
             agreement=float(table["agreement"][i]),

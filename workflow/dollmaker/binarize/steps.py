@@ -1,16 +1,15 @@
 """The registry of steps, and chains made of them."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
-from dollmaker.binarize.clean import clean
 from dollmaker.binarize.crf import dense_crf
-from dollmaker.binarize.morphology import morphology
+from dollmaker.binarize.morphology import clean, morphology
 from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair, Step
 from dollmaker.binarize.thresholds import (
@@ -23,6 +22,7 @@ from dollmaker.binarize.thresholds import (
     quantile,
     two_threshold,
 )
+from dollmaker.config.masks import Steps
 from dollmaker.runtime.errors import ConfigError, unknown
 
 #: Every step by name. A new one is a function and a line here.
@@ -47,19 +47,14 @@ _NEEDS_MASK = ("ignore_band", "clean", "dense_crf")
 _NO_MASK = ("gate",)
 
 
-def check_order(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> None:
+def check_order(steps: Steps) -> None:
     """Refuse a chain in which nothing makes the mask, before any map is computed for it.
-
-    Args:
-        steps: Each a mapping of one name to its arguments.
 
     Raises:
         ConfigError: If there is no threshold, or one comes too late.
     """
     found = False
-    for name, options in (
-        (name, options or {}) for step in steps for name, options in step.items()
-    ):
+    for name, options in _named(steps):
         needs = name in _NEEDS_MASK and options.get("unary") != "map"
         if needs and not found:
             raise ConfigError(
@@ -70,11 +65,8 @@ def check_order(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> None
         raise ConfigError("the chain of binarize has no threshold; add otsu or another one.")
 
 
-def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Callable[[Pair], Pair]:
+def make_chain(steps: Steps) -> Callable[[Pair], Pair]:
     """One function from the configured steps.
-
-    Args:
-        steps: Each a mapping of one name to its arguments.
 
     Returns:
         A function that takes a pair and returns it with a mask. A pair that a gate let go skips
@@ -82,11 +74,10 @@ def make_chain(steps: Sequence[Mapping[str, Mapping[str, Any] | None]]) -> Calla
         only: its mask is empty, its threshold NaN, and ``kept`` is what they say.
 
     Raises:
-        ConfigError: For an unknown step or argument, or an argument of another type.
+        ConfigError: For an unknown step or argument, or an argument out of range.
     """
-    named = [(name, options or {}) for step in steps for name, options in step.items()]
-    functions = [_bind(name, options) for name, options in named]
-    gates = [_bind(name, options) for name, options in named if name in _NO_MASK]
+    functions = [_bind(name, options) for name, options in _named(steps)]
+    gates = [_bind(name, options) for name, options in _named(steps) if name in _NO_MASK]
 
     def run(pair: Pair) -> Pair:
         if nothing_to_see(pair):
@@ -120,33 +111,25 @@ def _empty(pair: Pair) -> Pair:
     return replace(pair, mask=np.zeros(pair.map.shape, np.uint8))
 
 
+def _named(steps: Steps) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for step in steps:
+        for name, options in step.items():
+            yield name, options or {}
+
+
 def _bind(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Pair]:
     if name not in STEPS:
         raise ConfigError(unknown("step", name, STEPS))
-    hints = get_type_hints(STEPS[name])
-    known = [p for p in inspect.signature(STEPS[name]).parameters if p != "pair"]
+    hints = get_type_hints(STEPS[name], include_extras=True)
+    known = [key for key in hints if key not in ("pair", "return")]
     for key, value in options.items():
         if key not in known:
             raise ConfigError(unknown(f"argument of step {name}", key, known or ["(none)"]))
-        if not _fits(value, hints[key]):
-            kind = getattr(hints[key], "__name__", str(hints[key]))
-            raise ConfigError(
-                f"argument {key!r} of step {name} is {str(value)[:100]!r}; give one of type {kind}."
-            )
+        if get_origin(hints[key]) is Literal and value not in get_args(hints[key]):
+            raise ConfigError(unknown(f"{key} of step {name}", value, get_args(hints[key])))
+        try:
+            TypeAdapter(hints[key]).validate_python(value, strict=True)
+        except ValidationError as error:
+            wanted = error.errors()[-1]["msg"].removeprefix("Input ")
+            raise ConfigError(f"step {name} has {key} = {str(value)[:100]}; it {wanted}.") from None
     return partial(STEPS[name], **options)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a configuration is of an annotated type."""
-    if get_origin(hint) is Literal:
-        return value in get_args(hint)
-    if get_origin(hint) is Sequence:
-        item = get_args(hint)[0]
-        return isinstance(value, list | tuple) and all(_fits(entry, item) for entry in value)
-    if get_args(hint):  # a union
-        return any(_fits(value, option) for option in get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint)

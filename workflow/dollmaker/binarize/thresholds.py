@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
-from dollmaker.binarize.cuts import FAMILIES, FAMILY, level
-from dollmaker.binarize.label_free import CRITERIA
-from dollmaker.binarize.pair import BACKGROUND, FOREGROUND, IGNORE, Pair
-from dollmaker.binarize.quality import CHANGE
-from dollmaker.runtime.errors import ConfigError, unknown
+from dollmaker.binarize.cuts import FAMILY, Family, level
+from dollmaker.binarize.label_free import Criterion
+from dollmaker.binarize.pair import BACKGROUND, CHANGE, FOREGROUND, IGNORE, Pair, decided
+from dollmaker.runtime.errors import ConfigError
+
+#: A number from 0 to under 1.
+Level = Annotated[float, Field(ge=0, lt=1)]
+Change = Annotated[float, Field(gt=0, lt=1)]
 
 
 def gate(pair: Pair, *, labels: Sequence[int] | None = (1,), min_probability: float = 0.0) -> Pair:
@@ -38,38 +43,28 @@ def otsu(pair: Pair) -> Pair:
     return _cut(pair, float(threshold_otsu(pair.map)))
 
 
-def quantile(pair: Pair, *, q: float = 0.8) -> Pair:
+def quantile(pair: Pair, *, q: Level = 0.8) -> Pair:
     """Keep the pixels above the quantile ``q`` of the map: the most relevant share 1 - q."""
-    if not 0 <= q < 1:
-        raise ConfigError(f"step quantile has q = {q}; give a number from 0 to under 1.")
     return _cut(pair, float(np.quantile(pair.map, q)))
 
 
-def fraction_of_maximum(pair: Pair, *, fraction: float = 0.3) -> Pair:
+def fraction_of_maximum(pair: Pair, *, fraction: Level = 0.3) -> Pair:
     """Keep the pixels above a fraction of the map's maximum (which is 1)."""
-    if not 0 <= fraction < 1:
-        raise ConfigError(
-            f"step fraction_of_maximum has fraction = {fraction}; give a number from 0 to under 1."
-        )
     return _cut(pair, fraction * float(pair.map.max()))
 
 
-def at(pair: Pair, *, level: float = 0.5) -> Pair:
+def at(pair: Pair, *, level: Level = 0.5) -> Pair:
     """Keep the pixels above a value of the map: the published cut of the cutters."""
-    if not 0 <= level < 1:
-        raise ConfigError(f"step at has level = {level}; give a number from 0 to under 1.")
     return _cut(pair, level)
 
 
-def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.05) -> Pair:
+def two_threshold(pair: Pair, *, foreground: Level = 0.3, background: Level = 0.05) -> Pair:
     """Foreground above one threshold, background under another, ignore between.
 
     Defaults from IRNet (Ahn et al. 2019); CheXseg uses 0.25 and 0.10.
     """
-    if not 0 <= background <= foreground < 1:
-        raise ConfigError(
-            "step two_threshold needs 0 <= background <= foreground < 1; correct the two."
-        )
+    if background > foreground:
+        raise ConfigError("step two_threshold needs background <= foreground; correct the two.")
     high = foreground * float(pair.map.max())
     low = background * float(pair.map.max())
     mask = np.full(pair.map.shape, IGNORE, dtype=np.uint8)
@@ -78,7 +73,7 @@ def two_threshold(pair: Pair, *, foreground: float = 0.3, background: float = 0.
     return replace(pair, mask=mask, threshold=high)
 
 
-def label_free(pair: Pair, *, criterion: str = "stability", family: str = FAMILY) -> Pair:
+def label_free(pair: Pair, *, criterion: Criterion = "stability", family: Family = FAMILY) -> Pair:
     """The threshold of the finding that was chosen without truth.
 
     Args:
@@ -86,10 +81,6 @@ def label_free(pair: Pair, *, criterion: str = "stability", family: str = FAMILY
         criterion: ``stability``, ``agreement`` or ``separability``.
         family: What the threshold is a number of, see :mod:`dollmaker.binarize.cuts`.
     """
-    if criterion not in CRITERIA:
-        raise ConfigError(unknown("criterion of label_free", criterion, CRITERIA))
-    if family not in FAMILIES:
-        raise ConfigError(unknown("family of label_free", family, FAMILIES))
     cut = pair.cuts.get((criterion, family))
     if cut is None:
         raise ConfigError(
@@ -101,7 +92,7 @@ def label_free(pair: Pair, *, criterion: str = "stability", family: str = FAMILY
     return _cut(pair, level(pair.map, cut, pair.scale))
 
 
-def ignore_band(pair: Pair, *, change: float = CHANGE) -> Pair:
+def ignore_band(pair: Pair, *, change: Change = CHANGE) -> Pair:
     """Ignore the pixels that a small change of the threshold would add or remove.
 
     An uncertain mask gets a broad band, which pre-training leaves out of its loss. This step comes
@@ -111,15 +102,12 @@ def ignore_band(pair: Pair, *, change: float = CHANGE) -> Pair:
         pair: With a mask.
         change: Share by which the threshold goes up and down.
     """
-    if pair.mask is None:
-        raise ConfigError("step ignore_band comes before any threshold; put otsu or another first.")
-    if not 0 < change < 1:
-        raise ConfigError(f"step ignore_band has change = {change}; give 0 to 1, exclusive.")
+    before = decided(pair, "ignore_band")
     if not np.isfinite(pair.threshold):
         return pair
     margin = change * abs(pair.threshold)
     band = (pair.map > pair.threshold - margin) & (pair.map <= pair.threshold + margin)
-    mask = np.where(band, IGNORE, pair.mask).astype(np.uint8)
+    mask = np.where(band, IGNORE, before).astype(np.uint8)
     if not (mask == FOREGROUND).any():
         return pair
     return replace(pair, mask=mask)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker.binarize.choice import Cuts, chosen_of
 from dollmaker.binarize.cuts import FAMILY
-from dollmaker.binarize.label_free import CRITERIA
+from dollmaker.binarize.label_free import CRITERIA, Cuts, chosen_of
 from dollmaker.evaluate.means import MASKS, summarize
 
 PUBLISHED, TUNED, FEW_SHOT = "as published", "tuned", "few-shot"

@@ -1,27 +1,39 @@
 """The stage: scores/recipes.parquet, its pairs, a table to read and two pictures."""
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import polars as pl
+import torch
 
-from dollmaker.binarize.choice import Cuts, read_thresholds
-from dollmaker.compare import picture
-from dollmaker.compare.report import write_report
+from dollmaker.attribute.committee import Committee, Setup, experts
+from dollmaker.binarize.label_free import Cuts, cuts_of, read_thresholds
+from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.steps import make_chain
+from dollmaker.classify.data import label_matrix
+from dollmaker.compare.report import mask_sheet, scores_chart, write_report
 from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_rules
-from dollmaker.compare.timing import time_recipes
-from dollmaker.config import settings as configuration
+from dollmaker.config import catalogue
+from dollmaker.config.settings import complete
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.masks import score_pairs
 from dollmaker.evaluate.truth import load_truth, require_sound
+from dollmaker.networks.frames import frames_of
+from dollmaker.networks.member import load_member
+from dollmaker.pixels.geometry import inside
+from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
+from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.files import atomic_path, read_json, write_text
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.index import read_index
+from dollmaker.store.shards import ImageShards
 
 
-def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
+def compare(config: Config, results: Path, data_root: Path) -> None:
     """Score all recipes side by side.
 
     Reads what the earlier stages wrote under ``results`` and writes ``scores/recipes.parquet``,
@@ -35,56 +47,109 @@ def compare(config: dict[str, Any], results: Path, data_root: Path) -> None:
     Raises:
         DataError: If there is no truth, or none of an explained pair.
     """
-    config = configuration.complete(Config.model_validate(config)).dump()
-    index_file = results / "index.parquet"
-    index, names = read_index(index_file)
-    localized = findings.localized(names, config["attribute"]["findings"])
-    truth = load_truth(config, data_root, localized)
+    config = complete(config)
+    tree = config.dump()
+    index, names = read_index(results / "index.parquet")
+    localized = findings.localized(names, config.attribute.findings)
+    truth = load_truth(tree, data_root, localized)
     if truth is None:
         raise DataError("there is no truth to compare recipes by; describe it in section truth.")
-    cuts = _cuts(config, results)
+    cuts = {
+        name: read_thresholds(results / "thresholds" / f"{config.donor(name)}.parquet")
+        for name in config.recipes
+    }
     images, relevance, masks = (results / name for name in ("images", "relevance", "masks"))
-    pairs = score_pairs(config, index, localized, images, relevance, masks, truth, cuts)
+    pairs = score_pairs(tree, index, localized, images, relevance, masks, truth, cuts)
     pairs = pairs.drop("label", "probability", "explained")  # the same of all
     if pairs.is_empty():
         raise DataError(
             "no explained pair has a true mask; check section truth and attribute.max_images."
         )
     require_sound(truth, "truth.targets")
-    options, seed = config["compare"], config["seed"]
-    ruled = apply_rules(pairs, cuts, tuning=options["tuning"], few=options["few"])
-    scoring = config["evaluate"]
+    options, scoring = config.compare, config.evaluate
+    ruled = apply_rules(pairs, cuts, tuning=options.tuning, few=options.few)
     summary = summarize_rules(
-        ruled, localized, scoring["bootstrap"], seed, min_pairs=scoring["min_pairs"]
+        ruled, localized, scoring.bootstrap, config.seed, min_pairs=scoring.min_pairs
     )
-    timed = _timed(index.filter(pl.col("image_id").is_in(pairs["image_id"].unique())), localized)
-    seconds = time_recipes(
-        config, index_file, timed[: 1 + options["timed"]], names, results / "images",
-        results / "committee", cuts,
-    )  # fmt: skip
+    positive = pl.any_horizontal([pl.col(name) == PRESENT for name in localized])
+    scored = index.filter(pl.col("image_id").is_in(pairs["image_id"].unique()) & positive)
+    timed = scored.sort("image_id")[: 1 + options.timed]
+    seconds = time_recipes(config, timed, names, results, cuts)
     spent = pl.DataFrame({"recipe": list(seconds), "seconds": list(seconds.values())})
     summary = summary.join(spent, on="recipe", how="left").select(list(RECIPES))
-    header = provenance.header("compare", options, seed=seed)
+    header = provenance.header("compare", options.dump(), seed=config.seed)
     header["targets"] = truth.targets
     tables.write(summary, results / "scores/recipes.parquet", header)
     tables.write(pairs, results / "scores/recipe_pairs.parquet", header)
-    sanity = {name: read_json(results / "sanity" / f"{name}.json") for name in config["recipes"]}
-    tuned = sum(is_tuning(p, options["tuning"]) for p in pairs["patient_id"].unique())
+    sanity = {name: read_json(results / "sanity" / f"{name}.json") for name in config.recipes}
+    tuned = sum(is_tuning(p, options.tuning) for p in pairs["patient_id"].unique())
     with atomic_path(results / "comparison") as folder:
         folder.mkdir()
         write_text(folder / "README.md", write_report(config, summary, ruled, sanity, tuned))
-        (folder / "scores.png").write_bytes(picture.scores_chart(summary, truth.targets[0]))
-        (folder / "masks.png").write_bytes(picture.mask_sheet(config, index, pairs, results, truth))
+        (folder / "scores.png").write_bytes(scores_chart(summary, truth.targets[0]))
+        (folder / "masks.png").write_bytes(mask_sheet(config, index, pairs, results, truth))
 
 
-def _cuts(config: dict[str, Any], results: Path) -> dict[str, Cuts]:
-    donors = {name: Config.model_validate(config).donor(name) for name in config["recipes"]}
-    return {
-        name: read_thresholds(results / "thresholds" / f"{donor}.parquet")
-        for name, donor in donors.items()
-    }
+def time_recipes(
+    config: Config,
+    rows: pl.DataFrame,
+    names: list[str],
+    results: Path,
+    cuts: Mapping[str, Cuts],
+) -> dict[str, float]:
+    """Seconds that each recipe takes for an image with all its positive findings, one by one.
 
+    The first image warms up and is not counted (a committee measures its memory then).
 
-def _timed(rows: pl.DataFrame, localized: list[str]) -> pl.DataFrame:
-    positive = pl.any_horizontal([pl.col(name) == PRESENT for name in localized])
-    return rows.filter(positive).sort("image_id")
+    Args:
+        config: The resolved configuration, with all recipes.
+        rows: Rows of the index, at least two, each with a positive finding.
+        names: All findings.
+        results: ``results/{dataset}``.
+        cuts: Recipe -> thresholds chosen without truth.
+    """
+    device = devices.choose(config.device)
+    size, fit = config.prepare.size, config.prepare.fit
+    setup = Setup(
+        channel_mean=torch.tensor(tables.read_header(results / "index.parquet")["channel_mean"]),
+        size=size,
+        seed=config.seed,
+        chunk=config.attribute.chunk or 8,
+    )
+    pixels = ImageShards(results / "images")
+    stored = [torch.from_numpy(pixels.read(*p)) for p in rows.select("shard", "row").rows()]
+    labels = label_matrix(rows, names)
+    seconds: dict[str, float] = {}
+    progress = Progress("time recipes", len(config.recipes) * len(stored))
+    for name, recipe in config.recipes.items():
+        folders = catalogue.committee(config, name)
+        members = [load_member(results / "committee" / member, device) for member in folders]
+        committee, chain = Committee(members, config.maps(name), setup), make_chain(recipe.steps)
+        spent = []
+        for number, image in enumerate(stored):
+            started = time.perf_counter()
+            outputs = [
+                k for k in range(len(names)) if labels[number, k] == PRESENT and experts(members, k)
+            ]
+            wanted = [(0, k) for k in outputs]
+            frame = frames_of(rows[number : number + 1], size, fit)
+            found = committee.explain(
+                image[None].to(device), [rows["image_id"][number]], wanted, frame
+            ).consensus
+            where = frame.cells(0, (size, size))
+            maps, scales = inside(found.maps, where).cpu().numpy(), found.scale.tolist()
+            for k, values, scale in zip(outputs, maps, scales, strict=True):
+                chain(
+                    Pair(
+                        map=values,
+                        image=to_eight_bits(inside(image, where).numpy()),
+                        label=PRESENT,
+                        probability=1.0,
+                        scale=scale,
+                        cuts=cuts_of(cuts[name], names[k]),
+                    )
+                )
+            spent.append(time.perf_counter() - started)
+            progress.add(1)
+        seconds[name] = sum(spent[1:]) / max(1, len(spent) - 1)
+    return seconds

@@ -1,5 +1,6 @@
 """From images to masks: what is explained, the recipes, their sample and their comparison."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -8,6 +9,10 @@ from dollmaker.config.base import Filled, Number, Section, Some, Split
 
 #: A step: its name and its arguments.
 Step = Annotated[dict[str, dict[str, Any] | None], Field(min_length=1, max_length=1)]
+
+
+#: A chain of steps.
+Steps = Sequence[dict[str, dict[str, Any] | None]]
 
 
 class AttributeConfig(Section):
@@ -142,6 +147,11 @@ class RecipeConfig(Section):
     """How maps are made, or the name of another recipe whose maps are used."""
     binarize: Filled[Step] | None = None
     """Steps from map to mask, in order; each is one name with its arguments."""
+
+    @property
+    def steps(self) -> Steps:
+        """The steps: a resolved recipe has some."""
+        return self.binarize or []
 
 
 class SampleConfig(Section):

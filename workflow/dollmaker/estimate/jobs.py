@@ -58,7 +58,7 @@ def count(config: Config, index: pl.DataFrame, localized: list[str], root: Path)
         DataError: If there is nothing to explain, or a task is not as described.
     """
     options, splits = config.attribute, index["split"].to_numpy()
-    chosen = select_images(index, localized, options.dump())
+    chosen = select_images(index, localized, options)
     positive = label_matrix(chosen, localized) == PRESENT
     if not positive.any() and options.min_probability is None:
         raise DataError(

@@ -23,7 +23,7 @@ from dollmaker.attribute.selection import select_images
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
-from dollmaker.config.masks import MapsConfig, RecipeConfig, Step
+from dollmaker.config.masks import AttributeConfig, MapsConfig, RecipeConfig, Step
 from dollmaker.config.whole import Config
 from dollmaker.estimate.jobs import LOOKED_AT, SPLITS
 from dollmaker.launch import pipeline
@@ -150,7 +150,7 @@ class Trial:
     def _explain(self, recipe: str, more: bool) -> float:
         output, (index, images) = self._file(f"relevance/{recipe}", more), self._images()
         inputs = attribute.Inputs(index=index, images=images, committee=self._committee(recipe))
-        attribute.explain_shard(self._tree, inputs, recipe, output.stem, output)
+        attribute.explain_shard(self._config, inputs, recipe, output.stem, output)
         less = _nodes(self._config, recipe) / _nodes(self._full, recipe)
         return _length(output, "relevance") * less
 
@@ -158,7 +158,7 @@ class Trial:
         donor = self._config.donor(recipe)
         images, maps = (self._file(name, more) for name in ("images", f"relevance/{donor}"))
         output = self._file(f"masks/{recipe}", more)
-        binarize_shard(self._tree, images, maps, recipe, output)
+        binarize_shard(self._config, images, maps, recipe, output)
         return _length(output, "masks")
 
     def _collect(self, more: bool) -> float:
@@ -233,7 +233,7 @@ def _nodes(config: Config, recipe: str) -> int:
 def sample(index: pl.DataFrame, localized: list[str], number: int) -> pl.DataFrame:
     """Some images as a plan: positive ones if there are any, each of a patient of its own."""
     index = index.unique("path", keep="first", maintain_order=True)
-    chosen = select_images(index, localized, _ALL)
+    chosen = select_images(index, localized, AttributeConfig())
     chosen = index if chosen.is_empty() else chosen
     places = np.unique(np.linspace(0, len(chosen) - 1, number).round().astype(int))
     splits = [("train", "valid", "train", "test")[k % 4] for k in range(len(places))]

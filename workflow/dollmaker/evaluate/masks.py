@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.binarize.choice import Chosen, Cuts, chosen_of
 from dollmaker.binarize.cuts import level_of_each
+from dollmaker.binarize.label_free import Chosen, Cuts, chosen_of
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.truth import Truth

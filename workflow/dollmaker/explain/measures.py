@@ -1,24 +1,35 @@
-"""Measures of relevance maps of segmentation networks, against prediction and truth.
+"""Measures of relevance maps of segmentation networks, and their means by method.
 
 Shapes: P maps of H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from dollmaker.measures import ranks
 from dollmaker.pixels.masks import IGNORE
 
 Map = npt.NDArray[np.float32]
-Maps = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 
+#: Columns of measures.parquet that are measures -> what they say.
+MEASURES = {
+    "inside_prediction": "share of the relevance inside the prediction",
+    "inside_truth": "share of the relevance inside the truth",
+    "pointing": "share of pairs whose most relevant pixel lies in the truth",
+    "randomised": "rank correlation with the maps of untrained networks; near 1, the maps do not "
+    "show what was learned",
+}
 
-def share_inside(maps: Maps, masks: Masks) -> Values:
+
+def share_inside(maps: Map, masks: Masks) -> Values:
     """Share of the relevance that lies inside a mask.
 
     Args:
@@ -34,7 +45,7 @@ def share_inside(maps: Maps, masks: Masks) -> Values:
     return _over(inside, total)
 
 
-def pointing_game(maps: Maps, truth: Masks) -> Values:
+def pointing_game(maps: Map, truth: Masks) -> Values:
     """Whether the most relevant pixel lies in the truth (Zhang et al. 2018, without tolerance).
 
     Args:
@@ -72,14 +83,7 @@ def rank_correlation(maps: Sequence[Map], others: Sequence[Map]) -> Values:
 
 
 def mean_known(values: Sequence[Values]) -> Values:
-    """Mean of measures of the same maps, over those that are known.
-
-    Args:
-        values: Measures, each (P,).
-
-    Returns:
-        (P,); NaN where none is known.
-    """
+    """Mean of measures (P,) of the same maps, over those that are known; NaN where none is."""
     known = ~np.isnan(values)
     return _over(np.nansum(values, 0, dtype=np.float64), known.sum(0))
 
@@ -88,3 +92,111 @@ def _over(part: npt.NDArray[np.float64], whole: npt.NDArray[Any]) -> Values:
     share = np.full(len(whole), np.nan, np.float32)
     np.divide(part, whole, out=share, where=whole > 0, casting="same_kind")
     return share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Means of one method.
+
+    Attributes:
+        method: The method.
+        finding: Over pairs of this finding; ``None``: of all.
+        pairs: Number of pairs.
+        cells: Measure -> its mean (``None`` where no pair has one), pairs used, pairs left out.
+    """
+
+    method: str
+    finding: str | None
+    pairs: int
+    cells: Mapping[str, tuple[float | None, int, int]]
+
+
+def summarize(measures: pl.DataFrame) -> list[Row]:
+    """The means of every method: a row for each finding, by name, then one for all pairs.
+
+    Left out are pairs without relevance by one of the methods, so that all have the same pairs, and
+    those for which the measure is not defined (NaN).
+
+    Args:
+        measures: Rows of measures.parquet.
+    """
+    methods, common = _common(measures)
+    rows = []
+    for method in methods:
+        used, every = (table.filter(method=method) for table in (common, measures))
+        for finding in measures["finding"].unique().sort():
+            mine = (table.filter(finding=finding) for table in (used, every))
+            rows.append(_row(method, finding, *mine))
+        rows.append(_row(method, None, used, every))
+    return rows
+
+
+def tell_pixels(pixels: str, point: tuple[int, int] | None) -> str:
+    """A set of pixels in words."""
+    return pixels if point is None else f"point {point[0]},{point[1]}"
+
+
+def side_by_side(measures: pl.DataFrame) -> str:
+    """Means of the measures, a line for each method, over the pairs that every method maps."""
+    methods, common = _common(measures)
+    pairs = len(measures) // len(methods)
+    lines = [f"means over {len(common) // len(methods)} pairs with relevance by every method:"]
+    for method in methods:
+        mine = common.filter(method=method)
+        values = (f"{name} {_number(mine[name].fill_nan(None).mean())}" for name in MEASURES)
+        count = measures.filter(pl.col("inside_prediction").is_not_nan(), method=method).height
+        lines.append(f"{method}: {', '.join(values)}; relevance in {count} of {pairs} pairs")
+    return "\n".join(lines)
+
+
+def page(measures: pl.DataFrame, *, layer: str, pixels: str, split: str) -> str:
+    """README.md of the folder, of the rows of measures.parquet."""
+    lines = [
+        f"| method | finding | pairs | {' | '.join(MEASURES)} |",
+        f"|---|---|---:|{'---:|' * len(MEASURES)}",
+    ]
+    for row in summarize(measures):
+        name = "**all pairs**" if row.finding is None else row.finding.replace("|", "\\|")
+        cells = (f"{_number(mean)} ({used}; {left})" for mean, used, left in row.cells.values())
+        lines.append(f"| {row.method} | {name} | {row.pairs} | {' | '.join(cells)} |")
+    meanings = "\n".join(f"- `{name}`: {meaning}." for name, meaning in MEASURES.items())
+    table = "\n".join(lines)
+    return f"""# Where the segmenter looks
+
+Layer `{layer}`, pixel set `{pixels}`, released pairs of the split `{split}`.
+
+**Truth here is the released pseudo-mask**, which the segmenter learned from or is of the same kind
+as what it learned from. It was made from explanations of classifiers, not drawn by people:
+relevance inside it is no evidence of a right localisation.
+
+{table}
+
+Each cell is a mean (pairs used; pairs left out). Left out are pairs without relevance by one of the
+methods, so that all have the same pairs, and those for which the measure is not defined (NaN).
+
+{meanings}
+"""
+
+
+def _common(measures: pl.DataFrame) -> tuple[list[str], pl.DataFrame]:
+    """The methods, and the rows of the pairs that every one of them maps."""
+    methods = measures["method"].unique(maintain_order=True).to_list()
+    mapped = measures.filter(pl.col("inside_prediction").is_not_nan())
+    return methods, mapped.filter(pl.len().over("image_id", "finding") == len(methods))
+
+
+def _row(method: str, finding: str | None, used: pl.DataFrame, every: pl.DataFrame) -> Row:
+    known = {measure: used[measure].drop_nans().cast(pl.Float64) for measure in MEASURES}
+    return Row(
+        method=method,
+        finding=finding,
+        pairs=len(every),
+        cells={
+            measure: (fmean(v) if len(v) else None, len(v), len(every) - len(v))
+            for measure, v in known.items()
+        },
+    )
+
+
+def _number(value: Any) -> str:
+    return "unknown" if value is None else f"{value:.3f}"

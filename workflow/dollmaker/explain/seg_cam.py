@@ -13,24 +13,42 @@ picture they are 0.
 Shapes: B images, P pairs (image, class), R rows of a pass, K classes, H x W pixels.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.layers import as_maps, outputs_of
-from dollmaker.attribute.passes import Pairs, Pass, Round, backward, enlarge, share_passes
-from dollmaker.explain.depth import DEEPEST, find_layer
-from dollmaker.networks.frames import WHOLE, Frames
+from dollmaker.attribute.cams import placewise, pooled
+from dollmaker.attribute.layers import Call, as_maps, named, outputs_of, trace
+from dollmaker.attribute.passes import (
+    Pairs,
+    Pass,
+    Question,
+    Round,
+    backward,
+    enlarge,
+    share_passes,
+)
 from dollmaker.runtime.errors import ConfigError, unknown
 
 Method = Literal["seg_grad_cam", "seg_hires_cam"]
 PixelSet = Literal["image", "class", "truth", "point", "zero"]
 
-METHODS: tuple[Method, ...] = ("seg_grad_cam", "seg_hires_cam")
-PIXEL_SETS: tuple[PixelSet, ...] = ("image", "class", "truth", "point", "zero")
+METHODS: dict[Method, Callable[[Tensor, Tensor], Tensor]] = {
+    "seg_grad_cam": pooled,
+    "seg_hires_cam": placewise,
+}
+
+#: The deepest stage of the encoder.
+DEEPEST = "encoder.-1"
+
+_DEPTH = re.compile(r"(encoder|decoder)\.(-?\d+)")
+
+#: Modules that change nothing in evaluation mode: no stages of a decoder.
+_PASSIVE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,55 +65,48 @@ class Explained:
 
 
 def explain_pixels(
-    network: nn.Module,
-    images: Tensor,
-    pairs: Pairs,
+    asked: Question,
     pixel_sets: Tensor,
     *,
     method: Method = "seg_hires_cam",
     layer: str = DEEPEST,
-    chunk: int = 8,
-    frames: Frames = WHOLE,
 ) -> Explained:
     """Explain why a network gives pixels their logits of a class.
 
     All classes of an image share a forward pass and the map of a pair does not depend on the other
-    pairs (see :mod:`dollmaker.attribute.passes`).
+    pairs (see :mod:`dollmaker.attribute.passes`). No pixel outside the pictures is explained or has
+    relevance.
 
     Args:
-        network: float (R, C, H, W) to logits (R, K, H, W); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: P numbers (image, class), any order.
+        asked: The question: logits are (R, K, H, W), pairs numbers (image, class).
         pixel_sets: bool (P, H, W), the pixels M of each pair, see :func:`choose_pixels`.
         method: ``seg_grad_cam`` or ``seg_hires_cam``.
-        layer: Name of a module, or a depth: ``encoder.-1``, ``decoder.0`` (see
-            :func:`dollmaker.explain.depth.find_layer`).
-        chunk: Rows of a forward pass.
-        frames: Where the pictures lie in the images: no other pixel is explained or has relevance.
+        layer: Name of a module, or a depth, see :func:`find_layer`.
 
     Returns:
-        Maps and their scales, in the order of ``pairs``.
+        Maps and their scales, in the order of the pairs.
 
     Raises:
         ConfigError: If there is no such method or layer, or the layer has no feature map.
     """
-    if method not in _COMBINE:
-        raise ConfigError(unknown("method", method, _COMBINE))
+    if method not in METHODS:
+        raise ConfigError(unknown("method", method, METHODS))
+    network, images, pairs = asked.network, asked.images, asked.pairs
     if not pairs:
-        return Explained(maps=images.new_zeros((0, *images.shape[2:])), scale=images.new_zeros(0))
-    combine = _COMBINE[method]
-    mine = frames.of([image for image, _ in pairs])
+        return Explained(maps=asked.blank(1)[:, 0], scale=images.new_zeros(0))
+    mine = asked.frames.of(asked.rows)
     pixel_sets = mine.cut(pixel_sets)
     call, exact = find_layer(network, images, layer)
     found: Tensor | None = None
-    for one in share_passes(pairs, chunk):
+    for one in share_passes(pairs, asked.chunk):
         with torch.enable_grad(), outputs_of([call.module], exact=exact) as outputs:
             logits = network(images[one.images])
             tensor = outputs[call.module]
             scores, rounds = _scores(logits, one, pairs, pixel_sets)
             activations = as_maps(network, tensor.detach().float(), call.layout)
             for wanted, (gradient,) in backward(scores, [tensor], rounds):
-                values = combine(activations, as_maps(network, gradient, call.layout)).relu()
+                gradients = as_maps(network, gradient, call.layout)
+                values = METHODS[method](activations, gradients).relu()
                 if found is None:
                     found = values.new_zeros((len(pairs), *values.shape[1:]))
                 found[wanted.pairs] = values[wanted.rows]
@@ -128,8 +139,8 @@ def choose_pixels(
         return predicted
     if kind == "truth":
         return truth
-    if kind not in PIXEL_SETS:
-        raise ConfigError(unknown("pixel set", kind, PIXEL_SETS))
+    if kind not in get_args(PixelSet):
+        raise ConfigError(unknown("pixel set", kind, get_args(PixelSet)))
     pixels = torch.full_like(predicted, kind == "image")
     if kind == "point":
         height, width = predicted.shape[1:]
@@ -159,15 +170,88 @@ def _scores(
     return torch.stack(columns, 1), rounds
 
 
-def _pooled(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients.mean((2, 3), keepdim=True) * activations).sum(1, keepdim=True)
+def find_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[Call, bool]:
+    """The layer with this name or depth.
+
+    ``encoder.K`` is the module that makes the K-th of the feature maps that the encoder hands to
+    the decoder (0 the finest, -1 the deepest), the input itself and maps of a single place not
+    counted. ``decoder.K`` is the K-th block of the decoder in the order of the forward pass. A
+    module that really has such a name comes first.
+
+    Args:
+        network: A network of segmentation-models-pytorch, or any other if ``layer`` is a name.
+        images: float (B, C, H, W), prepared for the network; the first one is looked at.
+        layer: The name or depth.
+
+    Returns:
+        The call, and whether its own output is meant (of a name) or what the rest of the network
+        makes of it in place (of a depth).
+
+    Raises:
+        ConfigError: If there is no such layer or it has no feature map.
+    """
+    calls = trace(network, images)
+    depth = _DEPTH.fullmatch(layer)
+    names = dict(network.named_modules())
+    if depth is None or layer in names or depth[1] not in names:
+        return named(network, calls, [layer])[0], True
+    part, place = depth[1], int(depth[2])
+    within = [call for call in calls if call.name.startswith(f"{part}.") and call.layout]
+    if part == "encoder":
+        stages = _encoder_stages(network, images, within)
+    else:
+        stages = _decoder_stages(names[part], within)
+    if not -len(stages) <= place < len(stages):
+        known = f"{part}.0 to {part}.{len(stages) - 1}" if stages else "the name of a module"
+        raise ConfigError(
+            f"unknown layer {layer!r}; the {part} has {len(stages)} stages with a feature map; use "
+            f"{known}."
+        )
+    return stages[place], False
 
 
-def _placewise(activations: Tensor, gradients: Tensor) -> Tensor:
-    return (gradients * activations).sum(1, keepdim=True)
+def _encoder_stages(network: nn.Module, images: Tensor, within: Sequence[Call]) -> list[Call]:
+    """The last module that made each of the encoder's feature maps."""
+    outputs: dict[nn.Module, Tensor] = {}
+    features: list[Tensor] = []
+
+    def keep(module: nn.Module, _: Any, output: Any) -> None:
+        outputs[module] = output
+
+    def gather(_: nn.Module, __: Any, output: Any) -> None:
+        # Plain vision transformers give (feature maps, class tokens).
+        features.extend(output[0] if isinstance(output[0], list) else output)
+
+    handles = [call.module.register_forward_hook(keep) for call in within]
+    handles.append(network.get_submodule("encoder").register_forward_hook(gather))
+    try:
+        with torch.no_grad():
+            network(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    stages = []
+    for feature in features:
+        same = [c for c in within if _same_memory(outputs[c.module], feature)]
+        maps = [(c, as_maps(network, outputs[c.module], c.layout)) for c in within]
+        # A map that was copied on its way out (tokens are) is known by its values, one that was
+        # padded or activated by its shape.
+        equal = [c for c, found in maps if torch.equal(found, feature)]
+        alike = same or equal or [c for c, found in maps if found.shape == feature.shape]
+        is_input = feature.shape[1:] == images.shape[1:]
+        if alike and not is_input:
+            stages.append(alike[-1])
+    return stages
 
 
-_COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "seg_grad_cam": _pooled,
-    "seg_hires_cam": _placewise,
-}
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return a.data_ptr() == b.data_ptr() and a.numel() == b.numel()
+
+
+def _decoder_stages(decoder: nn.Module, within: Sequence[Call]) -> list[Call]:
+    """The blocks: children of the decoder, and those in its lists of modules."""
+    blocks: set[nn.Module] = set()
+    for child in decoder.children():
+        many = isinstance(child, nn.ModuleList | nn.ModuleDict)
+        blocks.update(child.children() if many else [child])
+    return [c for c in within if c.module in blocks and not isinstance(c.module, _PASSIVE)]

@@ -115,8 +115,8 @@ def _committee(
     folder: Path, origin: Origin, device: torch.device, min_probability: float
 ) -> Predictor:
     """Classifiers that explain by the released recipe, what they find taking the labels' place."""
-    from dollmaker.attribute.committee import Committee
-    from dollmaker.binarize.choice import cuts_of, read_thresholds
+    from dollmaker.attribute.committee import Committee, Setup
+    from dollmaker.binarize.label_free import cuts_of, read_thresholds
     from dollmaker.binarize.pair import Pair
     from dollmaker.binarize.steps import make_chain
     from dollmaker.config.masks import AttributeConfig, MapsConfig, RecipeConfig
@@ -132,15 +132,14 @@ def _committee(
     if isinstance(maps, str):
         maps = MapsConfig.model_validate(recipes[maps]["attribute"])
     attribute = AttributeConfig.model_validate(origin.tree["attribute"])
-    experts = Committee(
-        members,
-        maps.dump(),
+    setup = Setup(
         channel_mean=torch.tensor(facts["channel_mean"]),
         size=size,
         seed=origin.tree["seed"],
         precision=attribute.precision,
     )
-    chain = make_chain(recipe.binarize or [])
+    experts = Committee(members, maps, setup)
+    chain = make_chain(recipe.steps)
     table = folder / THRESHOLDS
     cuts = read_thresholds(table) if table.is_file() else {}
     every = members[0].findings

@@ -11,7 +11,7 @@ import polars as pl
 
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.truth import Truth, load_truth
-from dollmaker.explain import page as explanations
+from dollmaker.explain import measures as explanations
 from dollmaker.release.parts import SPLITS, Tree, read_rows
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import findings as labels

@@ -12,7 +12,7 @@ from dollmaker import __version__
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
-from dollmaker.explain.page import MEASURES
+from dollmaker.explain.measures import MEASURES
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import finite, headline_split
 from dollmaker.pictures.charts import Chart

@@ -32,7 +32,7 @@ COMMANDS = {
     "classify": "classify.stage:train_member",
     "attribute": "attribute.stage:explain_shard",
     "sample": "attribute.sample:explain_sample",
-    "thresholds": "binarize.choice:choose_thresholds",
+    "thresholds": "binarize.label_free:choose_thresholds",
     "binarize": "binarize.stage:binarize_shard",
     "sanity": "sanity.stage:check_recipe",
     "labels": "release.labels:collect_labels",

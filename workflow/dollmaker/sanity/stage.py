@@ -2,16 +2,15 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from dollmaker.binarize.choice import cuts_of, read_thresholds
-from dollmaker.binarize.pair import FOREGROUND, Pair
-from dollmaker.binarize.steps import make_chain
+from dollmaker.binarize.label_free import cuts_of
+from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.stage import open_recipe
+from dollmaker.config.whole import Config
 from dollmaker.measures import scores
 from dollmaker.pixels import geometry
-from dollmaker.runtime.errors import ConfigError, unknown
 from dollmaker.sanity.judge import judge
 from dollmaker.store import provenance
 from dollmaker.store.depth import to_eight_bits
@@ -38,7 +37,7 @@ class Inputs:
     thresholds: Path | None = None
 
 
-def check_recipe(config: dict[str, Any], inputs: Inputs, recipe: str, output: Path) -> None:
+def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> None:
     """Check that a recipe's masks depend on the model and the finding.
 
     Pairs without the finding go through the steps as if they had it: how often is a mask drawn
@@ -51,15 +50,10 @@ def check_recipe(config: dict[str, Any], inputs: Inputs, recipe: str, output: Pa
         recipe: Recipe of the configuration.
         output: JSON file to write.
     """
-    if recipe not in config["recipes"]:
-        raise ConfigError(unknown("recipe", recipe, config["recipes"]))
-    steps = config["recipes"][recipe]["binarize"]
-    chain = make_chain(steps)
-    cuts = read_thresholds(inputs.thresholds) if inputs.thresholds else {}
+    cutter, fit = open_recipe(config, recipe, inputs.thresholds), config.prepare.fit
     index, names = read_index(inputs.index)
     rows_of = {row["image_id"]: row for row in index.iter_rows(named=True)}
     pixels = ImageShards(inputs.images)
-    fit = config["prepare"]["fit"]
     with Shard(inputs.sample, "relevance") as sample:
         table = sample.table()
         areas, patients = np.zeros(len(sample)), []
@@ -74,21 +68,19 @@ def check_recipe(config: dict[str, Any], inputs: Inputs, recipe: str, output: Pa
                 label=PRESENT,
                 probability=float(table["probability"][row]),
                 scale=float(table["scale"][row]),
-                cuts=cuts_of(cuts, table["finding"][row]),
+                cuts=cuts_of(cutter.cuts, table["finding"][row]),
             )
-            mask = np.asarray(chain(pair).mask) == FOREGROUND
+            mask = cutter.chain(pair).foreground
             areas[row] = float(np.mean(mask))
             if np.isfinite(table["randomised"][row]):
                 blind = geometry.inside(sample.read("blind", row).astype(np.float32), where)
-                drawn = [np.asarray(chain(replace(pair, map=each)).mask) for each in blind]
-                same[row] = scores.nanmean(
-                    np.array([scores.iou(each == FOREGROUND, mask) for each in drawn])
-                )
+                drawn = [cutter.chain(replace(pair, map=each)).foreground for each in blind]
+                same[row] = scores.nanmean(np.array([scores.iou(each, mask) for each in drawn]))
             patients.append(of["patient_id"])
     facts = judge(table, areas, same, patients, several=len(names) > 1)
     header = provenance.header(
         "sanity",
-        {"recipe": recipe, "steps": steps, "fit": fit},
+        {"recipe": recipe, "steps": list(cutter.steps), "fit": fit},
         inputs={
             "sample": sha256_file(inputs.sample),
             **({"thresholds": sha256_file(inputs.thresholds)} if inputs.thresholds else {}),

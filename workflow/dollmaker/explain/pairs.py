@@ -1,0 +1,223 @@
+"""Released pairs with what a segmenter predicts for them: read block by block, and drawn."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+from torch import Tensor
+
+from dollmaker.explain.network import Segmenter
+from dollmaker.networks.frames import Frames, frames_of
+from dollmaker.pictures.overlay import MASK, TRUTH, heat, outline, to_rgb
+from dollmaker.pictures.sheet import sheet, to_png
+from dollmaker.pixels.geometry import Fit, inside
+from dollmaker.release.parts import find_parts
+from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.store.findings import PRESENT
+from dollmaker.store.shards import ImageShards, ShardSeries
+
+#: Images that are held at a time, rows of a forward pass, and side of a tile of the picture.
+_BLOCK, CHUNK, _TILE = 32, 8, 160
+
+_KEYS = ("image_id", "finding")
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Released pairs of a split.
+
+    Attributes:
+        split: test or valid.
+        files: Shards of their masks.
+        table: image_id, finding, row of the mask, and of the image shard, row, width and height;
+            sorted by image.
+    """
+
+    split: str
+    files: list[Path]
+    table: pl.DataFrame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One pair of the picture.
+
+    Attributes:
+        title: Lines of text on its left.
+        image: (C, H, W) in levels.
+        predicted: bool (H, W).
+        truth: bool (H, W).
+        maps: Method -> float32 (H, W) in 0..1.
+    """
+
+    title: list[str]
+    image: npt.NDArray[Any]
+    predicted: npt.NDArray[np.bool_]
+    truth: npt.NDArray[np.bool_]
+    maps: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some pairs with all that is known of them.
+
+    Attributes:
+        first: Number of the first pair.
+        ids: Image of each pair.
+        findings: Finding of each pair.
+        pairs: (image of this block, output) of each pair.
+        images: (B, C, H, W) in levels.
+        inputs: float32 (B, C, H, W), prepared.
+        logits: float32 (P, H, W).
+        truth: uint8 (P, H, W).
+        frames: Where the pictures of the B images lie.
+    """
+
+    first: int
+    ids: list[str]
+    findings: list[str]
+    pairs: list[tuple[int, int]]
+    images: npt.NDArray[Any]
+    inputs: Tensor
+    logits: Tensor
+    truth: npt.NDArray[np.uint8]
+    frames: Frames
+
+    @property
+    def predicted(self) -> Tensor:
+        """Where the sigmoid is over 0.5 in the picture, bool (P, H, W)."""
+        return self.frames.of([image for image, _ in self.pairs]).cut(self.logits > 0)
+
+    def pictures(self, squares: Any) -> list[Any]:
+        """The pictures' parts of squares (P, H, W), NumPy or torch: of each pair (h, w)."""
+        grid = squares.shape[1:]
+        return [
+            inside(square, self.frames.cells(image, grid))
+            for square, (image, _) in zip(squares, self.pairs, strict=True)
+        ]
+
+    def share(self, areas: npt.NDArray[np.bool_]) -> Floats:
+        """Share of each picture that areas (P, H, W) take, (P,)."""
+        return np.array([part.mean() for part in self.pictures(areas)], np.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """Columns of a shard of relevance that do not depend on the method."""
+        highest = [float(part.sigmoid().amax()) for part in self.pictures(self.logits)]
+        return {
+            "image_id": self.ids,
+            "finding": self.findings,
+            "label": np.full(len(self.ids), PRESENT, np.int8),
+            "probability": np.array(highest, np.float32),
+        }
+
+    def panel(self, number: int, maps: Mapping[str, Floats]) -> Panel:
+        """One pair for the picture."""
+        predicted = self.predicted.cpu().numpy()
+        share = f"predicted: {self.share(predicted)[number]:.1%}"
+        return Panel(
+            title=[self.findings[number][:21], self.ids[number][:21], share],
+            image=self.images[self.pairs[number][0]],
+            predicted=predicted[number],
+            truth=self.truth[number] == 1,
+            maps=maps,
+        )
+
+
+def list_pairs(
+    index: pl.DataFrame, labels: Path, findings: Sequence[str], limit: int | None
+) -> Pairs:
+    """Kept pairs of the first split that has some, by image; of the first images if limited.
+
+    Raises:
+        DataError: If there is no pair.
+    """
+    for split in ("test", "valid"):
+        files = find_parts(labels, "masks", split)
+        columns = ShardSeries(files).table()
+        names = {name: pl.Series(columns.get(name, []), dtype=pl.String) for name in _KEYS}
+        table = pl.DataFrame(names).with_row_index("mask")
+        if "kept" in columns:
+            table = table.filter(pl.Series(columns["kept"].astype(bool), dtype=pl.Boolean))
+        table = table.filter(pl.col("finding").is_in(list(findings))).join(
+            index.select("image_id", "shard", "row", "width", "height"),
+            on="image_id",
+            maintain_order="left",
+        )
+        table = table.sort("image_id", "mask")
+        if limit is not None:
+            chosen = table["image_id"].unique(maintain_order=True).head(limit)
+            table = table.filter(pl.col("image_id").is_in(chosen.to_list()))
+        if len(table):
+            return Pairs(split=split, files=files, table=table)
+    raise DataError(
+        f"{labels} has no mask of a test or validation image that is indexed; make the labels "
+        "with validation images."
+    )
+
+
+def read_blocks(pairs: Pairs, images_folder: Path, subject: Segmenter, fit: Fit) -> Iterator[Block]:
+    """The pairs of some images at a time, with what the network predicts for them.
+
+    Raises:
+        ArtifactError: If masks, images and the segmenter are not of one size.
+    """
+    table = pairs.table
+    pixels, masks = ImageShards(images_folder), ShardSeries(pairs.files)
+    ids = table["image_id"].unique(maintain_order=True).to_list()
+    size = subject.input.size
+    device = next(subject.network.parameters()).device
+    first = 0
+    for start in range(0, len(ids), _BLOCK):
+        block = ids[start : start + _BLOCK]
+        mine = table[first:].filter(pl.col("image_id").is_in(block))
+        sources = mine.unique("image_id", maintain_order=True)
+        images = np.stack([pixels.read(*p) for p in sources.select("shard", "row").rows()])
+        truth = np.stack([masks.read("mask", row) for row in mine["mask"].to_list()])
+        if truth.shape[1:] != (size, size) or images.shape[2:] != (size, size):
+            raise ArtifactError(
+                f"masks of {pairs.files[0]} are {truth.shape[-1]} pixels wide, images "
+                f"{images.shape[-1]}, the segmenter's {size}; make the segmenter again."
+            )
+        wanted = [
+            (block.index(image_id), subject.findings.index(finding))
+            for image_id, finding in mine.select(_KEYS).iter_rows()
+        ]
+        inputs = subject.input.prepare(torch.from_numpy(images).to(device))
+        with torch.no_grad():
+            logits = torch.cat([subject.network(x).float() for x in torch.split(inputs, CHUNK)])
+        yield Block(
+            first=first,
+            ids=mine["image_id"].to_list(),
+            findings=mine["finding"].to_list(),
+            pairs=wanted,
+            images=images,
+            inputs=inputs,
+            logits=logits[[i for i, _ in wanted], [k for _, k in wanted]],
+            truth=truth,
+            frames=frames_of(sources, size, fit),
+        )
+        first += len(mine)
+
+
+def overlays(panels: Sequence[Panel], methods: Sequence[str]) -> bytes:
+    """Rows: pairs. Columns: the image, then each method's map over it; PNG.
+
+    The prediction is outlined in orange, the truth in teal (on the image only).
+    """
+    rows = []
+    for panel in panels:
+        ground = to_rgb(panel.image, (_TILE, _TILE))
+        drawn = [outline(ground, panel.truth, TRUTH)]
+        drawn += [heat(ground, panel.maps[name]) for name in methods]
+        empty = [f"{name}:\nno relevance" for name in methods if not panel.maps[name].any()]
+        tiles = [outline(tile, panel.predicted, MASK) for tile in drawn]
+        rows.append(("\n".join([*panel.title, *empty]), tiles))
+    titles = ["orange predicted, teal truth", *methods]
+    return to_png(sheet(rows, titles=titles, beside=True), colours=None)
