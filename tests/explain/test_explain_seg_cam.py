@@ -234,8 +234,6 @@ def test_what_is_unknown_is_refused(unet: nn.Module) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             explain_pixels(Question(unet, x, [(0, 0)], 8), pixels, layer=layer)
-    with pytest.raises(ConfigError, match="unknown method 'cam'"):
-        explain_pixels(Question(unet, x, [(0, 0)], 8), pixels, method="cam")  # type: ignore[arg-type]
 
 
 def test_pixel_sets() -> None:

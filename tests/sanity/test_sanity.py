@@ -8,8 +8,7 @@ import polars as pl
 import pytest
 
 from dollmaker.config.settings import resolved
-from dollmaker.sanity.judge import MIN_PAIRS, SAME_MASKS, judge
-from dollmaker.sanity.stage import Inputs, check_recipe
+from dollmaker.sanity.stage import MIN_PAIRS, SAME_MASKS, Inputs, check_recipe, judge
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import read_json
 from dollmaker.store.shards import create_shard

@@ -24,15 +24,10 @@ def attention_rollout(asked: Question) -> Tensor:
     The attention A of a layer, averaged over its heads, becomes (A + I) / 2 for the skip
     connection; the product over the layers says how the last tokens are mixed from the patches. The
     map is the row of the class token, or, in a network that averages its patches, the mean of their
-    rows.
+    rows: float32 (P, 1, H, W), shares of attention. The network is a vision transformer of timm or
+    torchvision.
 
     The method knows no findings: all findings of an image get the SAME map.
-
-    Args:
-        asked: The question; its network is a vision transformer of timm or torchvision.
-
-    Returns:
-        float32 (P, 1, H, W), shares of attention, not negative.
 
     Raises:
         ModelError: If the network has no attention, or not between all tokens (windows, pooling).

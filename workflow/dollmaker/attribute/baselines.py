@@ -27,11 +27,11 @@ def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frame
             ``blur`` (the picture without its details).
         images: float (B, C, H, W) in 0..255, B at least 1.
         channel_mean: Mean of each channel over the training images, (C,), 0..255.
-        frames: Where the pictures lie.
+        frames: Where the pictures lie; outside, the baseline is the image.
 
     Returns:
-        float (B, C, H, W) in 0..255, equal to the image outside the picture; (1, C, H, W) where it
-        is the same for all images, because pictures fill their squares.
+        float (B, C, H, W) in 0..255; (1, C, H, W) where it is the same for all images, because
+        pictures fill their squares.
     """
     make = BASELINES[name]
     if frames.boxes is None:

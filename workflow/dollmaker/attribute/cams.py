@@ -31,15 +31,13 @@ _EVERY_LAYER_UP_TO = 16
 def grad_cam(asked: Question, *, layer: str | None = None) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
 
-    Places outside the pictures are not enlarged into them.
+    Places outside the pictures are not enlarged into them. Maps are float32 (P, 1, H, W), not
+    negative.
 
     Args:
         asked: The question.
         layer: Name of a module, whose own output is taken. None: the last feature map, as the
             rest of the network sees it (after a functional ReLU in place, as in DenseNet).
-
-    Returns:
-        float32 (P, 1, H, W), not negative.
 
     Raises:
         ConfigError: If there is no such layer or it has no feature map.
@@ -66,8 +64,8 @@ def multi_layer_cam(
     The maps are scaled to [0, 1] and enlarged; only the deepest is rectified. The maps of the
     other layers are reduced to their first principal component over all pixels of the picture,
     whose sign is set so that its mean, weighted by the deepest map, is positive. The component is
-    shifted to begin at 0, so that the map is not negative, and is 0 where the deepest map says
-    nothing: our choice.
+    shifted to begin at 0, so that the map (P, 1, H, W) is not negative, and is 0 where the deepest
+    map says nothing: our choice. Errors are those of :func:`grad_cam`.
 
     Args:
         asked: The question.
@@ -75,13 +73,6 @@ def multi_layer_cam(
             next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each
             size: our choice.
         upsample: How the maps are enlarged: ``nearest``, as MICRA-Net does, or ``bilinear``.
-
-    Returns:
-        float32 (P, 1, H, W), not negative.
-
-    Raises:
-        ConfigError: If there is no such layer or it has no feature map.
-        ModelError: If the network has no layer with a feature map.
     """
     components = asked.blank(1)
     if not asked.pairs:

@@ -65,14 +65,11 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
 
 
 def agree(members: Sequence[Tensor]) -> Consensus:
-    """Average the members with equal votes.
+    """Average the members, each a map tensor (P, H, W), with equal votes.
 
     Maps are brought to unit length first, so that a member with large logits does not outvote the
     others; the mean length is multiplied back, so that the consensus of one member is its map.
     (PSSL averages; the equal lengths are our choice.)
-
-    Args:
-        members: One map tensor (P, H, W) per member.
     """
     stack = torch.stack(list(members)).double()
     lengths = (stack**2).sum((2, 3), keepdim=True).sqrt()

@@ -58,17 +58,11 @@ class Cuts:
 
 
 def tokencut(asked: Question, **options: Any) -> Tensor:
-    """TokenCut: one normalised cut of the graph of places.
+    """TokenCut: one normalised cut of the graph of places, float32 (P, 1, H, W) in [0, 1].
 
     Places outside the pictures are no nodes of the graph. Features are taken a few images at a
-    time, whatever the chunk.
-
-    Args:
-        asked: The question; of its network see :func:`dollmaker.attribute.features.features`.
-        options: See :class:`Cuts`.
-
-    Returns:
-        float32 (P, 1, H, W) in [0, 1].
+    time, whatever the chunk (:func:`dollmaker.attribute.features.features`). Options are those of
+    :class:`Cuts`.
     """
     return _maps(asked, Cuts(**options), 0.2, token_maps)
 
@@ -76,13 +70,8 @@ def tokencut(asked: Question, **options: Any) -> Tensor:
 def maskcut(asked: Question, *, masks: int = 3, **options: Any) -> Tensor:
     """MaskCut: several cuts, each without the places that are taken; the union of the masks.
 
-    Args:
-        asked: As of :func:`tokencut`.
-        masks: Most masks.
-        options: See :class:`Cuts`.
-
-    Returns:
-        float32 (P, 1, H, W) in [0, 1]: 1 in the first mask, less in later ones.
+    At most ``masks`` of them: the map is 1 in the first, less in later ones; else as
+    :func:`tokencut`.
     """
     return _maps(asked, Cuts(**options), 0.15, partial(mask_maps, masks=masks))
 
@@ -90,7 +79,7 @@ def maskcut(asked: Question, *, masks: int = 3, **options: Any) -> Tensor:
 def found(asked: Question, **options: Any) -> Tensor:
     """FOUND: the background is all that resembles the least attended place; the rest is object.
 
-    Arguments and result are those of :func:`tokencut`.
+    All else is as of :func:`tokencut`.
     """
     return _maps(asked, Cuts(**options), 0.3, background_maps)
 
@@ -124,12 +113,8 @@ def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> T
 
     Places are joined by 1 where their cosine is over ``tau``, else by 1e-5. The side of the
     second eigenvector v > mean(v) that holds the place of largest magnitude is the object, of it
-    the 4-connected piece with that place.
-
-    Args:
-        given: Features of B images.
-        tau: Threshold of the cosine.
-        centred: Subtract the mean over an image's places first (our choice; not published).
+    the 4-connected piece with that place. ``centred`` subtracts the mean over an image's places
+    first (our choice; not published).
     """
     affinity = _affinity(_directions(given.values, centred=centred), tau)
     vectors, _ = normalised_cut(affinity)
@@ -144,19 +129,13 @@ def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> T
 def mask_maps(
     given: Features, *, masks: int = 3, tau: float = 0.15, centred: bool = False
 ) -> Tensor:
-    """MaskCut's rule: float32 (B, h, w), 0 outside all masks.
+    """MaskCut's rule: float32 (B, h, w), 0 outside all masks; ``centred`` as of TokenCut's.
 
     The object is first the side with the place of largest magnitude (our choice: the published sign
     of the eigenvector depends on the solver), and the other side if it then holds at least 3 of the
     4 corners. From the second on, a mask is dropped if its IoU with the one before is over 0.5 or
     it has at most 1 % of the places; the next mask is then compared with an empty one. Places of
     earlier masks are removed.
-
-    Args:
-        given: Features of B images.
-        masks: Most masks.
-        tau: Threshold of the cosine.
-        centred: Subtract the mean over an image's places first (our choice; not published).
     """
     directions = _directions(given.values, centred=centred)
     shape = given.grid
@@ -190,17 +169,12 @@ def _object(v: Grid) -> Mask:
 
 
 def background_maps(given: Features, tau: float = 0.3, *, centred: bool = False) -> Tensor:
-    """FOUND's rule: float32 (B, h, w).
+    """FOUND's rule: float32 (B, h, w); ``centred`` as of TokenCut's.
 
     A head weighs log(sum Q / Q_h), where Q_h is the share of places over the image's mean
     attention: heads that look at few places weigh more. The place with the least weighted attention
     is background, and so is every place whose cosine to it is over ``tau``; each head's part
     of a feature has the head's weight. A single head weighs 1, not 0: our choice.
-
-    Args:
-        given: Features of B images.
-        tau: Threshold of the cosine.
-        centred: Subtract the mean over an image's places first (our choice; not published).
     """
     attention = given.attention
     heads, channels = attention.shape[1], given.values.shape[-1]
@@ -264,9 +238,7 @@ def _piece(side: Mask, seed: tuple[np.intp, ...]) -> Mask:
 def _coded(mask: Mask, height: Grid) -> Grid:
     """A mask with its confidence as one map: over 0.5 and up to 1 inside; 0 if it is empty.
 
-    Args:
-        mask: Places of the object.
-        height: How far a place is on the object's side, of the mask's shape.
+    ``height`` is how far a place is on the object's side.
     """
     if not mask.any():
         return np.zeros(mask.shape)

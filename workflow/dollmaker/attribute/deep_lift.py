@@ -58,12 +58,8 @@ _BATCH_NORM = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"}
 def deep_lift(asked: Question, baseline: Tensor) -> Tensor:
     """Contributions of the pixels to F(x) - F(baseline), by DeepLift's rescale rule.
 
-    Args:
-        asked: The question. Half of the rows of a pass are for the baselines; at least 2 are used.
-        baseline: What the images are compared with, float (B or 1, C, H, W).
-
-    Returns:
-        float32 (P, C, H, W), in logits.
+    Half of the rows of a pass are for the baseline, (B or 1, C, H, W); at least 2 are used. Maps
+    are float32 (P, C, H, W), in logits.
 
     Raises:
         ModelError: If the network has an operation for which there is no rule.

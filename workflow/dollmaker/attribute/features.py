@@ -121,16 +121,11 @@ def features(
 
 
 def seen_at(network: nn.Module, side: Side) -> int | None:
-    """The side at which a network is shown images for its features.
+    """The side in pixels at which a network is shown images for its features.
 
-    Args:
-        network: A network.
-        side: In pixels; ``published`` is TokenCut's and MaskCut's, 480, or the largest whole number
-            of patches within. ``None`` is the network's own. Other networks are enlarged until
-            their last feature map is about 14 across, unless a number says otherwise.
-
-    Returns:
-        Pixels; ``None`` for networks of other kinds.
+    ``published`` is TokenCut's and MaskCut's, 480, or the largest whole number of patches within.
+    ``None`` is the network's own. The answer is ``None`` for networks of other kinds: they are
+    enlarged until their last feature map is about 14 across, unless a number says otherwise.
 
     Raises:
         ModelError: If a number is no whole number of patches.
@@ -181,15 +176,10 @@ def strength(found: Features, frames: Frames = WHOLE) -> Tensor:
 
 
 def of_pictures(given: Features, frames: Frames, rule: Callable[[Features], Tensor]) -> Tensor:
-    """Maps (B, h, w) of a rule that sees the places of the pictures only.
+    """Maps float32 (B, h, w) of a rule that sees the places of the pictures only.
 
-    Args:
-        given: Features of B images.
-        frames: Where the pictures lie; their places are a rectangle of the grid.
-        rule: From features of some images to maps (B, h, w).
-
-    Returns:
-        float32 (B, h, w); a place outside has the value of the nearest one inside.
+    The places of a picture are a rectangle of the grid; a place outside has the value of the
+    nearest one inside. The rule goes from features of some images to maps (B, h, w).
     """
     if frames.boxes is None:
         return rule(given)

@@ -64,12 +64,8 @@ def nested(first: int, most: int) -> list[Level]:
     """Levels that about double the nodes: the midpoint rule, then trapezoid rules.
 
     The midpoint rule of n nodes and the trapezoid rule of n intervals share no node, and their mean
-    is the trapezoid rule of 2 n intervals; each later level halves the intervals. So 5 nodes become
-    11, 21, 41, ...
-
-    Args:
-        first: Nodes of the first level.
-        most: No level passes this number of nodes in total.
+    is the trapezoid rule of 2 n intervals; each later level halves the intervals. So 5 nodes of the
+    first level become 11, 21, 41, ...; no level passes ``most`` nodes in total.
     """
     levels, spent, cells = [_midpoint(first)], first, first
     new = Level(
@@ -127,18 +123,15 @@ def integrated_gradients(
     levels: Sequence[Level],
     chunk: int,
 ) -> Attribution:
-    """Explain pairs of images and outputs with a fixed number of nodes.
+    """Explain pairs of images and outputs with the nodes of some levels.
 
     Args:
         network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
         images: float (B, C, H, W).
         baselines: Where the paths start, float (B, C, H, W) or (1, C, H, W).
-        pairs: (image, output) numbers, any order.
+        pairs: (image, output) numbers, any order, which is that of the maps.
         levels: Of :func:`fixed` or :func:`nested`.
         chunk: Rows (image x node) a forward pass holds.
-
-    Returns:
-        Maps in the order of ``pairs``.
     """
     if not isinstance(network, FrozenNetwork):
         network = FrozenNetwork(network, images[:1])

@@ -115,14 +115,7 @@ def count_prefix_tokens(network: nn.Module, tokens: int) -> int | None:
     """Number of tokens before the patches (class, distillation, registers) of a transformer.
 
     timm says it (``num_prefix_tokens``); for other networks it is the smallest number, up to 8,
-    that leaves a square of patches.
-
-    Args:
-        network: The transformer.
-        tokens: All its tokens.
-
-    Returns:
-        The number, or None if the patches are no square.
+    that leaves a square of patches. ``None`` if the patches are no square.
     """
     known = [getattr(part, "num_prefix_tokens", None) for part in network.modules()]
     stated = [number for number in known if isinstance(number, int)]

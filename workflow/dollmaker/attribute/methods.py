@@ -10,7 +10,6 @@ from torch import Tensor
 from dollmaker.attribute import attention, cams, cutters, deep_lift, occlusion, rectifiers
 from dollmaker.attribute.passes import Question, input_gradients
 from dollmaker.config.masks import MapsConfig
-from dollmaker.runtime.errors import ConfigError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,18 +70,7 @@ METHODS: dict[str, Method] = {
 
 
 def explain(asked: Question, options: MapsConfig, baselines: Sequence[Tensor] = ()) -> Tensor:
-    """Explain pairs by the method of a recipe.
-
-    Args:
-        asked: The question.
-        options: The recipe; the method takes the options that it knows.
-        baselines: float32 (B or 1, C, H, W), for methods that compare with something.
-
-    Returns:
-        See :class:`Method`.
-    """
-    if options.method not in METHODS:
-        raise ConfigError(unknown("attribution method", options.method, METHODS))
+    """Explain pairs by the method of a recipe, which takes the options that it knows."""
     method = METHODS[options.method]
     known: dict[str, Any] = {key: getattr(options, key) for key in method.options}
     if not method.baselines:

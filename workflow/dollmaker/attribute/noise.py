@@ -16,20 +16,10 @@ Kind = Literal["smoothgrad", "smoothgrad_sq", "vargrad"]
 def noisy_copies(
     images: Tensor, ids: Sequence[str], spread: NoiseConfig, seed: int, frames: Frames = WHOLE
 ) -> list[Tensor]:
-    """Copies of images with Gaussian noise on the pictures.
+    """Copies of images (B, C, H, W), prepared for the network, with Gaussian noise on the pictures.
 
     The noise of a copy depends on (seed, image, copy) alone: it is the same for all findings,
-    members, batches, shards and devices.
-
-    Args:
-        images: float (B, C, H, W), prepared for the network.
-        ids: Their image ids.
-        spread: How many copies, and how wide the noise is.
-        seed: The configured seed.
-        frames: Where the pictures lie; the copies are the images outside.
-
-    Returns:
-        One tensor (B, C, H, W) per copy.
+    members, batches, shards and devices. Its deviation is a share of each picture's range.
     """
     picture = frames.inside(images.shape[2:], images.device)[:, None]
     highest = images.where(picture, -torch.inf).amax((1, 2, 3), keepdim=True)

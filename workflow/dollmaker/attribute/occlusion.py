@@ -15,16 +15,13 @@ def occlusion(
     """Logit of the image minus logit with a window covered, averaged over the windows of a pixel.
 
     Windows start at the upper left corner and are cut off at the other sides. It takes forward
-    passes only, shared by all findings of an image.
+    passes only, shared by all findings of an image. Maps are float32 (P, 1, H, W), in logits.
 
     Args:
         asked: The question.
         baseline: What covers the images, float (B or 1, C, H, W).
         window: Side of the square window: pixels if 1 or more, else a share of the image's side.
         stride: Distance between windows, likewise; not more than the window.
-
-    Returns:
-        float32 (P, 1, H, W), in logits.
 
     Raises:
         ConfigError: If the windows leave gaps or are larger than the image.

@@ -111,12 +111,7 @@ def share_passes(pairs: Pairs, rows: int) -> list[Pass]:
 def backward(
     logits: Tensor, inputs: Sequence[Tensor], rounds: Sequence[Round]
 ) -> Iterator[tuple[Round, list[Tensor]]]:
-    """Gradients of the wanted logits, one backward pass for each round.
-
-    Args:
-        logits: float (R, K) with a graph back to the inputs.
-        inputs: Tensors (R, ...) to differentiate by.
-        rounds: Rounds of the pass.
+    """Gradients of the wanted logits (R, K) by tensors (R, ...), one backward pass for each round.
 
     Yields:
         The round, and one float32 gradient for each input; zero where an input has no influence.
@@ -136,9 +131,7 @@ def backward(
 def input_gradients(asked: Question, forward: Forward) -> Tensor:
     """Gradients of the pairs' logits by the pixels, float32 (P, C, H, W).
 
-    Args:
-        asked: The question.
-        forward: The network, or what computes the same logits with other gradients.
+    ``forward`` is the network, or what computes the same logits with other gradients.
     """
     maps = asked.blank()
     with torch.enable_grad():

@@ -49,10 +49,7 @@ _ONE_BY_ONE = {
 
 
 def guided_backprop(asked: Question) -> Tensor:
-    """Guided backpropagation (Springenberg et al. 2015).
-
-    Returns:
-        float32 (P, C, H, W), signed.
+    """Guided backpropagation (Springenberg et al. 2015), float32 (P, C, H, W), signed.
 
     Raises:
         ModelError: If the network has no rectifier, or one that cannot be replaced.
@@ -253,16 +250,10 @@ def _is_hand_written(node: Node) -> bool:
 
 
 def check_same_logits(method: str, network: nn.Module, rows: Tensor, logits: Tensor) -> None:
-    """Refuse a network whose logits change when its functions are replaced.
-
-    Args:
-        method: Name for the message.
-        network: The network as it is.
-        rows: float (R, C, H, W).
-        logits: What the network says with replaced functions, (R, K).
+    """Refuse a network whose logits (R, K) change when its functions are replaced.
 
     Raises:
-        ModelError: If the network says something else by itself.
+        ModelError: If the network says something else by itself; ``method`` is for the message.
     """
     with torch.no_grad():
         ordinary = network(rows)

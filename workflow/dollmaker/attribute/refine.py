@@ -130,12 +130,8 @@ def refine(
 ) -> Refined:
     """Explain pairs by all members, level by level, until each pair meets its target.
 
-    Args:
-        committee: The members.
-        pairs: (image, output) numbers, at least one.
-        levels: One, or several nested ones.
-        stop: When a map is good enough.
-        summary: From members' attributions to the consensus.
+    There is at least one pair, (image, output), and one level; ``summary`` goes from members'
+    attributions to the consensus.
     """
     device = committee[0].images[0].device
     states = [_State(paths, pairs) for paths in committee]

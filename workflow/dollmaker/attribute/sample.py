@@ -257,13 +257,7 @@ def _with_others(lab: _Lab, images: _Images, pairs: Pairs, maps: list[Tensor]) -
     """Rank correlation of pairs' maps with those of another finding of the image (P,).
 
     Both maps are the consensus of the members that know both findings; NaN if no member knows
-    another.
-
-    Args:
-        lab: The members, who know the pairs.
-        images: Some images.
-        pairs: (image, output) numbers.
-        maps: Each member's maps of the pairs (P, H, W).
+    another. ``maps`` are each member's of the pairs (P, H, W).
     """
     members, found = lab.members(), np.full(len(pairs), np.nan, np.float32)
     others = {place: _other(members, output) for place, (_, output) in enumerate(pairs)}
@@ -337,23 +331,20 @@ def insertion_deletion(
     relevance: Tensor,
     where: Box,
 ) -> tuple[float, float]:
-    """Areas under the insertion and deletion curve (Petsiuk et al. 2018) of one pair.
+    """Areas under the insertion and deletion curve (Petsiuk et al. 2018) of one pair, 0..1.
 
     In the order of the map, pixels of the picture are put on the baseline (insertion) or replaced
     by it (deletion); other pixels neither change nor count. The logit is scaled to 0 for the
     baseline and 1 for the image, clipped, and integrated over the share of pixels. Good maps have
     high insertion and low deletion; a random order gives about 0.5 for both if the logit grows
-    evenly.
+    evenly. Both are NaN where the image's logit is not above the baseline's.
 
     Args:
         logit: float (R, C, H, W) in 0..255 to logits (R,).
         image: float (C, H, W) in 0..255.
-        baseline: float (C, H, W) in 0..255.
+        baseline: float (C, H, W) in 0..255, as the image outside the picture.
         relevance: float (H, W).
-        where: Where the picture lies; outside, image and baseline are alike.
-
-    Returns:
-        Insertion and deletion, 0..1; NaN where the image's logit is not above the baseline's.
+        where: Where the picture lies.
     """
     part = inside(relevance, where)
     order = part.flatten().argsort(descending=True, stable=True)

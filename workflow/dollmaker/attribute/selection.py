@@ -20,12 +20,7 @@ def select_images(
     """The images to look at: of the configured splits, at most ``max_images`` of each.
 
     They are chosen from the whole index, whatever the number of shards. With a limit, images with a
-    positive label are taken, spread evenly over the index.
-
-    Args:
-        index: The whole index.
-        findings: Findings to localize.
-        options: What is explained.
+    positive label of a finding are taken, spread evenly over the index.
     """
     chosen = index.filter(pl.col("split").is_in(options.splits))
     limit = options.max_images
@@ -70,15 +65,9 @@ class Drawn:
 def draw_pairs(
     index: pl.DataFrame, names: Sequence[str], options: SampleConfig, seed: int
 ) -> list[Drawn]:
-    """The pairs of the sample, by row.
+    """The pairs of the sample, by row of the whole index, for the findings that are localized.
 
     They are drawn by a hash of (seed, finding, image), whatever the number of shards.
-
-    Args:
-        index: The whole index.
-        names: Findings that are localized.
-        options: How many pairs, of which splits.
-        seed: The configured seed.
 
     Raises:
         DataError: If there is no positive pair.

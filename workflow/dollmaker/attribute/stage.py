@@ -70,17 +70,7 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a job has read before it explains anything.
-
-    Attributes:
-        index: The whole index.
-        names: All findings.
-        localized: Those that get maps.
-        members: The committee.
-        options: How the recipe's maps are made.
-        setup: What holds for all recipes.
-        sums: Checksums of what was read.
-    """
+    """What a job has read before it explains anything: ``localized`` are findings that get maps."""
 
     index: pl.DataFrame
     names: list[str]

@@ -148,14 +148,11 @@ def dense_crf(
 
 
 def of_map(values: Array, t: float) -> Array:
-    """Probability that a pixel is foreground, from its relevance: a^2 / (a^2 + t^2).
+    """Probability that a pixel is foreground, from its relevance (H, W): a^2 / (a^2 + t^2).
 
     That is sigmoid(2 log(a / t)), clipped to 0.02 .. 0.95: our choice, scored in
-    docs/lab/2026-11-29-recipes.md as ``doll-map-crf``.
-
-    Args:
-        values: Relevance (H, W); negative relevance counts as none.
-        t: Where the probability is 1/2; at 0 any relevance is foreground.
+    docs/lab/2026-11-29-recipes.md as ``doll-map-crf``. Negative relevance counts as none; where it
+    is ``t`` the probability is 1/2, and at t = 0 any relevance is foreground.
     """
     positive = np.maximum(np.asarray(values, np.float64), 0)
     high, middle = positive**2, max(t, 0.0) ** 2

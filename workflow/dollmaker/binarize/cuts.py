@@ -63,16 +63,10 @@ class Cut:
 def candidates(
     maps: Array, scales: Array, null_maps: Array, null_scales: Array
 ) -> Mapping[str, Array]:
-    """The numbers to choose from, those that keep little first.
+    """The numbers to choose from, those that keep little first: family -> (:data:`COUNT`,).
 
-    Args:
-        maps: Maps of pairs with the finding, (P, ...), of any shape behind.
-        scales: Their scales in logits per pixel, to be broadcast with ``maps``.
-        null_maps: Maps of pairs without it; may be none, then ``null`` is ``logits``.
-        null_scales: Their scales.
-
-    Returns:
-        Family -> (:data:`COUNT`,).
+    Maps of pairs with the finding are (P, ...), their scales in logits per pixel to be broadcast
+    with them. There may be no null maps, of pairs without it: then ``null`` is ``logits``.
     """
     found = dict(_FIXED)
     for family, power in _POWERS.items():
@@ -82,12 +76,9 @@ def candidates(
 
 
 def level(values: Array, cut: Cut, scale: float = 1.0) -> float:
-    """The threshold of one map: the mask is what is above it.
+    """The threshold of one map, the picture alone: the mask is what is above it.
 
-    Args:
-        values: The map, of any shape: the picture alone.
-        cut: Where to cut it.
-        scale: Logits per pixel that a value of 1 stands for.
+    ``scale`` is the logits per pixel that a value of 1 stands for.
     """
     return float(level_of_each([cut], values, scale)[0])
 

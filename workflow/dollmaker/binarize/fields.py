@@ -44,14 +44,8 @@ def lattice_field(
 ) -> Array:
     """Mean field on the permutohedral lattice (pydensecrf): fast on a CPU, approximate.
 
-    Args:
-        foreground: Probability to start from, float32 (H, W), 0 to 1 exclusive.
-        image: uint8 (C, H, W).
-        kernels: Of the pairwise energy.
-        iterations: Of the mean field.
-
-    Returns:
-        Probability of the foreground, float32 (H, W).
+    It goes from probabilities (H, W), 0 to 1 exclusive, and an image (C, H, W) to the probability
+    of the foreground, float32 (H, W).
     """
     from pydensecrf import densecrf
 
@@ -80,10 +74,6 @@ def appearance(image: npt.NDArray[np.uint8], kernels: Kernels) -> Array:
 
     The squared distance of colours is three times the mean over channels, so that any number of
     channels counts as three.
-
-    Args:
-        image: uint8 (C, H, W).
-        kernels: Their reaches.
     """
     places = np.indices(image.shape[1:], dtype=np.float32)[::-1] / kernels.bilateral_sxy
     weight = (3 / len(image)) ** 0.5 / kernels.bilateral_srgb

@@ -125,15 +125,10 @@ class Masks:
 def curves(
     views: Views, null: Views, numbers: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, dict[str, Curve]]:
-    """Every criterion for every candidate, from the views of one finding's pairs.
+    """Every criterion for every candidate: criterion -> family -> (G,).
 
-    Args:
-        views: Of at least one image with the finding.
-        null: Of images without it; may be of none.
-        numbers: Family -> its candidates (G,).
-
-    Returns:
-        Criterion -> family -> (G,).
+    Views are of at least one image with the finding, and of images without it, maybe none.
+    ``numbers`` are the candidates (G,) of each family.
     """
     found: dict[str, dict[str, Curve]] = {name: {} for name in CRITERIA}
     straight = views.maps[:, :, 0]
@@ -164,13 +159,8 @@ def choose(
 ) -> dict[str, dict[str, dict[str, int]]]:
     """The best candidate of each finding by each criterion, in each family.
 
-    Args:
-        given: Finding -> its curves.
-        counts: Finding -> number of its pairs.
-
-    Returns:
-        Finding -> criterion -> family -> place of the candidate. The finding "" is for those
-        without a pair: what is best on the mean over all.
+    Finding -> criterion -> family -> place of the candidate, from each finding's curves and number
+    of pairs. The finding "" is for those without a pair: what is best on the mean over all.
     """
     chosen: dict[str, dict[str, dict[str, int]]] = {
         finding: {name: {} for name in CRITERIA} for finding in (*given, "")

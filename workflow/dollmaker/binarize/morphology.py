@@ -118,14 +118,10 @@ def morphology(
 
 
 def equalised_level(values: npt.NDArray[np.float32], level: float) -> float:
-    """The smallest value of a map whose histogram-equalised value is over a level.
+    """The smallest value of a map (H, W) whose histogram-equalised value is over a level.
 
     The equalised value of x is (c(x) - c(min)) / (1 - c(min)), where c(x) is the share of pixels up
-    to x: equalisation with a bin for each value.
-
-    Args:
-        values: The map, (H, W), not constant.
-        level: 0 to under 1.
+    to x: equalisation with a bin for each value. The map is not constant, the level 0 to under 1.
     """
     ordered = np.sort(values, axis=None)
     lowest = int(np.searchsorted(ordered, ordered[0], side="right"))

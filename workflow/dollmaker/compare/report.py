@@ -41,12 +41,8 @@ def write_report(
 ) -> str:
     """All tables of a comparison.
 
-    Args:
-        config: The resolved configuration, with all recipes.
-        summary: Table of recipes.
-        ruled: Scored pairs under every rule.
-        sanity: Recipe -> its checks.
-        tuned: Number of patients whose true masks chose thresholds.
+    ``ruled`` are the scored pairs under every rule, ``sanity`` the checks of each recipe, ``tuned``
+    the number of patients whose true masks chose thresholds.
     """
     order = [*config.recipes, *BASELINES]
     parts = [

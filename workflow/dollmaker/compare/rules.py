@@ -36,13 +36,10 @@ def is_tuning(patient: str, share: float) -> bool:
 def apply_rules(
     pairs: pl.DataFrame, cuts: Mapping[str, Cuts], *, tuning: float, few: int
 ) -> pl.DataFrame:
-    """The scored pairs under every rule.
+    """The scored pairs (:func:`dollmaker.evaluate.masks.score_pairs`) under every rule.
 
-    Args:
-        pairs: Table of :func:`dollmaker.evaluate.masks.score_pairs`.
-        cuts: Recipe -> thresholds chosen without truth.
-        tuning: Share of the patients that choose the tuned thresholds.
-        few: True masks of each finding that the few-shot rule sees.
+    ``tuning`` is the share of the patients that choose the tuned thresholds, ``few`` the true masks
+    of each finding that the few-shot rule sees.
 
     Returns:
         The pairs of the other patients with a column ``rule``; ``iou``, ``dice``, ``mask_area``

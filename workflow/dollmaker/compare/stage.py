@@ -99,14 +99,8 @@ def time_recipes(
 ) -> dict[str, float]:
     """Seconds that each recipe takes for an image with all its positive findings, one by one.
 
-    The first image warms up and is not counted (a committee measures its memory then).
-
-    Args:
-        config: The resolved configuration, with all recipes.
-        rows: Rows of the index, at least two, each with a positive finding.
-        names: All findings.
-        results: ``results/{dataset}``.
-        cuts: Recipe -> thresholds chosen without truth.
+    Rows of the index are at least two, each with a positive finding. The first image warms up and
+    is not counted (a committee measures its memory then).
     """
     device = devices.choose(config.device)
     size, fit = config.prepare.size, config.prepare.fit

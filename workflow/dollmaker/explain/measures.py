@@ -30,14 +30,10 @@ MEASURES = {
 
 
 def share_inside(maps: Map, masks: Masks) -> Values:
-    """Share of the relevance that lies inside a mask.
+    """Share of the relevance that lies inside a mask, (P,) in 0..1.
 
-    Args:
-        maps: (P, H, W), not negative.
-        masks: (P, H, W): 1 inside, 0 outside, 255 ignored: that relevance counts nowhere.
-
-    Returns:
-        (P,) in 0..1; NaN without relevance on the pixels that count.
+    Masks are (P, H, W): 1 inside, 0 outside, 255 ignored: that relevance counts nowhere. It is NaN
+    without relevance on the pixels that count.
     """
     known = np.where(masks == IGNORE, 0, maps).astype(np.float64)
     total = known.sum((1, 2))
@@ -48,12 +44,8 @@ def share_inside(maps: Map, masks: Masks) -> Values:
 def pointing_game(maps: Map, truth: Masks) -> Values:
     """Whether the most relevant pixel lies in the truth (Zhang et al. 2018, without tolerance).
 
-    Args:
-        maps: (P, H, W), not negative. Of equal maxima the first one in reading order counts.
-        truth: (P, H, W): 1, 0, 255 = ignored.
-
-    Returns:
-        (P,): 1 or 0; NaN for a zero map and for a pixel of which the truth says nothing.
+    Of equal maxima the first one in reading order counts. The truth is (P, H, W): 1, 0, 255 =
+    ignored; the result (P,) is NaN for a zero map and for a pixel of which the truth says nothing.
     """
     flat = maps.reshape(len(maps), int(np.prod(maps.shape[1:])))
     hit = np.full(len(maps), np.nan, np.float32)
@@ -65,18 +57,12 @@ def pointing_game(maps: Map, truth: Masks) -> Values:
 
 
 def rank_correlation(maps: Sequence[Map], others: Sequence[Map]) -> Values:
-    """Spearman's rank correlation of maps, pair by pair.
+    """Spearman's rank correlation of maps (h, w) of pictures, pair by pair, (P,) in -1..1.
 
     With the maps of untrained weights this is the randomisation test of Adebayo et al. 2018: near
     1, the maps do not show what the network has learned; at layers next to the output they are
-    alike also because both are maps of the same set of pixels.
-
-    Args:
-        maps: P maps (h, w) of pictures: bars, alike in both, would be agreement.
-        others: P maps of the same sizes.
-
-    Returns:
-        (P,) in -1..1; NaN where a map is constant.
+    alike also because both are maps of the same set of pixels. Maps have no bars: these, alike in
+    both, would be agreement. NaN where a map is constant.
     """
     pairs = zip(maps, others, strict=True)
     return np.array([ranks.rank_correlation(a.ravel(), b.ravel()) for a, b in pairs], np.float32)
@@ -115,10 +101,7 @@ def summarize(measures: pl.DataFrame) -> list[Row]:
     """The means of every method: a row for each finding, by name, then one for all pairs.
 
     Left out are pairs without relevance by one of the methods, so that all have the same pairs, and
-    those for which the measure is not defined (NaN).
-
-    Args:
-        measures: Rows of measures.parquet.
+    those for which the measure is not defined (NaN). ``measures`` are rows of measures.parquet.
     """
     methods, common = _common(measures)
     rows = []

@@ -41,10 +41,7 @@ class Segmenter:
 def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
     """Read the folder that ``dollmaker segment`` wrote.
 
-    Args:
-        folder: With segmenter.json and model.safetensors.
-        seed: The seed that those of the untrained weights are derived from.
-        device: Where all networks go.
+    ``seed`` is what those of the untrained weights are derived from.
 
     Raises:
         ArtifactError: If the folder is damaged.
@@ -72,15 +69,10 @@ def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
 
 
 def blind_seeds(seed: int, own: int | None = None) -> list[int]:
-    """Seeds of the untrained networks.
+    """Seeds of the untrained networks: :data:`BLIND` different numbers.
 
-    Args:
-        seed: The global seed.
-        own: The seed that the segmenter was created with, if it is known.
-
-    Returns:
-        :data:`BLIND` different numbers, none of which draws the same weights as ``seed`` or
-        ``own``.
+    None draws the same weights as the global seed, or as ``own``, which the segmenter was created
+    with.
     """
     # Of a seed torch takes the lowest 32 bits.
     found = {number % 2**32 for number in (seed, own) if number is not None}

@@ -16,7 +16,7 @@ Shapes: B images, P pairs (image, class), R rows of a pass, K classes, H x W pix
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ from dollmaker.attribute.passes import (
     enlarge,
     share_passes,
 )
-from dollmaker.runtime.errors import ConfigError, unknown
+from dollmaker.runtime.errors import ConfigError
 
 Method = Literal["seg_grad_cam", "seg_hires_cam"]
 PixelSet = Literal["image", "class", "truth", "point", "zero"]
@@ -80,17 +80,12 @@ def explain_pixels(
     Args:
         asked: The question: logits are (R, K, H, W), pairs numbers (image, class).
         pixel_sets: bool (P, H, W), the pixels M of each pair, see :func:`choose_pixels`.
-        method: ``seg_grad_cam`` or ``seg_hires_cam``.
+        method: A key of :data:`METHODS`.
         layer: Name of a module, or a depth, see :func:`find_layer`.
 
-    Returns:
-        Maps and their scales, in the order of the pairs.
-
     Raises:
-        ConfigError: If there is no such method or layer, or the layer has no feature map.
+        ConfigError: If there is no such layer, or it has no feature map.
     """
-    if method not in METHODS:
-        raise ConfigError(unknown("method", method, METHODS))
     network, images, pairs = asked.network, asked.images, asked.pairs
     if not pairs:
         return Explained(maps=asked.blank(1)[:, 0], scale=images.new_zeros(0))
@@ -120,7 +115,7 @@ def explain_pixels(
 def choose_pixels(
     kind: PixelSet, predicted: Tensor, truth: Tensor, point: tuple[int, int] | None = None
 ) -> Tensor:
-    """The pixels whose logits are explained.
+    """The pixels whose logits are explained, bool (P, H, W).
 
     Args:
         kind: ``image`` (all), ``class`` (predicted as the class), ``truth`` (of the class in the
@@ -129,18 +124,13 @@ def choose_pixels(
         truth: bool (P, H, W).
         point: x (column) and y (row), from 0; for ``point``.
 
-    Returns:
-        bool (P, H, W).
-
     Raises:
-        ConfigError: If the kind is unknown, or the point is missing or outside of the image.
+        ConfigError: If the point is missing or outside of the image.
     """
     if kind == "class":
         return predicted
     if kind == "truth":
         return truth
-    if kind not in get_args(PixelSet):
-        raise ConfigError(unknown("pixel set", kind, get_args(PixelSet)))
     pixels = torch.full_like(predicted, kind == "image")
     if kind == "point":
         height, width = predicted.shape[1:]
@@ -176,12 +166,8 @@ def find_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[Call, bo
     ``encoder.K`` is the module that makes the K-th of the feature maps that the encoder hands to
     the decoder (0 the finest, -1 the deepest), the input itself and maps of a single place not
     counted. ``decoder.K`` is the K-th block of the decoder in the order of the forward pass. A
-    module that really has such a name comes first.
-
-    Args:
-        network: A network of segmentation-models-pytorch, or any other if ``layer`` is a name.
-        images: float (B, C, H, W), prepared for the network; the first one is looked at.
-        layer: The name or depth.
+    module that really has such a name comes first. Of the images, prepared for the network, the
+    first one is looked at.
 
     Returns:
         The call, and whether its own output is meant (of a name) or what the rest of the network

@@ -1,9 +1,12 @@
 """The stage: one recipe's sample in, one verdict out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dollmaker.binarize.label_free import cuts_of
 from dollmaker.binarize.pair import Pair
@@ -11,13 +14,25 @@ from dollmaker.binarize.stage import open_recipe
 from dollmaker.config.whole import Config
 from dollmaker.measures import scores
 from dollmaker.pixels import geometry
-from dollmaker.sanity.judge import judge
 from dollmaker.store import provenance
 from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.files import sha256_file, write_json
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, Shard
+
+#: A median IoU of masks with those of random weights over this: more than half of what either draws
+#: needs no learning, the recipe ignores the model (our choice).
+SAME_MASKS = 0.5
+
+#: A median rank correlation with the maps of another finding over this: it ignores the finding.
+IGNORES_FINDING = 0.99
+
+#: Pairs of a kind under which nothing is said about it (our choice).
+MIN_PAIRS = 8
+
+Table = dict[str, npt.NDArray[Any]]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +102,140 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
         },
     )
     write_json(output, {"recipe": recipe, **facts, "header": header})
+
+
+def judge(
+    table: Table, areas: Floats, same: Floats, patients: Sequence[str], *, several: bool = True
+) -> dict[str, Any]:
+    """Numbers and verdicts; intervals are 95 % bootstrap intervals over patients.
+
+    Whether a recipe ignores the model is asked of its masks: maps of mostly dark pictures have
+    nearly the same ranks whatever the weights, and what is released are masks. It does, where the
+    whole interval of the median IoU with the masks of random weights is over the limit, or where
+    it reaches over the limit and the recipe is uninformative: either alone may be chance or a hard
+    case, and a verdict should be the same for the next committee. Whether it ignores the finding is
+    asked in the same way of the rank correlation with the map of another finding.
+
+    Args:
+        table: Columns of the sample.
+        areas: Share of foreground of each pair's mask.
+        same: IoU of each pair's mask with those that random weights have for it, mean of the draws;
+            NaN where none was drawn.
+        patients: The patient of each pair.
+        several: Whether there is another finding to explain.
+
+    Returns:
+        ``positives``, ``negatives`` and ``checked`` (numbers of pairs); medians of ``same_masks``,
+        ``randomised`` and ``other`` with ``_low`` and ``_high``, of ``insertion`` and ``deletion``
+        (null if unknown); shares of pairs with a mask and their mean areas, on positives and
+        negatives, and the difference of the two with ``_low`` and ``_high``; ``ignores_model``,
+        ``ignores_finding`` and ``uninformative`` (masks of positives and negatives do not differ
+        in these two), true, false, or null where there are under :data:`MIN_PAIRS` pairs;
+        ``doubts``, which of the first two are not sure to be false; ``verdict``, in words.
+    """
+    positive = table["label"] == PRESENT
+    facts: dict[str, Any] = {
+        "positives": int(positive.sum()),
+        "negatives": int((~positive).sum()),
+        "checked": int(np.isfinite(table["randomised"]).sum()),
+    }
+    values_of = {"same_masks": same, "randomised": table["randomised"], "other": table["other"]}
+    for name, values in values_of.items():
+        facts |= _interval(name, _median(values.astype(np.float64), patients))
+    for name in ("insertion", "deletion"):
+        values = table[name][np.isfinite(table[name])].astype(np.float64)
+        facts[name] = _number(float(np.median(values)) if len(values) else float("nan"))
+    for name, values in (("masked", (areas > 0).astype(np.float64)), ("area", areas)):
+        facts[f"{name}_positives"] = _number(_mean(values[positive]))
+        facts[f"{name}_negatives"] = _number(_mean(values[~positive]))
+        facts |= _interval(f"{name}_difference", _difference(values, positive, patients))
+    facts["uninformative"] = _uninformative(facts)
+    known = {"model": "same_masks", "finding": "other"}
+    limits = {"model": SAME_MASKS, "finding": IGNORES_FINDING}
+    facts["doubts"] = []
+    for what, name in known.items():
+        low, high = facts[f"{name}_low"], facts[f"{name}_high"]
+        count = int(np.isfinite(values_of[name]).sum())
+        if what == "finding" and not several:
+            facts["ignores_finding"] = False
+        elif count < MIN_PAIRS or low is None:
+            facts[f"ignores_{what}"] = None
+        else:
+            over, reaches = low > limits[what], high > limits[what]
+            ignores = over or (reaches and facts["uninformative"] is True)
+            facts[f"ignores_{what}"] = bool(ignores)
+            facts["doubts"] += [f"ignores_{what}"] if reaches and not ignores else []
+    facts["verdict"] = verdict(facts)
+    return facts
+
+
+def verdict(facts: dict[str, Any]) -> str:
+    """What the numbers of :func:`judge` say, in a few words."""
+    said = []
+    for what in ("model", "finding"):
+        ignores = facts[f"ignores_{what}"]
+        if ignores is None:
+            said.append(f"not known whether it ignores the {what}")
+        elif ignores:
+            said.append(f"ignores the {what}")
+        elif f"ignores_{what}" in facts["doubts"]:
+            said.append(f"may ignore the {what}")
+    if facts["uninformative"]:
+        said.append("uninformative: masks look the same where the finding is absent")
+    return "; ".join(said) or "depends on model and finding"
+
+
+def _uninformative(facts: dict[str, Any]) -> bool | None:
+    if min(facts["positives"], facts["negatives"]) < MIN_PAIRS:
+        return None
+    ends = [
+        (facts[f"{n}_difference_low"], facts[f"{n}_difference_high"]) for n in ("masked", "area")
+    ]
+    if any(low is None for low, _ in ends):
+        return None
+    return all(low <= 0 <= high for low, high in ends)
+
+
+def _median(values: Floats, patients: Sequence[str]) -> scores.Interval:
+    known = np.isfinite(values)
+    ordered = np.argsort(values[known], kind="stable")
+    ascending = values[known][ordered]
+    groups = np.asarray(patients, dtype=str)[known][ordered]
+
+    def middle(weights: Floats) -> Floats:
+        """The median of rows that are drawn so many times."""
+        below = weights.cumsum(1)
+        half = below[:, -1:] / 2
+        lower, upper = (below < half).sum(1), (below <= half).sum(1)
+        return np.asarray((ascending[lower] + ascending[np.minimum(upper, len(ascending) - 1)]) / 2)
+
+    return scores.bootstrap(middle, len(ascending), groups, 1000, 0)
+
+
+def _difference(
+    values: Floats, positive: npt.NDArray[np.bool_], patients: Sequence[str]
+) -> scores.Interval:
+    """Mean over positives less mean over negatives; NaN where one of the two is not there."""
+
+    def gap(weights: Floats) -> Floats:
+        means = []
+        for rows in (positive, ~positive):
+            count = weights[:, rows].sum(1)
+            some = np.where(count > 0, count, np.nan)
+            means.append(weights[:, rows] @ values[rows] / some)
+        return np.asarray(means[0] - means[1])
+
+    return scores.bootstrap(gap, len(values), list(patients), 1000, 0)
+
+
+def _interval(name: str, found: scores.Interval) -> dict[str, float | None]:
+    ends = ("", "_low", "_high")
+    return {name + end: _number(value) for end, value in zip(ends, found, strict=True)}
+
+
+def _mean(values: Floats) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 4) if np.isfinite(value) else None
