@@ -13,8 +13,7 @@ from torch import Tensor
 
 from dollmaker.explain.network import Segmenter
 from dollmaker.networks.frames import Frames, frames_of
-from dollmaker.pictures.overlay import MASK, TRUTH, heat, outline, to_rgb
-from dollmaker.pictures.sheet import sheet, to_png
+from dollmaker.pictures.overlay import MASK, TRUTH, Rgb, heat, outline, to_rgb
 from dollmaker.pixels.geometry import Fit, inside
 from dollmaker.release.parts import find_parts
 from dollmaker.runtime.errors import ArtifactError, DataError
@@ -27,6 +26,9 @@ _BLOCK, CHUNK, _TILE = 32, 8, 160
 _KEYS = ("image_id", "finding")
 
 Floats = npt.NDArray[np.float32]
+
+#: Text, and tiles beside it.
+Drawn = tuple[str, list[Rgb]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,25 +45,6 @@ class Pairs:
     split: str
     files: list[Path]
     table: pl.DataFrame
-
-
-@dataclass(frozen=True, kw_only=True)
-class Panel:
-    """One pair of the picture.
-
-    Attributes:
-        title: Lines of text on its left.
-        image: (C, H, W) in levels.
-        predicted: bool (H, W).
-        truth: bool (H, W).
-        maps: Method -> float32 (H, W) in 0..1.
-    """
-
-    title: list[str]
-    image: npt.NDArray[Any]
-    predicted: npt.NDArray[np.bool_]
-    truth: npt.NDArray[np.bool_]
-    maps: Mapping[str, Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,17 +100,19 @@ class Block:
             "probability": np.array(highest, np.float32),
         }
 
-    def panel(self, number: int, maps: Mapping[str, Floats]) -> Panel:
-        """One pair for the picture."""
+    def draw(self, number: int, maps: Mapping[str, Floats]) -> Drawn:
+        """One pair for the picture: lines of text, the image, and each method's map over it.
+
+        The prediction is outlined in orange, the truth in teal (on the image only).
+        """
         predicted = self.predicted.cpu().numpy()
         share = f"predicted: {self.share(predicted)[number]:.1%}"
-        return Panel(
-            title=[self.findings[number][:21], self.ids[number][:21], share],
-            image=self.images[self.pairs[number][0]],
-            predicted=predicted[number],
-            truth=self.truth[number] == 1,
-            maps=maps,
-        )
+        title = [self.findings[number][:21], self.ids[number][:21], share]
+        title += [f"{name}:\nno relevance" for name, one in maps.items() if not one.any()]
+        ground = to_rgb(self.images[self.pairs[number][0]], (_TILE, _TILE))
+        drawn = [outline(ground, self.truth[number] == 1, TRUTH)]
+        drawn += [heat(ground, one) for one in maps.values()]
+        return "\n".join(title), [outline(tile, predicted[number], MASK) for tile in drawn]
 
 
 def list_pairs(
@@ -204,20 +189,3 @@ def read_blocks(pairs: Pairs, images_folder: Path, subject: Segmenter, fit: Fit)
             frames=frames_of(sources, size, fit),
         )
         first += len(mine)
-
-
-def overlays(panels: Sequence[Panel], methods: Sequence[str]) -> bytes:
-    """Rows: pairs. Columns: the image, then each method's map over it; PNG.
-
-    The prediction is outlined in orange, the truth in teal (on the image only).
-    """
-    rows = []
-    for panel in panels:
-        ground = to_rgb(panel.image, (_TILE, _TILE))
-        drawn = [outline(ground, panel.truth, TRUTH)]
-        drawn += [heat(ground, panel.maps[name]) for name in methods]
-        empty = [f"{name}:\nno relevance" for name in methods if not panel.maps[name].any()]
-        tiles = [outline(tile, panel.predicted, MASK) for tile in drawn]
-        rows.append(("\n".join([*panel.title, *empty]), tiles))
-    titles = ["orange predicted, teal truth", *methods]
-    return to_png(sheet(rows, titles=titles, beside=True), colours=None)

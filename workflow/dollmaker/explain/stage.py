@@ -25,8 +25,9 @@ from dollmaker.explain.measures import (
     tell_pixels,
 )
 from dollmaker.explain.network import Segmenter, load_segmenter
-from dollmaker.explain.pairs import CHUNK, Block, Panel, list_pairs, overlays, read_blocks
+from dollmaker.explain.pairs import CHUNK, Block, Drawn, list_pairs, read_blocks
 from dollmaker.explain.seg_cam import Explained, Method, PixelSet, choose_pixels, explain_pixels
+from dollmaker.pictures.sheet import sheet, to_png
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.runtime.progress import Progress
@@ -124,7 +125,7 @@ def explain_segmenter(config: Config, inputs: Inputs, output: Path, asked: Asked
     )
     shown = _shown(pairs.table)
     rows: list[pl.DataFrame] = []
-    panels: dict[int, Panel] = {}
+    drawn: dict[int, Drawn] = {}
     progress = Progress("explain", pairs.table["image_id"].n_unique())
     with atomic_path(output) as folder, ExitStack() as stack:
         folder.mkdir()
@@ -146,13 +147,14 @@ def explain_segmenter(config: Config, inputs: Inputs, output: Path, asked: Asked
             for number in range(len(block.ids)):
                 if block.first + number in shown:
                     maps = {str(name): _array(m.maps)[number] for name, m in explained.items()}
-                    panels[block.first + number] = block.panel(number, maps)
+                    drawn[block.first + number] = block.draw(number, maps)
             progress.add(len(block.images), len(block.ids) * len(writers), 0)
         stack.close()  # the shards are whole before the folder appears
         measures = pl.concat(rows)
         tables.write(measures, folder / "measures.parquet", header)
-        picture = overlays([panels[number] for number in shown], request.methods)
-        (folder / "overlays.png").write_bytes(picture)
+        titles = ["orange predicted, teal truth", *request.methods]
+        picture = sheet([drawn[number] for number in shown], titles=titles, beside=True)
+        (folder / "overlays.png").write_bytes(to_png(picture, colours=None))
         told = tell_pixels(request.pixels, request.point)
         text = page(measures, layer=request.layer, pixels=told, split=pairs.split)
         write_text(folder / "README.md", text)
