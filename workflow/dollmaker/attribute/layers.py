@@ -6,7 +6,7 @@ form a square.
 
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -35,13 +35,21 @@ class Call:
 
 
 @contextmanager
+def hooked(modules: Iterable[nn.Module], hook: Callable[..., Any]) -> Iterator[None]:
+    """Call a hook after each of these modules, ``hook(module, inputs, output)``."""
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def outputs_of(modules: Sequence[nn.Module], *, exact: bool) -> Iterator[dict[nn.Module, Tensor]]:
     """Catch modules' outputs, which keep their graph to the logits.
 
-    Args:
-        modules: The modules.
-        exact: Whether the outputs stay as they were when the network goes on to change them in
-            place.
+    With ``exact`` they stay as they were when the network goes on to change them in place.
     """
     caught: dict[nn.Module, Tensor] = {}
 
@@ -52,12 +60,8 @@ def outputs_of(modules: Sequence[nn.Module], *, exact: bool) -> Iterator[dict[nn
         caught[module] = start if exact else passed
         return passed
 
-    handles = [module.register_forward_hook(catch) for module in modules]
-    try:
+    with hooked(modules, catch):
         yield caught
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def trace(network: nn.Module, images: Tensor) -> list[Call]:
@@ -71,13 +75,8 @@ def trace(network: nn.Module, images: Tensor) -> list[Call]:
         layout = _layout(network, shape, images.shape[2:])
         calls[module] = Call(names[module], module, shape, layout)
 
-    handles = [module.register_forward_hook(note) for module in names]
-    try:
-        with torch.no_grad():
-            network(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), hooked(names, note):
+        network(images[:1])
     return list(calls.values())
 
 

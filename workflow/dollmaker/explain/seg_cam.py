@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.cams import placewise, pooled
-from dollmaker.attribute.layers import Call, as_maps, named, outputs_of, trace
+from dollmaker.attribute.layers import Call, as_maps, hooked, named, outputs_of, trace
 from dollmaker.attribute.passes import (
     Pairs,
     Pass,
@@ -208,14 +208,12 @@ def _encoder_stages(network: nn.Module, images: Tensor, within: Sequence[Call]) 
         # Plain vision transformers give (feature maps, class tokens).
         features.extend(output[0] if isinstance(output[0], list) else output)
 
-    handles = [call.module.register_forward_hook(keep) for call in within]
-    handles.append(network.get_submodule("encoder").register_forward_hook(gather))
-    try:
-        with torch.no_grad():
-            network(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with (
+        torch.no_grad(),
+        hooked([call.module for call in within], keep),
+        hooked([network.get_submodule("encoder")], gather),
+    ):
+        network(images[:1])
     stages = []
     for feature in features:
         same = [c for c in within if _same_memory(outputs[c.module], feature)]
