@@ -130,6 +130,6 @@ def _bind(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Pair]:
         try:
             TypeAdapter(hints[key]).validate_python(value, strict=True)
         except ValidationError as error:
-            wanted = error.errors()[-1]["msg"].removeprefix("Input ")
-            raise ConfigError(f"step {name} has {key} = {str(value)[:100]}; it {wanted}.") from None
+            wanted = error.errors()[-1]["msg"].replace("Input should", "it should")
+            raise ConfigError(f"step {name} has {key} = {str(value)[:100]}; {wanted}.") from None
     return partial(STEPS[name], **options)
