@@ -55,7 +55,6 @@ class Trial:
 
     def __init__(self, config: Config, device: torch.device, folder: Path) -> None:
         self._full, self._config = config, _reduce(config)
-        self._tree = self._config.dump()
         self._device, self._folder = device, folder
         self.seconds: dict[str, float] = {}
         self.unknown: dict[str, str] = {}
