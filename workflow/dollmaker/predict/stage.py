@@ -35,7 +35,7 @@ _WHITE = 65535
 Mask = npt.NDArray[np.bool_]
 
 
-# ten: options of a command line, each of its own
+# nine: options of a command, each one that a user may give alone
 def predict(
     release_folder: Path,
     images: Path,

@@ -3,8 +3,9 @@
 import os.path
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -20,6 +21,8 @@ from dollmaker.release.source import to_source
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, inside, require_new, safe_name, write_json
+
+T = TypeVar("T")
 
 _MAX_PIXELS = 100_000_000
 
@@ -163,7 +166,7 @@ def _copy_picture(images: Path, path: str, target: Path) -> None:
     """The very bytes of a picture that YOLO sees as it is meant; another is decoded."""
     source, suffix = inside(images, path, links=True), PurePosixPath(path).suffix.lower()
     if suffix not in _YOLO_SEES:
-        picture, origin = _read(images, path, None)
+        picture, origin = _picture(images, path, None)
         if suffix not in _YOLO_READS or not origin.plain or origin.orientation != 1:
             picture.save(target)
             return
@@ -172,23 +175,17 @@ def _copy_picture(images: Path, path: str, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _read(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Picture:
-    """A picture of the user's copy of the images."""
-    source = inside(images, path, links=True)
-    try:
-        return read_picture(source, mode=mode, max_pixels=_MAX_PIXELS)
-    except DataError as error:
-        raise _unread(images, path, error) from None
+def _picture(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Picture:
+    return _read(images, path, partial(read_picture, mode=mode))
 
 
-def _channels(images: Path, path: str, channels: int) -> list[Image.Image]:
-    """The channels of a picture of the user's copy of the images, each in grey."""
+def _read(images: Path, path: str, read: Callable[..., T]) -> T:
+    """What a reader makes of a file of the user's copy of the images."""
     source = inside(images, path, links=True)
     try:
-        found = read_channels(source, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
+        return read(source, max_pixels=_MAX_PIXELS)
     except DataError as error:
         raise _unread(images, path, error) from None
-    return [Image.fromarray(one) for one in found.pixels]
 
 
 def _unread(images: Path, path: str, why: object) -> DataError:
@@ -216,9 +213,11 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
             if several:
-                pictures = _channels(images, row["path"], release.channels)
+                read = partial(read_channels, channels=release.channels, bits=8)
+                found = _read(images, row["path"], read).pixels
+                pictures = [Image.fromarray(one) for one in found]
             else:
-                pictures = [_read(images, row["path"], mode).image]
+                pictures = [_picture(images, row["path"], mode).image]
             if pictures[0].size != (row["width"], row["height"]):
                 raise _unread(images, row["path"], "is not of the size that the release knows")
             for k, picture in enumerate(pictures):
@@ -235,7 +234,7 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
 
 def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
     """Grey if all pictures are: nnU-Net wants as many channels in each."""
-    return "L" if all(_read(images, path, None).image.mode == "L" for path in paths) else "RGB"
+    return "L" if all(_picture(images, path, None).image.mode == "L" for path in paths) else "RGB"
 
 
 def _label(release: Release, row: Row) -> Image.Image:

@@ -21,6 +21,7 @@ from dollmaker.config import reads
 from dollmaker.config.whole import Config
 from dollmaker.pixels.geometry import level_set, pack
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, SPLITS, Row, Tree, part_name
+from dollmaker.release.source import measure
 from dollmaker.release.verify import compare_masks
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import findings, provenance, tables
@@ -234,8 +235,7 @@ def _row(
     table: Mapping[str, npt.NDArray[Any]], i: int, image: Row, mask: npt.NDArray[np.uint8]
 ) -> Row:
     foreground = mask == 1
-    ys, xs = np.flatnonzero(foreground.any(1)), np.flatnonzero(foreground.any(0))
-    left, top = int(xs[0]), int(ys[0])
+    area, box = measure(foreground)
     return {
         "image_id": table["image_id"][i],
         "finding": table["finding"][i],
@@ -244,7 +244,7 @@ def _row(
         **{name: round(table[name][i].item(), _DIGITS) for name in _NUMBERS},
         "size": list(mask.shape),
         "counts": encode(foreground),
-        "area": int(foreground.sum()),
-        "box": [left, top, int(xs[-1]) - left + 1, int(ys[-1]) - top + 1],
+        "area": area,
+        "box": box,
         "components": int(ndimage.label(foreground)[1]),
     }

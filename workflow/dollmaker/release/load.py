@@ -62,7 +62,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         ConfigError: For an unknown split, finding or form.
     """
 
-    # ten: a torch data set takes its options by name, as those of torchvision do
+    # nine: a torch data set takes its options by name, as those of torchvision do
     def __init__(
         self,
         release: str | Path,

@@ -36,6 +36,16 @@ class SourceMask:
     polygons: list[list[int]] | None = None
 
 
+def measure(mask: npt.NDArray[np.bool_]) -> tuple[int, list[int]]:
+    """Area of a mask in pixels, and its box: left, top, width, height; zeros of an empty one."""
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not len(columns):
+        return 0, [0, 0, 0, 0]
+    left, top = int(columns[0]), int(rows[0])
+    sides = [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]
+    return int(np.count_nonzero(mask)), sides
+
+
 def to_source(
     squares: Sequence[npt.NDArray[Any]],
     sizes: Sequence[tuple[int, int]],

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from pycocotools import mask as coco
 
@@ -22,7 +21,7 @@ from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
-from dollmaker.release.source import SourceMask, to_source
+from dollmaker.release.source import SourceMask, measure, to_source
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside, read_json, sha256_file
@@ -330,7 +329,7 @@ def _compare_block(
             faults.append(f"{where}: size differs from the mask file")
         elif row["counts"] != code["counts"].decode("ascii"):
             faults.append(f"{where}: {_judge(row)}")
-        elif [row["area"], row["box"]] != _measure(masks[k]):
+        elif (row["area"], row["box"]) != measure(masks[k]):
             faults.append(f"{where}: area or box is not that of the mask")
         elif len(levels) and not np.array_equal(levels[k] > 0, masks[k]):
             faults.append(f"{where}: level set and mask differ")
@@ -348,16 +347,6 @@ def _judge(row: Row) -> str:
     except DataError as error:
         return str(error)
     return "RLE and mask file differ"
-
-
-def _measure(mask: npt.NDArray[np.bool_]) -> list[Any]:
-    """Area and box of a mask."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    if not len(columns):
-        return [0, [0, 0, 0, 0]]
-    left, top = int(columns[0]), int(rows[0])
-    sides = [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top]
-    return [int(np.count_nonzero(mask)), sides]
 
 
 # --- signature ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import headline_split
 from dollmaker.pictures.charts import SERIES, Chart, chart
+from dollmaker.release.parts import Row
 from dollmaker.report.gather import Results
 from dollmaker.store import tables
 
@@ -44,7 +45,8 @@ def make_charts(results: Results) -> dict[str, Chart]:
     charts = {}
     curves = {name: model.get("curve") or [] for name, model in results.members.items()}
     if any(curves.values()):
-        charts["classifier-curves"] = _classifier_curves(curves)
+        title = "Validation macro AUROC"
+        charts["classifier-curves"] = _training_curves(curves, "valid_macro_auroc", title, 3)
     known = results.table("classifiers")
     if "bin_counts" in known.columns:
         whole = known.filter(member=COMMITTEE, finding=MACRO)
@@ -55,7 +57,8 @@ def make_charts(results: Results) -> dict[str, Chart]:
         target = results.truth.targets[0]
         charts["recipes"] = _recipe_chart(masks.filter(split=split, target=target, finding=MEAN))
     if results.segmenter and results.segmenter.get("curve"):
-        charts["segmenter"] = _segmenter_curve(results.segmenter["curve"])
+        curve, title = {"": results.segmenter["curve"]}, "Validation mIoU (against pseudo-masks)"
+        charts["segmenter"] = _training_curves(curve, "valid_miou", title, 2.8)
     for task, runs in results.tasks.items():
         files = {run: folder / "curve.parquet" for run, folder in runs.items()}
         there = {run: tables.read(file) for run, file in files.items() if file.exists()}
@@ -64,41 +67,39 @@ def make_charts(results: Results) -> dict[str, Chart]:
     return charts
 
 
-def _classifier_curves(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Chart:
-    """Training loss and validation AUROC of each member by epoch."""
+def _training_curves(
+    curves: Mapping[str, Sequence[Row]], score: str, title: str, height: float
+) -> Chart:
+    """Training loss and validation score of each network by epoch."""
 
     def draw(figure: Figure) -> None:
         left, right = figure.subplots(1, 2)
-        for number, (member, curve) in enumerate(curves.items()):
-            colour = SERIES[number % len(SERIES)]
-            _line(left, curve, "epoch", "loss", colour, member)
-            _line(right, curve, "epoch", "valid_macro_auroc", colour, member)
+        for number, (name, curve) in enumerate(curves.items()):
+            for axis, key in ((left, "loss"), (right, score)):
+                known = [row for row in curve if None not in (row.get("epoch"), row.get(key))]
+                if known:
+                    x, y = [row["epoch"] for row in known], [row[key] for row in known]
+                    colour = SERIES[number % len(SERIES)]
+                    axis.plot(x, y, color=colour, label=name, marker="o", markersize=3)
         left.set(title="Training loss", xlabel="epoch")
-        right.set(title="Validation macro AUROC", xlabel="epoch")
-        _integers(left, right)
-        right.legend(loc="best")
+        right.set(title=title, xlabel="epoch")
+        for axis in (left, right):
+            axis.xaxis.get_major_locator().set_params(integer=True)
+        if len(curves) > 1 or "" not in curves:
+            right.legend(loc="best")
 
-    return chart(draw, (9, 3))
+    return chart(draw, (9, height))
 
 
-def _reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
-    """What the committee says against what is there, by split: calibrated on the diagonal.
-
-    Args:
-        curves: Split -> row of classifiers.parquet with bins.
-    """
+def _reliability(curves: Mapping[str, Row]) -> Chart:
+    """What the committee says against what is there, by split: calibrated on the diagonal."""
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         axis.plot([0, 1], [0, 1], color=SERIES[-1], linewidth=1, linestyle=":")
         for number, (split, row) in enumerate(curves.items()):
-            points = [
-                (said, there, count)
-                for said, there, count in zip(
-                    row["bin_said"], row["bin_there"], row["bin_counts"], strict=True
-                )
-                if count
-            ]
+            bins = zip(row["bin_said"], row["bin_there"], row["bin_counts"], strict=True)
+            points = [one for one in bins if one[2]]
             said, there, counts = zip(*points, strict=True) if points else ((), (), ())
             colour = SERIES[number % len(SERIES)]
             axis.plot(said, there, color=colour, label=f"{split}, ECE {row['ece']:.3f}")
@@ -109,41 +110,8 @@ def _reliability(curves: Mapping[str, Mapping[str, Any]]) -> Chart:
     return chart(draw, (4.5, 3.6))
 
 
-def _segmenter_curve(curve: Sequence[Mapping[str, Any]]) -> Chart:
-    """Training loss and validation mIoU of the pre-trained segmenter by epoch."""
-
-    def draw(figure: Figure) -> None:
-        left, right = figure.subplots(1, 2)
-        _line(left, curve, "epoch", "loss", SERIES[0], "")
-        _line(right, curve, "epoch", "valid_miou", SERIES[0], "")
-        left.set(title="Training loss", xlabel="epoch")
-        right.set(title="Validation mIoU (against pseudo-masks)", xlabel="epoch")
-        _integers(left, right)
-
-    return chart(draw, (9, 2.8))
-
-
-def _integers(*axes: Any) -> None:
-    for axis in axes:
-        axis.xaxis.get_major_locator().set_params(integer=True)
-
-
-def _line(
-    axis: Any, curve: Sequence[Mapping[str, Any]], x: str, y: str, colour: str, label: str
-) -> None:
-    points = [
-        (row[x], row[y]) for row in curve if row.get(x) is not None and row.get(y) is not None
-    ]
-    if points:
-        axis.plot(*zip(*points, strict=True), color=colour, label=label, marker="o", markersize=3)
-
-
 def _recipe_chart(masks: pl.DataFrame) -> Chart:
-    """Mean IoU of recipes and trivial baselines with intervals, both slices.
-
-    Args:
-        masks: Rows of masks.parquet of one target and split, finding ``mean``.
-    """
+    """Mean IoU of recipes and trivial baselines with intervals, both slices, from the mean rows."""
     names = masks["recipe"].unique(maintain_order=True).to_list()
     over = masks["mean_over"][0]
 
@@ -152,12 +120,9 @@ def _recipe_chart(masks: pl.DataFrame) -> Chart:
         for place, name in enumerate(names):
             colour = SERIES[6] if name in BASELINES else SERIES[0]
             for slice_name, offset, fill in (("full", -0.13, colour), ("positive", 0.13, "none")):
-                rows = masks.filter(pl.col("recipe") == name, pl.col("slice") == slice_name)
-                for row in rows.iter_rows(named=True):
-                    y = place + offset
-                    axis.plot(
-                        [row["miou_low"], row["miou_high"]], [y, y], color=colour, linewidth=2
-                    )
+                for row in masks.filter(recipe=name, slice=slice_name).to_dicts():
+                    y, ends = place + offset, [row["miou_low"], row["miou_high"]]
+                    axis.plot(ends, [y, y], color=colour, linewidth=2)
                     axis.plot(row["miou"], y, "o", color=colour, markerfacecolor=fill, markersize=7)
         axis.set_yticks(range(len(names)), names)
         axis.set(xlabel=f"mean IoU over {over}", ylim=(len(names) - 0.4, -0.6))
