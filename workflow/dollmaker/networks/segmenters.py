@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import segmentation_models_pytorch as smp
 import timm
@@ -18,12 +19,14 @@ from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
 from torch import Tensor, nn
 
 from dollmaker.config import weight_names
-from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks import dry_run
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError, unknown
 from dollmaker.store.files import read_json, sha256_file
+
+if TYPE_CHECKING:  # who predicts with a release has no pydantic
+    from dollmaker.config.networks import SegmentConfig
 
 ARCHITECTURES: dict[str, str] = {
     name: model.__name__ for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
@@ -62,7 +65,7 @@ def read_segmenter(folder: Path) -> nn.Module:
 
 
 def create(
-    options: SegmentConfig, *, channels: int, classes: int, size: int, seed: int
+    options: "SegmentConfig", *, channels: int, classes: int, size: int, seed: int
 ) -> nn.Module:
     """A network with random weights that depend on the seed alone.
 
@@ -102,7 +105,7 @@ def create(
 
 
 def narrow(
-    model: nn.Module, options: SegmentConfig, *, channels: int, classes: int, size: int
+    model: nn.Module, options: "SegmentConfig", *, channels: int, classes: int, size: int
 ) -> nn.Module:
     """The same network with the first ``classes`` channels of its output only."""
     new = create(options, channels=channels, classes=classes, size=size, seed=0)
@@ -178,7 +181,7 @@ class Start:
 
 
 def find_start(
-    options: SegmentConfig,
+    options: "SegmentConfig",
     committee: Sequence[Path],
     weights_root: Path,
     *,
