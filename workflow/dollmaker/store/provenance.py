@@ -45,7 +45,7 @@ _LIBRARIES = ("torch", "numpy", "scikit-image", "h5py")
 
 def header(
     stage: str,
-    config: Mapping[str, Any],
+    settings: Mapping[str, Any],
     *,
     seed: int | None = None,
     inputs: Mapping[str, str] | None = None,
@@ -54,7 +54,7 @@ def header(
 
     Args:
         stage: Name of the stage that writes it.
-        config: The stage's section of the configuration.
+        settings: The stage's section of the configuration.
         seed: Seed of its random numbers, if it has any.
         inputs: Name -> sha256 of the models and files it was made from.
 
@@ -66,7 +66,7 @@ def header(
         "stage": stage,
         "stage_version": STAGES[stage],
         "dollmaker": __version__,
-        "config": dict(config),
+        "config": dict(settings),
         "seed": seed,
         "inputs": dict(inputs or {}),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
