@@ -30,7 +30,6 @@ class Section(BaseModel):
         frozen=True,
         strict=True,
         regex_engine="python-re",
-        use_attribute_docstrings=True,
     )
 
     #: Keys without a default, which :meth:`dump` leaves out where they are not given, or null; and

@@ -3,13 +3,17 @@
 ``python -m dollmaker.config.documents`` writes both.
 """
 
+import ast
+import inspect
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dollmaker.config.base import Section
 from dollmaker.config.whole import Config
 
 ROOT = Path(__file__).parents[3]
@@ -44,8 +48,21 @@ _SIGNS = {
 }
 
 
+def _describe(model: type[Section]) -> None:
+    """Make the docstring below a field its description: every job would wait for pydantic's."""
+    (section,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(section, ast.ClassDef)
+    for field, text in pairwise(section.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
+            told = inspect.cleandoc(ast.literal_eval(text.value))
+            model.model_fields[ast.unparse(field.target)].description = told
+    model.model_rebuild(force=True)
+
+
 def schema() -> dict[str, Any]:
     """The JSON schema of the configuration."""
+    for model in Section.__subclasses__():  # those within others come first
+        _describe(model)
     made: dict[str, Any] = _tidy(Config.model_json_schema())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
