@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from dollmaker.config import ready
 from dollmaker.config.base import Tree
 from dollmaker.config.masks import MapsConfig
@@ -52,6 +50,8 @@ _INHERITED = ("baselines", "reduction", "smoothing")
 @cache
 def catalogue() -> Tree:
     """Recipe name -> recipe, as written in ``catalogue.yaml``."""
+    import yaml  # few jobs need it
+
     text = (Path(__file__).parent / "catalogue.yaml").read_text(encoding="utf-8")
     entries: Tree = yaml.safe_load(text)
     return entries

@@ -5,12 +5,11 @@ A configuration is given as a file (YAML or JSON) or as inline JSON that starts 
 
 import json
 import math
-import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from dollmaker.config import catalogue, checks, mistakes
@@ -21,9 +20,6 @@ from dollmaker.runtime.errors import ConfigError
 
 #: More values than any configuration needs.
 _MOST_VALUES = 100_000
-
-#: Numbers that YAML 1.1 reads to the base 8 or 60.
-_OTHER_BASE = re.compile(r"[-+]?0[0-7_]+|[-+]?[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?")
 
 
 def load(source: str) -> Tree:
@@ -48,55 +44,6 @@ def loaded(source: str) -> Config:
     return resolved(read(source))
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that occurs twice, of which YAML would silently take the last.
-
-    A key that YAML takes for something else than its text, as ``on`` for true and ``010`` for 8, is
-    refused too: a member would get another name than was written. So are numbers that YAML reads to
-    another base than ten or sixteen: 010 is 8 to it, and 1:30 is 90.
-    """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[str, int] = {}
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                _check_key(key, self.construct_object(key), lines)
-        return super().construct_mapping(node, deep)
-
-    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        meant: int = super().construct_yaml_int(node)
-        _check_base(node, meant)
-        return meant
-
-    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
-        meant: float = super().construct_yaml_float(node)
-        _check_base(node, meant)
-        return meant
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
-
-
-def _check_base(node: yaml.ScalarNode, meant: float) -> None:
-    """Refuse a number with a leading zero or with colons, which is not what it looks like."""
-    if _OTHER_BASE.fullmatch(node.value):
-        raise yaml.YAMLError(
-            f"line {node.start_mark.line + 1}: YAML takes {node.value} for {meant}; put it in "
-            "quotes if it is text, or write the number without leading zeros and colons"
-        )
-
-
-def _check_key(node: yaml.ScalarNode, meant: Any, lines: dict[str, int]) -> None:
-    """Refuse a key that is in ``lines`` already, or not what is written there; note its line."""
-    key, line = node.value, node.start_mark.line + 1
-    if key in lines:
-        raise yaml.YAMLError(f"{key!r} is in lines {lines[key]} and {line}; keep one")
-    lines[key] = line
-    if key != (meant if isinstance(meant, str) else json.dumps(meant, default=repr)):
-        raise yaml.YAMLError(f"line {line}: YAML takes the key {key} for {meant}; put it in quotes")
-
-
 def read(source: str) -> Tree:
     """Read a configuration as it was written, without defaults.
 
@@ -104,22 +51,36 @@ def read(source: str) -> Tree:
         ConfigError: If it cannot be read, is no mapping, or has a key twice.
     """
     if source.lstrip().startswith("{"):
-        try:
-            value = json.loads(source)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ConfigError(
-                f"the inline configuration is not JSON ({error}); correct it."
-            ) from None
+        value = _json(source, "the inline configuration")
+    elif source.endswith(".json"):
+        value = _json(_text(source), source)
     else:
+        from dollmaker.config import yaml_text  # jobs have JSON, and need not wait for YAML
+
         try:
-            value = yaml.load(_text(source), _Loader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            value = yaml_text.parse(_text(source))
+        except ValueError as error:
             raise ConfigError(
-                f"{source} cannot be read as YAML ({_detail(error)}); correct the file."
+                f"{source} cannot be read as YAML ({error}); correct the file."
             ) from None
     if not isinstance(value, dict):
         raise ConfigError(f"the configuration {source} is not a mapping of keys; see config.yaml.")
     return value
+
+
+def _json(text: str, name: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name} is not JSON ({error}); correct it.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Tree:
+    """A mapping, in which no key is twice."""
+    for key, times in Counter(key for key, _ in pairs).items():
+        if times > 1:
+            raise ValueError(f"{key!r} is there {times} times; keep one")
+    return dict(pairs)
 
 
 def _text(source: str) -> str:
@@ -131,16 +92,6 @@ def _text(source: str) -> str:
         ) from None
     except ValueError as error:
         raise ConfigError(f"{source} cannot be read as YAML ({error}); save it in UTF-8.") from None
-
-
-def _detail(error: Exception) -> str:
-    """What is wrong with a YAML text, with its line first."""
-    detail = str(error)
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        detail = f"line {error.problem_mark.line + 1}: {error.problem} {error.context or ''}"
-        if "'\\t'" in detail:
-            detail = f"{detail}; indent with blanks, not with tabs"
-    return " ".join(detail.split())[:300]
 
 
 def resolved(given: Mapping[str, Any]) -> Config:
