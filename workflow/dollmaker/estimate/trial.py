@@ -205,7 +205,7 @@ def _reduce(config: Config) -> Config:
             maps = maps.replace(nodes=min(_NODES, maps.nodes), adaptive=None, noise=noise)
         # Thresholds chosen without truth are not known yet; Otsu's takes as long.
         steps: list[Step] = []
-        for step in recipe.binarize or ():
+        for step in recipe.steps:
             steps.append({"otsu": {}} if "label_free" in step else step)
         recipes[name] = RecipeConfig(attribute=maps, binarize=steps)
     donor = config.donor(config.release.recipe)

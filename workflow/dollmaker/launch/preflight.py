@@ -147,8 +147,8 @@ def _check_recipes(config: Config, names: Sequence[str]) -> None:
                 f"finding {lacking!r}; set attribute.findings to [{known}] or fewer, or add a "
                 "member that knows it."
             )
-        make_chain(options.binarize or [])
-        check_order(options.binarize or [])
+        make_chain(options.steps)
+        check_order(options.steps)
 
 
 def _refuse(mistake: str | None) -> None:
