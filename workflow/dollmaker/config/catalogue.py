@@ -62,8 +62,8 @@ def add_recipes(recipes: Tree, names: Iterable[str], released: str) -> Tree:
 
     Args:
         recipes: As configured; an empty one is taken from the catalogue.
-        names: More names.
-        released: Name of the released recipe, which lends what the catalogue leaves open.
+        names: More of the catalogue.
+        released: The released recipe, which lends what the catalogue leaves open.
 
     Raises:
         ConfigError: If a name is in neither, with the list.
@@ -94,11 +94,7 @@ def add_recipes(recipes: Tree, names: Iterable[str], released: str) -> Tree:
 def add_members(
     members: Mapping[str, MemberConfig], wanted: Iterable[str]
 ) -> dict[str, MemberConfig]:
-    """Members with those of committees that come by themselves.
-
-    Args:
-        members: As configured.
-        wanted: Names of the committees that recipes ask for.
+    """Members with those of the wanted committees that come by themselves.
 
     Raises:
         ConfigError: If a member of another committee has their name.

@@ -45,11 +45,7 @@ _SHOWN = 80
 
 
 def mend(config: dict[str, Any], error: ValidationError) -> bool:
-    """Put numbers where the models ask for them: 4 for 4.0, and 0.001 for the text 1e-3.
-
-    Args:
-        config: Changed in place.
-        error: What the models say of it.
+    """Put numbers in place where the models ask for them: 4 for 4.0, and 0.001 for the text 1e-3.
 
     Returns:
         Whether anything was mended.
@@ -85,11 +81,6 @@ def sentence(config: Mapping[str, Any], model: type[Section], error: ValidationE
     """The first mistake, in one sentence.
 
     Of alternatives, the complaint that got furthest into the value counts.
-
-    Args:
-        config: What was given.
-        model: Of which model it is not.
-        error: What the model says of it.
     """
     found = [(_place(config, complaint), complaint) for complaint in error.errors()]
     found.sort(key=lambda pair: [str(part) for part in pair[0]])

@@ -49,9 +49,7 @@ def complete(members: Mapping[str, MemberConfig]) -> dict[str, MemberConfig]:
 def outputs(architecture: str, named: Sequence[str | None] | None) -> list[str | None]:
     """What the outputs of a ready member are called, in order; ``None`` is no finding.
 
-    Args:
-        architecture: The member's.
-        named: Its ``findings``.
+    ``named`` are the member's ``findings``; torchxrayvision's networks know their own.
     """
     if named is not None:
         return [name or None for name in named]
@@ -69,10 +67,7 @@ def input_options(
     the committee's, else those of its weights, else those of ``Input``, which put pixels into
     [-1, 1].
 
-    Args:
-        config: The resolved configuration.
-        member: The member.
-        own: ``mean`` and ``std`` that its weights file names, if it names any.
+    ``own`` are ``mean`` and ``std`` that its weights file names, if it names any.
     """
     if network := xrv.find(member.architecture):
         return {"channels": 1, "size": network.size, "mean": xrv.MEAN, "std": xrv.STD}
@@ -89,14 +84,10 @@ def input_options(
 
 
 def match(given: Sequence[str | None], findings: Sequence[str]) -> dict[int, int]:
-    """Match outputs to findings: first by the same name, then by spelling, then by synonym.
+    """Number of each finding that is known -> number of the output that is it.
 
-    Args:
-        given: Names of the outputs, ``None`` for those that are no finding.
-        findings: The data set's, in order.
-
-    Returns:
-        Number of the finding -> number of the output.
+    The same name goes first, then the spelling, then a synonym. Outputs that are ``None`` are no
+    finding.
 
     Raises:
         ConfigError: If two outputs are the same finding.

@@ -33,10 +33,7 @@ def resolve(config: Mapping[str, Any]) -> Tree:
 
 
 def loaded(source: str) -> Config:
-    """Read a configuration and resolve it.
-
-    Args:
-        source: Path of a YAML or JSON file, or inline JSON.
+    """Read a configuration, a YAML or JSON file or inline JSON, and resolve it.
 
     Raises:
         ConfigError: If it cannot be read or is not valid.

@@ -67,11 +67,7 @@ def parse(text: str, network: str) -> str:
 
 
 def stem(name: str) -> str:
-    """The file of published weights without its ending; also the folder of their originals.
-
-    Args:
-        name: As :func:`parse` gives it.
-    """
+    """The file of weights of a full name without its ending; also the folder of their originals."""
     return re.sub("[:/]", "--", name.removesuffix(SUFFIXES[0]))
 
 
@@ -86,12 +82,7 @@ def name_of(stem: str) -> str:
 
 
 def locate(root: Path, text: str, network: str) -> Path:
-    """The safetensors file of weights, be they a name or a file of the user's.
-
-    Args:
-        root: ``weights_root``.
-        text: As the configuration has it.
-        network: As :func:`parse` takes it.
+    """The safetensors file below ``weights_root`` of what :func:`parse` takes.
 
     Raises:
         ConfigError: If a name is not as its library's are.

@@ -46,13 +46,7 @@ class Counts:
 
 
 def count(config: Config, index: pl.DataFrame, localized: list[str], root: Path) -> Counts:
-    """Count what every stage has to do.
-
-    Args:
-        config: The resolved configuration.
-        index: The images of the source.
-        localized: Findings that get maps.
-        root: Folder of the source.
+    """Count what every stage has to do with the images of a source below ``root``.
 
     Raises:
         DataError: If there is nothing to explain, or a task is not as described.

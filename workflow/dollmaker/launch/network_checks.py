@@ -75,11 +75,7 @@ def run_checks(checks: Iterable[NetworkCheck], memory: Path = MEMORY) -> None:
     """Run checks, but for those that are known to pass.
 
     Where the libraries are not installed, jobs bring an environment of their own, and nothing is
-    checked.
-
-    Args:
-        checks: The checks.
-        memory: File that keeps what has passed; one that is damaged counts as empty.
+    checked. A damaged ``memory``, the file that keeps what has passed, counts as empty.
 
     Raises:
         ModelError: With the first network that does not work.
@@ -211,14 +207,7 @@ def of_segmenter(place: str, config: Config, findings: int, images: int | None) 
 
 
 def of_tuning(place: str, config: Config, init: str, tuning: str) -> NetworkCheck:
-    """A check of a network that is fine-tuned.
-
-    Args:
-        place: Where the configuration names it.
-        config: The resolved configuration.
-        init: Where it starts.
-        tuning: What is trained of it.
-    """
+    """A check of a network that is fine-tuned, named at a place, with its start and its tuning."""
     options = config.adapt
     first = next(iter(config.classify.members))
     starts = {"classifier": first, "imagenet": options.imagenet}

@@ -74,10 +74,6 @@ def preflight(config: Config) -> Listing:
 def preflight_segmenter(config: Config, listing: Listing) -> None:
     """Refuse what would stop the pre-training of the segmenter, or its fine-tuning.
 
-    Args:
-        config: The resolved configuration.
-        listing: What :func:`preflight` has returned.
-
     Raises:
         ConfigError: If no training image would get a mask.
         ModelError: If the network does not take the images, cannot be trained with such batches,
@@ -162,16 +158,7 @@ def _to_train(listed: pl.DataFrame | None) -> int | None:
 
 
 def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> str | None:
-    """Why no run on these images could end, whatever is made.
-
-    Args:
-        config: The resolved configuration.
-        listed: The listing, as :func:`dollmaker.prepare.sources.list_source` gives it.
-        names: The findings of the source.
-
-    Returns:
-        The first reason as a sentence, or ``None``.
-    """
+    """The first reason why no run on the listed images could end, whatever is made."""
     if not _to_train(listed):
         return (
             f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
@@ -196,16 +183,7 @@ def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> 
 def find_segmenter_mistake(
     config: Config, listed: pl.DataFrame | None, names: Sequence[str]
 ) -> str | None:
-    """Why the segmenter could not be pre-trained: none of its images would get a mask.
-
-    Args:
-        config: The resolved configuration.
-        listed: The listing, if it is known.
-        names: The findings of the source.
-
-    Returns:
-        The first reason as a sentence, or ``None``.
-    """
+    """The first reason why no image of the segmenter's training would get a mask."""
     options = config.attribute
     if "train" not in options.splits:
         return (

@@ -39,14 +39,7 @@ def uses_gpu(wanted: str) -> bool:
 
 
 def choose(wanted: str) -> torch.device:
-    """The device for a configured ``device``.
-
-    Args:
-        wanted: ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        ModelError: If a GPU is demanded and there is none.
-    """
+    """The device for a configured ``device``, as :func:`choose_several` chooses it."""
     return choose_several(wanted, 1)[0]
 
 
@@ -54,7 +47,7 @@ def choose_several(wanted: str, count: int) -> list[torch.device]:
     """Devices of one job; on a CPU, a device is a process.
 
     Args:
-        wanted: ``auto``, ``cpu`` or ``cuda``.
+        wanted: As :func:`uses_gpu` takes it.
         count: How many; 0 for all GPUs that can be seen, or one CPU.
 
     Raises:

@@ -48,15 +48,6 @@ class DamagedError(ArtifactError):
 
 
 def unknown(kind: str, name: object, known: Iterable[object]) -> str:
-    """The sentence for a name that is not in a closed list.
-
-    Args:
-        kind: What the name should have been, e.g. ``"finding"``.
-        name: The name that was given.
-        known: The legal names.
-
-    Returns:
-        ``unknown finding 'X'; known: A, B, C.``
-    """
+    """The sentence for a name that is not in a closed list, of a kind such as ``finding``."""
     listed = ", ".join(str(item) for item in known)
     return f"unknown {kind} {str(name)!r}; use one of: {listed}."

@@ -26,9 +26,6 @@ def set_aside(path: Path) -> Path | None:
     Only within the folder that the workflow names in ``DOLLMAKER_RESULTS``, and never of a
     release: in all other places the file is the user's.
 
-    Args:
-        path: The file, or the folder that is one output.
-
     Returns:
         Where it is now; ``None`` if it was left in its place.
     """

@@ -33,11 +33,7 @@ PRESENT, ABSENT, UNCERTAIN, BLANK = 1, 0, -1, -2
 
 
 def localized(findings: Sequence[str], chosen: Sequence[str] | None = None) -> list[str]:
-    """The findings that get maps and masks, in the data set's order.
-
-    Args:
-        findings: All findings of the data set.
-        chosen: A configured subset; ``None`` means all but ``No Finding``.
+    """The chosen findings, or all but ``No Finding``, in the data set's order: they get masks.
 
     Raises:
         ConfigError: If a chosen finding is not one of the data set's.
