@@ -5,10 +5,13 @@ torch: configurations are checked with it.
 """
 
 import re
+from typing import TYPE_CHECKING
 
-from dollmaker.config.networks import MemberConfig
-from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ConfigError
+
+if TYPE_CHECKING:  # who predicts with a release has no pydantic
+    from dollmaker.config.networks import MemberConfig
+    from dollmaker.config.whole import Config
 
 #: How timm's and torchvision's names say it: ``vit_small_patch14_dinov2``, ``vit_b_16``.
 _NAMES = (re.compile(r"[a-z].*_patch(\d+)(?![0-9])"), re.compile(r"vit_[a-z]_(\d+)"))
@@ -47,7 +50,7 @@ def complaint(side: int, patch: int) -> str:
     )
 
 
-def check_sides(config: Config) -> None:
+def check_sides(config: "Config") -> None:
     """Refuse sizes that are no whole number of patches, where a member's name says them.
 
     Raises:
@@ -69,7 +72,7 @@ def check_sides(config: Config) -> None:
                     _require(key, member, attribute.side, key)
 
 
-def _require(place: str, member: MemberConfig, side: int, key: str) -> None:
+def _require(place: str, member: "MemberConfig", side: int, key: str) -> None:
     patch = side_of(member.architecture)
     if patch and side % patch:
         wrong = complaint(side, patch).format(key=key)

@@ -8,12 +8,14 @@ imports torch: configurations are checked with it.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dollmaker.config import weight_names, xrv
-from dollmaker.config.networks import MemberConfig
-from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ConfigError, unknown
+
+if TYPE_CHECKING:  # who predicts with a release has no pydantic
+    from dollmaker.config.networks import MemberConfig
+    from dollmaker.config.whole import Config
 
 #: Names of one thing: those that torchxrayvision itself renames when it reads CheXpert, MIMIC-CXR,
 #: VinDr-CXR, OpenI and CheXlocalize. Mass, Nodule and Lung Lesion are three things.
@@ -26,17 +28,17 @@ SYNONYMS = (
 )
 
 
-def is_ready(member: MemberConfig) -> bool:
+def is_ready(member: "MemberConfig") -> bool:
     """Whether a member is a ready classifier."""
     return is_xrv(member) or member.findings is not None
 
 
-def is_xrv(member: MemberConfig) -> bool:
+def is_xrv(member: "MemberConfig") -> bool:
     """Whether its network is one of torchxrayvision's."""
     return member.architecture.startswith(xrv.PREFIX)
 
 
-def complete(members: Mapping[str, MemberConfig]) -> dict[str, MemberConfig]:
+def complete(members: Mapping[str, "MemberConfig"]) -> dict[str, "MemberConfig"]:
     """Members with the weights file of torchxrayvision's networks, where no other is named."""
     return {
         name: member.replace(weights=xrv.file_name(member.architecture))
@@ -58,7 +60,7 @@ def outputs(architecture: str, named: Sequence[str | None] | None) -> list[str |
 
 
 def input_options(
-    config: Config, member: MemberConfig, own: Mapping[str, Any] | None = None
+    config: "Config", member: "MemberConfig", own: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What a member's network expects, as :class:`dollmaker.networks.inputs.Input` takes it.
 
@@ -121,7 +123,7 @@ def _meaning(name: str) -> str:
     return _MEANINGS.get(_plain(name), _plain(name))
 
 
-def check(config: Config) -> None:
+def check(config: "Config") -> None:
     """Refuse ready members that contradict themselves.
 
     Raises:
@@ -143,7 +145,7 @@ def check(config: Config) -> None:
             )
 
 
-def _check_xrv(place: str, member: MemberConfig, fit: str) -> None:
+def _check_xrv(place: str, member: "MemberConfig", fit: str) -> None:
     if xrv.find(member.architecture) is None:
         known = [xrv.PREFIX + name for name in xrv.NETWORKS]
         raise ConfigError(f"{place}: {unknown('architecture', member.architecture, known)}")
@@ -164,7 +166,7 @@ def _check_xrv(place: str, member: MemberConfig, fit: str) -> None:
         )
 
 
-def unknown_to(member: MemberConfig, findings: Sequence[str]) -> frozenset[str]:
+def unknown_to(member: "MemberConfig", findings: Sequence[str]) -> frozenset[str]:
     """The findings that a member does not know."""
     if not is_ready(member):
         return frozenset()

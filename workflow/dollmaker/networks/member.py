@@ -8,19 +8,21 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from dollmaker.config import ready
-from dollmaker.config.networks import MemberConfig
 from dollmaker.networks import positions
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.weights import load_weights, read_weights, unify
 from dollmaker.runtime.errors import DamagedError, ModelError
 from dollmaker.store.files import read_json, sha256_file, write_json
+
+if TYPE_CHECKING:  # who predicts with a release has no pydantic
+    from dollmaker.config.networks import MemberConfig
 
 #: Tensors that are not read: torchxrayvision's operating points do not change the logit.
 _NO_WEIGHTS = ("op_threshs",)
@@ -155,7 +157,7 @@ def load_member(folder: Path, device: torch.device) -> Member:
 
 
 def take_ready(
-    name: str, member: MemberConfig, spec: Input, findings: list[str], file: Path
+    name: str, member: "MemberConfig", spec: Input, findings: list[str], file: Path
 ) -> tuple[Member, dict[str, str]]:
     """Load a ready classifier and put its outputs into the order of the findings.
 
