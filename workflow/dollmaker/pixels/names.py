@@ -107,19 +107,6 @@ def is_picture(path: Path) -> bool:
     return head.startswith(_SIGNATURES) or head[128:] == b"DICM"
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """The pictures below a folder, as sorted paths relative to it.
-
-    Folders that are links are entered once; whether they may be is asked where a file is opened.
-    """
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if os.path.realpath(f"{place}/{name}") not in seen]
-        found += [path for path in (Path(place, name) for name in files) if is_picture(path)]
-    return sorted(path.relative_to(folder).as_posix() for path in found)
-
-
 class Tree(NamedTuple):
     """Names below a folder, sorted; hidden ones and what systems leave behind are left out.
 
@@ -197,6 +184,14 @@ def pictures(tree: Tree) -> list[str]:
         for name, path in files
         if (path.suffix.lower() in SUFFIXES if path.is_symlink() else is_picture(path))
     ]
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """The pictures below a folder, as sorted paths relative to it; none if there is no folder.
+
+    Whether links may be followed is asked where a file is opened.
+    """
+    return pictures(walk(folder, ".", links=True)) if folder.is_dir() else []
 
 
 class Names:
