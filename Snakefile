@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "workflow"))
 
 from dollmaker.config import weight_names
 from dollmaker.config.settings import complete
-from dollmaker.fetch import weight_files
+from dollmaker.fetch import needed
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
 from dollmaker.runtime.errors import DollmakerError

@@ -7,7 +7,7 @@ import pytest
 from dollmaker.config import settings as configuration
 from dollmaker.config import weight_names
 from dollmaker.config.whole import Config
-from dollmaker.fetch import needed, weight_files
+from dollmaker.fetch import needed
 from dollmaker.runtime.errors import ConfigError
 
 
@@ -108,18 +108,18 @@ def test_every_place_that_names_weights_is_found() -> None:
         "pretrained:timm:test_vit",
         "hf:a/b",
     }
-    wired = weight_files.files(full, weight_files.of_member(full, "d"))
+    wired = needed.files(full, needed.of_member(full, "d"))
     assert wired == ["weights/pretrained--timm--test_resnet.safetensors"]
-    assert weight_files.files(full, weight_files.of_member(full, "c")) == []
-    assert weight_files.files(full, weight_files.of_tuning(full, "imagenet", "r")) == [
+    assert needed.files(full, needed.of_member(full, "c")) == []
+    assert needed.files(full, needed.of_tuning(full, "imagenet", "r")) == [
         "weights/pretrained--smp--resnet18.safetensors"
     ]
-    assert weight_files.of_tuning(full, "random") is None
+    assert needed.of_tuning(full, "random") is None
 
 
 def test_braces_in_the_folder_are_no_wildcards() -> None:
-    assert weight_files.pattern(settings(weights_root="./w{x}/")) == "w{{x}}/{weights}.safetensors"
-    assert weight_files.pattern(settings(weights_root="./")) == "{weights}.safetensors"
+    assert needed.pattern(settings(weights_root="./w{x}/")) == "w{{x}}/{weights}.safetensors"
+    assert needed.pattern(settings(weights_root="./")) == "{weights}.safetensors"
 
 
 def test_a_wrong_name_is_refused_with_its_place() -> None:

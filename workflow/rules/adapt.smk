@@ -23,8 +23,8 @@ rule adapt_segmenter:
         committee=ancient(FIRST_MEMBER),
         segmenter=ancient("results/{dataset}/segmenter"),
         sums=pipeline.sums([FIRST_MEMBER, "results/{dataset}/segmenter"]),
-        weights=lambda wildcards: weight_files.files(
-            CONFIG, weight_files.of_tuning(CONFIG, wildcards.init)
+        weights=lambda wildcards: needed.files(
+            CONFIG, needed.of_tuning(CONFIG, wildcards.init)
         ),
     output:
         task=directory("results/{dataset}/tasks/{task}/{init}-{tuning}"),
@@ -43,7 +43,7 @@ rule adapt_segmenter:
         version=pipeline.version("adapt"),
         content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
         weights=lambda wildcards: pipeline.weights_content(
-            CONFIG, weight_files.of_tuning(CONFIG, wildcards.init)
+            CONFIG, needed.of_tuning(CONFIG, wildcards.init)
         ),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG.weights_root,

@@ -20,8 +20,8 @@ rule train_member:
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
-        weights=lambda wildcards: weight_files.files(
-            CONFIG, weight_files.of_member(COMPARED, wildcards.member)
+        weights=lambda wildcards: needed.files(
+            CONFIG, needed.of_member(COMPARED, wildcards.member)
         ),
     output:
         member=directory("results/{dataset}/committee/{member}"),
@@ -39,7 +39,7 @@ rule train_member:
     params:
         version=pipeline.version("classify"),
         content=lambda wildcards: pipeline.weights_content(
-            CONFIG, weight_files.of_member(COMPARED, wildcards.member)
+            CONFIG, needed.of_member(COMPARED, wildcards.member)
         ),
         weights_root=CONFIG.weights_root,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),

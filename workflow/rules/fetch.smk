@@ -14,7 +14,7 @@ OUTPUTS
 rule fetch_weights:
     """Fetch weights by their name; the only rule that needs a network, and the only one that reads pickles."""
     output:
-        weights=weight_files.pattern(CONFIG),
+        weights=needed.pattern(CONFIG),
     log:
         f"results/{DATASET}/logs/fetch_weights-{{weights}}.log",
     benchmark:

@@ -22,8 +22,8 @@ rule pretrain_segmenter:
         labels="results/{dataset}/labels/SHA256SUMS",
         committee=ancient(pipeline.start_members(CONFIG)),
         sums=pipeline.sums(pipeline.start_members(CONFIG)),
-        weights=lambda wildcards: weight_files.files(
-            CONFIG, weight_files.of_segmenter(CONFIG)
+        weights=lambda wildcards: needed.files(
+            CONFIG, needed.of_segmenter(CONFIG)
         ),
     output:
         segmenter=directory("results/{dataset}/segmenter"),
@@ -41,7 +41,7 @@ rule pretrain_segmenter:
     params:
         version=pipeline.version("segment"),
         content=lambda wildcards: pipeline.weights_content(
-            CONFIG, weight_files.of_segmenter(CONFIG)
+            CONFIG, needed.of_segmenter(CONFIG)
         ),
         weights_root=CONFIG.weights_root,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),

@@ -41,9 +41,9 @@ rule pretrain_variant:
         sums=lambda wildcards: pipeline.sums(
             pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
         ),
-        weights=lambda wildcards: weight_files.files(
+        weights=lambda wildcards: needed.files(
             CONFIG,
-            weight_files.of_pretraining(
+            needed.of_pretraining(
                 CONFIG, wildcards.architecture, wildcards.pretraining
             ),
         ),
@@ -66,7 +66,7 @@ rule pretrain_variant:
         version=pipeline.version("segment"),
         content=lambda wildcards: pipeline.weights_content(
             CONFIG,
-            weight_files.of_pretraining(
+            needed.of_pretraining(
                 CONFIG, wildcards.architecture, wildcards.pretraining
             ),
         ),
@@ -114,9 +114,9 @@ rule adapt_variant:
                 ),
             ]
         ),
-        weights=lambda wildcards: weight_files.files(
+        weights=lambda wildcards: needed.files(
             CONFIG,
-            weight_files.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
+            needed.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
         ),
     output:
         task=directory("results/{dataset}/study/{architecture}/{task}/{start}-{named}"),
@@ -136,7 +136,7 @@ rule adapt_variant:
         content=lambda wildcards: pipeline.task_content(CONFIG, wildcards.task),
         weights=lambda wildcards: pipeline.weights_content(
             CONFIG,
-            weight_files.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
+            needed.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
         ),
         tuning=lambda wildcards: pipeline.study_tuning(CONFIG, wildcards.named),
         data_root=lambda wildcards: DATA_ROOT,

@@ -1,18 +1,70 @@
-"""The weights that a configuration asks for, and where it does."""
+"""The weights that jobs start from: files of the user's, and those of names.
 
-from collections.abc import Iterator
+A file that comes of a name is an input, made by the rule ``fetch_weights``. A file of the user's is
+no input of any rule: the checksum of its content is a parameter. This runs at every start, and
+loads no library of networks.
+"""
+
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from dollmaker.config import weight_names
 from dollmaker.config.whole import Config
-from dollmaker.fetch import weight_files
-from dollmaker.fetch.weight_files import Start
 from dollmaker.runtime.errors import ConfigError
+from dollmaker.study import grid
+
+#: A start: as the configuration has it, and the network for :func:`weight_names.parse`; ``None`` if
+#: it is no file.
+Start = tuple[str, str] | None
 
 #: Where the configuration asks for a start, and which.
 Asked = tuple[str, Start]
+
+
+def pattern(config: Config) -> str:
+    """The files of names, with the wildcard ``weights``."""
+    root = Path(config.weights_root.replace("{", "{{").replace("}", "}}"))
+    return str(root / "{weights}.safetensors")
+
+
+def of_member(config: Config, member: str) -> Start:
+    """What a member starts from."""
+    mine = config.classify.members[member]
+    return (mine.weights, mine.architecture) if mine.weights else None
+
+
+def of_segmenter(config: Config) -> Start:
+    """The weights that the segmenter's encoder starts from."""
+    init = config.segment.init
+    if init == "random" or init in config.classify.members:
+        return None
+    return init, weight_names.of_encoder(config.segment.encoder)
+
+
+def of_pretraining(config: Config, architecture: str, pretraining: str) -> Start:
+    """As :func:`of_segmenter`, of a pre-training of the study."""
+    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
+    return of_segmenter(Config.model_validate(tree))
+
+
+def of_tuning(config: Config, init: str, architecture: str | None = None) -> Start:
+    """The weights that a fine-tuning starts from, of an architecture of the study if one is given.
+
+    Members and segmenters are folders of the workflow, and not meant.
+    """
+    if init != "imagenet" or not config.adapt.imagenet:
+        return None
+    changes = config.study.architectures[architecture] if architecture else {}
+    encoder = changes.get("encoder", config.segment.encoder)
+    return config.adapt.imagenet, weight_names.of_encoder(encoder)
+
+
+def files(config: Config, start: Start) -> list[str]:
+    """The file of a start that comes of a name: an input of the job."""
+    if start is None or not weight_names.parse(*start):
+        return []
+    return [str(weight_names.locate(Path(config.weights_root), *start))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +89,13 @@ def of_config(config: Config) -> list[Need]:
         ConfigError: If a name is not as its library's are.
     """
     asked: list[Asked] = [
-        (f"classify.members.{name}.weights", weight_files.of_member(config, name))
+        (f"classify.members.{name}.weights", of_member(config, name))
         for name in config.classify.members
     ]
-    asked.append(("segment.init", weight_files.of_segmenter(config)))
+    asked.append(("segment.init", of_segmenter(config)))
     starts = [*(run.split("/")[0] for run in config.adapt.runs), *config.study.inits]
     if config.tasks and "imagenet" in starts:
-        asked.append(("adapt.imagenet", weight_files.of_tuning(config, "imagenet")))
+        asked.append(("adapt.imagenet", of_tuning(config, "imagenet")))
     return _each_once(config, asked)
 
 
@@ -57,12 +109,10 @@ def of_study(config: Config) -> list[Need]:
     for architecture in config.study.architectures:
         for start in config.study.inits:
             if start in config.study.pretrainings:
-                found = weight_files.of_pretraining(config, architecture, start)
+                found = of_pretraining(config, architecture, start)
                 asked.append((f"study.pretrainings.{start}", found))
             else:
-                asked.append(
-                    ("adapt.imagenet", weight_files.of_tuning(config, start, architecture))
-                )
+                asked.append(("adapt.imagenet", of_tuning(config, start, architecture)))
     return _each_once(config, asked)
 
 
@@ -90,16 +140,13 @@ def join(*several: list[Need]) -> list[Need]:
 
 
 def _each_once(config: Config, asked: list[Asked]) -> list[Need]:
-    return join(list(_needs(Path(config.weights_root), asked)))
-
-
-def _needs(root: Path, asked: list[Asked]) -> Iterator[Need]:
+    root, needs = Path(config.weights_root), []
     for place, start in asked:
         if start is None:
             continue
-        text, network = start
         try:
-            name, file = weight_names.parse(text, network), weight_names.locate(root, text, network)
+            name, file = weight_names.parse(*start), weight_names.locate(root, *start)
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
-        yield Need(name=name, file=file, place=place)
+        needs.append(Need(name=name, file=file, place=place))
+    return join(needs)

@@ -15,7 +15,7 @@ from dollmaker.config import catalogue, reads, settings, weight_names
 from dollmaker.config.base import Tree
 from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config
-from dollmaker.fetch.weight_files import Start
+from dollmaker.fetch.needed import Start
 from dollmaker.prepare.nih import table_file
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store import sums as checksums

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from dollmaker.config.sources import (
-    CONVERTED,
     DicomConfig,
     JsrtConfig,
     MsdConfig,
@@ -28,8 +27,6 @@ from dollmaker.prepare.pieces import Item, Piece, Row
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
 from dollmaker.store.files import atomic_path, inside, write_json
-
-__all__ = ["CONVERTED", "convert", "converted_findings", "list_items", "look_at_original"]
 
 
 def converted_findings(source: SourceConfig) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from dollmaker.config.sources import (
+    CONVERTED,
     ChexpertConfig,
     FolderConfig,
     NihConfig,
@@ -25,7 +26,7 @@ from dollmaker.config.sources import (
 )
 from dollmaker.config.whole import Config
 from dollmaker.pixels import names as pixel_names
-from dollmaker.prepare.convert import CONVERTED, converted_findings
+from dollmaker.prepare.convert import converted_findings
 from dollmaker.prepare.folder import read_folder
 from dollmaker.prepare.listing import (
     COLUMNS,

@@ -22,7 +22,7 @@ COMMANDS = {
     "init": "launch.layout:init",
     "estimate": "estimate.page:tell_costs",
     "status": "status.page:show_status",
-    "fetch": "fetch.page:fetch_weights",
+    "fetch": "fetch.stage:fetch_weights",
     "phantom": "phantoms.dataset:write_dataset",
     "prepare-convert": "prepare.convert:convert",
     "prepare-list": "prepare.stage:list_images",

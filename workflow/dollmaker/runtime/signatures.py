@@ -141,7 +141,8 @@ def bind(source: Source, values: Mapping[str, Any]) -> Callable[[], Any]:
     for one in source.parameters:
         value = values.get(one.name)
         if one.name == "config":
-            typed = isinstance(one.annotation, ast.Name) and one.annotation.id == "Config"
+            note = one.annotation and ast.unparse(one.annotation)
+            typed = note in ("Config", "Config | None")
             read = "loaded" if typed else "load"
             value = value and _imported(f"{_PACKAGE}.config.settings", read)(value)
         elif inner := source.group(one):
