@@ -1,0 +1,284 @@
+"""A release of CheXpert's size, made by the workflow's own rules from binarize on.
+
+Everything but the networks: index, images and relevance maps are made up; masks, labels, release
+and verification are jobs of Snakemake, whose benchmark files tell their time and memory.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+from scipy import ndimage
+
+from dollmaker.binarize.choice import COLUMNS
+from dollmaker.binarize.cuts import FAMILY
+from dollmaker.evaluate.means import MASKS, PAIRS
+from dollmaker.store import provenance, tables
+from dollmaker.store.files import write_json, write_text
+from dollmaker.store.findings import CHEXPERT
+from dollmaker.store.shards import create_shard
+from shared import keep, options, write_sanity
+
+ROOT = Path(__file__).parents[1]
+
+#: The jobs that are rehearsed. What comes before them is made up here.
+RULES = ("make_masks", "collect_labels", "build_release", "verify_release")
+
+#: CheXpert: its images, its patients, and two pairs of most images.
+_IMAGES, _PATIENTS, _PAIRS = 224_316, 64_740, 435_000
+#: What may be explained of an image: No Finding has no place.
+_FINDINGS = np.array(CHEXPERT[1:], object)
+#: Size of the source images: CheXpert's small ones.
+_WIDTH, _HEIGHT = 390, 320
+#: Different pictures and maps, which images share; rows that are written at a time.
+_POOL, _BLOCK = 128, 256
+#: Steps of a map's values: few, so that its files are small.
+_STEPS = 24
+#: Items that the loader reads, in random order.
+_READ = 2000
+
+_CONFIG: dict[str, Any] = {
+    "dataset": "rehearsal",
+    "source": {"kind": "phantoms"},
+    "classify": {"members": {"a": {"architecture": "timm:test_resnet"}}},
+    "recipes": {
+        "doll": {
+            "attribute": {"smoothing": 4.0},
+            "binarize": [{"gate": {"labels": [1]}}, {"label_free": {}}, {"clean": {"opening": 2}}],
+        }
+    },
+    "release": {"recipe": "doll", "pictures": True},
+    "segment": {"encoder": "tu-test_resnet"},
+}
+
+
+def rehearse(root: Path, *, size: int, permille: int, shards: int, cores: int) -> dict[str, Any]:
+    """Make the inputs, run the workflow's rules on them, and load what they made.
+
+    Args:
+        root: An empty folder that the workflow runs in.
+        size: Side of masks in pixels.
+        permille: Thousandths of CheXpert's images, patients and pairs.
+        shards: Shards.
+        cores: Those that Snakemake may use.
+
+    Returns:
+        Counts, seconds, and what the benchmark files say of each rule.
+    """
+    images, patients, pairs = (n * permille // 1000 for n in (_IMAGES, _PATIENTS, _PAIRS))
+    index = make_index(images, patients, shards)
+    results = root / "results" / _CONFIG["dataset"]
+    start = time.monotonic()
+    write_inputs(results, index, pairs, size)
+    write_text(
+        root / "config.yaml", json.dumps({**_CONFIG, "prepare": {"size": size, "shards": shards}})
+    )
+    made = time.monotonic()
+    target = results.relative_to(root) / "release.verified"
+    words = ["snakemake", str(target), "--cores", str(cores), "--configfile", "config.yaml"]
+    words += ["--snakefile", str(ROOT / "Snakefile"), "--rerun-triggers", "mtime"]
+    subprocess.run(
+        [sys.executable, "-m", *words, "--quiet", "--allowed-rules", *RULES], cwd=root, check=True
+    )
+    done = time.monotonic()
+    gallery = list((results / "release/gallery").rglob("*"))
+    return {
+        "images": images, "pairs": pairs, "size": size, "shards": shards, "cores": cores,
+        "processor": platform.processor() or platform.machine(),
+        "seconds_of_inputs": made - start,
+        "seconds": done - made,
+        "rules": {rule: read_benchmarks(results, rule) for rule in RULES},
+        "bytes": {name: size_of(results / name) for name in ("masks", "labels", "release")},
+        "gallery": {
+            "files": len(gallery),
+            "bytes_at_start": sum(
+                (results / "release/gallery" / name).stat().st_size
+                for name in ("index.html", "data/pairs.js")
+            ),
+        },
+        **load(results / "release"),
+    }  # fmt: skip
+
+
+def make_index(images: int, patients: int, shards: int) -> pl.DataFrame:
+    """The index: three or four images a patient, runs of the listing as shards."""
+    number = np.arange(images)
+    patient, shard = number * patients // images, number * shards // images
+    split = np.select([patient % 50 == 0, patient % 50 == 1], ["valid", "test"], "train")
+    names = [f"train/patient{p:05d}/study1/view{n}_frontal.jpg" for n, p in enumerate(patient)]
+    return pl.DataFrame(
+        {
+            "image_id": [name.removesuffix(".jpg").removeprefix("train/") for name in names],
+            "path": [f"CheXpert-v1.0-small/{name}" for name in names],
+            "patient_id": [f"patient{p:05d}" for p in patient],
+            "split": split,
+            "width": np.full(images, _WIDTH),
+            "height": np.full(images, _HEIGHT),
+            "sha256": [f"{n:064x}" for n in number],
+            "orientation": np.ones(images, np.int8),
+            "shard": [f"{n:04d}" for n in shard],
+            "row": number - np.searchsorted(shard, shard),
+        }
+    )
+
+
+def write_inputs(results: Path, index: pl.DataFrame, pairs: int, size: int) -> None:
+    """What the stages before binarize leave, and the stages that are left out."""
+    header = provenance.header("prepare", {})
+    tables.write(index, results / "index.parquet", {**header, "findings": list(CHEXPERT)})
+    pictures, maps = pools(size)
+    image_of = np.arange(pairs) * len(index) // pairs
+    first = 0
+    for (name,), mine in index.group_by(["shard"], maintain_order=True):
+        names = mine["image_id"].to_numpy().astype(object)
+        write_images(results / "images" / f"{name}.h5", header, names, pictures)
+        begin, end = np.searchsorted(image_of, (first, first + len(names)))
+        own = names[image_of[begin:end] - first]
+        write_maps(results / "relevance/doll" / f"{name}.h5", header, own, maps)
+        first += len(names)
+    member = {"architecture": "none", "sha256": "0" * 64, "metrics": {}}
+    write_json(results / "committee/a/model.json", member)
+    facts = {"architecture": "Unet", "sha256": "0" * 64}
+    write_json(results / "segmenter/segmenter.json", facts)
+    for name in ("committee/a", "segmenter"):
+        write_text(results / "sums" / f"{name}.sha256", "")
+    write_sanity(results / "sanity/doll.json")
+    every = dict.fromkeys(COLUMNS, None) | {
+        "finding": "",
+        "pairs": 0,
+        "family": FAMILY,
+        "value": 0.35,
+    }
+    chosen = {name: name.startswith("chosen") for name in COLUMNS if name.startswith("chosen")}
+    cuts = pl.DataFrame([every | chosen], schema=COLUMNS, orient="row")
+    tables.write(cuts, results / "thresholds/doll.parquet", header)
+    for name, columns in (("masks", MASKS), ("pairs", PAIRS)):
+        tables.write(pl.DataFrame(schema=columns), results / f"scores/{name}.parquet", header)
+
+
+def pools(size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
+    """Pictures of coarse squares, (N, 1, S, S), and maps of smooth hills, (N, S, S); seeded."""
+    rng = np.random.default_rng(0)
+    cells = -(-size // 16)
+    coarse = rng.integers(20, 200, (_POOL, 1, cells, cells), np.uint8)
+    pictures = coarse.repeat(16, -1).repeat(16, -2)[..., :size, :size]
+    noise = rng.standard_normal((_POOL, size, size)).astype(np.float32)
+    fields = ndimage.gaussian_filter(noise, (0, size / 12, size / 12))
+    hills = np.clip(fields / fields.max((1, 2), keepdims=True), 0, 1)
+    return np.ascontiguousarray(pictures), (np.rint(hills * _STEPS) / _STEPS).astype(np.float16)
+
+
+def write_images(path: Path, header: dict[str, Any], names: Any, pictures: Any) -> None:
+    """A shard of images, the pictures of the pool in turn."""
+    with create_shard(path, "images", header) as writer:
+        for start in range(0, len(names), _BLOCK):
+            part = names[start : start + _BLOCK]
+            width, height = (np.full(len(part), n, np.int32) for n in (_WIDTH, _HEIGHT))
+            chosen = pictures[np.arange(start, start + len(part)) % len(pictures)]
+            writer.append({"image_id": part, "width": width, "height": height}, image=chosen)
+
+
+def write_maps(path: Path, header: dict[str, Any], names: Any, maps: Any) -> None:
+    """A shard of pairs, each image's findings in the order of the index."""
+    rng = np.random.default_rng(len(names))
+    second = np.append(False, names[1:] == names[:-1])
+    findings = _FINDINGS[np.arange(len(names)) // 2 % 6 * 2 + second]
+    with create_shard(path, "relevance", header) as writer:
+        for start in range(0, len(names), _BLOCK):
+            rows = slice(start, min(start + _BLOCK, len(names)))
+            count = rows.stop - start
+            drawn = rng.uniform(0.5, 1, (2, count)).astype(np.float32)
+            writer.append(
+                {
+                    "image_id": names[rows],
+                    "finding": findings[rows],
+                    "label": np.ones(count, np.int8),
+                    "probability": drawn[0],
+                    "scale": np.ones(count, np.float32),
+                    "completeness": np.full(count, 0.02, np.float32),
+                    "agreement": drawn[1],
+                },
+                map=maps[np.arange(start, rows.stop) % len(maps)],
+            )
+
+
+def read_benchmarks(results: Path, rule: str) -> dict[str, float]:
+    """Jobs of a rule, their seconds (on the clock, of cores) and the most memory of one, MiB."""
+    files = sorted((results / "benchmarks").glob(f"{rule}*.tsv"))
+    rows = pl.concat([pl.read_csv(file, separator="\t", infer_schema=False) for file in files])
+    seconds, cpu, most = (rows[name].cast(pl.Float64) for name in ("s", "cpu_time", "max_rss"))
+    return {
+        "jobs": len(rows), "seconds": seconds.sum(), "cpu": cpu.sum(), "most_mib": most.max(),
+    }  # fmt: skip
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def load(release: Path) -> dict[str, float]:
+    """Seconds until a new process has opened the release, and images a second, in random order."""
+    code = (
+        "import random, sys, time\n"
+        "from dollmaker.release.load import PseudoLabels\n"
+        "start = time.perf_counter()\n"
+        "data = PseudoLabels(sys.argv[1])\n"
+        "opened = time.perf_counter() - start\n"
+        f"items = random.Random(0).sample(range(len(data)), min({_READ}, len(data)))\n"
+        "data[0]\n"
+        "start = time.perf_counter()\n"
+        "for item in items:\n"
+        "    data[item]\n"
+        "print(opened, len(items) / (time.perf_counter() - start))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(release)], capture_output=True, text=True, check=True
+    )
+    opened, speed = map(float, done.stdout.split())
+    return {"seconds_to_open": opened, "images_per_second": speed}
+
+
+def print_table(found: dict[str, Any]) -> None:
+    """Print to stdout."""
+    print(
+        f"{found['images']:,} images, {found['pairs']:,} pairs, masks of {found['size']} px, "
+        f"{found['shards']} shards, {found['cores']} cores, {found['processor']}\n"
+        f"inputs {found['seconds_of_inputs']:.0f} s, binarize to verified {found['seconds']:.0f} s"
+    )
+    print(f"{'rule':<18}{'jobs':>6}{'seconds':>10}{'of cores':>10}{'most MiB':>10}")
+    for rule, row in found["rules"].items():
+        print(f"{rule:<18}{row['jobs']:>6}{row['seconds']:>10.0f}{row['cpu']:>10.0f}", end="")
+        print(f"{row['most_mib']:>10.0f}")
+    for name, count in found["bytes"].items():
+        print(f"{name}: {count / 1e9:.2f} GB")
+    gallery = found["gallery"]
+    print(
+        f"gallery: {gallery['files']} files, {gallery['bytes_at_start'] / 1e6:.1f} MB at first\n"
+        f"PseudoLabels: open in {found['seconds_to_open']:.2f} s, "
+        f"{found['images_per_second']:.0f} images/s in random order, one process"
+    )
+
+
+def main() -> None:
+    """Rehearse and print."""
+    parser = options(__doc__, size=320, permille=1000, shards=64, cores=2)
+    parser.add_argument("--folder", type=Path, help="where to work (35 GB); kept")
+    given = parser.parse_args()
+    how = {name: getattr(given, name) for name in ("size", "permille", "shards", "cores")}
+    with TemporaryDirectory(prefix="dollmaker-rehearsal-") as name:
+        results = rehearse((given.folder or Path(name)).resolve(), **how)
+    print_table(results)
+    keep(results, given.json)
+
+
+if __name__ == "__main__":
+    main()
