@@ -11,7 +11,7 @@ from PIL import Image
 
 from dollmaker import PseudoLabels
 from dollmaker.measures import scores
-from dollmaker.pixels.geometry import level_set, pack, unfit_map, unfit_mask
+from dollmaker.pixels.geometry import level_set, unfit_map, unfit_mask
 from dollmaker.pixels.geometry import source_mask as cut
 from dollmaker.release.export import export
 from dollmaker.release.formats import pieces, write_formats
@@ -49,7 +49,7 @@ def wanted(results: Path) -> Masks:
         table = masks.table()
         for row, key in enumerate(zip(table["image_id"], table["finding"], strict=True)):
             mask, values = masks.read("mask", row), maps.read("map", row)
-            levels = pack(level_set(mask, values, table["threshold"][row]))
+            levels = level_set(mask, values, table["threshold"][row])
             found[key] = cut(levels, 30, 20, "letterbox")
     return found
 

@@ -8,7 +8,7 @@ import pytest
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from dollmaker.pixels.geometry import Fit, level_set, pack, source_mask, unfit_mask
+from dollmaker.pixels.geometry import Fit, level_set, source_mask, unfit_mask
 from dollmaker.release.source import SourceMask, to_source
 from dollmaker.store import rle
 
@@ -52,7 +52,7 @@ def random_levels(rng: np.random.Generator, size: int, kind: str) -> npt.NDArray
     else:
         hills: Any = ndimage.gaussian_filter(rng.normal(size=(size, size)), size / 12)
         cut = float(np.quantile(hills, rng.uniform(0, 1)))
-        return pack(level_set(hills > cut, hills, cut))
+        return level_set(hills > cut, hills, cut)
     return np.where(values == 0, -1, values).astype(np.int8)
 
 

@@ -25,7 +25,6 @@ from dollmaker.pixels.geometry import (
     box,
     inside,
     level_set,
-    pack,
     source_mask,
     unfit_map,
     window,
@@ -227,7 +226,7 @@ def read_pair(recipe: RecipeShards, place: int, width: int, height: int, fit: Fi
     """
     values = recipe.maps.read("map", place)
     threshold = float(recipe.table["threshold"][place])
-    levels = pack(level_set(recipe.masks.read("mask", place), values, threshold))
+    levels = level_set(recipe.masks.read("mask", place), values, threshold)
     mask = source_mask(levels, width, height, fit)
     return Guess(mask, source_map(values, width, height, fit))
 

@@ -21,13 +21,10 @@ Fit = Literal["letterbox", "resize", "crop"]
 #: left, top, right, bottom in pixels.
 Box = tuple[int, int, int, int]
 
-#: A level set: its sign is a mask, its zero the outline.
-Levels = npt.NDArray[np.float32]
-
 #: Share of the pixels at a mask's outline that a cut must explain to be what drew it.
 _DRAWN = 0.9
 
-#: Steps of a packed level set on each side of zero.
+#: Steps of a level set on each side of zero.
 _STEPS = 127
 
 
@@ -185,27 +182,34 @@ def _placed(part: npt.NDArray[Any], where: Box, width: int, height: int) -> npt.
 
 def level_set(
     mask: npt.NDArray[Any], values: npt.NDArray[Any] | None = None, threshold: float = np.nan
-) -> Levels:
+) -> npt.NDArray[np.int8]:
     """A function on the square that is positive in the mask and whose zero is its outline.
 
-    Where a threshold of the map drew the outline, it is the map less the threshold, with the sign
-    of the mask where later steps changed it. Where something else drew it (a cut of a graph, a
-    CRF), or the map is not known, it is 1 in the mask and -1 outside.
+    Where a threshold of the map drew the outline, it is the map less the threshold in 127 steps a
+    side, with the sign of the mask where later steps changed it. Elsewhere, and where something
+    else drew the outline (a cut of a graph, a CRF) or the map is not known, it is flat.
 
     Args:
         mask: Square mask (S, S); 1 is foreground, all else (255, to ignore, too) is not.
         values: The map (S, S).
         threshold: Where the map was cut; NaN or infinite where it was not.
+
+    Returns:
+        int8 (S, S), never 0.
     """
-    sign = np.where(np.asarray(mask) == 1, 1, -1).astype(np.float32)
+    within = np.asarray(mask) == 1
+    levels = np.where(within, np.int8(_STEPS), np.int8(-_STEPS))
     if values is None or not np.isfinite(threshold):
-        return sign
-    height = np.asarray(values, np.float32) - np.float32(threshold)
-    at = outline(sign > 0)
-    if not at.any() or np.mean((height > 0)[at] == (sign > 0)[at]) < _DRAWN:
-        return sign
-    least = np.finfo(np.float32).tiny
-    return np.asarray(sign * np.maximum(np.abs(height), least), np.float32)
+        return levels
+    at = np.flatnonzero(outline(within))
+    sign = within.ravel()[at]
+    height = np.asarray(values).ravel()[at].astype(np.float32) - np.float32(threshold)
+    if not len(at) or np.mean((height > 0) == sign) < _DRAWN:
+        return levels
+    most = float(np.abs(height).max())
+    steps = np.rint(np.abs(height) * (_STEPS / most if most > 0 else 0.0))
+    levels.ravel()[at] = np.where(sign, 1, -1) * np.clip(steps, 1, _STEPS)
+    return levels
 
 
 def outline(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -224,24 +228,10 @@ def _nearby(
     return np.asarray(join(join(down[:, :-2], down[:, 1:-1]), down[:, 2:]))
 
 
-def pack(levels: Levels) -> npt.NDArray[np.int8]:
-    """A level set in 127 steps a side: fine at the outline, which it is for, and flat elsewhere.
-
-    Returns:
-        int8 (S, S), never 0; ``pack(levels) > 0`` is the mask.
-    """
-    at = outline(levels > 0)
-    most = float(np.abs(levels[at]).max()) if at.any() else 0.0
-    steps = np.full(levels.shape, _STEPS, np.int8)
-    if most > 0:
-        steps[at] = np.clip(np.rint(np.abs(levels[at]) * (_STEPS / most)), 1, _STEPS)
-    return np.where(levels > 0, steps, -steps).astype(np.int8)
-
-
 def source_mask(
     levels: npt.NDArray[Any], width: int, height: int, fit: Fit
 ) -> npt.NDArray[np.bool_]:
-    """The mask of a level set (S, S), packed or not, at the size of the source, (height, width).
+    """The mask of a level set (S, S) at the size of the source, (height, width).
 
     Nothing is foreground that a crop does not show.
     """

@@ -14,7 +14,7 @@ from dollmaker.adapt.saved import load_adapter
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.pixels import geometry
-from dollmaker.pixels.geometry import level_set, pack
+from dollmaker.pixels.geometry import level_set
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
 from dollmaker.release.read import Origin, read_origin
 from dollmaker.runtime.errors import ArtifactError
@@ -168,7 +168,7 @@ def _committee(
             )
             done = chain(pair)
             mask = geometry.framed(np.asarray(done.mask), where, size)
-            levels = pack(level_set(mask, values, done.threshold))  # as released
+            levels = level_set(mask, values, done.threshold)  # as released
             found.append(
                 Found(finding=finding, probability=pair.probability, map=values, levels=levels)
             )

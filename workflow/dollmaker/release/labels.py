@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from dollmaker.config import reads
 from dollmaker.config.whole import Config
-from dollmaker.pixels.geometry import level_set, pack
+from dollmaker.pixels.geometry import level_set
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, SPLITS, Row, Tree, part_name
 from dollmaker.release.source import measure
 from dollmaker.release.verify import compare_masks
@@ -215,15 +215,22 @@ def _rows(shards: Sequence[Source], images: Mapping[str, Row], relevance: bool) 
                         "run the workflow again."
                     )
             for start in range(0, len(table.get("image_id", ())), _BLOCK):
-                rows = slice(start, start + _BLOCK)  # h5py is slow with lists of rows
-                masks, values = shard.read("mask", rows), maps.read("map", rows)
-                for i in chosen[bisect_left(chosen, start) : bisect_left(chosen, rows.stop)]:
-                    mask, value = masks[i - start], values[i - start]
-                    levels = level_set(mask, value, float(table["threshold"][i]))
-                    arrays = {"mask": mask, "level": pack(levels)}
+                here = chosen[bisect_left(chosen, start) : bisect_left(chosen, start + _BLOCK)]
+                masks, values = _read(shard, "mask", start, here), _read(maps, "map", start, here)
+                for i, mask, value in zip(here, masks, values, strict=True):
+                    level = level_set(mask, value, float(table["threshold"][i]))
+                    arrays = {"mask": mask, "level": level}
                     if relevance:
                         arrays["relevance"] = _to_bytes(value)
                     yield _row(table, i, images[table["image_id"][i]], mask), arrays
+
+
+def _read(shard: Shard, name: str, start: int, rows: Sequence[int]) -> Sequence[npt.NDArray[Any]]:
+    """Some rows of a block, few of them by themselves; h5py is slow with lists of rows."""
+    if len(rows) < _BLOCK // 4:
+        return [shard.read(name, row) for row in rows]
+    block = shard.read(name, slice(start, start + _BLOCK))
+    return [block[row - start] for row in rows]
 
 
 def _to_bytes(maps: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
@@ -236,6 +243,7 @@ def _row(
 ) -> Row:
     foreground = mask == 1
     area, box = measure(foreground)
+    left, top, wide, tall = box
     return {
         "image_id": table["image_id"][i],
         "finding": table["finding"][i],
@@ -246,5 +254,5 @@ def _row(
         "counts": encode(foreground),
         "area": area,
         "box": box,
-        "components": int(ndimage.label(foreground)[1]),
+        "components": int(ndimage.label(foreground[top : top + tall, left : left + wide])[1]),
     }

@@ -106,19 +106,22 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             rows = rows.filter(pl.col(BOUND) >= min_bound)
         #: One row per mask, in the order of the items.
         self.table = rows
-        self._items = [
-            (key, group.select("finding", "row", "quality", BOUND).rows(), group.row(0, named=True))
-            for (key,), group in rows.group_by(("image_id",), maintain_order=True)
-        ]
+        # Plain lists, an item's rows side by side: polars in a forked worker may hang.
+        own = rows.with_row_index("place").group_by("image_id", maintain_order=True).agg("place")
+        self._starts = [0, *own["place"].list.len().cum_sum()]
+        columns = rows.select("image_id", "path", "split", "finding", "row", "quality", BOUND)
+        self._rows = columns[own["place"].explode()].to_dict(as_series=False)
         self._masks = {
             split: ShardSeries(find_parts(self.release, "masks", split)) for split in splits
         }
 
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._starts) - 1
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        image_id, pairs, facts = self._items[item]
+        number = range(len(self))[item]
+        start, end = self._starts[number : number + 2]
+        facts = {name: self._rows[name][start] for name in ("image_id", "path", "split")}
         count, size = len(self.findings), self._origin.size
         present = np.zeros((count, size, size), bool)
         ignore = np.zeros((count, size, size), bool)
@@ -126,7 +129,8 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         labels = np.full(count, np.nan, np.float32)
         bounds = labels.copy()
         masks = self._masks[facts["split"]]
-        for finding, row, score, bound in pairs:
+        pairs = (self._rows[name][start:end] for name in ("finding", "row", "quality", BOUND))
+        for finding, row, score, bound in zip(*pairs, strict=True):
             number = self.findings.index(finding)
             stored = masks.read("mask", row)
             np.equal(stored, FINDING, out=present[number])
@@ -134,7 +138,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             quality[number], labels[number] = score, 1
             bounds[number] = np.nan if bound is None else bound
         found = {
-            "image_id": image_id,
+            "image_id": facts["image_id"],
             "masks": torch.from_numpy(present.view(np.uint8)),
             "ignore": torch.from_numpy(ignore),
             "quality": torch.from_numpy(quality),

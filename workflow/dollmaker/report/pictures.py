@@ -26,7 +26,7 @@ from dollmaker.pictures.overlay import (
     to_rgb,
 )
 from dollmaker.pictures.sheet import sheet, strip, to_png
-from dollmaker.pixels.geometry import Fit, level_set, pack, source_mask, unfit_mask
+from dollmaker.pixels.geometry import Fit, level_set, source_mask, unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.release.parts import Row
 from dollmaker.report.gather import Results
@@ -195,7 +195,7 @@ def _codes(
 ) -> npt.NDArray[np.uint8]:
     """A mask at the size of the source, as it is scored: 0, 1, and 255 to ignore."""
     ignored = unfit_mask(mask == IGNORE, *size) * np.uint8(IGNORE)
-    drawn = source_mask(pack(level_set(mask, values, threshold)), *size)
+    drawn = source_mask(level_set(mask, values, threshold), *size)
     return np.where(drawn, np.uint8(1), ignored)
 
 
