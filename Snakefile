@@ -23,7 +23,7 @@ from dollmaker.fetch import needed
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
 from dollmaker.runtime.errors import DollmakerError
-from dollmaker.status.run import mend_error
+from dollmaker.status.run import mend_error, write_plan
 
 logger.addFilter(mend_error)
 
@@ -68,6 +68,11 @@ localrules:
     compare,
     study,
     fetch_weights,
+
+
+onstart:
+    planned = [log for job in workflow.dag.needrun_jobs() for log in job.log]
+    write_plan(Path(f"results/{DATASET}"), map(str, planned))
 
 
 rule all:

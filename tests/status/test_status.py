@@ -11,7 +11,7 @@ import pytest
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import DataError
 from dollmaker.status.page import render
-from dollmaker.status.run import RULES, SILENT, read_run
+from dollmaker.status.run import RULES, SILENT, read_run, write_plan
 from dollmaker.store import provenance, tables
 
 NOW = 1_800_000_000.0
@@ -41,6 +41,9 @@ def folder(tmp_path: Path) -> Path:
         job(results, f"decode_images-000{n}", "", log=9000, done=9000)
     for n in range(3):
         job(results, f"explain_images-doll-000{n}", "ok", log=1200 - 600 * n, done=1200 - 600 * n)
+    planned = [f"logs/explain_images-doll-000{n}.log" for n in range(8)]
+    write_plan(results, [*planned, "logs/build_index.log", "logs/audit_images.tsv"])
+    os.utime(results / "plan.json", (NOW - 9500, NOW - 9500))
     line = "attribute doll 0003: 4/10 images, 9.9 maps/s, 5 nodes/map, 99 MB, 7 s left\n"
     job(results, "explain_images-doll-0003", line, log=3)
     trouble = "one\n\ntwo \x1b[31m\ndollmaker: error: shard 7 is damaged; delete it.\n"
@@ -80,7 +83,16 @@ def test_rate_and_time_left_follow_from_what_is_done(folder: Path) -> None:
     assert explain.per_hour == pytest.approx(6)  # one in ten minutes
     assert explain.seconds_left == pytest.approx(5 * 600)
     assert stages["decode_images"].total == 8
-    assert list(stages) == ["decode_images", "train_member", "explain_images"]
+    assert list(stages) == ["decode_images", "build_index", "train_member", "explain_images"]
+    assert (stages["build_index"].count("done"), stages["build_index"].total) == (0, 1)
+
+
+def test_what_is_planned_again_waits(folder: Path) -> None:
+    write_plan(folder, ["logs/decode_images-0000.log", "logs/write_report.log"])
+    os.utime(folder / "plan.json", (NOW - 1000, NOW - 1000))
+    stages = {stage.rule: stage for stage in read_run(folder, NOW).stages}
+    assert (stages["decode_images"].count("done"), stages["decode_images"].total) == (7, 8)
+    assert (stages["write_report"].count("done"), stages["write_report"].total) == (0, 1)
 
 
 def test_the_page_shows_it(folder: Path) -> None:

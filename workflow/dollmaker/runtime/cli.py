@@ -22,6 +22,7 @@ COMMANDS = {
     "init": "launch.layout:init",
     "estimate": "estimate.page:tell_costs",
     "status": "status.page:show_status",
+    "completion": "runtime.completion:completion",
     "fetch": "fetch.stage:fetch_weights",
     "phantom": "phantoms.dataset:write_dataset",
     "prepare-convert": "prepare.convert:convert",

@@ -1,8 +1,8 @@
 """What the files of a run say about it.
 
 Every job has a log and, once it has succeeded, a benchmark of the same name; a log without a newer
-benchmark belongs to a job that runs or has failed. Nothing is written, nothing locked: the run may
-be on another machine.
+benchmark belongs to a job that runs or has failed. plan.json names the jobs that Snakemake set out
+to run when it started last. Nothing is locked: the run may be on another machine.
 """
 
 import csv
@@ -15,8 +15,9 @@ from typing import Literal
 
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
+from dollmaker.store.files import read_json, write_json
 
-#: Rules in the order in which the data flow; those with one job a shard.
+#: Rules in the order in which the data flow.
 RULES = (
     *("generate_phantoms", "convert_source", "list_images", "decode_images", "build_index"),
     *("audit_images", "fetch_weights", "train_member", "explain_images", "explain_sample"),
@@ -25,7 +26,9 @@ RULES = (
     *("adapt_segmenter", "evaluate", "build_release", "verify_release", "compare_recipes"),
     *("pretrain_variant", "adapt_variant", "gather_study", "write_report"),
 )
-_SHARDED = ("decode_images", "explain_images", "make_masks")
+
+#: The jobs of the last start.
+_PLAN = "plan.json"
 
 #: What a job says that has failed; the last words of one that was told to stop.
 _FAILED = re.compile(r"^dollmaker: error: |^Traceback \(|^\w*Error: ", re.MULTILINE)
@@ -47,6 +50,16 @@ _END, _LAST_LINES = 8192, 50
 _SAID = re.compile(r"(dollmaker|[\w.]*Error): (.+)")
 
 State = Literal["done", "running", "failed", "stopped", "silent"]
+
+
+def write_plan(folder: Path, logs: Iterable[str]) -> None:
+    """Write down which jobs a start of Snakemake is going to run.
+
+    Args:
+        folder: The results folder.
+        logs: The jobs' logs.
+    """
+    write_json(folder / _PLAN, sorted({Path(log).stem for log in logs if log.endswith(".log")}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +116,7 @@ class Run:
         shards: Shards; ``None`` before the images are listed.
         quarantined: Images left out; ``None`` before the index is made.
         damaged: Files that were moved out of the way.
-        stages: Rules with at least one job.
+        stages: Rules with at least one job, started or planned.
         finished: The report is written and nothing is under way.
     """
 
@@ -130,13 +143,18 @@ def read_run(folder: Path, now: float) -> Run:
         raise DataError(
             f"{folder} is no results folder of a run (it has no logs); give results/{{dataset}}."
         )
+    planned, since = _planned(folder)
     jobs = sorted(_jobs(folder, now), key=lambda job: job.name)
-    images, shards = _plan(folder)
+    # What was done before the start and is planned again waits for its turn.
+    jobs = [job for job in jobs if job.changed >= since - _SLACK or job.name not in planned]
+    waiting = planned - {job.name for job in jobs}
+    images, shards = _listing(folder)
     stages = []
     for rule in RULES:
         mine = [job for job in jobs if job.rule == rule]
-        if mine:
-            stages.append(_stage(rule, mine, shards))
+        total = len(mine) + sum(name.split("-")[0] == rule for name in waiting)
+        if total:
+            stages.append(_stage(rule, mine, total))
     quarantine = folder / "quarantine.csv"
     done = any(s.rule == "write_report" and s.count("done") for s in stages)
     return Run(
@@ -146,8 +164,16 @@ def read_run(folder: Path, now: float) -> Run:
         quarantined=_rows(quarantine) if quarantine.is_file() else None,
         damaged=sorted(folder.glob("*.damaged")) + sorted(folder.glob("*/**/*.damaged")),
         stages=stages,
-        finished=done and all(job.state == "done" for job in jobs),
+        finished=done and not waiting and all(job.state == "done" for job in jobs),
     )
+
+
+def _planned(folder: Path) -> tuple[set[str], float]:
+    """Names of the planned jobs, and when they were planned."""
+    plan = folder / _PLAN
+    if not plan.is_file():
+        return set(), 0.0
+    return set(read_json(plan)), plan.stat().st_mtime
 
 
 def _jobs(folder: Path, now: float) -> Iterator[Job]:
@@ -196,12 +222,7 @@ def tail(log: Path, lines: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def _stage(rule: str, jobs: list[Job], shards: int | None) -> Stage:
-    total = len(jobs)
-    if rule in _SHARDED and shards:
-        # decode_images-0003 has no recipe, make_masks-doll-0003 has one.
-        groups = {job.name.rpartition("-")[0] for job in jobs}
-        total = max(total, shards * len(groups))
+def _stage(rule: str, jobs: list[Job], total: int) -> Stage:
     times = sorted(job.changed for job in jobs if job.state == "done")[-_RECENT:]
     left = total - sum(job.state == "done" for job in jobs)
     per_hour = seconds = None
@@ -211,7 +232,7 @@ def _stage(rule: str, jobs: list[Job], shards: int | None) -> Stage:
     return Stage(rule=rule, jobs=jobs, total=total, per_hour=per_hour, seconds_left=seconds)
 
 
-def _plan(folder: Path) -> tuple[int | None, int | None]:
+def _listing(folder: Path) -> tuple[int | None, int | None]:
     """Images and shards of the listing."""
     plan = folder / "prepare/listing.parquet"
     if not plan.is_file():
