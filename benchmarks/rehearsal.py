@@ -18,8 +18,8 @@ import numpy.typing as npt
 import polars as pl
 from scipy import ndimage
 
-from dollmaker.binarize.choice import COLUMNS
 from dollmaker.binarize.cuts import FAMILY
+from dollmaker.binarize.label_free import COLUMNS
 from dollmaker.evaluate.means import MASKS, PAIRS
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json, write_text
@@ -42,8 +42,20 @@ _WIDTH, _HEIGHT = 390, 320
 _POOL, _BLOCK = 128, 256
 #: Steps of a map's values: few, so that its files are small.
 _STEPS = 24
-#: Items that the loader reads, in random order.
-_READ = 2000
+#: Opens a release in a new process and reads 2,000 items in random order.
+_LOAD = """
+import random, sys, time
+from dollmaker.release.load import PseudoLabels
+start = time.perf_counter()
+data = PseudoLabels(sys.argv[1])
+opened = time.perf_counter() - start
+items = random.Random(0).sample(range(len(data)), min(2000, len(data)))
+data[0]
+start = time.perf_counter()
+for item in items:
+    data[item]
+print(opened, len(items) / (time.perf_counter() - start))
+"""
 
 _CONFIG: dict[str, Any] = {
     "dataset": "rehearsal",
@@ -61,17 +73,9 @@ _CONFIG: dict[str, Any] = {
 
 
 def rehearse(root: Path, *, size: int, permille: int, shards: int, cores: int) -> dict[str, Any]:
-    """Make the inputs, run the workflow's rules on them, and load what they made.
+    """Make inputs in an empty folder, run the workflow's rules on them, load what they made.
 
-    Args:
-        root: An empty folder that the workflow runs in.
-        size: Side of masks in pixels.
-        permille: Thousandths of CheXpert's images, patients and pairs.
-        shards: Shards.
-        cores: Those that Snakemake may use.
-
-    Returns:
-        Counts, seconds, and what the benchmark files say of each rule.
+    ``permille`` are thousandths of CheXpert's images, patients and pairs.
     """
     images, patients, pairs = (n * permille // 1000 for n in (_IMAGES, _PATIENTS, _PAIRS))
     index = make_index(images, patients, shards)
@@ -83,27 +87,21 @@ def rehearse(root: Path, *, size: int, permille: int, shards: int, cores: int) -
     )
     made = time.monotonic()
     target = results.relative_to(root) / "release.verified"
-    words = ["snakemake", str(target), "--cores", str(cores), "--configfile", "config.yaml"]
-    words += ["--snakefile", str(ROOT / "Snakefile"), "--rerun-triggers", "mtime"]
-    subprocess.run(
-        [sys.executable, "-m", *words, "--quiet", "--allowed-rules", *RULES], cwd=root, check=True
-    )
+    words = f"-m snakemake {target} --cores {cores} --configfile config.yaml --quiet".split()
+    words += ["--snakefile", str(ROOT / "Snakefile"), "--allowed-rules", *RULES]
+    subprocess.run([sys.executable, *words], cwd=root, check=True)
     done = time.monotonic()
-    gallery = list((results / "release/gallery").rglob("*"))
+    gallery = results / "release/gallery"
     return {
         "images": images, "pairs": pairs, "size": size, "shards": shards, "cores": cores,
         "processor": platform.processor() or platform.machine(),
         "seconds_of_inputs": made - start,
         "seconds": done - made,
         "rules": {rule: read_benchmarks(results, rule) for rule in RULES},
-        "bytes": {name: size_of(results / name) for name in ("masks", "labels", "release")},
-        "gallery": {
-            "files": len(gallery),
-            "bytes_at_start": sum(
-                (results / "release/gallery" / name).stat().st_size
-                for name in ("index.html", "data/pairs.js")
-            ),
-        },
+        "bytes": sum(path.stat().st_size for path in (results / "release").rglob("*.*")),
+        "gallery_at_start": sum(
+            (gallery / name).stat().st_size for name in ("index.html", "data/pairs.js")
+        ),
         **load(results / "release"),
     }  # fmt: skip
 
@@ -139,7 +137,11 @@ def write_inputs(results: Path, index: pl.DataFrame, pairs: int, size: int) -> N
     first = 0
     for (name,), mine in index.group_by(["shard"], maintain_order=True):
         names = mine["image_id"].to_numpy().astype(object)
-        write_images(results / "images" / f"{name}.h5", header, names, pictures)
+        with create_shard(results / "images" / f"{name}.h5", "images", header) as writer:
+            for start in range(0, len(names), _BLOCK):
+                rows = np.arange(start, min(start + _BLOCK, len(names)))
+                sides = {"width": np.full(len(rows), _WIDTH), "height": np.full(len(rows), _HEIGHT)}
+                writer.append({"image_id": names[rows], **sides}, image=pictures[rows % _POOL])
         begin, end = np.searchsorted(image_of, (first, first + len(names)))
         own = names[image_of[begin:end] - first]
         write_maps(results / "relevance/doll" / f"{name}.h5", header, own, maps)
@@ -176,16 +178,6 @@ def pools(size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
     return np.ascontiguousarray(pictures), (np.rint(hills * _STEPS) / _STEPS).astype(np.float16)
 
 
-def write_images(path: Path, header: dict[str, Any], names: Any, pictures: Any) -> None:
-    """A shard of images, the pictures of the pool in turn."""
-    with create_shard(path, "images", header) as writer:
-        for start in range(0, len(names), _BLOCK):
-            part = names[start : start + _BLOCK]
-            width, height = (np.full(len(part), n, np.int32) for n in (_WIDTH, _HEIGHT))
-            chosen = pictures[np.arange(start, start + len(part)) % len(pictures)]
-            writer.append({"image_id": part, "width": width, "height": height}, image=chosen)
-
-
 def write_maps(path: Path, header: dict[str, Any], names: Any, maps: Any) -> None:
     """A shard of pairs, each image's findings in the order of the index."""
     rng = np.random.default_rng(len(names))
@@ -206,7 +198,7 @@ def write_maps(path: Path, header: dict[str, Any], names: Any, maps: Any) -> Non
                     "completeness": np.full(count, 0.02, np.float32),
                     "agreement": drawn[1],
                 },
-                map=maps[np.arange(start, rows.stop) % len(maps)],
+                map=maps[np.arange(start, rows.stop) % _POOL],
             )
 
 
@@ -215,33 +207,14 @@ def read_benchmarks(results: Path, rule: str) -> dict[str, float]:
     files = sorted((results / "benchmarks").glob(f"{rule}*.tsv"))
     rows = pl.concat([pl.read_csv(file, separator="\t", infer_schema=False) for file in files])
     seconds, cpu, most = (rows[name].cast(pl.Float64) for name in ("s", "cpu_time", "max_rss"))
-    return {
-        "jobs": len(rows), "seconds": seconds.sum(), "cpu": cpu.sum(), "most_mib": most.max(),
-    }  # fmt: skip
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    sums = {"seconds": seconds.sum(), "cpu": cpu.sum()}
+    return {"jobs": len(rows), **sums, "most_mib": most.max()}
 
 
 def load(release: Path) -> dict[str, float]:
     """Seconds until a new process has opened the release, and images a second, in random order."""
-    code = (
-        "import random, sys, time\n"
-        "from dollmaker.release.load import PseudoLabels\n"
-        "start = time.perf_counter()\n"
-        "data = PseudoLabels(sys.argv[1])\n"
-        "opened = time.perf_counter() - start\n"
-        f"items = random.Random(0).sample(range(len(data)), min({_READ}, len(data)))\n"
-        "data[0]\n"
-        "start = time.perf_counter()\n"
-        "for item in items:\n"
-        "    data[item]\n"
-        "print(opened, len(items) / (time.perf_counter() - start))\n"
-    )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(release)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _LOAD, str(release)], capture_output=True, text=True, check=True
     )
     opened, speed = map(float, done.stdout.split())
     return {"seconds_to_open": opened, "images_per_second": speed}
@@ -258,14 +231,10 @@ def print_table(found: dict[str, Any]) -> None:
     for rule, row in found["rules"].items():
         print(f"{rule:<18}{row['jobs']:>6}{row['seconds']:>10.0f}{row['cpu']:>10.0f}", end="")
         print(f"{row['most_mib']:>10.0f}")
-    for name, count in found["bytes"].items():
-        print(f"{name}: {count / 1e9:.2f} GB")
-    gallery = found["gallery"]
-    print(
-        f"gallery: {gallery['files']} files, {gallery['bytes_at_start'] / 1e6:.1f} MB at first\n"
-        f"PseudoLabels: open in {found['seconds_to_open']:.2f} s, "
-        f"{found['images_per_second']:.0f} images/s in random order, one process"
-    )
+    first = found["gallery_at_start"] / 1e6
+    print(f"release: {found['bytes'] / 1e9:.2f} GB, its gallery {first:.1f} MB at first")
+    opened, speed = found["seconds_to_open"], found["images_per_second"]
+    print(f"PseudoLabels: open in {opened:.2f} s, {speed:.0f} images/s, random, one process")
 
 
 def main() -> None:

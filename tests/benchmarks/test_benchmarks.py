@@ -32,6 +32,17 @@ def test_release(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_rehearsal(tmp_path: Path) -> None:
+    words = f"--permille 1 --size 32 --shards 2 --cores 1 --folder {tmp_path / 'work'}"
+    found, printed = run("rehearsal", words, tmp_path)
+    assert {rule: row["jobs"] for rule, row in found["rules"].items()} == {
+        "make_masks": 2, "collect_labels": 1, "build_release": 1, "verify_release": 1,
+    }  # fmt: skip
+    assert found["pairs"] == 435 and found["images_per_second"] > 0
+    assert "224 images, 435 pairs, masks of 32 px" in printed
+
+
+@pytest.mark.slow
 def test_binarize(tmp_path: Path) -> None:
     words = "--size 32 --images 1 --rounds 1 --grids 6 18"
     found, printed = run("binarize", words, tmp_path)
