@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from dollmaker.adapt.results import score_baselines
 from dollmaker.adapt.tasks import read_task
-from dollmaker.adapt.trivial import score_baselines
 from dollmaker.attribute import stage as attribute
 from dollmaker.attribute.sample import explain_sample
 from dollmaker.binarize.stage import binarize_shard
@@ -205,7 +205,7 @@ def test_a_release_is_joined_with_images_of_any_channels(world: Path) -> None:
 
 
 def test_tasks_and_their_baselines_take_sixteen_bits(world: Path) -> None:
-    task = read_task("tumour", settings(), world / "source")
+    task = read_task("tumour", configuration.resolved(settings()), world / "source")
     assert task.images.dtype == np.float32 and task.images.shape[1:] == (4, SIDE, SIDE)
     with Shard(world / "images/0000.h5", "images") as shard:
         row = tables.read(world / "index.parquet").filter(image_id=task.image_ids[3])["row"][0]

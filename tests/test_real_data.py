@@ -50,7 +50,7 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
     assert "d1_139.png,the same file belongs to patient d1_112" in (
         (tmp_path / "quarantine.csv").read_text()
     )
-    truth = load_truth(config, root, names)
+    truth = load_truth(configuration.resolved(config), root, names)
     assert truth is not None and truth.targets == ["nucleus", "cell"]
     row = index.row(0, named=True)
     finding = next(name for name in names if row[name] == 1)
@@ -62,7 +62,7 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
 def test_lungs_are_read_and_their_patients_keep_their_split() -> None:
     root = find("DOLLMAKER_DATA", "data", "cxr/labels.csv", "cxr/lung_masks", "cxr_anatomy/masks")
     config = configuration.load(str(ROOT / "workflow/configs/cxr.yaml"))
-    task = read_task("lungs", config, root)
+    task = read_task("lungs", configuration.resolved(config), root)
     assert len(task.image_ids) == 148
     from dollmaker.prepare.sources import list_source
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from dollmaker.adapt.adapters import find_inserted, find_places, insert, widths
-from dollmaker.adapt.tuning import Tuned
+from dollmaker.adapt.tuning import Small, Tuned
 from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ModelError
@@ -34,8 +34,7 @@ def test_start_without_effect_then_reach_every_stage(
     x = torch.randn(2, 1, 64, 64)
     with torch.no_grad():
         before = model(x)
-    width = 0.125
-    tuned = Tuned(model, "adapter", x[:1], freeze_norm=True, adapter_width=width, seed=0).eval()
+    tuned = Tuned(model, "adapter", Small(x=x[:1]), freeze_norm=True).eval()
     with torch.no_grad():
         assert torch.equal(tuned(x), before)
     assert len(tuned.adapters) == stages

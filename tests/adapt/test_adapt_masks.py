@@ -14,7 +14,8 @@ from pycocotools import mask as coco
 from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import read_task
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolve, resolved
+from dollmaker.config.tuning import TaskConfig
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.rle import encode
 
@@ -27,8 +28,8 @@ HEART = np.zeros((HEIGHT, WIDTH), bool)
 HEART[6:15, 8:16] = True
 
 
-def options(encoding: str, masks: str, classes: dict[str, list[Any]]) -> dict[str, Any]:
-    return {"encoding": encoding, "masks": masks, "classes": classes, "ignore": None}
+def options(encoding: Any, masks: str, classes: dict[str, list[Any]], **more: Any) -> TaskConfig:
+    return TaskConfig(images="images", encoding=encoding, masks=masks, classes=classes, **more)
 
 
 def save(mask: np.ndarray, path: Path, value: int = 255) -> None:
@@ -68,7 +69,8 @@ def test_what_a_file_ignores(tmp_path: Path) -> None:
         save(LEFT, tmp_path / first / "x.PNG", 1)
         save(picture, tmp_path / second / "x.Png", 1)
         save(HEART, tmp_path / "heart/x.TIFF", 7)
-        task = {**options("files", ".", {"lungs": ["a", "b"], "heart": ["heart"]}), "ignore": 255}
+        parts = {"lungs": ["a", "b"], "heart": ["heart"]}
+        task = options("files", ".", parts, ignore=255)
         channels, _ = make_reader(task, tmp_path, "tasks.t")("x.jpg", None, WIDTH, HEIGHT)
         expected = np.where(LEFT | RIGHT, 1, np.where(band, 255, 0))
         check(channels, expected, HEART)
@@ -225,17 +227,17 @@ def test_a_folder_of_images_and_one_of_masks_are_enough(tmp_path: Path) -> None:
                                 "valid": 0.3, "test": 0.3}},
         }
     )  # fmt: skip
-    task = read_task("heart", config, tmp_path)
+    task = read_task("heart", resolved(config), tmp_path)
     assert len(task.image_ids) == 12 and task.image_ids[0] == "p0_case0"
     assert task.patients == task.image_ids
     assert abs((task.masks == 1).mean() - HEART.mean()) < 0.02
     (tmp_path / "masks/p0/case0.png").unlink()
     with pytest.raises(DataError, match=r"mask 'of p0/case0\.jpg' in 'masks': file is missing"):
-        read_task("heart", config, tmp_path)
+        read_task("heart", resolved(config), tmp_path)
 
 
 def test_what_can_not_be_listed(tmp_path: Path) -> None:
-    task = {"table": None, "images": "images"}
+    task = TaskConfig(images="images", masks="masks", classes={"a": [1]})
     with pytest.raises(DataError, match="does not exist"):
         list_images("t", task, tmp_path)
     (tmp_path / "images").mkdir()

@@ -12,10 +12,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dollmaker.adapt import stage, train
-from dollmaker.adapt.starts import find_beginning, make_network
+from dollmaker.adapt.starts import Inputs, find_beginning, make_network
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.train import make_batch, train_run
 from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.settings import resolved
+from dollmaker.config.tuning import AdaptConfig
 from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
@@ -30,11 +32,26 @@ from dollmaker.store.tables import read_header
 
 def beginning_of(config: dict[str, Any], init: str, root: Path) -> Any:
     return find_beginning(
-        init,  # type: ignore[arg-type]
-        config,
-        committee=root / "member0",
-        segmenter=root / "segmenter",
-        weights_root=root,
+        init,
+        resolved(config),
+        Inputs(
+            data_root=root,
+            weights_root=root,
+            committee=root / "member0",
+            segmenter=root / "segmenter",
+        ),
+    )
+
+
+def case_of(config: dict[str, Any], root: Path, init: str, tuning: Any) -> stage.Case:
+    full = resolved(config)
+    return stage.Case(
+        task=read_task("squares", full, root),
+        init=init,
+        tuning=tuning,
+        beginning=beginning_of(config, init, root),
+        network=full.segment,
+        options=full.adapt,
     )
 
 
@@ -46,9 +63,7 @@ def starts(config: dict[str, Any], root: Path) -> Path:
     (root / "segmenter").mkdir()
     spec = Input(channels=1, size=32, mean=0.4, std=0.3)
     save(root / "segmenter", model, options, ["A", "B", "C"], spec, header={})
-    encoder = create(
-        SegmentConfig(**options), channels=3, classes=1, size=32, seed=78
-    ).get_submodule("encoder")
+    encoder = create(options, channels=3, classes=1, size=32, seed=78).get_submodule("encoder")
     state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
     save_file(state, root / "imagenet.safetensors")
     (root / "member0").mkdir()
@@ -63,7 +78,7 @@ def test_starts_differ_in_what_is_loaded_only(config: dict[str, Any], starts: Pa
     states, inputs = {}, {}
     for init in ("random", "imagenet", "classifier", "doll"):
         beginning = beginning_of(config, init, starts)
-        states[init] = make_network(beginning, config["segment"], ["a", "b"], 5).state_dict()
+        states[init] = make_network(beginning, resolved(config).segment, ["a", "b"], 5).state_dict()
         inputs[init] = (beginning.input.mean, beginning.input.std)
     assert inputs["random"] == inputs["imagenet"] == ((0.5,), (0.5,))
     assert inputs["classifier"] == ((0.2,), (0.1,)) and inputs["doll"] == ((0.4,), (0.3,))
@@ -101,19 +116,10 @@ def test_segmenter_that_does_not_fit(config: dict[str, Any], starts: Path) -> No
 def test_frozen_parts_stay_bit_for_bit(
     config: dict[str, Any], starts: Path, init: Any, tuning: Any, moves: list[str], stays: list[str]
 ) -> None:
-    options, task = config["adapt"], read_task("squares", config, starts)
-    beginning = beginning_of(config, init, starts)
-    tuned = stage.make_tuned(beginning, config["segment"], task, init, tuning, options, 0)
+    case = case_of(config, starts, init, tuning)
+    tuned = case.make_tuned(0)
     before = {name: value.clone() for name, value in tuned.state_dict().items()}
-    train_run(
-        tuned,
-        beginning.input,
-        task,
-        task.choose(3, 0),
-        options,
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    train_run(tuned, case.beginning.input, case.task, case.task.choose(3, 0), case.options, 0)
     changed = {name for name, value in tuned.state_dict().items() if not before[name].equal(value)}
     for part in moves:
         own = [name for name in before if f".{part}." in f".{name}"]
@@ -127,19 +133,18 @@ def test_frozen_parts_stay_bit_for_bit(
 
 
 def test_random_start_moves_its_batch_norm(config: dict[str, Any], starts: Path) -> None:
-    options, task = config["adapt"], read_task("squares", config, starts)
-    assert options["freeze_batch_norm"]
-    beginning = beginning_of(config, "random", starts)
-    tuned = stage.make_tuned(beginning, config["segment"], task, "random", "full", options, 0)
+    case = case_of(config, starts, "random", "full")
+    assert case.options.freeze_batch_norm
+    tuned = case.make_tuned(0)
     norms = [m for m in tuned.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     assert norms and all(norm.training for norm in norms)
     assert tuned.encoder_share() == 1
 
 
 def test_rounds_have_each_image_once(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     task.images[:] = np.arange(24)[:, None, None, None]
-    chosen, options = task.choose(5, 0), {"augment": "none", "batch_size": 3}
+    chosen, options = task.choose(5, 0), AdaptConfig(augment="none", batch_size=3)
     seen = [
         int(image[0, 0, 0])
         for step in range(5)
@@ -152,11 +157,10 @@ def test_rounds_have_each_image_once(config: dict[str, Any], root: Path) -> None
 
 def tuned_by(config: dict[str, Any], root: Path, init: str, tuning: Any, norm: str) -> Any:
     """The network of a run of four steps, scored twice."""
-    options, task = {**config["adapt"], "norm": norm}, read_task("squares", config, root)
-    beginning = beginning_of(config, init, root)
-    tuned = stage.make_tuned(beginning, config["segment"], task, init, tuning, options, 0)
-    chosen, device = task.choose(3, 0), torch.device("cpu")
-    train_run(tuned, beginning.input, task, chosen, options, seed=0, device=device)
+    config = {**config, "adapt": {**config["adapt"], "norm": norm}}
+    case = case_of(config, root, init, tuning)
+    task, beginning, tuned = case.task, case.beginning, case.make_tuned(0)
+    train_run(tuned, beginning.input, task, task.choose(3, 0), case.options, 0)
     return tuned, task, beginning
 
 
@@ -179,7 +183,7 @@ def test_statistics_are_those_of_the_few_images_and_weights_are_the_same(
 
 
 def test_what_statistics_are_measured_on(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     few = train.to_measure(task, task.choose(3, 0), "few")
     assert few is not None and torch.equal(few, torch.from_numpy(task.images[task.choose(3, 0)]))
     pool = train.to_measure(task, task.choose(3, 0), "pool")
@@ -197,7 +201,7 @@ def test_a_random_decoder_is_measured_and_a_learned_one_is_left(
 ) -> None:
     for init, moves in (("imagenet", True), ("doll", False)):
         tuned, _, beginning = tuned_by(config, starts, init, tuning, "few")
-        first = make_network(beginning, config["segment"], ["a", "b"], 0).state_dict()
+        first = make_network(beginning, resolved(config).segment, ["a", "b"], 0).state_dict()
         after = {n.removeprefix("model."): value for n, value in tuned.state_dict().items()}
         for name in (name for name in first if "running_" in name):
             moved = moves and name.startswith("decoder.")
@@ -209,7 +213,7 @@ def test_a_random_decoder_is_measured_and_a_learned_one_is_left(
 
 def test_a_start_that_saw_the_test_images_is_refused(config: dict[str, Any], starts: Path) -> None:
     config["adapt"].update(n=[3], seeds=1)
-    task = read_task("squares", config, starts)
+    task = read_task("squares", resolved(config), starts)
     index = pl.DataFrame(
         {
             "image_id": [f"x{i}" for i in range(24)],
@@ -237,7 +241,7 @@ def test_look_alikes_of_training_and_test_images_are_told(
     config: dict[str, Any], root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config["adapt"].update(n=[3], seeds=1)
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     train_row, test_row = (int(task.rows(split)[0]) for split in ("train", "test"))
     images = root / "task" / "images"
     with Image.open(images / f"case{train_row:02d}.png") as picture:
@@ -255,11 +259,11 @@ def run(
     index: Path | None = None,
 ) -> Path:
     stage.adapt(
-        config,
+        resolved(config),
         "squares",
         init,
         "full",
-        stage.Inputs(data_root=root, weights_root=root, segmenter=root / "segmenter", index=index),
+        Inputs(data_root=root, weights_root=root, segmenter=root / "segmenter", index=index),
         root / output,
     )
     return root / output
@@ -277,7 +281,7 @@ def test_files(config: dict[str, Any], root: Path) -> None:
         "adapter",
     }
     assert not list(root.glob(".out*"))
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     curve = pl.read_parquet(folder / "curve.parquet")
     assert curve["step"].to_list() == [2, 4] * 4
     assert curve["epoch"][0] == pytest.approx(2 * 4 / 3)
@@ -422,10 +426,10 @@ def test_the_curve_leaves_out_what_is_ignored(config: dict[str, Any], root: Path
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return torch.ones(len(x), 2, 32, 32)
 
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     spec, rows = Input(channels=1, size=32), task.rows("valid")
     task.masks[rows[0], 1] = np.where(task.masks[rows[0], 1] == 1, 0, task.masks[rows[0], 1])
-    found = train.on_squares(Everything(), spec, task, rows, torch.device("cpu"))  # type: ignore[arg-type]
+    found = train.on_squares(Everything(), spec, task, rows)
     iou, present = found
     assert present.tolist() == (task.masks[rows] == 1).any((2, 3)).tolist()
     assert not present[0, 1]

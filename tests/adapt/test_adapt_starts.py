@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from dollmaker.adapt.starts import Beginning, blocks, make_network
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.inputs import Input
 
 
 def test_the_last_blocks_of_a_trained_decoder_start_anew(config: dict[str, Any]) -> None:
-    options = config["segment"]
+    options = SegmentConfig(**config["segment"])
     spec = Input(channels=1, size=32)
 
     def network(anew: int, parts: dict[str, Any], seed: int) -> Any:
@@ -41,9 +42,9 @@ def test_the_last_blocks_of_a_trained_decoder_start_anew(config: dict[str, Any])
 
 def test_a_class_that_was_pre_trained_keeps_its_part_of_the_head(config: dict[str, Any]) -> None:
     """A start that knows the finding draws as its segmenter does; others draw by chance."""
-    spec = Input(channels=1, size=32)
+    options, spec = SegmentConfig(**config["segment"]), Input(channels=1, size=32)
     plain = Beginning(parts={}, input=spec, sha256="", source="test")
-    trained = make_network(plain, config["segment"], ["tumour", "oedema"], 7).eval()
+    trained = make_network(plain, options, ["tumour", "oedema"], 7).eval()
     parts = {part: trained.get_submodule(part).state_dict() for part in ("encoder", "decoder")}
     layer: Any = trained.get_submodule("segmentation_head.0")
     layer.bias.data = torch.tensor([3.0, -2.0])  # a new head has zeros
@@ -56,7 +57,7 @@ def test_a_class_that_was_pre_trained_keeps_its_part_of_the_head(config: dict[st
     wanted = trained(x)
 
     def drawn(classes: list[str], anew: int | None, **more: bool) -> Tensor:
-        return make_network(start, config["segment"], classes, 8, anew, **more).eval()(x)
+        return make_network(start, options, classes, 8, anew, **more).eval()(x)
 
     for anew in (0, None):  # by itself a known head keeps the blocks under it
         assert torch.equal(drawn(["oedema", "tumour"], anew), wanted[:, [1, 0]])

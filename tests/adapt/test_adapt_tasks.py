@@ -10,14 +10,15 @@ from PIL import Image
 
 from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import fit_classes, read_task
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
+from dollmaker.config.tuning import TaskConfig
 from dollmaker.prepare.listing import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 
 
 def test_pixels(config: dict[str, Any], root: Path) -> None:
     config["prepare"]["size"] = 48
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     assert task.image_ids == [f"case{i:02d}" for i in range(24)]
     assert task.images.shape == (24, 1, 48, 48) and task.masks.shape == (24, 2, 48, 48)
     source = np.asarray(Image.open(root / "task" / "masks" / "case07.png"))
@@ -28,17 +29,18 @@ def test_pixels(config: dict[str, Any], root: Path) -> None:
     assert (task.masks[7][:, :4] == 255).all() and (task.masks[7][:, 44:] == 255).all()
     assert (task.images[7][:, :4] == 0).all()
     config["prepare"]["fit"] = "resize"
-    assert (read_task("squares", config, root).masks == 255).mean() < 0.01
+    assert (read_task("squares", resolved(config), root).masks == 255).mean() < 0.01
 
 
 def test_bits_overlap_and_ignore(tmp_path: Path) -> None:
     values = np.array([[0, 1, 2], [3, 2049, 255]], np.uint16)
     Image.fromarray(values).save(tmp_path / "x.png")
-    options: dict[str, Any] = {"masks": ".", "encoding": "bits", "ignore": 255}
-    options["classes"] = {"a": [1], "b": [2, 2048]}
+    same = {"images": ".", "masks": "."}
+    classes = {"a": [1], "b": [2, 2048]}
+    options = TaskConfig(**same, encoding="bits", ignore=255, classes=classes)
     channels, _ = make_reader(options, tmp_path, "tasks.t")("x.jpg", None, 3, 2)
     assert channels.tolist() == [[[0, 1, 0], [1, 1, 255]], [[0, 0, 1], [1, 1, 255]]]
-    options |= {"encoding": "index", "ignore": None, "classes": {"a": [1, 3]}}
+    options = TaskConfig(**same, encoding="index", classes={"a": [1, 3]})
     channels, _ = make_reader(options, tmp_path, "tasks.t")("x.jpg", None, 3, 2)
     assert channels.tolist() == [[[0, 1, 0], [1, 0, 0]]]
 
@@ -54,12 +56,12 @@ def test_fitted_masks_keep_their_values() -> None:
 
 
 def test_splits_by_patient(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     assert task.splits == [assign(patient, 0.2, 0.3) for patient in task.patients]
     assert task.patients[:2] == ["patient0", "patient0"]
     config["tasks"]["squares"].update(valid=None, test=None)
     config["prepare"].update(valid=0.4, test=0.2)
-    own = read_task("squares", config, root)
+    own = read_task("squares", resolved(config), root)
     assert own.splits == [assign(patient, 0.4, 0.2) for patient in own.patients]
 
 
@@ -73,7 +75,7 @@ def test_splits_of_the_source_table(config: dict[str, Any], root: Path) -> None:
         "table": {"file": "source.csv", "patient_column": "who", "split_column": "part"},
     }
     config["tasks"]["squares"].update(valid=None, test=None)
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     numbers = [int(patient.removeprefix("patient")) for patient in task.patients]
     assert task.splits == [("test", "valid", "train")[number % 3] for number in numbers]
 
@@ -85,7 +87,7 @@ def test_splits_of_a_source_without_patients(config: dict[str, Any], root: Path)
              "patient_column": None, "finding_columns": ["x"], "split_column": "part"}  # fmt: skip
     config["source"] = {"kind": "table", "table": table}
     config["tasks"]["squares"].update(valid=None, test=None, patient_column=None)
-    task = read_task("squares", resolve(config), root)
+    task = read_task("squares", resolved(config), root)
     assert task.splits == [("test", "valid", "train")[i % 3] for i in range(24)]
 
 
@@ -102,7 +104,7 @@ def test_splits_of_released_lists(config: dict[str, Any], root: Path) -> None:
     config["source"] = {"kind": "nih", "nih": {"folder": "nih", "table": "table.csv"}}
     config["prepare"].update(valid=0.4, test=0.2)
     config["tasks"]["squares"].update(valid=None, test=None)
-    task = read_task("squares", resolve(config), root)
+    task = read_task("squares", resolved(config), root)
     expected = [
         "test" if i // 2 % 3 == 0 else assign(f"patient{i // 2}", 0.4, 0.0) for i in range(24)
     ]
@@ -110,7 +112,7 @@ def test_splits_of_released_lists(config: dict[str, Any], root: Path) -> None:
 
 
 def test_choices_are_nested_and_seeded(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     train = set(task.rows("train").tolist())
     few, more, every = (task.choose(n, 0).tolist() for n in (3, 5, "all"))
     assert set(few) < set(more) < set(every) == train
@@ -126,9 +128,9 @@ def _blank(root: Path, numbers: Iterable[int]) -> None:
 
 def test_chosen_images_hold_a_class_if_asked(config: dict[str, Any], root: Path) -> None:
     _blank(root, range(0, 24, 2))
-    every = read_task("squares", config, root)
+    every = read_task("squares", resolved(config), root)
     config["tasks"]["squares"]["train_empty"] = False
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     assert task.splits == every.splits
     holding = [row for row in task.rows("train") if int(task.image_ids[row][4:]) % 2]
     assert sorted(task.choose("all", 0)) == holding
@@ -141,7 +143,7 @@ def _edit(root: Path, old: str, new: str) -> None:
 
 
 def _blank_in_training(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     _blank(root, [int(task.image_ids[row][4:]) for row in task.rows("train")])
     config["tasks"]["squares"]["train_empty"] = False
 
@@ -184,15 +186,15 @@ def _blank_in_training(config: dict[str, Any], root: Path) -> None:
 def test_refused_with_a_remedy(config: dict[str, Any], root: Path, change: Any, words: str) -> None:
     change(config, root)
     with pytest.raises(DataError, match=words):
-        read_task("squares", config, root)
+        read_task("squares", resolved(config), root)
 
 
 def test_impossible_configurations(config: dict[str, Any], root: Path) -> None:
     with pytest.raises(ConfigError, match="unknown task 'x'; use one of: squares"):
-        read_task("x", config, root)
+        read_task("x", resolved(config), root)
     config["tasks"]["squares"].update(valid=0.6, test=0.5)
     with pytest.raises(ConfigError, match="leave no patients"):
-        read_task("squares", config, root)
+        read_task("squares", resolved(config), root)
 
 
 def test_one_file_of_two_patients_counts_once(
@@ -201,7 +203,7 @@ def test_one_file_of_two_patients_counts_once(
     images = root / "task" / "images"
     (images / "case06.png").write_bytes((images / "case02.png").read_bytes())  # of another patient
     (images / "case11.png").write_bytes((images / "case10.png").read_bytes())  # of the same
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     assert task.image_ids == [f"case{i:02d}" for i in range(24) if i != 6]
     assert task.patients == [f"patient{i // 2}" for i in range(24) if i != 6]
     assert task.splits == [assign(patient, 0.2, 0.3) for patient in task.patients]

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from dollmaker.adapt import train
+from dollmaker.adapt.results import score_baselines
 from dollmaker.adapt.tasks import Task, read_task
-from dollmaker.adapt.trivial import score_baselines
 from dollmaker.adapt.truth import overlap, pack, score
+from dollmaker.config.settings import resolved
 from dollmaker.networks.inputs import Input
 from dollmaker.pixels.geometry import Fit, fit_mask
 from dollmaker.pixels.masks import IGNORE
@@ -158,13 +159,13 @@ def test_test_images_are_scored_by_the_masks_of_their_files(
             return torch.from_numpy(logits[start : self.given])
 
     config["prepare"]["fit"] = fit
-    task = read_task("squares", config, odd)
+    task = read_task("squares", resolved(config), odd)
     rows, rng = task.rows("test"), np.random.default_rng(3)
     logits = np.stack([[smooth(rng, 32, 32) for _ in range(2)] for _ in rows])
     network = Memory()
     network.given = 0
-    spec, cpu = Input(channels=1, size=32), torch.device("cpu")
-    predictions, iou, dice = train.on_sources(network, spec, task, rows, cpu)  # type: ignore[arg-type]
+    spec = Input(channels=1, size=32)
+    predictions, iou, dice = train.on_sources(network, spec, task, rows)
     assert len(rows) > 4
     for i, row in enumerate(rows):
         truth = file_truth(odd, task, row)
@@ -181,12 +182,11 @@ def test_test_images_are_scored_by_the_masks_of_their_files(
 
 
 def test_only_test_images_keep_their_large_masks(config: dict[str, Any], odd: Path) -> None:
-    task = read_task("squares", config, odd)
+    task = read_task("squares", resolved(config), odd)
     assert [truth is not None for truth in task.truth] == [s == "test" for s in task.splits]
     rows = task.rows("train")
     with pytest.raises(ValueError, match="is not of the test images"):
-        train.on_sources(torch.nn.Identity(), Input(channels=1, size=32), task, rows,
-                         torch.device("cpu"))  # type: ignore[arg-type]  # fmt: skip
+        train.on_sources(torch.nn.Identity(), Input(channels=1, size=32), task, rows)
     changed = task.truth[task.rows("test")[0]]
     assert changed is not None
     before = task.sha256()
@@ -194,11 +194,11 @@ def test_only_test_images_keep_their_large_masks(config: dict[str, Any], odd: Pa
     numbers = np.asarray(Image.open(file)).copy()
     numbers[-1, 0] = 1 - (numbers[-1, 0] == 1)  # a pixel that no square shows alone
     Image.fromarray(numbers).save(file)
-    assert read_task("squares", config, odd).sha256() != before
+    assert read_task("squares", resolved(config), odd).sha256() != before
 
 
 def test_baselines_are_scored_as_networks_are(config: dict[str, Any], odd: Path) -> None:
-    task = read_task("squares", config, odd)
+    task = read_task("squares", resolved(config), odd)
     row = int(task.rows("test")[0])
     truth = file_truth(odd, task, row)
     truth[1][truth[1] == 1] = 0
@@ -216,7 +216,7 @@ def test_baselines_are_scored_as_networks_are(config: dict[str, Any], odd: Path)
 
 
 def test_the_curve_is_of_the_squares(config: dict[str, Any], odd: Path) -> None:
-    task = read_task("squares", config, odd)
+    task = read_task("squares", resolved(config), odd)
     row = int(task.rows("valid")[0])
     numbers = file_truth(odd, task, row)
     fitted = np.stack([fit_mask(mask, 32, "letterbox") for mask in numbers])

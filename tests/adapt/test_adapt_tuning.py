@@ -15,9 +15,9 @@ from dollmaker.adapt import stage
 from dollmaker.adapt.lora import find_layers
 from dollmaker.adapt.saved import pack, save_adapter
 from dollmaker.adapt.tasks import read_task
-from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning, biases
+from dollmaker.adapt.tuning import FROZEN, Small, Tuned, Tuning, biases
 from dollmaker.config.networks import SegmentConfig
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolve, resolved
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.cli import main
@@ -46,9 +46,15 @@ def images(seed: int) -> torch.Tensor:
     return torch.randn(3, 1, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def tune(model: nn.Module, mode: Any, steps: int = 3, **more: Any) -> Tuned:
+def small(**more: Any) -> Small:
+    return Small(x=images(9)[:1], **more)
+
+
+def tune(
+    model: nn.Module, mode: Any, steps: int = 3, what: Small | None = None, **more: Any
+) -> Tuned:
     """Train a few large steps, switching between training and evaluation as a run does."""
-    tuned = Tuned(model, mode, images(9)[:1], freeze_norm=False, adapter_width=0.25, **more)
+    tuned = Tuned(model, mode, what or small(adapter_width=0.25), freeze_norm=False, **more)
     optimizer = torch.optim.AdamW(tuned.trained(), lr=0.01, weight_decay=0.01)
     for step in range(steps):
         tuned.eval()
@@ -109,7 +115,7 @@ def test_nothing_changes_at_first_and_all_comes_back(mode: Tuning) -> None:
     model = network()
     before, out = clone(model), output(model)
     torch.testing.assert_close(
-        output(Tuned(model, mode, images(0)[:1], freeze_norm=False)), out, rtol=0, atol=0
+        output(Tuned(model, mode, small(), freeze_norm=False)), out, rtol=0, atol=0
     )
     tuned = tune(network(), mode)
     assert not torch.equal(output(tuned), out)
@@ -132,7 +138,7 @@ def test_merged_lora_gives_the_same(encoder: str) -> None:
     layers = find_layers(model.get_submodule("encoder"), images(0)[:1])
     for name in layers:
         assert getattr(model.get_submodule(f"encoder.{name}"), "groups", 1) == 1
-    tuned = tune(model, "lora", lora_rank=3)
+    tuned = tune(model, "lora", what=small(lora_rank=3))
     wrapped = {n.partition(".lora_A.")[0] for n in tuned.state_dict() if ".lora_A." in n}
     assert wrapped == {f"model.encoder.{name}" for name in layers}
     expected = output(tuned)
@@ -166,7 +172,7 @@ def test_adapters_have_no_merge() -> None:
 def test_one_image_is_too_few_for_some_networks(mode: Tuning, trains: bool) -> None:
     options = {"architecture": "UPerNet", "encoder": "tu-test_resnet", "arguments": {}}
     model = create(SegmentConfig(**options), channels=1, classes=2, size=32, seed=0)
-    tuned = Tuned(model, mode, None, freeze_norm=True)
+    tuned = Tuned(model, mode, Small(), freeze_norm=True)
     assert tuned(images(0)).shape == (3, 2, 32, 32)
     if trains:
         assert tuned(images(0)[:1]).shape == (1, 2, 32, 32)
@@ -178,7 +184,7 @@ def test_one_image_is_too_few_for_some_networks(mode: Tuning, trains: bool) -> N
 
 def test_rank_seed_and_size() -> None:
     def lora(**more: Any) -> Tuned:
-        return Tuned(network(), "lora", images(0)[:1], freeze_norm=False, **more)
+        return Tuned(network(), "lora", small(**more), freeze_norm=False)
 
     sizes = [lora(lora_rank=rank) for rank in (1, 2)]
     added = [sum(p.numel() for n, p in t.named_parameters() if ".lora_" in n) for t in sizes]
@@ -319,7 +325,7 @@ def run(config: dict[str, Any], root: Path, segmenter: Path) -> Callable[..., Pa
 
     def once(tuning: Any, name: str, init: Any = "doll") -> Path:
         stage.adapt(
-            config,
+            resolved(config),
             "squares",
             init,
             tuning,
@@ -342,7 +348,7 @@ def test_the_stage_writes_the_adapter_of_the_last_run(
     assert all(0 < entry["step_seconds"] < entry["seconds"] for entry in described)
     description = read_json(folder / "adapter" / "adapter.json")
     assert (description["n"], description["seed"]) == ("5", 0)
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     loaded = load_adapter(segmenter, folder / "adapter")
     with np.load(folder / "examples.npz", allow_pickle=False) as examples:
         image, predicted = torch.from_numpy(examples["image"]), examples["prediction_5"]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.unseen import alike_within, require_unseen
+from dollmaker.config.settings import resolved
 from dollmaker.pixels.image_hash import NEAR
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.files import sha256_file
@@ -23,7 +24,7 @@ from dollmaker.store.files import sha256_file
 def test_test_images_that_were_trained_on_are_refused(
     config: dict[str, Any], root: Path, column: str, what: str, split: str
 ) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     own = {"patient_id": task.patients, "image_id": task.image_ids, "sha256": task.files}[column]
     index = pl.DataFrame(
         {
@@ -45,7 +46,7 @@ def test_test_images_that_were_trained_on_are_refused(
 
 
 def test_checksums_are_those_of_the_files(config: dict[str, Any], root: Path) -> None:
-    task = read_task("squares", config, root)
+    task = read_task("squares", resolved(config), root)
     assert task.files[5] == sha256_file(root / "task" / "images" / "case05.png")
     index = pl.DataFrame({"patient_id": ["a"], "image_id": ["b"], "split": ["train"]})
     require_unseen(task, index)  # an index without checksums
@@ -58,7 +59,7 @@ def photographs(config: dict[str, Any], root: Path) -> Task:
     for i in range(24):
         picture = Image.effect_noise((12, 10), 90).resize((48, 40), Image.Resampling.BICUBIC)
         picture.save(root / "task" / "images" / f"case{i:02d}.png")
-    return read_task("squares", config, root)
+    return read_task("squares", resolved(config), root)
 
 
 def seen(hashes: list[str], split: str = "train") -> pl.DataFrame:

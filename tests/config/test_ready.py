@@ -246,7 +246,9 @@ def test_scores_are_of_those_who_know(tmp_path: Path) -> None:
     folders.append(train(make_config(epochs=1), tmp_path, "b"))
     index = tables.read(tmp_path / "index.parquet")
     config["evaluate"]["bootstrap"] = 20
-    rows = score_classifiers(config, index, FINDINGS, folders).filter(pl.col("split") == "test")
+    rows = score_classifiers(configuration.resolved(config), index, FINDINGS, folders).filter(
+        pl.col("split") == "test"
+    )
     area = {(r["member"], r["finding"]): r["auroc"] for r in rows.to_dicts()}
     assert np.isnan(area["a", "dark"]) and area["a", "macro"] == pytest.approx(area["a", "bright"])
     assert area["committee", "dark"] == pytest.approx(area["b", "dark"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dollmaker.evaluate.calibration import reliability
+from dollmaker.evaluate.classifiers import reliability
 
 
 def test_reliability_by_hand() -> None:

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import fake_results as fake
+from dollmaker.config.settings import resolved
 from dollmaker.evaluate.stage import Inputs, evaluate
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ArtifactError
@@ -27,7 +28,7 @@ def _run(tree: Any, output: Path, **changes: Any) -> dict[str, pl.DataFrame]:
         "tasks": sorted((results / "tasks" / "organs").iterdir()),
     }
     config = changes.pop("config", tree.config)
-    evaluate(config, Inputs(**(arguments | changes)), output)
+    evaluate(resolved(config), Inputs(**(arguments | changes)), output)
     return {file.stem: tables.read(file) for file in output.iterdir()}
 
 

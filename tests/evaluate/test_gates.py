@@ -6,17 +6,16 @@ from typing import Any
 import pytest
 
 from dollmaker.binarize.thresholds import gate
-from dollmaker.evaluate.gates import LABELS, gated_by
+from dollmaker.evaluate.means import GATE_LABELS, gated_by_steps
 
 
 def say(options: Any, asked: float | None, least: float = 0.0) -> str:
     steps = [{"gate": options}, {"otsu": {}}] if options != "none" else [{"otsu": {}}]
-    config = {"attribute": {"min_probability": asked}, "recipes": {"r": {"binarize": steps}}}
-    return gated_by(config, "r", least)
+    return gated_by_steps(steps, asked, least)
 
 
 def test_the_default_of_the_step_is_known() -> None:
-    assert inspect.signature(gate).parameters["labels"].default == LABELS
+    assert inspect.signature(gate).parameters["labels"].default == GATE_LABELS
 
 
 @pytest.mark.parametrize(

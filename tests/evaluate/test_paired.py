@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from dollmaker.evaluate.paired import mean_score, paired_difference
-from dollmaker.evaluate.tasks import Runs, score_tasks
+from dollmaker.evaluate.tasks import Runs, mean_score, paired_difference, score_tasks
 from dollmaker.measures import scores
 
 

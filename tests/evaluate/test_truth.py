@@ -19,7 +19,9 @@ ROW = {"image_id": "a", "width": 9, "height": 7, "mask": "a.png", "X": 1, "Y": 0
 
 
 def _load(tmp_path: Path, **truth: Any) -> Any:
-    config = configuration.resolve({"dataset": "t", "source": {"kind": "phantoms"}, "truth": truth})
+    config = configuration.resolved(
+        {"dataset": "t", "source": {"kind": "phantoms"}, "truth": truth}
+    )
     return load_truth(config, tmp_path, ["X", "Y", "Lung Opacity", "Fracture", "Mass"])
 
 
@@ -254,7 +256,7 @@ def test_damaged_boxes_are_refused(tmp_path: Path, row: str) -> None:
 
 
 def test_no_truth_is_none() -> None:
-    config = configuration.resolve({"dataset": "t", "source": {"kind": "phantoms"}})
+    config = configuration.resolved({"dataset": "t", "source": {"kind": "phantoms"}})
     assert load_truth(config, Path(), []) is None
 
 

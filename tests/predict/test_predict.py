@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from dollmaker.adapt.saved import load_adapter, save_adapter
-from dollmaker.adapt.tuning import Tuned
+from dollmaker.adapt.tuning import Small, Tuned
 from dollmaker.config.networks import SegmentConfig
 from dollmaker.config.settings import resolved
 from dollmaker.launch.pipeline import released_tasks, released_thresholds
@@ -54,7 +54,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "segmenter").mkdir()
     save(folder / "segmenter", model, SegmentConfig(**OPTIONS), FINDINGS, SPEC)
     base = read_segmenter(folder / "segmenter")
-    tuned = Tuned(base, "adapter", torch.zeros(1, 1, SIZE, SIZE).normal_(), freeze_norm=True)
+    small = Small(x=torch.zeros(1, 1, SIZE, SIZE).normal_())
+    tuned = Tuned(base, "adapter", small, freeze_norm=True)
     torch.nn.init.normal_(tuned.adapters[-1].up.bias, std=3)
     tuned.eval()
     task = folder / "t/doll-adapter"

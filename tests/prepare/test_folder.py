@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker.adapt.tasks import _known_splits
+from dollmaker.adapt.listing import known_splits
 from dollmaker.config import settings as configuration
 from dollmaker.launch.preflight import _list
 from dollmaker.prepare import stage
@@ -354,7 +354,7 @@ def test_the_source_is_listed_before_the_first_job_and_tasks_take_its_splits(
     config = resolved()
     listed, names = _list(config, tmp_path)
     assert listed is not None and names == ["a", "b"]
-    known = _known_splits(config.dump(), tmp_path)
+    known = known_splits(config, tmp_path)
     assert known["val_a_1"] == "valid" and len(known) == 8
     missing = resolved(root="nowhere")
     with pytest.raises(DataError, match=re.escape("nowhere does not exist")):

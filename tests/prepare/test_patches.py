@@ -83,7 +83,7 @@ def test_labels_and_pixels_are_those_of_the_grid(tmp_path: Path) -> None:
     plan, names = list_source(resolved(balance=False), tmp_path / "out")
     assert names == ["nuclei"] and plan["mask"].to_list() == table["mask"].to_list()
     row = plan.row(0, named=True) | {"width": 8, "height": 8}
-    truth = load_truth(resolved().dump(), tmp_path / "out", names)
+    truth = load_truth(resolved(), tmp_path / "out", names)
     assert truth is not None
     area = truth.mask(row, "nuclei", "nuclei")
     assert area is not None and np.argwhere(area).tolist() == [[7, 7]]

@@ -50,7 +50,7 @@ def scored(tree: Any) -> Any:
     """The tree with scores."""
     results = tree.results
     evaluate(
-        tree.config,
+        resolved(tree.config),
         Inputs(
             index=results / "index.parquet",
             images=results / "images",

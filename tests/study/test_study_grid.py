@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
 from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.runtime.errors import ConfigError
@@ -15,8 +15,8 @@ TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",
         "mask_column": "mask", "patient_column": None, "classes": {"lungs": [1]}}  # fmt: skip
 
 
-def config(**study: Any) -> dict[str, Any]:
-    return resolve(
+def config(**study: Any) -> Config:
+    return resolved(
         {
             "dataset": "fake",
             "source": {"kind": "phantoms"},
@@ -52,12 +52,12 @@ def test_a_pretraining_changes_what_it_names_and_no_more() -> None:
         pretrainings={"both": {"segment": {"objectives": {"structure": 1}, "epochs": 9}}},
         inits=["both"],
     )
-    segment = grid.pretraining_config(settings, "fpn", "both")["segment"]
-    assert segment["objectives"] == {"masks": 0.5, "structure": 1, "classification": 0}
-    assert (segment["architecture"], segment["arguments"], segment["epochs"]) == ("FPN", {}, 9)
+    segment = grid.pretraining_config(settings, "fpn", "both").segment
+    assert segment.objectives.dump() == {"masks": 0.5, "structure": 1, "classification": 0}
+    assert (segment.architecture, segment.arguments, segment.epochs) == ("FPN", {}, 9)
     # A run needs the network alone: other objectives make no other fine-tuning.
-    segment = grid.run_config(settings, "fpn", "organs", "both", "full")["segment"]
-    assert (segment["architecture"], segment["epochs"]) == ("FPN", settings["segment"]["epochs"])
+    segment = grid.run_config(settings, "fpn", "organs", "both", "full").segment
+    assert (segment.architecture, segment.epochs) == ("FPN", settings.segment.epochs)
 
 
 def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
@@ -67,11 +67,11 @@ def test_a_run_takes_the_study_numbers_and_the_rest_of_adapt() -> None:
         n=[3],
         seeds=5,
     )
-    adapt = grid.run_config(settings, "default", "organs", "doll", "full")["adapt"]
-    assert (adapt["n"], adapt["seeds"], adapt["steps"], adapt["new_blocks"]) == ([3], 5, 7, 3)
+    adapt = grid.run_config(settings, "default", "organs", "doll", "full").adapt
+    assert (adapt.n, adapt.seeds, adapt.steps, adapt.new_blocks) == ([3], 5, 7, 3)
     whole = grid.run_config(settings, "default", "organs", "whole", "full")
-    assert whole["adapt"]["new_blocks"] == 0
-    assert list(whole["tasks"]) == ["organs"]
+    assert whole.adapt.new_blocks == 0
+    assert list(whole.tasks) == ["organs"]
 
 
 def test_tunings_with_settings_of_their_own() -> None:
@@ -89,20 +89,19 @@ def test_tunings_with_settings_of_their_own() -> None:
         "default/organs/random-bias",
         "default/organs/random-short",
     ]
-    assert [
-        pipeline.study_tuning(Config.model_validate(settings), name) for name in ("bias", "short")
-    ] == ["bias", "full"]
+    assert [pipeline.study_tuning(settings, name) for name in ("bias", "short")] == [
+        "bias",
+        "full",
+    ]
     bias, short, new = (
-        grid.run_config(settings, "default", "organs", init, name)["adapt"]
+        grid.run_config(settings, "default", "organs", init, name).adapt
         for init, name in (("doll", "bias"), ("doll", "short"), ("new", "short"))
     )
-    assert (bias["learning_rate"], bias["steps"], bias["new_blocks"]) == ([0.01, 0.1], 7, 3)
-    default = settings["adapt"]["learning_rate"]
-    assert (short["learning_rate"], short["steps"], short["new_blocks"]) == (default, 2, 0)
-    assert (new["steps"], new["new_blocks"]) == (2, 9)  # the start's own number counts
-    described = json.loads(
-        pipeline.study_run(Config.model_validate(settings), "default", "organs", "doll", "short")
-    )
+    assert (bias.learning_rate, bias.steps, bias.new_blocks) == ([0.01, 0.1], 7, 3)
+    default = settings.adapt.learning_rate
+    assert (short.learning_rate, short.steps, short.new_blocks) == (default, 2, 0)
+    assert (new.steps, new.new_blocks) == (2, 9)  # the start's own number counts
+    described = json.loads(pipeline.study_run(settings, "default", "organs", "doll", "short"))
     assert described["adapt"]["steps"] == 2
 
 
@@ -119,10 +118,10 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
     for start, name in (("doll", "doll"), ("new", "doll"), ("long", "long"), ("short", "short")):
         assert grid.segmenter(settings, "unet", start) == name
     assert grid.segmenter(settings, "fpn", "short") == "doll"  # this network has 3 epochs anyway
-    assert pipeline.study_segmenter(Config.model_validate(settings), "unet", "new") == [
+    assert pipeline.study_segmenter(settings, "unet", "new") == [
         "results/fake/study/unet/segmenter/doll"
     ]
-    assert pipeline.study_segmenter(Config.model_validate(settings), "unet", "imagenet") == []
+    assert pipeline.study_segmenter(settings, "unet", "imagenet") == []
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,8 @@ def test_what_does_not_exist_is_refused(study: dict[str, Any], message: str) -> 
 
 def test_imagenet_needs_its_file() -> None:
     settings = config(inits=["imagenet"])
-    settings["adapt"]["imagenet"] = None
+    adapt = settings.adapt.model_copy(update={"imagenet": None})
+    settings = settings.model_copy(update={"adapt": adapt})
     with pytest.raises(ConfigError, match=r"adapt\.imagenet"):
         grid.check(settings)
 

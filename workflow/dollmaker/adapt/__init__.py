@@ -1,8 +1,5 @@
 """Adapt: segmenters are fine-tuned on small sets of true masks, from several starts."""
 
-from collections.abc import Mapping
-from typing import Any
-
 #: Starts that are no pre-trained segmenter; every other name is one.
 PLAIN = ("random", "imagenet", "classifier")
 
@@ -10,7 +7,6 @@ PLAIN = ("random", "imagenet", "classifier")
 TUNINGS = ("full", "head", "decoder", "adapter", "lora", "bias")
 
 
-def learning_rates(options: Mapping[str, Any]) -> list[float]:
-    """The rates of section ``adapt``, which names one or several."""
-    given = options["learning_rate"]
+def learning_rates(given: float | list[float]) -> list[float]:
+    """The rates of ``adapt.learning_rate``, which names one or several."""
     return given if isinstance(given, list) else [given]

@@ -1,12 +1,15 @@
-"""Which images a task has: the rows of its table, or all pictures of its folder."""
+"""Which images a task has, and in which split: rows of its table, or all pictures of its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from dollmaker.config.tuning import TaskConfig
+from dollmaker.config.whole import Config
 from dollmaker.pixels import names
-from dollmaker.runtime.errors import DataError
+from dollmaker.prepare.listing import assign
+from dollmaker.prepare.sources import list_source
+from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import inside
 
@@ -29,28 +32,24 @@ class Listing:
     patients: list[str]
 
 
-def list_images(
-    name: str, options: Mapping[str, Any], data_root: Path, links: bool = False
-) -> Listing:
+def list_images(name: str, options: TaskConfig, data_root: Path, links: bool = False) -> Listing:
     """List a task.
 
     Args:
-        name: Name of the task, for messages.
-        options: The task: ``table``, ``images`` and its columns.
+        name: Of the task, for messages.
+        options: The task.
         data_root: Folder of the source data.
         links: Whether links may leave ``data_root``.
 
     Raises:
         DataError: If the table or the folder is missing or not as described.
     """
-    if options["table"] is None:
+    if options.table is None:
         return _folder(name, options, data_root, links)
-    file = inside(data_root, options["table"], links)
+    file = inside(data_root, options.table, links)
     table = tables.read_source(file)
-    keys = ("image_column", "mask_column", "patient_column")
-    columns = [options[key] for key in keys if options[key]]
-    tables.require_columns(table, columns, file)
-    image, mask, patient = (options[key] for key in keys)
+    image, mask, patient = options.image_column, options.mask_column, options.patient_column
+    tables.require_columns(table, [column for column in (image, mask, patient) if column], file)
     table = table.drop_nulls([image]).sort(image)
     if mask:
         table = table.filter([names.mask_file(text) is not None for text in table[mask]])
@@ -58,8 +57,7 @@ def list_images(
         raise DataError(f"table {file} names no mask in {mask!r}; correct tasks.{name}.")
     files = [names.posix(text) for text in table[image]]
     ids = names.image_ids(files)
-    if len(set(ids)) < len(ids):
-        twice = next(text for text in ids if ids.count(text) > 1)
+    if twice := _twice(ids):
         raise DataError(
             f"table {file} names the image {twice!r} twice; keep one row of each image."
         )
@@ -75,16 +73,59 @@ def list_images(
     return Listing(images=files, masks=masks, image_ids=ids, patients=patients)
 
 
-def _folder(name: str, options: Mapping[str, Any], data_root: Path, links: bool) -> Listing:
-    folder = inside(data_root, options["images"], links)
+def _folder(name: str, options: TaskConfig, data_root: Path, links: bool) -> Listing:
+    folder = inside(data_root, options.images, links)
     if not folder.is_dir():
         raise DataError(f"folder {folder} does not exist; correct tasks.{name}.images.")
     files = names.list_pictures(folder)
     if not files:
         raise DataError(f"folder {folder} holds no picture; correct tasks.{name}.images.")
-    called = [names.without_suffix(file) for file in files]
-    if len(set(called)) < len(called):
-        twice = next(text for text in called if called.count(text) > 1)
+    if twice := _twice([names.without_suffix(file) for file in files]):
         raise DataError(f"folder {folder} has two pictures called {twice!r}; rename one.")
     ids = names.image_ids(files)
     return Listing(images=files, masks=[None] * len(files), image_ids=ids, patients=ids)
+
+
+def _twice(called: Sequence[str]) -> str | None:
+    """The first name that occurs more than once."""
+    if len(set(called)) == len(called):
+        return None
+    return next(name for name in called if called.count(name) > 1)
+
+
+def split_patients(
+    name: str, config: Config, data_root: Path, patients: Sequence[str]
+) -> list[str]:
+    """Splits of a task by patient.
+
+    Shares that are null are the data set's own, and so are its splits.
+
+    Raises:
+        ConfigError: If the shares leave nothing to train on.
+    """
+    options, prepare = config.tasks[name], config.prepare
+    valid = prepare.valid if options.valid is None else options.valid
+    test = prepare.test if options.test is None else options.test
+    if valid + test >= 1:
+        raise ConfigError(f"tasks.{name}.valid + test leave no patients to train; lower them.")
+    own = options.valid is None and options.test is None
+    known = known_splits(config, data_root) if own else {}
+    return [known.get(patient) or assign(patient, valid, test) for patient in patients]
+
+
+def known_splits(config: Config, data_root: Path) -> dict[str, str]:
+    """Patient -> split, of a data set that does not split all its patients by hash."""
+    kind = config.source.kind
+    source = config.source.table if kind == "table" else None
+    by_image = source and source.split_column and not source.patient_column
+    if kind in ("nih", "folder") or by_image or (source and config.prepare.hold_out_truth):
+        listing, _ = list_source(config, data_root)
+        return dict(listing.select("patient_id", "split").iter_rows())
+    if source is None or source.patient_column is None or source.split_column is None:
+        return {}
+    file = inside(data_root, source.file, config.allow_links)
+    table = tables.read_source(file)
+    columns = [source.patient_column, source.split_column]
+    tables.require_columns(table, columns, file)
+    rows = table.select(columns).drop_nulls().iter_rows()
+    return {names.patient(who): split for who, split in rows}

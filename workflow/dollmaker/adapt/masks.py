@@ -4,17 +4,18 @@ Every form is read to one channel a class, uint8 (K, h, w) at the size of the im
 255 ignore. ``tasks.{name}.encoding`` names the form, and ``classes`` says what a class is in it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker.config.tuning import TaskConfig
 from dollmaker.pixels.chexlocalize import Entry, FindingFiles
 from dollmaker.pixels.coco import CocoFile
 from dollmaker.pixels.levels import Numbers, objects
-from dollmaker.pixels.masks import IGNORE, Ints, read_mask, require_upright
+from dollmaker.pixels.masks import IGNORE, read_mask, require_upright
 from dollmaker.pixels.names import Names, list_pictures
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.files import inside
@@ -60,13 +61,11 @@ class Reader(Protocol):
         ...
 
 
-def make_reader(
-    options: Mapping[str, Any], data_root: Path, key: str, links: bool = False
-) -> Reader:
+def make_reader(options: TaskConfig, data_root: Path, key: str, links: bool = False) -> Reader:
     """The reader of a task's masks.
 
     Args:
-        options: The task: ``masks``, ``classes``, ``encoding`` and ``ignore``.
+        options: The task.
         data_root: Folder of the source data.
         key: Name of the options, for messages.
         links: Whether links may leave ``data_root``.
@@ -75,30 +74,31 @@ def make_reader(
         ConfigError: If the classes are not such as the encoding has.
         DataError: If a file of all masks is missing or not of its form.
     """
-    numbers = options["encoding"] in ("index", "bits")
-    for name, members in options["classes"].items():
+    numbers = options.encoding in ("index", "bits")
+    for name, members in options.classes.items():
         if numbers and not all(isinstance(member, int) for member in members):
             raise ConfigError(
-                f"{key}.classes.{name} is {members!r}; encoding {options['encoding']} takes the "
+                f"{key}.classes.{name} is {members!r}; encoding {options.encoding} takes the "
                 "numbers of its pixels."
             )
-    path = inside(data_root, options["masks"], links)
-    return _FORMS[options["encoding"]](path, options, key, links)
+    return _FORMS[options.encoding](inside(data_root, options.masks, links), options, key, links)
 
 
 class _Pictures:
     """One picture an image: a pixel holds a class number, or a sum of class bits."""
 
-    def __init__(self, folder: Path, options: Mapping[str, Any], key: str, links: bool) -> None:
+    def __init__(self, folder: Path, options: TaskConfig, key: str, links: bool) -> None:
         self._folder = _Folder(folder, links)
-        self._classes, self._ignore = options["classes"], options["ignore"]
-        bits = options["encoding"] == "bits"
-        self._numbers = Numbers(self._classes, bits=bits, ignore=self._ignore)
+        self._classes, self._ignore = options.classes, options.ignore
+        bits = options.encoding == "bits"
+        numbers = {name: [int(one) for one in some] for name, some in self._classes.items()}
+        self._numbers = Numbers(numbers, bits=bits, ignore=self._ignore)
 
     def __call__(
         self, image: str, mask: str | None, width: int, height: int, turned: bool = False
     ) -> tuple[Pixels, set[str]]:
-        values = read_numbers(self._folder.find(image, mask), width, height, turned, self._numbers)
+        path = self._folder.find(image, mask)
+        values = self._numbers.read(read_mask(path, size=(width, height), turned=turned))
         areas = [self._numbers.area(values, name) for name in self._classes]
         result = np.stack(areas).astype(np.uint8)
         if self._ignore is not None:
@@ -118,8 +118,8 @@ class _Files:
     What a picture says to ignore is ignored in its class, where no other part of it is.
     """
 
-    def __init__(self, folder: Path, options: Mapping[str, Any], key: str, links: bool) -> None:
-        self._classes, self._ignore = options["classes"], options["ignore"]
+    def __init__(self, folder: Path, options: TaskConfig, key: str, links: bool) -> None:
+        self._classes, self._ignore = options.classes, options.ignore
         parts = {str(part) for members in self._classes.values() for part in members}
         self._folders = {part: _Folder(inside(folder, part, links), links) for part in parts}
 
@@ -155,7 +155,7 @@ class _Files:
 
     def fault(self, some: bool = False) -> str:
         for name, members in self._classes.items():
-            if not any(self._folders[str(part)].is_there() for part in members):
+            if not any(self._folders[str(part)].path.is_dir() for part in members):
                 return f"{name!r} has no folder {' or '.join(map(str, members))} beside the others"
         return ""
 
@@ -164,22 +164,18 @@ class _Folder:
     """A folder of masks, listed once when the first is looked for."""
 
     def __init__(self, path: Path, links: bool) -> None:
-        self._path, self._links = path, links
+        self.path, self._links = path, links
         self._names: Names | None = None
-
-    def is_there(self) -> bool:
-        """Whether there is such a folder."""
-        return self._path.is_dir()
 
     def find(self, image: str, mask: str | None) -> Path:
         """The mask that a table names, or that is called as the image."""
         if mask is None:
             if self._names is None:
-                self._names = Names(list_pictures(self._path), f"masks of {self._path}")
+                self._names = Names(list_pictures(self.path), f"masks of {self.path}")
             mask = self._names.find(image)
         if mask is None:
             raise FileNotFoundError(image)
-        path = inside(self._path, mask, self._links)
+        path = inside(self.path, mask, self._links)
         if not path.is_file():
             raise FileNotFoundError(mask)
         return path
@@ -188,8 +184,8 @@ class _Folder:
 class _Coco:
     """COCO's JSON: polygons or run lengths of instances; a class is categories by name or id."""
 
-    def __init__(self, file: Path, options: Mapping[str, Any], key: str, links: bool) -> None:
-        self._file, self._instances = file, CocoFile(file, options["classes"], key)
+    def __init__(self, file: Path, options: TaskConfig, key: str, links: bool) -> None:
+        self._file, self._instances = file, CocoFile(file, options.classes, key)
 
     def __call__(
         self, image: str, mask: str | None, width: int, height: int, turned: bool = False
@@ -208,8 +204,8 @@ class _Coco:
 class _Chexlocalize:
     """CheXlocalize's JSON {image: {finding: run lengths}}; a class is findings."""
 
-    def __init__(self, file: Path, options: Mapping[str, Any], key: str, links: bool) -> None:
-        self._file, self._classes = file, options["classes"]
+    def __init__(self, file: Path, options: TaskConfig, key: str, links: bool) -> None:
+        self._file, self._classes = file, options.classes
         self._findings = FindingFiles([file], f"{key}.masks")
         for members in self._classes.values():
             self._findings.require(map(str, members))
@@ -244,29 +240,10 @@ class _Chexlocalize:
 
 
 #: The forms that true masks of a task may have: ``encoding`` -> reader of a folder or file.
-_FORMS: dict[str, Callable[[Path, Mapping[str, Any], str, bool], Reader]] = {
+_FORMS: dict[str, Callable[[Path, TaskConfig, str, bool], Reader]] = {
     "index": _Pictures,
     "bits": _Pictures,
     "files": _Files,
     "coco": _Coco,
     "chexlocalize": _Chexlocalize,
 }
-
-
-def read_numbers(
-    path: Path, width: int, height: int, turned: bool = False, numbers: Numbers | None = None
-) -> Ints:
-    """The numbers in a mask's pixels, int64 (height, width).
-
-    Args:
-        path: The file.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        turned: Whether the image was turned by its EXIF tag.
-        numbers: What is asked of the set of masks; ``None`` gives the numbers as they are.
-
-    Raises:
-        DataError: If it is no picture of numbers, or not of this size.
-    """
-    mask = read_mask(path, size=(width, height), turned=turned)
-    return (numbers or Numbers({})).read(mask)

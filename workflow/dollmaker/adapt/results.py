@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.train import Run, mean_iou
-from dollmaker.adapt.trivial import score_baselines
-from dollmaker.adapt.truth import SCORED
+from dollmaker.adapt.truth import SCORED, SourceMasks, overlap
+from dollmaker.measures.baselines import BASELINES, guess
+from dollmaker.measures.words import finite
 from dollmaker.pixels.masks import surround
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
@@ -34,6 +36,12 @@ CURVE = {
 #: Columns of scores.parquet: one row per run, test image and class; ``present``: whether the image
 #: holds the class.
 SCORES = {**_KEYS, **SCORED}
+
+#: Columns of baselines.parquet: one row per baseline, test image and class.
+BASELINE_SCORES = {"baseline": pl.String, **SCORED}
+
+#: The baseline that draws nothing: on images that mostly lack the class it beats many networks.
+EMPTY = "empty"
 
 
 def keep(run: Run, file: Path, keys: Mapping[str, Any]) -> None:
@@ -122,10 +130,10 @@ def write_results(
     tables.write(pl.DataFrame(scores, schema=SCORES), folder / "scores.parquet", header)
     tables.write(baselines, folder / "baselines.parquet", header)
     described = [
-        {**keys, **run.cost, "test_miou": _finite(mean_iou(run.iou, run.present))}
+        {**keys, **run.cost, "test_miou": finite(mean_iou(run.iou, run.present))}
         for keys, run in runs
     ]
-    attempts = [{**entry, "valid_miou": _finite(entry["valid_miou"])} for entry in tried]
+    attempts = [{**entry, "valid_miou": finite(entry["valid_miou"])} for entry in tried]
     write_json(folder / "runs.json", {"header": header, "runs": described, "tried": attempts})
     chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
     rows = test[chosen]
@@ -146,5 +154,28 @@ def write_results(
         )
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def score_baselines(task: Task) -> pl.DataFrame:
+    """Scores of ``empty`` and of the baselines of masks, as those of a network.
+
+    Returns:
+        A table with the columns :data:`BASELINE_SCORES`.
+    """
+    rows = []
+    for row in task.rows("test"):
+        truth = task.true(row)
+        masks = {n: _draw(n, task.images[row], truth, task) for n in (EMPTY, *BASELINES)}
+        for k, cls in enumerate(task.classes):
+            present, ignored = truth.read(k)
+            image = (task.image_ids[row], task.patients[row], cls, bool(present.any()))
+            for name, mask in masks.items():
+                iou, dice = overlap(mask, present, ignored)
+                rows.append((name, *image, float(iou), float(dice)))
+    return pl.DataFrame(rows, schema=BASELINE_SCORES, orient="row")
+
+
+def _draw(
+    name: str, image: npt.NDArray[Any], truth: SourceMasks, task: Task
+) -> npt.NDArray[np.bool_]:
+    if name == EMPTY:
+        return np.zeros((truth.height, truth.width), bool)
+    return guess(name, image, truth.width, truth.height, task.fit).mask

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.adapt.adapters import has_adapters
-from dollmaker.adapt.tuning import FROZEN, Tuned
+from dollmaker.adapt.tuning import FROZEN, Small, Tuned
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.networks.weights import read_weights
@@ -117,7 +117,8 @@ def load_adapter(base: Path | str | nn.Module, folder: Path | str) -> Tuned:
     state = {name: tensor.to(reference.device) for name, tensor in state.items()}
     try:
         _fill(model, {name: state[name] for name in plain})
-        tuned = Tuned(model, mode, None, freeze_norm=True, base=parts, inserted=inserted)
+        small = Small(inserted=inserted)
+        tuned = Tuned(model, mode, small, freeze_norm=True, base=parts)
         rest = {name: tensor for name, tensor in state.items() if name not in plain}
         _fill(tuned, {n if n.startswith("adapters.") else f"model.{n}": rest[n] for n in rest})
     except (RuntimeError, AttributeError, ValueError) as error:

@@ -3,7 +3,7 @@
 import math
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ import torch
 from dollmaker.adapt import learning_rates
 from dollmaker.adapt.results import keep, kept, take, write_results
 from dollmaker.adapt.saved import save_adapter
-from dollmaker.adapt.starts import Beginning, find_beginning, make_network
+from dollmaker.adapt.starts import Beginning, Inputs, find_beginning, make_network
 from dollmaker.adapt.tasks import Task, read_task
 from dollmaker.adapt.train import mean_iou, train_run
-from dollmaker.adapt.tuning import FROZEN, Tuned, Tuning
+from dollmaker.adapt.tuning import FROZEN, Small, Tuned, Tuning
 from dollmaker.adapt.unseen import alike_within, require_unseen
+from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.tuning import AdaptConfig
+from dollmaker.config.whole import Config
 from dollmaker.measures import scores
+from dollmaker.networks.segmenters import NETWORK
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
@@ -32,32 +36,55 @@ NEVER_SAW = ("random", "imagenet")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What networks start from and learn from.
+class Case:
+    """A task, a start and a tuning: what the runs have in common.
 
     Attributes:
-        data_root: Folder of the source.
-        weights_root: Folder of weights files.
-        committee: Folder of a member, for the start classifier.
-        segmenter: Folder of the segmenter, for the start doll and other pre-trainings.
-        index: The index that classifiers and segmenters were trained on: a task whose test images
-            they have seen is refused.
+        task: The task.
+        init: Where networks start.
+        tuning: What is trained of them.
+        beginning: The starting weights.
+        network: Which network.
+        options: How it is trained.
     """
 
-    data_root: Path
-    weights_root: Path
-    committee: Path | None = None
-    segmenter: Path | None = None
-    index: Path | None = None
+    task: Task
+    init: str
+    tuning: Tuning
+    beginning: Beginning
+    network: SegmentConfig
+    options: AdaptConfig
+
+    def make_tuned(self, seed: int) -> Tuned:
+        """The network of a run, ready to be trained; all that is random follows from the seed.
+
+        A random encoder's batch normalisation is never frozen in full tuning: it has seen nothing.
+        """
+        options, spec = self.options, self.beginning.input
+        # A decoder that is not trained must be the one that was.
+        anew = 0 if "decoder" in FROZEN[self.tuning] else options.new_blocks
+        model = make_network(
+            self.beginning, self.network, self.task.classes, seed, anew, new_head=options.new_head
+        )
+        generator = torch.Generator().manual_seed(0)
+        small = Small(
+            x=torch.randn(1, spec.channels, spec.size, spec.size, generator=generator),
+            adapter_width=options.adapter_width,
+            lora_rank=options.lora_rank,
+            seed=seed,
+        )
+        return Tuned(
+            model,
+            self.tuning,
+            small,
+            freeze_norm=options.freeze_batch_norm and self.init != "random",
+            base=tuple(self.beginning.parts),
+            measure=options.norm != "frozen",
+        )
 
 
 def adapt(
-    config: Mapping[str, Any],
-    task_name: str,
-    init: str,
-    tuning: Tuning,
-    inputs: Inputs,
-    output: Path,
+    config: Config, task_name: str, init: str, tuning: Tuning, inputs: Inputs, output: Path
 ) -> None:
     """Fine-tune on a task with true masks, with every n and seed of the configuration.
 
@@ -78,18 +105,11 @@ def adapt(
         DataError: If the task's files are not as described, or the start has seen its test images.
         ModelError: If network, weights or device are missing or do not fit.
     """
-    options = {key: value for key, value in config["adapt"].items() if key != "runs"}
-    device = devices.choose(config["device"])
-    beginning = find_beginning(
-        init,
-        config,
-        committee=inputs.committee,
-        segmenter=inputs.segmenter,
-        weights_root=inputs.weights_root,
-    )
+    options, device = config.adapt, devices.choose(config.device)
+    beginning = find_beginning(init, config, inputs)
     task = read_task(task_name, config, inputs.data_root)
     if inputs.index is not None and init not in NEVER_SAW:
-        require_unseen(task, read_index(inputs.index)[0], allow_alike=options["allow_alike"])
+        require_unseen(task, read_index(inputs.index)[0], allow_alike=options.allow_alike)
     if pairs := alike_within(task):
         print(
             f"task {task_name}: test image {pairs[0][1]!r} looks like the training image "
@@ -100,27 +120,33 @@ def adapt(
     sources = {"task": task.sha256()}
     if beginning.sha256:
         sources["weights"] = beginning.sha256
-    section = {**options, "task": task_name, "init": init, "tuning": tuning}
-    rates = learning_rates(options)
-    header = provenance.header("adapt", section, seed=config["seed"], inputs=sources)
-    network = {key: config["segment"][key] for key in ("architecture", "encoder", "arguments")}
-    key = [header, network, vars(beginning.input)]
-    work = Work(output, provenance.digest(key))
+    section = {**options.dump(), "task": task_name, "init": init, "tuning": tuning}
+    del section["runs"]
+    header = provenance.header("adapt", section, seed=config.seed, inputs=sources)
+    network = {name: getattr(config.segment, name) for name in NETWORK}
+    work = Work(output, provenance.digest([header, network, vars(beginning.input)]))
+    rates = learning_rates(options.learning_rate)
+    case = Case(
+        task=task,
+        init=init,
+        tuning=tuning,
+        beginning=beginning,
+        network=config.segment,
+        options=options,
+    )
 
     def run_once(n: int | str, seed: int, rate: float, place: Path, keep_adapter: bool) -> None:
         if kept(place.with_suffix(".npz")) and (place.exists() or not keep_adapter):
             return
         # The seed of the configuration moves the random numbers of all runs.
-        number = config["seed"] * 1000 + seed
-        chosen = task.choose(n, number)
-        mine = {**options, "learning_rate": rate}
-        tuned = make_tuned(beginning, network, task, init, tuning, mine, number)
-        run = train_run(tuned, beginning.input, task, chosen, mine, seed=number, device=device)
+        number = config.seed * 1000 + seed
+        chosen, tuned = task.choose(n, number), case.make_tuned(number).to(device)
+        mine = options.model_copy(update={"learning_rate": rate})
+        run = train_run(tuned, beginning.input, task, chosen, mine, number)
         work.require()
         if keep_adapter:
-            spec, classes = beginning.input, task.classes
             more = {"n": str(n), "seed": seed, "learning_rate": rate, "header": header}
-            save_adapter(tuned, place, classes=classes, spec=spec, **more)
+            save_adapter(tuned, place, classes=task.classes, spec=beginning.input, **more)
         keys = {"n": str(n), "n_images": len(chosen), "seed": seed}
         keep(run, place.with_suffix(".npz"), keys)
         # Who looks on while rates are tried sees what chooses among them.
@@ -136,14 +162,14 @@ def adapt(
 
     results: list[Path] = []
     attempts: list[dict[str, Any]] = []
-    adapter = work.folder
-    for n in options["n"]:
+    adapter, seeds = work.folder, range(options.seeds)
+    for n in options.n:
         means: list[float] = []
         for k, rate in enumerate(rates):
             ends: list[float] = []
-            for seed in range(options["seeds"]):
+            for seed in seeds:
                 place = work.folder / f"{n}-{seed}-{k}"
-                run_once(n, seed, rate, place, n == options["n"][-1] and seed == 0)
+                run_once(n, seed, rate, place, n == options.n[-1] and seed == 0)
                 end = take(place.with_suffix(".npz"))[1].curve[-1]["valid_miou"]
                 ends.append(end)
                 if len(rates) > 1:
@@ -151,7 +177,7 @@ def adapt(
                     attempts.append(tried)
             means.append(float(scores.nanmean(np.array(ends))))
         best = choose(means, task_name)
-        results += [work.folder / f"{n}-{seed}-{best}.npz" for seed in range(options["seeds"])]
+        results += [work.folder / f"{n}-{seed}-{best}.npz" for seed in seeds]
         adapter = work.folder / f"{n}-0-{best}"
     work.require()
     with atomic_path(output) as folder:
@@ -173,42 +199,3 @@ def choose(ends: Sequence[float], task: str) -> int:
             f"images of the task {task}, and no pixel of their masks is known; name one rate."
         )
     return int(np.argmax(np.nan_to_num(ends, nan=-1.0)))
-
-
-def make_tuned(
-    beginning: Beginning,
-    network: Mapping[str, Any],
-    task: Task,
-    init: str,
-    tuning: Tuning,
-    options: Mapping[str, Any],
-    seed: int,
-) -> Tuned:
-    """The network of a run, ready to be trained.
-
-    Args:
-        beginning: Its starting weights.
-        network: ``architecture``, ``encoder`` and ``arguments``.
-        task: The task.
-        init: Where it starts; a random encoder's batch normalisation is never frozen in full
-            tuning, as it has seen nothing yet.
-        tuning: What is trained.
-        options: The section ``adapt``.
-        seed: Seed of all that is random in it.
-    """
-    spec = beginning.input
-    # A decoder that is not trained must be the one that was.
-    anew = 0 if "decoder" in FROZEN[tuning] else options["new_blocks"]
-    model = make_network(beginning, network, task.classes, seed, anew, new_head=options["new_head"])
-    generator = torch.Generator().manual_seed(0)
-    return Tuned(
-        model,
-        tuning,
-        torch.randn(1, spec.channels, spec.size, spec.size, generator=generator),
-        freeze_norm=options["freeze_batch_norm"] and init != "random",
-        adapter_width=options["adapter_width"],
-        lora_rank=options["lora_rank"],
-        seed=seed,
-        base=tuple(beginning.parts),
-        measure=options["norm"] != "frozen",
-    )

@@ -4,17 +4,23 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dollmaker.adapt import PLAIN
 from dollmaker.config import weight_names
 from dollmaker.config.networks import SegmentConfig
+from dollmaker.config.whole import Config
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.segmenters import ARCHITECTURES, NETWORK, create, file_start, member_start
-from dollmaker.networks.weights import load_weights, read_weights
+from dollmaker.networks.segmenters import (
+    ARCHITECTURES,
+    create,
+    file_start,
+    member_start,
+    random_start,
+)
+from dollmaker.networks.weights import State, load_weights, read_weights
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.files import read_json, sha256_file
 
@@ -24,6 +30,26 @@ _HEAD = "segmentation_head.0."
 #: Blocks of a Unet's decoder that start anew: the last draw the outline, which transfers worst. How
 #: many is our choice.
 _NEW_BLOCKS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What networks start from and learn from.
+
+    Attributes:
+        data_root: Folder of the source.
+        weights_root: Folder of weights files.
+        committee: Folder of a member, for the start classifier.
+        segmenter: Folder of the segmenter, for the start doll and other pre-trainings.
+        index: The index that classifiers and segmenters were trained on: a task whose test images
+            they have seen is refused.
+    """
+
+    data_root: Path
+    weights_root: Path
+    committee: Path | None = None
+    segmenter: Path | None = None
+    index: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,64 +65,54 @@ class Beginning:
             convolution.
     """
 
-    parts: dict[str, dict[str, Tensor]]
+    parts: dict[str, State]
     input: Input
     sha256: str
     source: str
-    head: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    head: dict[str, State] = field(default_factory=dict)
 
 
-def find_beginning(
-    init: str,
-    config: Mapping[str, Any],
-    *,
-    committee: Path | None,
-    segmenter: Path | None,
-    weights_root: Path,
-) -> Beginning:
+def find_beginning(init: str, config: Config, inputs: Inputs) -> Beginning:
     """Read the weights of a start.
 
     Args:
         init: ``random``, ``imagenet`` or ``classifier``; any other name is that of a segmenter.
         config: The resolved configuration (sections prepare, segment, adapt).
-        committee: Folder of the member, for ``classifier``.
-        segmenter: Folder of the segmenter, for ``doll`` and other pre-trainings.
-        weights_root: Folder of local weights, for ``imagenet``.
+        inputs: Where weights lie.
 
     Raises:
         ModelError: If what the start needs is not given or does not fit.
         ArtifactError: If a folder of the pipeline is damaged.
     """
-    channels, size = config["prepare"]["channels"], config["prepare"]["size"]
-    if init == "random":
-        spec = Input(channels=channels, size=size)
-        return Beginning(parts={}, input=spec, sha256="", source="random weights")
+    channels, size = config.prepare.channels, config.prepare.size
     if init not in PLAIN:
-        if segmenter is None:
+        if inputs.segmenter is None:
             raise ModelError(
                 f"the start {init!r} is none of {', '.join(PLAIN)}, and as a pre-trained segmenter "
                 "it needs its folder; give --segmenter."
             )
-        return _segmenter(segmenter, config["segment"], channels, size)
-    if init == "classifier":
-        if committee is None:
+        return _segmenter(inputs.segmenter, config.segment, channels, size)
+    if init == "random":
+        start = random_start(channels=channels, size=size)
+    elif init == "classifier":
+        if inputs.committee is None:
             raise ModelError("the start classifier needs a committee member; give --committee.")
-        start = member_start(committee, channels=channels, size=size)
+        start = member_start(inputs.committee, channels=channels, size=size)
     else:
-        if config["adapt"]["imagenet"] is None:
+        if config.adapt.imagenet is None:
             raise ModelError("the start imagenet needs weights; set adapt.imagenet.")
-        encoder = weight_names.of_encoder(config["segment"]["encoder"])
-        file = weight_names.locate(weights_root, config["adapt"]["imagenet"], encoder)
+        encoder = weight_names.of_encoder(config.segment.encoder)
+        file = weight_names.locate(inputs.weights_root, config.adapt.imagenet, encoder)
         start = file_start(file, channels=channels, size=size)
     return Beginning(
-        parts={"encoder": start.state},
+        parts={"encoder": start.state} if start.state else {},
         input=start.input,
         sha256=start.sha256,
         source=start.source,
     )
 
 
-def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: int) -> Beginning:
+def _segmenter(folder: Path, options: SegmentConfig, channels: int, size: int) -> Beginning:
     """Encoder, decoder and head of a segmenter."""
     description = read_json(folder / "segmenter.json")
     file = folder / "model.safetensors"
@@ -113,30 +129,27 @@ def _segmenter(folder: Path, options: Mapping[str, Any], channels: int, size: in
         ) from None
     if damaged:
         raise ArtifactError(f"{file} is not what was written (checksum); make the segmenter again.")
-    wanted = ARCHITECTURES.get(options["architecture"].lower()), options["encoder"]
+    wanted = ARCHITECTURES.get(options.architecture.lower()), options.encoder
     if network != wanted:
         raise ModelError(
             f"the segmenter {folder} is {network[0]} with encoder {network[1]}, the section "
             f"segment names {wanted[0]} with {wanted[1]}; make it again or correct the section."
         )
-    parts = {
-        part: {
-            name.removeprefix(f"{part}."): tensor
-            for name, tensor in state.items()
-            if name.startswith(f"{part}.")
-        }
-        for part in ("encoder", "decoder")
-    }
-    own = {name.removeprefix(_HEAD): t for name, t in state.items() if name.startswith(_HEAD)}
+    own = _below(state, _HEAD)
     head = {finding: {n: t[k] for n, t in own.items()} for k, finding in enumerate(findings)}
-    return Beginning(
-        parts=parts, input=spec, sha256=sha256, source=f"segmenter {folder}", head=head
-    )
+    parts = {part: _below(state, f"{part}.") for part in ("encoder", "decoder")}
+    source = f"segmenter {folder}"
+    return Beginning(parts=parts, input=spec, sha256=sha256, source=source, head=head)
+
+
+def _below(state: State, prefix: str) -> State:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
 
 
 def make_network(
     beginning: Beginning,
-    options: Mapping[str, Any],
+    options: SegmentConfig,
     classes: Sequence[str],
     seed: int,
     new_blocks: int | None = 0,
@@ -152,9 +165,9 @@ def make_network(
 
     Args:
         beginning: The weights.
-        options: Section ``segment``.
-        classes: Names of the classes.
-        seed: Seed of what is random.
+        options: Which network.
+        classes: Their names.
+        seed: Of what is random.
         new_blocks: Number of blocks at the decoder's end that stay random; more than it has make
             it all new; ``None`` is none where the head is kept for every class, otherwise two
             where blocks follow each other (Unet, Linknet, MAnet).
@@ -165,8 +178,7 @@ def make_network(
     """
     spec = beginning.input
     count = len(classes)
-    design = SegmentConfig(**{key: options[key] for key in NETWORK})
-    model = create(design, channels=spec.channels, classes=count, size=spec.size, seed=seed)
+    model = create(options, channels=spec.channels, classes=count, size=spec.size, seed=seed)
     decoder = model.get_submodule("decoder")
     known = {} if new_head else {k: beginning.head.get(name) for k, name in enumerate(classes)}
     if new_blocks is None:
@@ -182,7 +194,7 @@ def make_network(
     return model
 
 
-def _keep_head(model: nn.Module, known: Mapping[int, Mapping[str, Tensor]]) -> None:
+def _keep_head(model: nn.Module, known: Mapping[int, State]) -> None:
     """Put what a segmenter learned of classes into a head, by their numbers."""
     layer = model.get_submodule(_HEAD.removesuffix("."))
     with torch.no_grad():

@@ -5,27 +5,25 @@ Shapes: N images, C channels, K classes, S the side of the square (``prepare.siz
 
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.adapt.listing import list_images
+from dollmaker.adapt.listing import Listing, list_images, split_patients
 from dollmaker.adapt.masks import Reader, make_reader
 from dollmaker.adapt.truth import SourceMasks, pack
-from dollmaker.config.settings import resolved
-from dollmaker.pixels import geometry, names
+from dollmaker.config.sources import PrepareConfig
+from dollmaker.config.tuning import TaskConfig
+from dollmaker.config.whole import Config
+from dollmaker.pixels import geometry
 from dollmaker.pixels.masks import surround
 from dollmaker.pixels.pictures import Decoded, decode
-from dollmaker.prepare.listing import assign
-from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
-from dollmaker.store import tables
 from dollmaker.store.depth import to_levels
 from dollmaker.store.files import inside
 
@@ -87,12 +85,8 @@ class Task:
         """Positions of ``n`` training images.
 
         The choice depends on the task and the seed alone, so that all starts and tunings see the
-        same images, and a smaller choice is part of a larger one. Without ``train_empty`` it is
-        among the images that hold a class.
-
-        Args:
-            n: Their number, or ``all``; more than there are means all.
-            seed: Seed of the choice.
+        same images, and a smaller choice is part of a larger one; ``all``, or more than there are,
+        means all. Without ``train_empty`` it is among the images that hold a class.
         """
         train = self.rows("train")
         number = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8], "big")
@@ -110,7 +104,7 @@ class Task:
         return digest.hexdigest()
 
 
-def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
+def read_task(name: str, config: Config, data_root: Path) -> Task:
     """Read a task's images and masks.
 
     Of a file that belongs to several patients the first image counts, as in the index: else it
@@ -125,28 +119,25 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
         ConfigError: If there is no such task, or its shares leave nothing to train on.
         DataError: If the table, an image or a mask is missing or not as described.
     """
-    if name not in config["tasks"]:
-        raise ConfigError(unknown("task", name, config["tasks"]))
-    options, prepare = config["tasks"][name], config["prepare"]
-    links = config.get("allow_links", False)
-    listing = list_images(name, options, data_root, links)
-    splits = _split(name, config, data_root, listing.patients)
-    reader = make_reader(options, data_root, f"tasks.{name}", links)
-    root = partial(inside, data_root, links=links)
+    if name not in config.tasks:
+        raise ConfigError(unknown("task", name, config.tasks))
+    options, prepare = config.tasks[name], config.prepare
+    pairs = _open_pairs(name, config, data_root)
+    listing = pairs.listing
+    splits = split_patients(name, config, data_root, listing.patients)
     kept: list[int] = []
     pictures: list[Decoded] = []
     masks: list[Pixels] = []
     truth: list[SourceMasks | None] = []
     found: set[str] = set()
     owners: dict[str, str] = {}
-    pairs = zip(listing.images, listing.masks, listing.patients, strict=True)
-    for number, (image_file, mask_file, patient) in enumerate(pairs):
-        image, mask, seen = _read_pair(name, image_file, mask_file, reader, options, prepare, root)
+    for number, patient in enumerate(listing.patients):
+        image, mask, seen = pairs.read(number)
         if owners.setdefault(image.sha256, patient) != patient:
             continue
         kept.append(number)
         pictures.append(image)
-        masks.append(fit_classes(mask, prepare["size"], prepare["fit"]))
+        masks.append(fit_classes(mask, prepare.size, prepare.fit))
         truth.append(pack(mask) if splits[number] == "test" else None)
         found |= seen
     if left_out := len(listing.images) - len(kept):
@@ -155,63 +146,129 @@ def read_task(name: str, config: Mapping[str, Any], data_root: Path) -> Task:
             "belongs to another patient before",
             file=sys.stderr,
         )
-    if fault := reader.fault():
-        raise DataError(f"task {name}: class {fault}. Correct tasks.{name}.classes or encoding.")
+    pairs.require_sound()
     task = Task(
         name=name,
-        classes=list(options["classes"]),
+        classes=list(options.classes),
         image_ids=[listing.image_ids[i] for i in kept],
         patients=[listing.patients[i] for i in kept],
         splits=[splits[i] for i in kept],
         images=to_levels(np.stack([image.pixels for image in pictures])),
         masks=np.stack(masks),
-        fit=prepare["fit"],
+        fit=prepare.fit,
         truth=truth,
         boxes=[
-            geometry.box(image.width, image.height, prepare["size"], prepare["fit"])
-            for image in pictures
+            geometry.box(image.width, image.height, prepare.size, prepare.fit) for image in pictures
         ],
         files=[image.sha256 for image in pictures],
         hashes=[image.hash for image in pictures],
-        train_empty=options["train_empty"],
+        train_empty=options.train_empty,
     )
     _check(task, options, found)
     return task
 
 
-def look_at_task(name: str, config: Mapping[str, Any], data_root: Path, count: int) -> None:
+def look_at_task(name: str, config: Config, data_root: Path, count: int) -> None:
     """Find all images of a task and their masks, and read some, as a look before the run.
 
     Args:
         name: Key of the section ``tasks``.
         config: The resolved configuration (sections source, prepare, tasks).
         data_root: Folder of the source data.
-        count: How many, spread over the task.
+        count: How many are read, spread over the task.
 
     Raises:
         ConfigError: If classes are not such as the encoding has.
         DataError: As :func:`read_task`, but for what all images together lack.
     """
-    options, links = config["tasks"][name], config.get("allow_links", False)
-    listing = list_images(name, options, data_root, links)
-    reader = make_reader(options, data_root, f"tasks.{name}", links)
-    root = partial(inside, data_root, links=links)
-    for image, mask in zip(listing.images, listing.masks, strict=True):
-        if not root(f"{options['images']}/{image}").is_file():
-            raise DataError(
-                f"task {name}: image {image!r} in {options['images']!r}: file is missing; mend or "
-                "remove it."
+    pairs = _open_pairs(name, config, data_root)
+    last = len(pairs.listing.images) - 1
+    for number in range(last + 1):
+        pairs.require(number)
+    for number in np.unique(np.linspace(0, last, count).round().astype(int)).tolist():
+        pairs.read(number)
+    pairs.require_sound(some=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pairs:
+    """Images of a task with their masks, by their numbers in the listing."""
+
+    name: str
+    options: TaskConfig
+    prepare: PrepareConfig
+    listing: Listing
+    reader: Reader
+    data_root: Path
+    links: bool
+
+    def _file(self, image: str) -> Path:
+        return inside(self.data_root, f"{self.options.images}/{image}", self.links)
+
+    def require(self, number: int) -> None:
+        """Refuse an image without its file or its mask."""
+        image, mask = self.listing.images[number], self.listing.masks[number]
+        if not self._file(image).is_file():
+            raise DataError(f"{self._where(image)}: file is missing; mend or remove it.")
+        with self._naming(image, mask):
+            self.reader.require(image, mask)
+
+    def read(self, number: int) -> tuple[Decoded, Pixels, set[str]]:
+        """Image (C, S, S), mask (K, height, width) and what the mask's file shows."""
+        image_file, mask_file = self.listing.images[number], self.listing.masks[number]
+        options = self.prepare
+        try:
+            image = decode(
+                self._file(image_file),
+                size=options.size,
+                channels=options.channels,
+                bits=options.bits,
+                fit=options.fit,
+                max_pixels=options.max_pixels,
             )
-        with _naming(name, image, mask, options):
-            reader.require(image, mask)
-    for place in np.unique(np.linspace(0, len(listing.images) - 1, count).round().astype(int)):
-        image, mask = listing.images[place], listing.masks[place]
-        _read_pair(name, image, mask, reader, options, config["prepare"], root)
-    if fault := reader.fault(some=True):
-        raise DataError(f"task {name}: class {fault}. Correct tasks.{name}.classes or encoding.")
+        except DataError as error:
+            raise DataError(f"{self._where(image_file)}: {error}; mend or remove it.") from None
+        turned = image.orientation != 1
+        with self._naming(image_file, mask_file):
+            mask, seen = self.reader(image_file, mask_file, image.width, image.height, turned)
+        return image, mask, seen
+
+    def require_sound(self, some: bool = False) -> None:
+        """Refuse masks that, all together, do not hold what was asked for."""
+        if fault := self.reader.fault(some):
+            key = f"tasks.{self.name}.classes"
+            raise DataError(f"task {self.name}: class {fault}. Correct {key} or encoding.")
+
+    def _where(self, image: str) -> str:
+        return f"task {self.name}: image {image!r} in {self.options.images!r}"
+
+    @contextmanager
+    def _naming(self, image: str, mask: str | None) -> Iterator[None]:
+        """Say of which mask a reason is."""
+        called = mask or f"of {image}"
+        where = f"task {self.name}: mask {called!r} in {self.options.masks!r}"
+        try:
+            yield
+        except FileNotFoundError:
+            raise DataError(f"{where}: file is missing; mend or remove it.") from None
+        except DataError as error:
+            raise DataError(f"{where}: {str(error).rstrip('.')}; mend or remove it.") from None
 
 
-def _check(task: Task, options: Mapping[str, Any], found: set[str]) -> None:
+def _open_pairs(name: str, config: Config, data_root: Path) -> _Pairs:
+    options, links = config.tasks[name], config.allow_links
+    return _Pairs(
+        name=name,
+        options=options,
+        prepare=config.prepare,
+        listing=list_images(name, options, data_root, links),
+        reader=make_reader(options, data_root, f"tasks.{name}", links),
+        data_root=data_root,
+        links=links,
+    )
+
+
+def _check(task: Task, options: TaskConfig, found: set[str]) -> None:
     for split, key in (("train", "valid and test"), ("valid", "valid"), ("test", "test")):
         if not len(task.rows(split)):
             change = "lower" if split == "train" else "raise"
@@ -224,7 +281,7 @@ def _check(task: Task, options: Mapping[str, Any], found: set[str]) -> None:
             # Numbers in their own order.
             listed = ", ".join(sorted(found, key=lambda text: (len(text), text))[:20])
             raise DataError(
-                f"task {task.name}: class {cls!r} (values {options['classes'][cls]}) is in no "
+                f"task {task.name}: class {cls!r} (values {options.classes[cls]}) is in no "
                 f"mask; values there: {listed}. Correct tasks.{task.name}.classes or encoding."
             )
     if not len(task.choose("all", 0)):
@@ -232,79 +289,6 @@ def _check(task: Task, options: Mapping[str, Any], found: set[str]) -> None:
             f"task {task.name}: no training image holds a class; set tasks.{task.name}.train_empty "
             "to true, or lower its valid and test."
         )
-
-
-def _split(
-    name: str, config: Mapping[str, Any], data_root: Path, patients: Sequence[str]
-) -> list[str]:
-    """Splits by patient; shares that are null are the data set's own, and so are its splits."""
-    options, prepare = config["tasks"][name], config["prepare"]
-    own = {key: options[key] is None for key in ("valid", "test")}
-    valid, test = (prepare[key] if own[key] else options[key] for key in ("valid", "test"))
-    if valid + test >= 1:
-        raise ConfigError(f"tasks.{name}.valid + test leave no patients to train; lower them.")
-    known = _known_splits(config, data_root) if all(own.values()) else {}
-    return [known.get(patient) or assign(patient, valid, test) for patient in patients]
-
-
-def _known_splits(config: Mapping[str, Any], data_root: Path) -> dict[str, str]:
-    """Patient -> split, of a data set that does not split all its patients by hash."""
-    kind = config["source"]["kind"]
-    source = config["source"].get("table") if kind == "table" else None
-    by_image = source and source["split_column"] and not source["patient_column"]
-    if kind in ("nih", "folder") or by_image or (source and config["prepare"]["hold_out_truth"]):
-        listing, _ = list_source(resolved(config), data_root)
-        return dict(listing.select("patient_id", "split").iter_rows())
-    if not source or not source["split_column"]:
-        return {}
-    file = inside(data_root, source["file"], config.get("allow_links", False))
-    table = tables.read_source(file)
-    columns = [source["patient_column"], source["split_column"]]
-    tables.require_columns(table, columns, file)
-    rows = table.select(columns).drop_nulls().iter_rows()
-    return {names.patient(who): split for who, split in rows}
-
-
-def _read_pair(
-    name: str,
-    image_file: str,
-    mask_file: str | None,
-    reader: Reader,
-    options: Mapping[str, Any],
-    prepare: Mapping[str, Any],
-    root: Callable[[str], Path],
-) -> tuple[Decoded, Pixels, set[str]]:
-    """Image (C, S, S), mask (K, height, width) and what the mask's file shows."""
-    try:
-        image = decode(
-            root(f"{options['images']}/{image_file}"),
-            size=prepare["size"],
-            channels=prepare["channels"],
-            bits=prepare["bits"],
-            fit=prepare["fit"],
-            max_pixels=prepare["max_pixels"],
-        )
-    except DataError as error:
-        raise DataError(
-            f"task {name}: image {image_file!r} in {options['images']!r}: {error}; mend or "
-            "remove it."
-        ) from None
-    turned = image.orientation != 1
-    with _naming(name, image_file, mask_file, options):
-        mask, seen = reader(image_file, mask_file, image.width, image.height, turned)
-    return image, mask, seen
-
-
-@contextmanager
-def _naming(name: str, image: str, mask: str | None, options: Mapping[str, Any]) -> Iterator[None]:
-    """Say of which mask a reason is."""
-    where = f"task {name}: mask {mask or f'of {image}'!r} in {options['masks']!r}"
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError(f"{where}: file is missing; mend or remove it.") from None
-    except DataError as error:
-        raise DataError(f"{where}: {str(error).rstrip('.')}; mend or remove it.") from None
 
 
 def fit_classes(mask: Pixels, size: int, fit: geometry.Fit) -> Pixels:

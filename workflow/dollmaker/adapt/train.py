@@ -1,21 +1,21 @@
 """One run: a few hundred optimiser steps on a few images, then the scores."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dollmaker.adapt import learning_rates
 from dollmaker.adapt.saved import pack
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.truth import overlap, score
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
+from dollmaker.config.tuning import AdaptConfig
 from dollmaker.measures import scores
-from dollmaker.networks import batch_norm as statistics
+from dollmaker.networks import batch_norm
 from dollmaker.networks.augment import augment, make_transform
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.losses import pixel_loss
@@ -57,12 +57,10 @@ def train_run(
     spec: Input,
     task: Task,
     chosen: npt.NDArray[np.int64],
-    options: Mapping[str, Any],
-    *,
+    options: AdaptConfig,
     seed: int,
-    device: torch.device,
 ) -> Run:
-    """Fine-tune a network on some images of a task and score it on the test images.
+    """Fine-tune a network, where it lies, on some images of a task and score it on the test images.
 
     AdamW with a one-cycle schedule. The test scores are those of the final weights; the validation
     images draw the curve. Every step's images and augmentation follow from (seed, step). Before
@@ -73,23 +71,19 @@ def train_run(
         spec: What it expects.
         task: The task.
         chosen: Positions of the training images.
-        options: The section ``adapt``, with one learning rate.
-        seed: Seed of the run.
-        device: Where to train.
+        options: How, with one learning rate.
+        seed: Of the run.
     """
     began = time.perf_counter()
-    tuned.to(device)
-    optimizer = torch.optim.AdamW(
-        tuned.trained(), lr=options["learning_rate"], weight_decay=0.01, fused=True
-    )
-    steps, count = options["steps"], options["evaluations"]
-    schedule = one_cycle(optimizer, steps)
+    (rate,) = learning_rates(options.learning_rate)
+    optimizer = torch.optim.AdamW(tuned.trained(), lr=rate, weight_decay=0.01, fused=True)
+    steps, count = options.steps, options.evaluations
+    schedule, device = one_cycle(optimizer, steps), next(tuned.parameters()).device
     points = {round(steps * (k + 1) / count) for k in range(count)}
-    valid = task.rows("valid")
     curve: list[dict[str, float]] = []
     losses: list[float] = []
     in_steps = 0.0
-    measured = to_measure(task, chosen, options["norm"])
+    measured = to_measure(task, chosen, options.norm)
     tuned.train()
     for step in range(steps):
         step_began = time.perf_counter()
@@ -106,18 +100,19 @@ def train_run(
         in_steps += time.perf_counter() - step_began
         if step + 1 in points:
             if measured is not None:
-                statistics.recompute(tuned, measured, lambda x: spec.prepare(x.to(device)))
+                batch_norm.recompute(tuned, measured, lambda x: spec.prepare(x.to(device)))
+            valid = on_squares(tuned, spec, task, task.rows("valid"))
             curve.append(
                 {
                     "step": step + 1,
-                    "epoch": (step + 1) * options["batch_size"] / len(chosen),
+                    "epoch": (step + 1) * options.batch_size / len(chosen),
                     "loss": float(np.mean(losses)),
-                    "valid_miou": mean_iou(*on_squares(tuned, spec, task, valid, device)),
+                    "valid_miou": mean_iou(*valid),
                 }
             )
             losses.clear()
             tuned.train()
-    predictions, iou, dice = on_sources(tuned, spec, task, task.rows("test"), device)
+    predictions, iou, dice = on_sources(tuned, spec, task, task.rows("test"))
     cost = {
         "seconds": round(time.perf_counter() - began, 3),
         "step_seconds": round(in_steps / steps, 6),
@@ -126,7 +121,7 @@ def train_run(
         "optimizer_mb": optimizer_megabytes(optimizer),
         "adapter_mb": len(pack(tuned)) / 1e6,
         "steps": steps,
-        "learning_rate": options["learning_rate"],
+        "learning_rate": rate,
     }
     return Run(
         curve=curve,
@@ -145,32 +140,27 @@ def to_measure(task: Task, chosen: npt.NDArray[np.int64], norm: str) -> Tensor |
         task: The task.
         chosen: Positions of the images that are trained on.
         norm: ``few``, these; ``pool``, all training images of the task, whose masks are not
-            looked at; ``frozen``, none (``None``). Of more than :data:`statistics.MOST`, so many
+            looked at; ``frozen``, none (``None``). Of more than :data:`batch_norm.MOST`, so many
             evenly spread.
     """
     if norm == "frozen":
         return None
     rows = chosen if norm == "few" else task.rows("train")
-    places = np.linspace(0, len(rows) - 1, min(statistics.MOST, len(rows))).round().astype(int)
+    places = np.linspace(0, len(rows) - 1, min(batch_norm.MOST, len(rows))).round().astype(int)
     return torch.from_numpy(task.images[rows[places]])
 
 
 def make_batch(
-    task: Task,
-    chosen: npt.NDArray[np.int64],
-    options: Mapping[str, Any],
-    *,
-    seed: int,
-    step: int,
+    task: Task, chosen: npt.NDArray[np.int64], options: AdaptConfig, *, seed: int, step: int
 ) -> tuple[Tensor, Tensor]:
     """Images (B, C, S, S) and masks (B, K, S, S) of a step, augmented.
 
     The images come in rounds; every round has each image once, in an order of its own. A batch
     larger than a round spans several, so that its size never depends on the number of images.
     """
-    transform = make_transform(options["augment"])
+    transform = make_transform(options.augment)
     images, masks = [], []
-    size, count = options["batch_size"], len(chosen)
+    size, count = options.batch_size, len(chosen)
     for place in range(step * size, (step + 1) * size):
         number, position = divmod(place, count)
         row = int(np.random.default_rng([seed, number]).permutation(chosen)[position])
@@ -182,21 +172,21 @@ def make_batch(
 
 
 def on_squares(
-    tuned: Tuned, spec: Input, task: Task, rows: npt.NDArray[np.int64], device: torch.device
+    tuned: nn.Module, spec: Input, task: Task, rows: npt.NDArray[np.int64]
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """IoU (T, K) on the squares and where the class is: quick, for the curve.
 
     Leaves the network in evaluation mode.
     """
     tuned.eval()
-    predicted = predict(tuned, torch.from_numpy(task.images[rows]), spec, device).numpy()
+    predicted = predict(tuned, torch.from_numpy(task.images[rows]), spec).numpy()
     truth = task.masks[rows]
     iou: Floats = overlap(predicted, truth == 1, truth == IGNORE)[0]
     return iou, (truth == 1).any((-2, -1))
 
 
 def on_sources(
-    tuned: Tuned, spec: Input, task: Task, rows: npt.NDArray[np.int64], device: torch.device
+    tuned: nn.Module, spec: Input, task: Task, rows: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
     """Predictions uint8 (T, K, S, S), and IoU and Dice (T, K) at the size of the sources.
 
@@ -204,7 +194,7 @@ def on_sources(
     """
     tuned.eval()
     predictions, pairs = [], []
-    found = predict_logits(tuned, torch.from_numpy(task.images[rows]), spec, device)
+    found = predict_logits(tuned, torch.from_numpy(task.images[rows]), spec)
     every = (logits.numpy() for batch in found for logits in batch)
     for row, logits in zip(rows, every, strict=True):
         predictions.append(surround((logits > 0).astype(np.uint8), task.boxes[row], 0))

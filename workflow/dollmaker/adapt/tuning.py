@@ -1,6 +1,7 @@
 """What is trained of a network: all of it, parts, or small things put into a frozen encoder."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import torch
@@ -8,9 +9,8 @@ from torch import Tensor, nn
 
 from dollmaker.adapt.adapters import Inserted, find_inserted, insert
 from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
-from dollmaker.networks import batch_norm as statistics
 from dollmaker.networks import dry_run
-from dollmaker.networks.batch_norm import freeze_batch_norm
+from dollmaker.networks.batch_norm import Norm, freeze_batch_norm
 from dollmaker.runtime.errors import ModelError
 
 Tuning = Literal["full", "head", "decoder", "adapter", "lora", "bias"]
@@ -24,6 +24,42 @@ FROZEN: dict[Tuning, tuple[str, ...]] = {
     "lora": ("encoder",),
     "bias": ("encoder", "decoder"),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Small:
+    """The small things that the tunings ``adapter`` and ``lora`` put into an encoder.
+
+    Attributes:
+        x: An input that the network takes, (1, C, H, W), to find their places.
+        adapter_width: Width of adapters as a share of the channels.
+        lora_rank: Rank of LoRA.
+        seed: Of their weights.
+        inserted: ``inserted`` of another network, to make the same; nothing else counts then.
+    """
+
+    x: Tensor | None = None
+    adapter_width: float = 0.125
+    lora_rank: int = 4
+    seed: int = 0
+    inserted: Mapping[str, Any] | None = None
+
+    def find(self, encoder: nn.Module, tuning: Tuning) -> dict[str, Any]:
+        """What is put where, as JSON holds it; nothing for other tunings.
+
+        Raises:
+            ModelError: If it cannot be placed.
+        """
+        if self.inserted is not None:
+            return dict(self.inserted)
+        if tuning not in ("adapter", "lora"):
+            return {}
+        if self.x is None:
+            raise ModelError(f"the tuning {tuning} needs an input to find its places; give x.")
+        if tuning == "lora":
+            return {"lora": {"rank": self.lora_rank, "layers": find_layers(encoder, self.x)}}
+        found = find_inserted(encoder, self.x, self.adapter_width)
+        return {"adapters": [vars(place) for place in found]}
 
 
 class Tuned(nn.Module):
@@ -45,30 +81,24 @@ class Tuned(nn.Module):
     Args:
         model: A network of segmentation-models-pytorch, changed in place.
         tuning: What is trained.
-        x: An input it takes, (1, C, H, W), to place adapters or LoRA; not needed if they are
-            given.
+        small: What is put into the encoder by ``adapter`` and ``lora``.
         freeze_norm: Keep the encoder's batch normalisation (``full`` only).
-        adapter_width: Width of the adapters as a share of the channels.
-        lora_rank: Rank of LoRA.
-        seed: Seed of the weights of adapters or LoRA.
         base: Parts whose starting weights others have as well (a shared base). What is frozen but
             not in the base belongs to the task: see :meth:`own_state`.
-        inserted: ``inserted`` of another one, to make the same adapters or LoRA.
         measure: Statistics are measured before evaluation (:mod:`dollmaker.networks.batch_norm`).
+
+    Attributes:
+        inserted: What was put into the encoder and where, as JSON holds it.
     """
 
     def __init__(
         self,
         model: nn.Module,
         tuning: Tuning,
-        x: Tensor | None,
+        small: Small,
         *,
         freeze_norm: bool,
-        adapter_width: float = 0.125,
-        lora_rank: int = 4,
-        seed: int = 0,
         base: Sequence[str] = ("encoder", "decoder"),
-        inserted: Mapping[str, Any] | None = None,
         measure: bool = False,
     ) -> None:
         super().__init__()
@@ -87,16 +117,15 @@ class Tuned(nn.Module):
         self._encoder_size = sum(p.numel() for p in encoder.parameters())
         self.adapters = nn.ModuleList()
         self._lora: list[str] = []
-        self.inserted = _find(encoder, tuning, x, adapter_width, lora_rank, inserted)
+        self.inserted = small.find(encoder, tuning)
         if tuning == "adapter":
             places = [Inserted(**place) for place in self.inserted["adapters"]]
-            self.adapters = insert(encoder, places, seed)
+            self.adapters = insert(encoder, places, small.seed)
         if tuning == "lora":
             options = self.inserted["lora"]
-            add_lora(encoder, options["layers"], options["rank"], seed)
+            add_lora(encoder, options["layers"], options["rank"], small.seed)
             self._lora = list(options["layers"])
-        device = next(encoder.parameters()).device
-        self.to(device)
+        self.to(next(encoder.parameters()).device)
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -119,8 +148,10 @@ class Tuned(nn.Module):
         super().train(mode)
         for part in self._frozen:
             own = self.model.get_submodule(part).eval()
-            if mode and part in self._measured:
-                train_batch_norm(own)
+            if mode and part in self._measured:  # statistics are those of the batch
+                for layer in own.modules():
+                    if isinstance(layer, Norm):
+                        layer.train()
         if self._freeze_norm:
             freeze_batch_norm(self.model.get_submodule("encoder"))
         return self
@@ -180,33 +211,6 @@ class Tuned(nn.Module):
         remove_lora(self.model.get_submodule("encoder"), self._lora, merge=True)
         self._lora = []
         return self.model
-
-
-def _find(
-    encoder: nn.Module,
-    tuning: Tuning,
-    x: Tensor | None,
-    width: float,
-    rank: int,
-    given: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """What is put into the encoder, in words that JSON takes."""
-    if given is not None:
-        return dict(given)
-    if tuning not in ("adapter", "lora"):
-        return {}
-    if x is None:
-        raise ModelError(f"the tuning {tuning} needs an input to find its places; give x.")
-    if tuning == "lora":
-        return {"lora": {"rank": rank, "layers": find_layers(encoder, x)}}
-    return {"adapters": [vars(place) for place in find_inserted(encoder, x, width)]}
-
-
-def train_batch_norm(module: nn.Module) -> None:
-    """Let batch normalisation take its statistics from the batch."""
-    for layer in module.modules():
-        if isinstance(layer, statistics.Norm):
-            layer.train()
 
 
 def one_image(network: str) -> str:

@@ -170,7 +170,7 @@ def mask_sheet(
 
     The truth is outlined in teal, masks in orange.
     """
-    target, tree = truth.targets[0], config.dump()
+    target = truth.targets[0]
     released = config.release.recipe
     rows = pairs.filter((pl.col("recipe") == released) & (pl.col("target") == target))
     held_out = rows.filter(pl.col("split") != "train")
@@ -186,7 +186,7 @@ def mask_sheet(
         area = truth.mask(row, pair["finding"], target)
         tile = ground if area is None else outline(ground, area, TRUTH)
         key = row["image_id"], pair["finding"]
-        with open_recipes(tree, results / "masks", results / "relevance", row["shard"]) as found:
+        with open_recipes(config, results / "masks", results / "relevance", row["shard"]) as found:
             masks = [read_pair(recipe, recipe.place[key], *size).mask for recipe in found.values()]
         tiles = [tile, *(outline(tile, mask, MASK) for mask in masks)]
         lines.append(("\n".join(textwrap.wrap(pair["finding"], 17)), tiles))

@@ -17,7 +17,7 @@ from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_r
 from dollmaker.config import catalogue
 from dollmaker.config.settings import complete
 from dollmaker.config.whole import Config
-from dollmaker.evaluate.masks import score_pairs
+from dollmaker.evaluate.masks import Folders, score_pairs
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.networks.frames import frames_of
 from dollmaker.networks.member import load_member
@@ -48,18 +48,17 @@ def compare(config: Config, results: Path, data_root: Path) -> None:
         DataError: If there is no truth, or none of an explained pair.
     """
     config = complete(config)
-    tree = config.dump()
     index, names = read_index(results / "index.parquet")
     localized = findings.localized(names, config.attribute.findings)
-    truth = load_truth(tree, data_root, localized)
+    truth = load_truth(config, data_root, localized)
     if truth is None:
         raise DataError("there is no truth to compare recipes by; describe it in section truth.")
     cuts = {
         name: read_thresholds(results / "thresholds" / f"{config.donor(name)}.parquet")
         for name in config.recipes
     }
-    images, relevance, masks = (results / name for name in ("images", "relevance", "masks"))
-    pairs = score_pairs(tree, index, localized, images, relevance, masks, truth, cuts)
+    folders = Folders(**{name: results / name for name in ("images", "relevance", "masks")})
+    pairs = score_pairs(config, index, localized, folders, truth, cuts)
     pairs = pairs.drop("label", "probability", "explained")  # the same of all
     if pairs.is_empty():
         raise DataError(

@@ -85,7 +85,7 @@ def _count_sample(labels: Any, options: SampleConfig) -> int:
 def _count_task(config: Config, name: str, root: Path, index: pl.DataFrame) -> dict[str, int]:
     """Images of a task by split; its masks are not opened."""
     options, prepare = config.tasks[name], config.prepare
-    listed = list_images(name, options.dump(), root, config.allow_links)
+    listed = list_images(name, options, root, config.allow_links)
     own = options.valid is None and options.test is None
     known = dict(index.select("patient_id", "split").iter_rows()) if own else {}
     valid = prepare.valid if options.valid is None else options.valid
@@ -179,6 +179,6 @@ def _of_member(config: Config, name: str, counts: Counts) -> float:
 
 def _of_runs(options: AdaptConfig, images: dict[str, int]) -> float:
     """Every n, seed and learning rate: its steps, and the images that it is scored on."""
-    runs = len(options.n) * options.seeds * len(learning_rates(options.dump()))
+    runs = len(options.n) * options.seeds * len(learning_rates(options.learning_rate))
     learned = options.steps * options.batch_size
     return float(runs * _passes(learned, options.evaluations * images["valid"], images["test"]))

@@ -1,14 +1,14 @@
-"""Classifiers against labels: per member and for the mean of the committee."""
+"""Classifiers against labels, by member and for the mean of the committee: ranking, calibration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.evaluate.calibration import reliability
+from dollmaker.config.whole import Config
 from dollmaker.measures import scores
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
@@ -45,7 +45,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def score_classifiers(
-    config: Mapping[str, Any],
+    config: Config,
     index: pl.DataFrame,
     findings: Sequence[str],
     members: Sequence[Path],
@@ -63,7 +63,7 @@ def score_classifiers(
 
     Returns:
         A table with the columns :data:`CLASSIFIERS`. What needs a class that is missing is NaN.
-        The calibration (:mod:`dollmaker.evaluate.calibration`) of the rows of the mean is that of
+        The calibration (:class:`Reliability`) of the rows of the mean is that of
         the labels of all findings together.
 
     Raises:
@@ -74,8 +74,8 @@ def score_classifiers(
         predictions[COMMITTEE] = _mean(list(predictions.values()), findings)
     elif predictions:
         predictions[COMMITTEE] = next(iter(predictions.values()))
-    zeros = config["classify"]["blank"] == "zeros"
-    replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+    zeros = config.classify.blank == "zeros"
+    drawn = {"replicates": config.evaluate.bootstrap, "seed": config.seed}
     rows: list[dict[str, Any]] = []
     for member, table in predictions.items():
         joined = table.join(index, on="image_id", suffix=" label", maintain_order="left")
@@ -93,7 +93,8 @@ def score_classifiers(
             labels[np.isnan(values)] = np.nan  # a ready classifier does not know every finding
             values = np.nan_to_num(values)
             patients = part["patient_id"].to_numpy()
-            rows += _rows(member, split, findings, labels, values, patients, replicates, seed)
+            where = {"member": member, "split": split}
+            rows += [where | row for row in _rows(findings, labels, values, patients, drawn)]
     return pl.DataFrame(rows, schema=CLASSIFIERS, orient="row")
 
 
@@ -130,14 +131,11 @@ def _labels(table: pl.DataFrame, findings: Sequence[str], zeros: bool) -> Floats
 
 
 def _rows(
-    member: str,
-    split: str,
     findings: Sequence[str],
     labels: Floats,
     values: Floats,
     patients: npt.NDArray[Any],
-    replicates: int,
-    seed: int,
+    drawn: dict[str, int],
 ) -> list[dict[str, Any]]:
     positive, negative = (labels == PRESENT).sum(axis=0), (labels == ABSENT).sum(axis=0)
     both = (positive > 0) & (negative > 0)
@@ -145,16 +143,12 @@ def _rows(
 
     def row(finding: str, columns: npt.NDArray[np.bool_]) -> dict[str, Any]:
         area, precision = (
-            measure(
-                labels[:, columns], values[:, columns], patients, replicates=replicates, seed=seed
-            )
+            measure(labels[:, columns], values[:, columns], patients, **drawn)
             for measure in (scores.auroc_interval, scores.average_precision_interval)
         )
         every = slice(None) if finding == MACRO else columns
         curve = reliability(known[:, every], values[:, every])
         return {
-            "member": member,
-            "split": split,
             "finding": finding,
             "n_positive": int(positive[columns].sum()),
             "n_negative": int(negative[columns].sum()),
@@ -171,3 +165,47 @@ def _rows(
         row(MACRO, both),
         *(row(finding, numbers == number) for number, finding in enumerate(findings)),
     ]
+
+
+class Reliability(NamedTuple):
+    """A reliability curve: what was said and what was there, by bins of equal width.
+
+    Attributes:
+        counts: Labels in each bin, int64 (B,).
+        said: Mean probability in each, NaN where there is none, (B,).
+        there: Share of positives in each, NaN where there is none, (B,).
+    """
+
+    counts: npt.NDArray[np.int64]
+    said: Floats
+    there: Floats
+
+    def error(self) -> float:
+        """Expected calibration error (Guo et al. 2017): the mean distance, weighted by counts.
+
+        NaN without labels.
+        """
+        if not self.counts.sum():
+            return float("nan")
+        distance = np.nan_to_num(np.abs(self.said - self.there))
+        return float((self.counts * distance).sum() / self.counts.sum())
+
+
+def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 15) -> Reliability:
+    """The reliability curve of probabilities.
+
+    Args:
+        labels: 1 and 0, any shape; others are left out.
+        probabilities: 0..1, the same shape.
+        bins: Their number.
+    """
+    true, given = np.asarray(labels, float).ravel(), np.asarray(probabilities, float).ravel()
+    known = np.isin(true, (0, 1)) & np.isfinite(given)
+    true, given = true[known], given[known]
+    place = np.clip((given * bins).astype(np.int64), 0, bins - 1)
+    counts = np.bincount(place, minlength=bins)
+    said, there = (
+        np.divide(np.bincount(place, values, bins), counts, np.full(bins, np.nan), where=counts > 0)
+        for values in (given, true)
+    )
+    return Reliability(counts, said, there)

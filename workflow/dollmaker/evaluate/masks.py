@@ -58,13 +58,26 @@ class RecipeShards:
         self.maps.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where shards lie.
+
+    Attributes:
+        images: Folder of the image shards.
+        relevance: Folder with one folder of relevance shards per recipe.
+        masks: Folder with one folder of mask shards per recipe.
+    """
+
+    images: Path
+    relevance: Path
+    masks: Path
+
+
 def score_pairs(
-    config: Mapping[str, Any],
+    config: Config,
     index: pl.DataFrame,
     findings: Sequence[str],
-    images: Path,
-    relevance: Path,
-    masks: Path,
+    folders: Folders,
     truth: Truth | None,
     cuts: Mapping[str, Cuts] | None = None,
 ) -> pl.DataFrame:
@@ -78,9 +91,7 @@ def score_pairs(
         config: The resolved configuration.
         index: The index.
         findings: The findings that are localized.
-        images: Folder of the image shards.
-        relevance: Folder with one folder of relevance shards per recipe.
-        masks: Folder with one folder of mask shards per recipe.
+        folders: Where images, maps and masks lie.
         truth: The truth; ``None`` gives an empty table.
         cuts: Recipe -> thresholds chosen without truth. Then only pairs are scored whose label and
             truth say that the finding is there and that all recipes explained, and masks are as
@@ -95,20 +106,21 @@ def score_pairs(
     """
     rows: list[dict[str, Any]] = []
     if truth is not None:
-        explained = index.filter(pl.col("split").is_in(config["attribute"]["splits"]))
-        pixels = ImageShards(images)
+        explained = index.filter(pl.col("split").is_in(config.attribute.splits))
+        images = ImageShards(folders.images)
+        scorer = _Scorer(config, findings, images, truth, cuts)
         progress = Progress("score masks", len(explained))
         for shard in sorted(explained["shard"].unique()):
-            with open_recipes(config, masks, relevance, shard) as recipes:
+            with open_recipes(config, folders.masks, folders.relevance, shard) as recipes:
                 for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
-                    rows += _score_image(config, row, findings, pixels, recipes, truth, cuts)
+                    rows += scorer.score(row, recipes)
                     progress.add(1)
     return pl.DataFrame(rows, schema=PAIRS if cuts is None else PAIRS_AT, orient="row")
 
 
 @contextmanager
 def open_recipes(
-    config: Mapping[str, Any], masks: Path, relevance: Path, shard: str
+    config: Config, masks: Path, relevance: Path, shard: str
 ) -> Iterator[dict[str, RecipeShards]]:
     """Masks and maps of every recipe of the configuration, of one shard.
 
@@ -117,8 +129,8 @@ def open_recipes(
     """
     recipes: dict[str, RecipeShards] = {}
     try:
-        for name in config["recipes"]:
-            donor = Config.model_validate(config).donor(name)
+        for name in config.recipes:
+            donor = config.donor(name)
             files = masks / name / f"{shard}.h5", relevance / donor / f"{shard}.h5"
             recipes[name] = _open(*files)
         yield recipes
@@ -142,63 +154,70 @@ def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
     return RecipeShards(masks, maps, table, scales, place, frozenset(image for image, _ in pairs))
 
 
-def _score_image(
-    config: Mapping[str, Any],
-    row: Mapping[str, Any],
-    findings: Sequence[str],
-    pixels: ImageShards,
-    recipes: Mapping[str, RecipeShards],
-    truth: Truth,
-    cuts: Mapping[str, Cuts] | None,
-) -> Iterator[dict[str, Any]]:
-    width, height, fit = row["width"], row["height"], config["prepare"]["fit"]
-    least = config["evaluate"]["min_probability"]
-    released = recipes[config["release"]["recipe"]]
-    if config["attribute"]["max_images"] is not None and row["image_id"] not in released.images:
-        return
-    guesses: dict[str, Guess] = {}
-    for finding in findings:
-        pair = row["image_id"], finding
-        if cuts is not None and not (
-            row[finding] == PRESENT and all(pair in recipe.place for recipe in recipes.values())
-        ):
-            continue
-        targets = {name: truth.mask(row, finding, name) for name in truth.targets}
-        known = {name: area for name, area in targets.items() if area is not None}
-        if cuts is not None:
-            known = {name: area for name, area in known.items() if area.any()}
-        if not known:
-            continue
-        if not guesses and pair in released.place:
-            image = pixels.read(row["shard"], row["row"])
-            guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
-        for name in (*recipes, *BASELINES):
-            recipe = recipes.get(name, released)
-            place = recipe.place.get(pair)
-            facts = _facts(row, name, finding, recipe, place)
-            if place is None:
-                for target, area in known.items():
-                    if area.any():
-                        yield facts | {"target": target} | _unexplained(area)
+@dataclass(frozen=True)
+class _Scorer:
+    """What all images are scored with."""
+
+    config: Config
+    findings: Sequence[str]
+    images: ImageShards
+    truth: Truth
+    cuts: Mapping[str, Cuts] | None
+
+    def score(
+        self, row: Mapping[str, Any], recipes: Mapping[str, RecipeShards]
+    ) -> Iterator[dict[str, Any]]:
+        """Rows of one image."""
+        width, height, fit = row["width"], row["height"], self.config.prepare.fit
+        least = self.config.evaluate.min_probability
+        released = recipes[self.config.release.recipe]
+        if self.config.attribute.max_images is not None and row["image_id"] not in released.images:
+            return
+        guesses: dict[str, Guess] = {}
+        for finding in self.findings:
+            pair = row["image_id"], finding
+            if self.cuts is not None and not (
+                row[finding] == PRESENT and all(pair in recipe.place for recipe in recipes.values())
+            ):
                 continue
-            kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
-            scores_at = None
-            if name in recipes:
-                proposal = read_pair(recipe, place, width, height, fit)
-                if cuts is not None:
-                    levels = _levels(recipe, place, chosen_of(cuts[name], finding), row, fit)
-                    drawn = shown_only(proposal.values, width, height, fit)
-                    scores_at = partial(at_levels, drawn, levels)
-            else:
-                proposal = guesses[name]
-                facts["quality"] = None
-            mask = proposal.mask if cuts is not None else proposal.mask & kept
-            for target, area in known.items():
-                scored = compare_mask(mask, proposal.values, area)
-                if scores_at:
-                    each = (values.tolist() for values in scores_at(area))
-                    scored |= dict(zip(_AT, each, strict=True))
-                yield facts | {"target": target} | scored
+            targets = {name: self.truth.mask(row, finding, name) for name in self.truth.targets}
+            known = {name: area for name, area in targets.items() if area is not None}
+            if self.cuts is not None:
+                known = {name: area for name, area in known.items() if area.any()}
+            if not known:
+                continue
+            if not guesses and pair in released.place:
+                image = self.images.read(row["shard"], row["row"])
+                guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
+            for name in (*recipes, *BASELINES):
+                recipe = recipes.get(name, released)
+                place = recipe.place.get(pair)
+                facts = _facts(row, name, finding, recipe, place)
+                if place is None:
+                    for target, area in known.items():
+                        if area.any():
+                            yield facts | {"target": target} | _unexplained(area)
+                    continue
+                kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
+                scores_at = None
+                if name in recipes:
+                    proposal = read_pair(recipe, place, width, height, fit)
+                    if self.cuts is not None:
+                        levels = _levels(
+                            recipe, place, chosen_of(self.cuts[name], finding), row, fit
+                        )
+                        drawn = shown_only(proposal.values, width, height, fit)
+                        scores_at = partial(at_levels, drawn, levels)
+                else:
+                    proposal = guesses[name]
+                    facts["quality"] = None
+                mask = proposal.mask if self.cuts is not None else proposal.mask & kept
+                for target, area in known.items():
+                    scored = compare_mask(mask, proposal.values, area)
+                    if scores_at:
+                        each = (values.tolist() for values in scores_at(area))
+                        scored |= dict(zip(_AT, each, strict=True))
+                    yield facts | {"target": target} | scored
 
 
 def _facts(

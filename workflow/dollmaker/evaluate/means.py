@@ -15,6 +15,7 @@ import polars as pl
 
 from dollmaker.measures import scores
 from dollmaker.measures.ranks import rank_correlation
+from dollmaker.store.findings import PRESENT
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.
 PAIRS: dict[str, Any] = {
@@ -105,7 +106,7 @@ def summarize(
         replicates: Bootstrap replicates.
         seed: Seed of the bootstrap.
         min_pairs: Least number of pairs with truth of a finding.
-        gated_by: Recipe -> who says that a finding is there (:mod:`dollmaker.evaluate.gates`).
+        gated_by: Recipe -> who says that a finding is there (:func:`gated_by_steps`).
 
     Returns:
         A table with the columns :data:`MASKS`. ``mean_over`` of the row ``mean`` says which mean
@@ -207,3 +208,35 @@ class _Slice:
         if mean == POOLED:
             intervals[0] = scores.bootstrap_interval(values, group["patient_id"], **drawn)
         return intervals
+
+
+#: What the step ``gate`` keeps unless it is told otherwise.
+GATE_LABELS = (PRESENT,)
+
+
+def gated_by_steps(
+    steps: Sequence[Mapping[str, Any]], asked: float | None, min_probability: float = 0.0
+) -> str:
+    """Which pairs of image and finding can have a mask, as far as a recipe decides it.
+
+    Masks that go by the label know that the finding is there; a score over them says where, not
+    whether. Masks that go by the model miss findings and raise false alarms: CheXlocalize's
+    own set.
+
+    Args:
+        steps: Steps of the recipe.
+        asked: Pairs without a positive label are explained from this probability on; ``None``:
+            none is (``attribute.min_probability``).
+        min_probability: Masks of less are emptied after the recipe (``evaluate.min_probability``).
+
+    Returns:
+        ``label``; ``model`` (every pair over a probability, whatever its label); ``label and
+        model``; ``label or model``; or ``nothing``, where every pair has a mask.
+    """
+    gates = [step["gate"] or {} for step in steps if "gate" in step]
+    least = max([min_probability, *(gate.get("min_probability", 0.0) for gate in gates)])
+    if asked is None or any(gate.get("labels", GATE_LABELS) is not None for gate in gates):
+        return "label and model" if least > 0 else "label"
+    if least >= asked:
+        return "model" if least > 0 else "nothing"
+    return "label or model"

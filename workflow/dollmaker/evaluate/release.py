@@ -9,8 +9,7 @@ import numpy as np
 import polars as pl
 
 from dollmaker.evaluate.folders import open_truth
-from dollmaker.evaluate.gates import gated_by
-from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, compare_mask, summarize
+from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, compare_mask, gated_by_steps, summarize
 from dollmaker.evaluate.truth import Missing, Truth, require_sound
 from dollmaker.measures.words import interval, number
 from dollmaker.pixels.geometry import unfit_map
@@ -146,7 +145,8 @@ def score_release(
     if not any(pair["truth_area"] for pair in pairs):
         raise DataError(stranger)
     table = pl.DataFrame(pairs, schema=PAIRS, orient="row")
-    gates = {"release": gated_by(config, config["release"]["recipe"])}
+    steps = config["recipes"][config["release"]["recipe"]]["binarize"]
+    gates = {"release": gated_by_steps(steps, config["attribute"]["min_probability"])}
     summary = summarize(
         table, release.findings, replicates, seed, min_pairs=min_pairs, gated_by=gates
     )

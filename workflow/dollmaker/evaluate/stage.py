@@ -1,14 +1,13 @@
 """The stage: all scores of a run, as Parquet files in one folder."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.classifiers import score_classifiers
-from dollmaker.evaluate.gates import gated_by
-from dollmaker.evaluate.masks import score_pairs
-from dollmaker.evaluate.means import summarize
+from dollmaker.evaluate.masks import Folders, score_pairs
+from dollmaker.evaluate.means import gated_by_steps, summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
 from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.measures.baselines import BASELINES
@@ -40,7 +39,7 @@ class Inputs:
     tasks: Sequence[Path] = ()
 
 
-def evaluate(config: Mapping[str, Any], inputs: Inputs, output: Path) -> None:
+def evaluate(config: Config, inputs: Inputs, output: Path) -> None:
     """Score all of a run: classifiers, masks and tasks.
 
     Args:
@@ -53,12 +52,11 @@ def evaluate(config: Mapping[str, Any], inputs: Inputs, output: Path) -> None:
         DataError: If the truth is not as described.
     """
     index, names = read_index(inputs.index)
-    findings = localized(names, config["attribute"]["findings"])
-    replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+    findings = localized(names, config.attribute.findings)
+    replicates, seed = config.evaluate.bootstrap, config.seed
     truth = load_truth(config, inputs.data_root, findings)
-    pairs = score_pairs(
-        config, index, findings, inputs.images, inputs.relevance, inputs.masks, truth
-    )
+    folders = Folders(images=inputs.images, relevance=inputs.relevance, masks=inputs.masks)
+    pairs = score_pairs(config, index, findings, folders, truth)
     require_sound(truth, "truth.targets")
     runs = read_runs(inputs.tasks)
     results = {
@@ -69,20 +67,23 @@ def evaluate(config: Mapping[str, Any], inputs: Inputs, output: Path) -> None:
             findings,
             replicates,
             seed,
-            min_pairs=config["evaluate"]["min_pairs"],
+            min_pairs=config.evaluate.min_pairs,
             gated_by=_gates(config),
         ),
         "tasks": score_tasks(runs, replicates, seed),
         "differences": compare_starts(runs, replicates, seed),
     }
-    header = provenance.header("evaluate", config["evaluate"], seed=seed)
+    header = provenance.header("evaluate", config.evaluate.dump(), seed=seed)
     header["targets"] = truth.targets if truth is not None else []
     for name, table in results.items():
         tables.write(table, output / f"{name}.parquet", header)
 
 
-def _gates(config: Mapping[str, Any]) -> dict[str, str]:
+def _gates(config: Config) -> dict[str, str]:
     """Recipe -> who says that a finding is there; baselines are gated as the released recipe."""
-    least = config["evaluate"]["min_probability"]
-    found = {name: gated_by(config, name, least) for name in config["recipes"]}
-    return {**dict.fromkeys(BASELINES, found[config["release"]["recipe"]]), **found}
+    asked, least = config.attribute.min_probability, config.evaluate.min_probability
+    found = {
+        name: gated_by_steps(recipe.binarize or [], asked, least)
+        for name, recipe in config.recipes.items()
+    }
+    return {**dict.fromkeys(BASELINES, found[config.release.recipe]), **found}

@@ -1,13 +1,15 @@
 """True masks, for scores only. Three forms: CheXlocalize's JSON, PNG files, and tables of boxes."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker.config.whole import Config, TruthConfig
 from dollmaker.pixels.boxes import BoxTable
 from dollmaker.pixels.chexlocalize import FindingFiles, require_called
 from dollmaker.pixels.levels import Numbers, objects
@@ -86,62 +88,27 @@ class SourceTruth(Truth, Protocol):
         ...
 
 
-def load_truth(
-    config: Mapping[str, Any], data_root: Path, findings: Iterable[str]
-) -> SourceTruth | None:
-    """Open the configured truth.
+def load_truth(config: Config, data_root: Path, findings: Iterable[str]) -> SourceTruth | None:
+    """Open the configured truth; ``None`` if there is none.
 
     Args:
         config: The resolved configuration.
         data_root: Folder of the source data.
         findings: The findings that are scored.
 
-    Returns:
-        The truth, or ``None`` if none is configured.
-
     Raises:
         DataError: If a file is missing or is not as described.
     """
-    options = config["truth"]
+    options = config.truth
     if options is None:
         return None
-    return _KINDS[options["kind"]](config, data_root, findings)
-
-
-def _chexlocalize(
-    config: Mapping[str, Any], data_root: Path, findings: Iterable[str]
-) -> SourceTruth:
-    links = config.get("allow_links", False)
-    files = [inside(data_root, name, links) for name in config["truth"]["files"]]
-    return Chexlocalize(files, findings, missing=config["truth"]["missing"])
-
-
-def _boxes(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> SourceTruth:
-    options, links = config["truth"], config.get("allow_links", False)
-    file = inside(data_root, options["file"], links)
-    return Boxes(file, options["space"], findings, missing=options["missing"])
-
-
-def _masks(config: Mapping[str, Any], data_root: Path, findings: Iterable[str]) -> SourceTruth:
-    options, links = config["truth"], config.get("allow_links", False)
-    return MaskFiles(
-        inside(data_root, options["folder"], links),
-        options["targets"],
-        config["prepare"]["max_pixels"],
-        bits=options["encoding"] == "bits",
-        findings=options["findings"],
-        when_labelled=options["when_labelled"],
-        links=links,
-        missing=options["missing"],
-    )
-
-
-#: The forms of ``truth.kind``.
-_KINDS: dict[str, Callable[[Mapping[str, Any], Path, Iterable[str]], SourceTruth]] = {
-    "chexlocalize": _chexlocalize,
-    "boxes": _boxes,
-    "masks": _masks,
-}
+    root = partial(inside, data_root, links=config.allow_links)
+    if options.kind == "chexlocalize":
+        return Chexlocalize([root(name) for name in options.files], findings, options.missing)
+    if options.kind == "boxes":
+        return Boxes(root(options.file or ""), options.space, findings, options.missing)
+    folder = root(options.folder or "")
+    return MaskFiles(folder, options, config.prepare.max_pixels, config.allow_links)
 
 
 def require_sound(truth: Truth | None, key: str, some: bool = False) -> None:
@@ -274,49 +241,31 @@ class MaskFiles:
 
     Args:
         folder: Folder of the files.
-        targets: Name -> pixel values, or bit values, that belong to it.
+        options: What is in them, and of which images and findings they are.
         max_pixels: Larger files are refused.
-        bits: A pixel holds a sum of bits (8 or 16 of them), not one value.
-        findings: The findings whose truth the masks are; ``None`` means all.
-        when_labelled: Only where the finding's label is 1; else in every image that has a mask,
-            an empty area being known as empty.
         links: Whether links may leave ``folder``.
-        missing: What an image without a mask is, see :data:`Missing`.
     """
 
     option = ""
 
-    def __init__(
-        self,
-        folder: Path,
-        targets: Mapping[str, Sequence[int]],
-        max_pixels: int,
-        *,
-        bits: bool = False,
-        findings: Sequence[str] | None = None,
-        when_labelled: bool = True,
-        links: bool = False,
-        missing: Missing = UNKNOWN,
-    ) -> None:
+    def __init__(self, folder: Path, options: TruthConfig, max_pixels: int, links: bool) -> None:
         if not folder.is_dir():
             raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
+        targets = options.targets or {}
         self.targets = list(targets)
-        self._numbers = Numbers(targets, bits=bits)
-        self._folder = folder
-        self._max_pixels = max_pixels
-        self._findings = findings
-        self._when_labelled = when_labelled
-        self._links = links
-        self._missing = missing
+        self._numbers = Numbers(targets, bits=options.encoding == "bits")
+        self._folder, self._options = folder, options
+        self._max_pixels, self._links = max_pixels, links
         self._last: tuple[str, Ints] | None = None
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
         """See :meth:`Truth.mask`."""
-        if self._findings is not None and finding not in self._findings:
+        options = self._options
+        if options.findings is not None and finding not in options.findings:
             return None
         if row.get("mask") is None:
-            return nothing(row) if self._missing == EMPTY else None
-        if self._when_labelled and row.get(finding) != PRESENT:
+            return nothing(row) if options.missing == EMPTY else None
+        if options.when_labelled and row.get(finding) != PRESENT:
             return None
         if self._last is None or self._last[0] != row["image_id"]:
             self._last = (row["image_id"], self._read(row))

@@ -44,8 +44,7 @@ def of_segmenter(config: Config) -> Start:
 
 def of_pretraining(config: Config, architecture: str, pretraining: str) -> Start:
     """As :func:`of_segmenter`, of a pre-training of the study."""
-    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
-    return of_segmenter(Config.model_validate(tree))
+    return of_segmenter(grid.pretraining_config(config, architecture, pretraining))
 
 
 def of_tuning(config: Config, init: str, architecture: str | None = None) -> Start:

@@ -99,13 +99,13 @@ def task_config(config: Config, task: str) -> str:
 
 def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:
     """As :func:`stage_config` for segment, with the network and objectives of a pre-training."""
-    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
+    tree = grid.pretraining_config(config, architecture, pretraining).dump()
     return _stage_text(tree, "segment")
 
 
 def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
     """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
-    return _run_text(grid.run_config(config.dump(), architecture, task, start, tuning), task)
+    return _run_text(grid.run_config(config, architecture, task, start, tuning).dump(), task)
 
 
 def _run_text(tree: Tree, task: str) -> str:
@@ -223,31 +223,30 @@ def tuned(config: Config) -> list[str]:
 
 def study_runs(config: Config) -> list[str]:
     """Folders of the study's fine-tunings: architecture/task/init-tuning."""
-    return grid.runs(config.dump())
+    return grid.runs(config)
 
 
 def study_tunings(config: Config) -> list[str]:
     """Names of the study's tunings."""
-    return list(grid.tunings(config.dump()))
+    return list(grid.tunings(config))
 
 
 def study_tuning(config: Config, tuning: str) -> str:
     """What a tuning of the study trains."""
-    return str(grid.tunings(config.dump())[tuning]["tuning"])
+    return str(grid.tunings(config)[tuning]["tuning"])
 
 
 def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
     """The segmenter of a start of the study, if it is a pre-training."""
     if start not in config.study.pretrainings:
         return []
-    name = grid.segmenter(config.dump(), architecture, start)
+    name = grid.segmenter(config, architecture, start)
     return [f"results/{config.dataset}/study/{architecture}/segmenter/{name}"]
 
 
 def study_start(config: Config, architecture: str, pretraining: str) -> list[str]:
     """As :func:`start_members`, of a pre-training of the study."""
-    tree = grid.pretraining_config(config.dump(), architecture, pretraining)
-    return start_members(Config.model_validate(tree))
+    return start_members(grid.pretraining_config(config, architecture, pretraining))
 
 
 def sums(folders: Iterable[str]) -> list[str]:

@@ -50,7 +50,7 @@ def preflight(config: Config) -> Listing:
         raise ConfigError(
             "attribute.with_truth needs true masks as files; set truth.kind to masks or remove it."
         )
-    grid.check(config.dump())
+    grid.check(config)
     models.check(config)
     _check_init(config)
     _require_ready(config)
@@ -90,7 +90,7 @@ def preflight_segmenter(config: Config, listing: Listing) -> None:
 
 def preflight_study(config: Config, listing: Listing) -> None:
     """The same for all networks of the study."""
-    study, (listed, names), tree = config.study, listing, config.dump()
+    study, (listed, names) = config.study, listing
     localized = len(findings.localized(names, config.attribute.findings))
     task = next(iter(study.tasks or config.tasks), None)
     wanted = []
@@ -98,12 +98,12 @@ def preflight_study(config: Config, listing: Listing) -> None:
         place = f"study.architectures.{architecture}"
         if init in study.pretrainings:
             _refuse(find_segmenter_mistake(config, listed, names))
-            mine = Config.model_validate(grid.pretraining_config(tree, architecture, init))
+            mine = grid.pretraining_config(config, architecture, init)
             _check_init(mine)
             wanted.append(network_checks.of_segmenter(place, mine, localized, _to_train(listed)))
-        for name, changes in grid.tunings(tree).items():
-            tuned = grid.run_config(tree, architecture, str(task), init, name)
-            where, run = f"{place}, study.tunings {name}", Config.model_validate(tuned)
+        for name, changes in grid.tunings(config).items():
+            run = grid.run_config(config, architecture, str(task), init, name)
+            where = f"{place}, study.tunings {name}"
             wanted.append(network_checks.of_tuning(where, run, init, changes["tuning"]))
     before.require_weights(needed.of_study(config), Path(config.weights_root))
     network_checks.run_checks(wanted)
@@ -259,7 +259,7 @@ def _check_masks(
             raise DataError(f"{root / name} does not exist; correct {key} or data_root.")
     _look_at_truth(config, root, listed, names)
     for task in config.tasks:
-        look_at_task(task, config.dump(), root, _HANDFUL)
+        look_at_task(task, config, root, _HANDFUL)
 
 
 def _look_at_truth(
@@ -269,7 +269,7 @@ def _look_at_truth(
     for name in (config.truth and config.truth.findings) or ():
         if name not in names:
             raise ConfigError(f"truth.findings: {unknown('finding', name, names)}")
-    truth = load_truth(config.dump(), root, findings.localized(names, config.attribute.findings))
+    truth = load_truth(config, root, findings.localized(names, config.attribute.findings))
     if truth is None or listed is None:
         return
     rows = [row for row in listed.iter_rows(named=True) if truth.knows(row)]

@@ -259,20 +259,17 @@ def file_start(file: Path, *, channels: int, size: int) -> Start:
     return Start(state=state, input=spec, sha256=sha256_file(file), source=f"weights file {file}")
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, spec: Input, device: torch.device) -> Tensor:
+def predict(model: nn.Module, images: Tensor, spec: Input) -> Tensor:
     """Predicted masks, bool (B, K, H, W), of images (B, C, H, W) in levels.
 
-    The network's mode (training or evaluation) is the caller's choice.
+    The network runs where it lies, in the mode (training or evaluation) that it is in.
     """
-    parts = [logits > 0 for logits in predict_logits(model, images, spec, device)]
-    return torch.cat(parts)
+    return torch.cat([logits > 0 for logits in predict_logits(model, images, spec)])
 
 
 @torch.no_grad()
-def predict_logits(
-    model: nn.Module, images: Tensor, spec: Input, device: torch.device
-) -> Iterator[Tensor]:
+def predict_logits(model: nn.Module, images: Tensor, spec: Input) -> Iterator[Tensor]:
     """Logits float32 (b, K, H, W) of stored images, batch by batch. As :func:`predict`."""
+    device = next(model.parameters(), images).device
     for batch in torch.split(images, BATCH):
         yield model(spec.prepare(batch.to(device))).float().cpu()

@@ -128,7 +128,7 @@ def gather(config: Config, folder: Path, data_root: Path) -> Results:
         members=_read_existing(members),
         scores={path.stem: tables.read(path) for path in sorted(folder.glob("scores/*.parquet"))},
         sanity=_read_existing(checks),
-        truth=load_truth(config.dump(), data_root, localized),
+        truth=load_truth(config, data_root, localized),
         segmenter=read_json(segmenter) if segmenter.exists() else None,
         explanations=_explanations(folder / "explained") if config.report.explained else None,
         tasks=_tasks(config, folder / "tasks"),

@@ -102,7 +102,7 @@ def train_segmenter(config: Config, inputs: Inputs, output: Path, gpus: int = 1)
     def validate(current: nn.Module) -> float:
         if "valid" not in data:
             return float("nan")
-        return pseudo_miou(current, data["valid"], start.input, device)
+        return pseudo_miou(current, data["valid"], start.input)
 
     torch.manual_seed(seed)  # for the layer that guesses the labels
     structure = None

@@ -150,7 +150,7 @@ class SegmenterTraining(EpochLoss):
         self.curve = checkpoint["dollmaker"]["curve"]
 
 
-def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: torch.device) -> float:
+def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input) -> float:
     """Mean over findings of the mean IoU with the pseudo-masks that are not empty.
 
     Pairs without a pseudo-mask do not count: most findings are absent from most images, and their
@@ -160,7 +160,7 @@ def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input, device: tor
     values = []
     model.eval()
     for images, masks in data.batches(BATCH):
-        predicted = predict(model, torch.from_numpy(images), spec, device).numpy()
+        predicted = predict(model, torch.from_numpy(images), spec).numpy()
         predicted = predicted[:, : masks.shape[1]]
         truth = masks == 1
         each = scores.iou(predicted, truth, masks == IGNORE)

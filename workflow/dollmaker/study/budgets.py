@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.evaluate.paired import crossed_means
-from dollmaker.evaluate.tasks import Runs
+from dollmaker.evaluate.tasks import Runs, crossed_means
 
 #: Share of the best score that has to be reached.
 SHARE = 0.95

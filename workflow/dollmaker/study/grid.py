@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dollmaker.adapt import PLAIN, TUNINGS
-from dollmaker.config import settings as configuration
+from dollmaker.config.settings import resolved
+from dollmaker.config.whole import Config
 from dollmaker.runtime.errors import ConfigError, unknown
-
-Config = dict[str, Any]
 
 #: Keys of section segment that make the network.
 _NETWORK = ("architecture", "encoder", "arguments")
-
 
 #: Keys of section adapt that runs of other lengths may have of their own.
 _OF_A_BUDGET = ("steps", "learning_rate", "evaluations")
@@ -24,33 +22,34 @@ def runs(config: Config) -> list[str]:
     Raises:
         ConfigError: If the study names a start or a task that does not exist.
     """
-    study = config["study"]
-    known = [*PLAIN, *study["pretrainings"]]
-    for init in study["inits"]:
+    study = config.study
+    known = [*PLAIN, *study.pretrainings]
+    for init in study.inits:
         if init not in known:
             raise ConfigError(unknown("start in study.inits", init, known))
-    if "imagenet" in study["inits"] and config["adapt"]["imagenet"] is None:
+    if "imagenet" in study.inits and config.adapt.imagenet is None:
         raise ConfigError(
             "study.inits has imagenet but adapt.imagenet names no weights file; add it."
         )
-    tasks = study["tasks"] or list(config["tasks"])
+    tasks = study.tasks or list(config.tasks)
     for task in tasks:
-        if task not in config["tasks"]:
-            raise ConfigError(unknown("task in study.tasks", task, config["tasks"]))
+        if task not in config.tasks:
+            raise ConfigError(unknown("task in study.tasks", task, config.tasks))
     return [
         f"{architecture}/{task}/{init}-{tuning}"
-        for architecture in study["architectures"]
+        for architecture in study.architectures
         for task in tasks
-        for init in study["inits"]
+        for init in study.inits
         for tuning in tunings(config)
     ]
 
 
-def tunings(config: Config) -> dict[str, Config]:
+def tunings(config: Config) -> dict[str, dict[str, Any]]:
     """Name of a tuning -> what differs from section adapt, and ``tuning``: what is trained."""
-    given = config["study"]["tunings"]
-    named = {name: {} for name in given} if isinstance(given, list) else given
-    return {name: {"tuning": name, **changes} for name, changes in named.items()}
+    given = config.study.tunings
+    if isinstance(given, list):
+        return {name: {"tuning": name} for name in given}
+    return {name: {"tuning": name, **changes.dump()} for name, changes in given.items()}
 
 
 def budgets(config: Config) -> dict[str, dict[int, str]]:
@@ -62,7 +61,7 @@ def budgets(config: Config) -> dict[str, dict[int, str]]:
     """
     groups: dict[str, list[tuple[int, str]]] = {}
     for name, changes in tunings(config).items():
-        adapt = _tuned(config, name)["adapt"]
+        adapt = _tuned(config, name).adapt.dump()
         same = {key: adapt[key] for key in adapt if key not in _OF_A_BUDGET}
         key = json.dumps([changes["tuning"], same], sort_keys=True)
         groups.setdefault(key, []).append((adapt["steps"], name))
@@ -81,31 +80,31 @@ def check(config: Config) -> None:
             unknown, or a name stands for something else.
     """
     runs(config)
-    study = config["study"]
+    study = config.study
     for key, names, taken in (
-        ("study.pretrainings", study["pretrainings"], PLAIN),
-        ("study.architectures", study["architectures"], ("report",)),  # folders of the study
-        ("tasks", study["tasks"] or config["tasks"], ("segmenter",)),
-        ("study.tunings", study["tunings"], ("best",)),  # rows of the results
+        ("study.pretrainings", study.pretrainings, PLAIN),
+        ("study.architectures", study.architectures, ("report",)),  # folders of the study
+        ("tasks", study.tasks or config.tasks, ("segmenter",)),
+        ("study.tunings", study.tunings, ("best",)),  # rows of the results
     ):
         for name in taken:
             if name in names:
                 raise ConfigError(f"{key} has {name!r}, which has a meaning of its own; rename it.")
     for tuning, changes in tunings(config).items():
         _check_tuning(config, tuning, changes)
-    for pretraining, options in study["pretrainings"].items():
+    for pretraining, options in study.pretrainings.items():
         if pretraining.endswith(tuple(f"-{tuning}" for tuning in (*TUNINGS, *tunings(config)))):
             raise ConfigError(
                 f"study.pretrainings has {pretraining!r}, which ends like a tuning; rename it."
             )
         for key in _NETWORK:
-            if key in options["segment"]:
+            if key in options.segment:
                 raise ConfigError(
                     f"study.pretrainings.{pretraining}.segment has {key}: a pre-training and its "
                     "fine-tunings are of one network; put it into study.architectures."
                 )
-    for architecture in config["study"]["architectures"]:
-        for pretraining in config["study"]["pretrainings"]:
+    for architecture in study.architectures:
+        for pretraining in study.pretrainings:
             try:
                 pretraining_config(config, architecture, pretraining)
             except ConfigError as error:
@@ -130,7 +129,7 @@ def _check_tuning(config: Config, name: str, changes: Mapping[str, Any]) -> None
 
 def pretrained(config: Config, init: str) -> bool:
     """Whether a start is a pre-training of the study."""
-    return init in config["study"]["pretrainings"]
+    return init in config.study.pretrainings
 
 
 def segmenter(config: Config, architecture: str, pretraining: str) -> str:
@@ -139,11 +138,9 @@ def segmenter(config: Config, architecture: str, pretraining: str) -> str:
     Pre-trainings that differ only in what fine-tuning does with them share one segmenter, that of
     the first: an epoch of pre-training costs more than a fine-tuning.
     """
-    names: Mapping[str, Any] = config["study"]["pretrainings"]
-    mine = pretraining_config(config, architecture, pretraining)["segment"]
-    return next(
-        name for name in names if pretraining_config(config, architecture, name)["segment"] == mine
-    )
+    mine = pretraining_config(config, architecture, pretraining).segment
+    names = config.study.pretrainings
+    return next(n for n in names if pretraining_config(config, architecture, n).segment == mine)
 
 
 def pretraining_config(config: Config, architecture: str, pretraining: str) -> Config:
@@ -152,35 +149,32 @@ def pretraining_config(config: Config, architecture: str, pretraining: str) -> C
     Raises:
         ConfigError: If a key of theirs is not one of section segment.
     """
-    changes = config["study"]["pretrainings"][pretraining]["segment"]
-    return _with_segment(config, config["study"]["architectures"][architecture], changes)
+    changes = config.study.pretrainings[pretraining].segment
+    return _with_segment(config, config.study.architectures[architecture], changes)
 
 
 def run_config(config: Config, architecture: str, task: str, init: str, tuning: str) -> Config:
     """The configuration of a fine-tuning."""
-    study = config["study"]
-    full = _with_segment(_tuned(config, tuning), study["architectures"][architecture], {})
-    adapt = {**full["adapt"], "n": study["n"], "seeds": study["seeds"]}
-    if pretrained(config, init) and study["pretrainings"][init]["new_blocks"] is not None:
-        adapt["new_blocks"] = study["pretrainings"][init]["new_blocks"]
-    return {**full, "adapt": adapt, "tasks": {task: full["tasks"][task]}}
+    study = config.study
+    full = _with_segment(_tuned(config, tuning), study.architectures[architecture])
+    changes: dict[str, Any] = {"n": study.n, "seeds": study.seeds}
+    if pretrained(config, init) and study.pretrainings[init].new_blocks is not None:
+        changes["new_blocks"] = study.pretrainings[init].new_blocks
+    adapt = full.adapt.model_copy(update=changes)
+    return full.model_copy(update={"adapt": adapt, "tasks": {task: full.tasks[task]}})
 
 
 def _tuned(config: Config, tuning: str) -> Config:
-    changes = {k: v for k, v in tunings(config)[tuning].items() if k != "tuning"}
-    return configuration.resolve({**config, "adapt": {**config["adapt"], **changes}})
+    tree, changes = config.dump(), tunings(config)[tuning]
+    tree["adapt"] |= {key: value for key, value in changes.items() if key != "tuning"}
+    return resolved(tree)
 
 
 def _with_segment(config: Config, *changes: Mapping[str, Any]) -> Config:
-    segment = config["segment"]
+    """The configuration with changes of section segment: objectives one by one, all else whole."""
+    tree = config.dump()
+    segment = tree["segment"]
     for change in changes:
-        segment = _laid_over(segment, change)
-    return configuration.resolve({**config, "segment": segment})
-
-
-def _laid_over(base: Mapping[str, Any], change: Mapping[str, Any]) -> Config:
-    """Objectives are changed one by one; all else is replaced."""
-    result = {**base, **change}
-    if "objectives" in change:
-        result["objectives"] = {**base["objectives"], **change["objectives"]}
-    return result
+        objectives = segment["objectives"] | change.get("objectives", {})
+        segment = {**segment, **change, "objectives": objectives}
+    return resolved({**tree, "segment": segment})

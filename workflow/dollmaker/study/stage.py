@@ -1,10 +1,10 @@
 """The stage: the tables scores/study*.parquet and the folder study/report."""
 
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
+from dollmaker.config.whole import Config
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.pictures.sheet import to_png
 from dollmaker.report.figures import amount_curves, task_curves
@@ -18,9 +18,7 @@ from dollmaker.study.gather import BEST, check_hygiene, gather
 from dollmaker.study.page import write_page
 
 
-def write_study(
-    config: dict[str, Any], index_file: Path, study: Path, scores: Path, output: Path
-) -> None:
+def write_study(config: Config, index_file: Path, study: Path, scores: Path, output: Path) -> None:
     """Tell what a start is worth, from the runs of a study.
 
     Args:
@@ -39,9 +37,9 @@ def write_study(
         raise DataError("the study has no run: the configuration has no task; add one to tasks.")
     index, _ = read_index(index_file)
     hygiene = check_hygiene(index, study, runs)
-    replicates, seed = config["evaluate"]["bootstrap"], config["seed"]
+    replicates, seed = config.evaluate.bootstrap, config.seed
     table, differences, steps = gather(study, runs, grid.budgets(config), replicates, seed)
-    header = provenance.header("study", config["study"], seed=config["seed"])
+    header = provenance.header("study", config.study.dump(), seed=config.seed)
     tables.write(table, scores / "study.parquet", header)
     tables.write(differences, scores / "study_differences.parquet", header)
     tables.write(steps, scores / "study_steps.parquet", header)
