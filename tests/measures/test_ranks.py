@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from dollmaker.measures.ranks import rank_correlation
+from dollmaker.measures.scores import rank_correlation
 
 
 @pytest.mark.parametrize("ties", [4, 1000])

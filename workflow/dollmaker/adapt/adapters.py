@@ -21,13 +21,7 @@ MOST = 0.05
 
 
 class Adapter(nn.Module):
-    """A residual bottleneck over the channels.
-
-    Args:
-        channels: Channels of the stage.
-        width: Channels of the bottleneck.
-        last: Whether the channels are the last dimension (tokens, NHWC) instead of the second.
-    """
+    """A residual bottleneck over the channels, which are the last dimension or the second."""
 
     def __init__(self, channels: int, width: int, last: bool) -> None:
         super().__init__()
@@ -71,12 +65,9 @@ class Place:
 def find_places(encoder: nn.Module, x: Tensor) -> list[Place]:
     """The modules whose outputs are the feature maps of an encoder, one per stage.
 
-    A forward pass with hooks tells which modules give a feature map; of those, the outermost is
-    taken that is in the stream: changing its output changes the map, no earlier map, and the next.
-
-    Args:
-        encoder: An encoder of segmentation-models-pytorch.
-        x: An input it takes, (1, C, H, W).
+    A forward pass of ``x`` (1, C, H, W) with hooks tells which modules give a feature map; of
+    those, the outermost is taken that is in the stream: changing its output changes the map, no
+    earlier map, and the next.
 
     Raises:
         ModelError: If a stage has no such module.
@@ -159,15 +150,10 @@ def _in_stream(
 
 
 def widths(channels: Sequence[int], share: float, budget: float) -> list[int]:
-    """Widths of bottlenecks, narrowed together until they have fewer parameters than a budget.
-
-    Args:
-        channels: Channels of the stages.
-        share: Wanted width as a share of the channels.
-        budget: Number of parameters that is not reached.
+    """Widths of bottlenecks: a share of the channels, narrowed until they are under a budget.
 
     Raises:
-        ModelError: If bottlenecks of a single channel have too many.
+        ModelError: If bottlenecks of a single channel have more parameters than that.
     """
     while True:
         chosen = [max(1, int(share * c)) for c in channels]
@@ -184,22 +170,15 @@ def widths(channels: Sequence[int], share: float, budget: float) -> list[int]:
 
 @dataclass(frozen=True)
 class Inserted(Place):
-    """An adapter in its place.
-
-    Attributes:
-        width: Channels of its bottleneck.
-    """
+    """An adapter in its place: ``width`` are the channels of its bottleneck."""
 
     width: int
 
 
 def find_inserted(encoder: nn.Module, x: Tensor, share: float) -> list[Inserted]:
-    """The places of an encoder's adapters and their widths.
+    """The places of an encoder's adapters, for an input x (1, C, H, W), and their widths.
 
-    Args:
-        encoder: An encoder of segmentation-models-pytorch.
-        x: An input it takes, (1, C, H, W).
-        share: Width of the bottlenecks as a share of the channels.
+    ``share`` is the width as a share of the channels.
 
     Raises:
         ModelError: If they cannot be placed, or not with less than 5 % of the parameters.
@@ -213,15 +192,10 @@ def find_inserted(encoder: nn.Module, x: Tensor, share: float) -> list[Inserted]
 
 
 def insert(encoder: nn.Module, places: Sequence[Inserted], seed: int) -> nn.ModuleList:
-    """Put adapters into an encoder.
+    """Put adapters into an encoder, with random weights that the seed decides.
 
     They run through forward hooks and are no children of the encoder, whose parameters, names and
     mode stay as they are. The attribute ``handle`` of an adapter removes its hook.
-
-    Args:
-        encoder: An encoder of segmentation-models-pytorch.
-        places: Where and how wide.
-        seed: Seed of their weights.
     """
     adapters = nn.ModuleList()
     with torch.random.fork_rng(devices=[]):

@@ -16,14 +16,10 @@ from dollmaker.runtime.errors import ModelError
 
 
 def find_layers(encoder: nn.Module, x: Tensor) -> list[str]:
-    """Names of the layers of an encoder that can carry LoRA.
+    """Names of the layers of an encoder that can carry LoRA, by a pass of ``x`` (1, C, H, W).
 
     Subclasses are left out, which compute something else than their base (standardised weights,
     padding), and layers whose weights are read without a call (within attention of torch).
-
-    Args:
-        encoder: An encoder of segmentation-models-pytorch.
-        x: An input it takes, (1, C, H, W).
 
     Raises:
         ModelError: If there is none.
@@ -61,13 +57,8 @@ def _fits(module: nn.Module) -> bool:
 def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) -> None:
     """Put LoRA into layers of an encoder, in place; at first nothing changes.
 
-    The updates are scaled by 2 (``lora_alpha`` is twice the rank).
-
-    Args:
-        encoder: The encoder; its own parameters are frozen.
-        layers: Names of layers.
-        rank: Rank of the updates.
-        seed: Seed of their weights.
+    The encoder's own parameters are frozen, and the updates are scaled by 2 (``lora_alpha`` is
+    twice the rank).
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -81,14 +72,10 @@ def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) ->
 
 
 def remove_lora(encoder: nn.Module, layers: Sequence[str], *, merge: bool) -> None:
-    """Take LoRA out of an encoder, in place.
+    """Take LoRA out of those layers of an encoder that have it, in place.
 
     peft's own ``unload`` takes every module with a child ``base_layer`` for its own (DLA has one).
-
-    Args:
-        encoder: The encoder.
-        layers: Names of the layers that have it.
-        merge: Add the updates to the weights: to copies, as others may share them.
+    ``merge`` adds the updates to the weights: to copies, as others may share them.
     """
     for name in layers:
         wrapped: Any = encoder.get_submodule(name)

@@ -59,11 +59,7 @@ def keep(run: Run, file: Path, keys: Mapping[str, Any]) -> None:
 
 
 def take(file: Path) -> tuple[dict[str, Any], Run]:
-    """Read what :func:`keep` wrote: the keys and the run.
-
-    Raises:
-        ArtifactError: If the file is damaged.
-    """
+    """Read what :func:`keep` wrote: the keys and the run; an ``ArtifactError`` if it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words = json.loads(str(arrays["words"]))
@@ -98,9 +94,7 @@ def write_results(
     tried: Sequence[dict[str, Any]],
     header: dict[str, Any],
 ) -> None:
-    """Write the tables, runs.json and examples.npz into an existing folder.
-
-    The tables are curve, scores and baselines (Parquet).
+    """Write the tables curve, scores and baselines, runs.json and examples.npz into a folder.
 
     Args:
         folder: Where to write.
@@ -155,11 +149,7 @@ def write_results(
 
 
 def score_baselines(task: Task) -> pl.DataFrame:
-    """Scores of ``empty`` and of the baselines of masks, as those of a network.
-
-    Returns:
-        A table with the columns :data:`BASELINE_SCORES`.
-    """
+    """Scores of ``empty`` and of the baselines of masks, as those of a network."""
     rows = []
     for row in task.rows("test"):
         truth = task.true(row)

@@ -39,14 +39,8 @@ def save_adapter(
     """Write what the task changed of the shared base, and what it needs to be loaded.
 
     ``adapter.safetensors`` holds adapters, LoRA or biases, the head, the decoder where it is
-    trained, and whatever does not come from the base (of ``full``: everything).
-
-    Args:
-        tuned: The trained network.
-        folder: Folder to make, whole or not at all.
-        classes: Names of the output's channels.
-        spec: What the network expects.
-        **more: Further keys of ``adapter.json``.
+    trained, and whatever does not come from the base (of ``full``: everything); ``more`` are
+    further keys of ``adapter.json``. The folder is made whole or not at all.
     """
     with atomic_path(folder) as part:
         part.mkdir()

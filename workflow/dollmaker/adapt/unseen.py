@@ -12,13 +12,8 @@ def require_unseen(task: Task, index: pl.DataFrame, *, allow_alike: bool = False
 
     These see the splits train and valid of the index. Test images are compared by patient, by
     name, for tasks that call patients otherwise or not at all, by the content of their files, and
-    by their looks: the same picture in another file (:mod:`dollmaker.pixels.image_hash`).
-
-    Args:
-        task: The task.
-        index: The index, with ``image_id``, ``patient_id``, ``split`` and perhaps ``sha256``,
-            ``hash`` and ``path``.
-        allow_alike: Do not compare looks.
+    by their looks (unless ``allow_alike``): the same picture in another file
+    (:mod:`dollmaker.pixels.image_hash`).
 
     Raises:
         DataError: With the first that was seen.

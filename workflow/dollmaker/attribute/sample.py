@@ -25,7 +25,7 @@ from dollmaker.attribute.stage import Inputs, begin
 from dollmaker.classify.data import label_matrix
 from dollmaker.config.whole import Config
 from dollmaker.measures import scores
-from dollmaker.measures.ranks import rank_correlation
+from dollmaker.measures.scores import rank_correlation
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.frames import Frames, frames_of
 from dollmaker.networks.member import Member

@@ -25,19 +25,10 @@ def label_matrix(index: pl.DataFrame, findings: Sequence[str]) -> npt.NDArray[np
 def targets(
     labels: npt.NDArray[np.int8], findings: Sequence[str], options: ClassifyConfig, seed: int
 ) -> tuple[Floats, Floats]:
-    """Training targets and loss weights under the uncertainty policies.
+    """Training targets in 0..1 and loss weights (0 or 1), both (N, K), of labels (N, K).
 
     Policies as in Irvin et al. 2019 (ignore, zeros, ones) and Pham et al. 2019 (smooth-ones:
     uniform in 0.55..0.85, drawn once per label).
-
-    Args:
-        labels: (N, K) with 1, 0, -1, ``BLANK``.
-        findings: The K names.
-        options: Its policies, ``uncertain`` and ``blank``.
-        seed: Of the smoothed labels.
-
-    Returns:
-        Targets in 0..1 and weights (0 or 1), both (N, K).
     """
     values = (labels == PRESENT).astype(np.float32)
     weights = np.isin(labels, (PRESENT, ABSENT)).astype(np.float32)

@@ -112,13 +112,7 @@ def fit_temperature(
 ) -> float:
     """The temperature under which labels are most likely (Guo et al. 2017, temperature scaling).
 
-    Args:
-        probabilities: At temperature 1, (N, K).
-        positive: Positive labels, (N, K).
-        counts: Which labels count, (N, K).
-
-    Returns:
-        The number that logits are divided by; 1 where no label counts.
+    Probabilities (N, K) are those at temperature 1; 1 where no label counts.
     """
     from scipy.optimize import minimize_scalar
 

@@ -34,14 +34,7 @@ def positive_weights(values: Probabilities, weights: Probabilities, cap: float =
 
 
 def masked_bce(logits: Tensor, values: Tensor, weights: Tensor, positive: Tensor | None) -> Tensor:
-    """Binary cross-entropy over the labels with weight, averaged over their number.
-
-    Args:
-        logits: (B, K).
-        values: Targets in 0..1, (B, K).
-        weights: 0 or 1, (B, K).
-        positive: Weight of positives, (K,), or ``None``.
-    """
+    """Binary cross-entropy (B, K) over the labels with weight 1 (not 0), mean over their number."""
     loss = nn.functional.binary_cross_entropy_with_logits(
         logits, values, pos_weight=positive, reduction="none"
     )

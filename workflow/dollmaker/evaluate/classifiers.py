@@ -192,13 +192,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(labels: npt.ArrayLike, probabilities: npt.ArrayLike, bins: int = 15) -> Reliability:
-    """The reliability curve of probabilities.
-
-    Args:
-        labels: 1 and 0, any shape; others are left out.
-        probabilities: 0..1, the same shape.
-        bins: Their number.
-    """
+    """The reliability curve of probabilities 0..1 by labels of their shape: 1, 0, others pass."""
     true, given = np.asarray(labels, float).ravel(), np.asarray(probabilities, float).ravel()
     known = np.isin(true, (0, 1)) & np.isfinite(given)
     true, given = true[known], given[known]

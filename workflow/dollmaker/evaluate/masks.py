@@ -287,12 +287,9 @@ def shown_only(
 def at_levels(
     values: npt.NDArray[np.float32], levels: npt.NDArray[np.float64], area: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """IoU, Dice and area of ``values > level`` for many levels (L,), by one pass over the pixels.
+    """IoU, Dice and area of ``values > level`` (H, W) against the truth, for many levels (L,).
 
-    Args:
-        values: The map (H, W).
-        levels: Thresholds in any order.
-        area: The truth, bool (H, W).
+    Levels are in any order; the pixels are passed once.
     """
     order = np.argsort(levels)
     above = np.searchsorted(levels[order], values.ravel(), side="left")

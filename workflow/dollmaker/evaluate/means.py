@@ -14,7 +14,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.measures import scores
-from dollmaker.measures.ranks import rank_correlation
+from dollmaker.measures.scores import rank_correlation
 from dollmaker.store.findings import PRESENT
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.

@@ -168,19 +168,12 @@ def _positions(values: pl.Series, known: Sequence[Any]) -> list[int]:
 
 
 def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFrame:
-    """Mean IoU and Dice of each set of runs.
+    """Mean IoU and Dice of each set of runs, a table with the columns :data:`TASKS`.
 
     The mean over images is taken per class and seed, then the mean over those. Where most images
     lack the class, a right "nothing" makes most of it, and drawing nothing at all scores well: so
-    beside it stands the mean over the images that hold the class.
-
-    Args:
-        runs: Sets of runs.
-        replicates: Bootstrap replicates.
-        seed: Seed of the bootstrap.
-
-    Returns:
-        A table with the columns :data:`TASKS`; ``seeds`` holds the mIoU of each seed.
+    beside it stands the mean over the images that hold the class. ``seeds`` holds the mIoU of each
+    seed.
     """
     rows = []
     for run in runs:
@@ -217,15 +210,7 @@ def compare_starts(
 ) -> pl.DataFrame:
     """Differences of mIoU between starts, same task, tuning and n, on the same test images.
 
-    Args:
-        runs: Sets of runs.
-        replicates: Bootstrap replicates.
-        seed: Seed of the bootstrap.
-        references: Starts that the others are compared with.
-
-    Returns:
-        A table with the columns :data:`DIFFERENCES`: every start against each reference that was
-        run.
+    A table with the columns :data:`DIFFERENCES`: every start against each reference that was run.
     """
     rows = []
     for run in runs:

@@ -89,12 +89,7 @@ class SourceTruth(Truth, Protocol):
 
 
 def load_truth(config: Config, data_root: Path, findings: Iterable[str]) -> SourceTruth | None:
-    """Open the configured truth; ``None`` if there is none.
-
-    Args:
-        config: The resolved configuration.
-        data_root: Folder of the source data.
-        findings: The findings that are scored.
+    """Open the configured truth of the findings that are scored; ``None`` if there is none.
 
     Raises:
         DataError: If a file is missing or is not as described.
@@ -307,9 +302,6 @@ def read_mask_file(path: Path, where: str, row: Row, max_pixels: int) -> Mask:
         where: What it is, for messages.
         row: The image: ``width``, ``height`` and, if it was turned, ``orientation``.
         max_pixels: Larger files are refused.
-
-    Raises:
-        DataError: If it is no such picture, or not of the image's size.
     """
     with _naming(where):
         return objects(_open(path, row, max_pixels))

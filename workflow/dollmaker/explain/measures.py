@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.measures import ranks
+from dollmaker.measures import scores
 from dollmaker.pixels.masks import IGNORE
 
 Map = npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ def rank_correlation(maps: Sequence[Map], others: Sequence[Map]) -> Values:
     both, would be agreement. NaN where a map is constant.
     """
     pairs = zip(maps, others, strict=True)
-    return np.array([ranks.rank_correlation(a.ravel(), b.ravel()) for a, b in pairs], np.float32)
+    return np.array([scores.rank_correlation(a.ravel(), b.ravel()) for a, b in pairs], np.float32)
 
 
 def mean_known(values: Sequence[Values]) -> Values:

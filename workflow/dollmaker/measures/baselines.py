@@ -17,12 +17,7 @@ BASELINES = ("centre", "intensity", "whole")
 
 @dataclass(frozen=True)
 class Guess:
-    """A mask with the map it was cut from.
-
-    Attributes:
-        mask: bool (height, width).
-        values: float32 (height, width), higher is more likely.
-    """
+    """A mask, bool (height, width), with its map, float32, in which higher is more likely."""
 
     mask: npt.NDArray[np.bool_]
     values: npt.NDArray[np.float32]

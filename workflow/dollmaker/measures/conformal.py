@@ -82,12 +82,7 @@ def margin(errors: npt.ArrayLike, patients: npt.ArrayLike, confidence: float) ->
 
 
 def lower_bound(quality: npt.ArrayLike, margins: npt.ArrayLike) -> Floats:
-    """Quality minus margin, at least 0, four digits rounded down; NaN of no finite margin.
-
-    Args:
-        quality: Of each mask, (N,).
-        margins: One for all, or (N,).
-    """
+    """Quality (N,) minus margin, at least 0, four digits rounded down; NaN of no finite margin."""
     low = np.asarray(quality, np.float64) - np.asarray(margins, np.float64)
     steps = np.floor(np.where(np.isfinite(low), low, np.nan) * _STEPS + 1e-6)
     return np.asarray(np.maximum(steps, 0) / _STEPS)
@@ -102,15 +97,8 @@ def check(
 ) -> Check:
     """Calibrate on half of the patients and look at the other half, :data:`DRAWS` times.
 
-    Args:
-        quality: Of each mask, (N,).
-        iou: With the truth, (N,).
-        patients: Patient of each, (N,).
-        confidence: In (0, 1).
-        seed: Seed of the draws.
-
-    Returns:
-        The check; all NaN where half of the patients are too few for the confidence.
+    All NaN where half of the patients are too few for the confidence. ``quality``, ``iou`` and
+    ``patients`` are of each mask, (N,).
     """
     predicted, true = (np.asarray(values, np.float64) for values in (quality, iou))
     names, numbers = np.unique(np.asarray(patients), return_inverse=True)
@@ -185,12 +173,7 @@ def _quality(masks: pl.DataFrame) -> Floats:
 
 
 def bounds_of(masks: pl.DataFrame, calibrations: list[dict[str, Any]]) -> pl.Series:
-    """The bound of each mask, Float32; null where its group has none.
-
-    Args:
-        masks: Any masks: finding, label, split and quality.
-        calibrations: As :func:`calibrate` gives them.
-    """
+    """The bound of each mask, Float32; null where its group has none (:func:`calibrate`)."""
     margins = {tuple(row[name] for name in GROUP): row["margin"] for row in calibrations}
     given = [margins.get(key) for key in masks.select(GROUP).iter_rows()]
     values = lower_bound(_quality(masks), np.array(given, dtype=np.float64))

@@ -47,14 +47,8 @@ class Interval(NamedTuple):
 def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Area under the ROC curve: the share of (positive, negative) pairs in the right order.
 
-    Ties count one half (Mann-Whitney).
-
-    Args:
-        labels: (N,) of 1 and 0; rows with another value are left out.
-        scores: (N,) higher means positive; rows with NaN are left out.
-
-    Returns:
-        0..1, or NaN when a class is missing.
+    Ties count one half (Mann-Whitney). Labels and scores are (N,), higher means positive; NaN when
+    a class is missing.
     """
     ranking = _Ranking(labels, scores)
     return float(ranking.auroc(ranking.ones())[0])
@@ -63,12 +57,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Area under the precision-recall curve as a sum over recall steps, without interpolation.
 
-    Args:
-        labels: (N,) of 1 and 0; rows with another value are left out.
-        scores: (N,) higher means positive; rows with NaN are left out.
-
-    Returns:
-        0..1, or NaN when there is no positive.
+    Labels and scores are (N,), higher means positive; NaN when there is no positive.
     """
     truth, values = np.asarray(labels).ravel(), np.asarray(scores).ravel()
     known = ~np.isnan(values)
@@ -136,19 +125,32 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return result
 
 
+def rank_correlation(first: npt.ArrayLike, second: npt.ArrayLike) -> float:
+    """Spearman's rank correlation; equal values share the mean of their ranks.
+
+    NaN for fewer than three values (two always give -1 or 1), or if all of one side are equal.
+    """
+    ranks = [_mean_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second)]
+    if len(ranks[0]) < 3:
+        return float("nan")
+    a, b = (rank - rank.mean() for rank in ranks)
+    below = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / below if below > 0 else float("nan")
+
+
+def _mean_ranks(values: Floats) -> Floats:
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    above = np.cumsum(count)
+    return np.asarray((above - (count - 1) / 2)[place.reshape(-1)])
+
+
 # --- overlap ------------------------------------------------------------------------------------
 
 
 def iou(prediction: Array, truth: Array, ignore: Array | None = None) -> Any:
-    """Intersection over union.
+    """Intersection over union of masks, bool (..., H, W), of shape (...); NaN where both are empty.
 
-    Args:
-        prediction: bool (..., H, W).
-        truth: bool (..., H, W).
-        ignore: bool (..., H, W), pixels that count for neither; ``None`` for none.
-
-    Returns:
-        0..1 of shape (...) (a number for two masks), NaN where both are empty.
+    Pixels of ``ignore`` count for neither.
     """
     overlap, predicted, true = _areas(prediction, truth, ignore)
     return _ratio(overlap, predicted + true - overlap)[()]
@@ -173,15 +175,10 @@ def _areas(prediction: Array, truth: Array, ignore: Array | None) -> tuple[Float
 
 
 def hit(values: Array, truth: Array) -> float:
-    """Whether the highest pixel of a map lies inside the truth (CheXlocalize's hit rate).
+    """Whether the highest pixel of a map (H, W) lies inside the truth (CheXlocalize's hit rate).
 
-    Args:
-        values: Map of reals (H, W).
-        truth: bool (H, W).
-
-    Returns:
-        1.0 or 0.0; where several pixels share the maximum, the share of them inside; NaN when
-        the truth is empty.
+    1.0 or 0.0; where several pixels share the maximum, the share of them inside; NaN when the
+    truth is empty.
     """
     inside = np.asarray(truth, dtype=bool)
     if not inside.any():
@@ -194,19 +191,10 @@ def hit(values: Array, truth: Array) -> float:
 
 
 def resamples(count: int, groups: Any | None, replicates: int, seed: int) -> Iterator[Floats]:
-    """How often each row is drawn in each replicate, in blocks of replicates.
+    """How often each of N rows is drawn in each replicate: weights (r, N), in blocks of replicates.
 
-    Whole groups are drawn with replacement. The draws depend on the seed and on the set of
-    groups, not on the size of the blocks.
-
-    Args:
-        count: Number of rows N.
-        groups: (N,) the group of each row, e.g. its patient; ``None`` draws single rows.
-        replicates: Number of replicates R.
-        seed: Seed of the draws.
-
-    Yields:
-        Weights (r, N); the r of all blocks sum to R.
+    Whole groups (N,), such as patients, are drawn with replacement; ``None`` draws single rows. The
+    draws depend on the seed and on the set of groups, not on the size of the blocks.
     """
     number = np.arange(count)
     if groups is not None:
@@ -227,12 +215,7 @@ def bootstrap(
 ) -> Interval:
     """The 95 % percentile interval of any statistic of weighted rows.
 
-    Args:
-        statistic: Maps weights (r, N) to values (r,); replicates that give NaN are passed over.
-        count: Number of rows N.
-        groups: (N,) rows that are drawn together; ``None`` draws single rows.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
+    Replicates for which the statistic is NaN are passed over; groups as for :func:`resamples`.
     """
     point = float(statistic(np.ones((1, count)))[0]) if count else float("nan")
     if np.isnan(point):
@@ -263,8 +246,8 @@ def bootstrap_interval(
         values: (N,), or (N, K) for the mean over K columns of each column's mean over rows, the
             rows being drawn jointly. NaN is passed over.
         groups: (N,) rows that are drawn together; ``None`` draws single rows.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
+        replicates: How many.
+        seed: Of the draws.
     """
     statistic = mean_statistic(values)
     return bootstrap(statistic, len(np.asarray(values)), groups, replicates, seed)
@@ -273,12 +256,9 @@ def bootstrap_interval(
 def column_intervals(
     values: npt.ArrayLike, groups: Any | None = None, *, replicates: int = 1000, seed: int = 0
 ) -> list[Interval]:
-    """The mean over columns and the mean of each column, with intervals from the same draws.
+    """Intervals of the mean over columns (N, K), then of each column, from the same draws.
 
-    Arguments as for :func:`bootstrap_interval`, ``values`` (N, K).
-
-    Returns:
-        1 + K intervals: of the mean as in :func:`bootstrap_interval`, then of each column.
+    As :func:`bootstrap_interval`.
     """
     columns = _columns(values)
     means = _column_means(columns)
@@ -308,8 +288,8 @@ def auroc_interval(
         labels: (N,), or (N, K) for the mean over the columns that have both classes.
         scores: Same shape.
         patients: (N,) patient of each row; ``None`` makes every row its own.
-        replicates: Number of replicates.
-        seed: Seed of the draws.
+        replicates: How many.
+        seed: Of the draws.
     """
     return _ranking_interval(_Ranking.auroc, labels, scores, patients, replicates, seed)
 
@@ -348,11 +328,7 @@ def _ranking_interval(
 
 
 def mean_statistic(values: npt.ArrayLike) -> Statistic:
-    """The statistic 'mean over columns of the weighted mean over rows', NaN passed over.
-
-    Args:
-        values: (N,) or (N, K).
-    """
+    """The statistic of values (N,) or (N, K): mean over columns of the weighted mean over rows."""
     means = _column_means(_columns(values))
     return lambda weights: np.asarray(nanmean(means(weights), axis=1))
 

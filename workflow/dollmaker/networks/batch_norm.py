@@ -77,11 +77,8 @@ def freeze_batch_norm(module: nn.Module) -> None:
 def moving(model: nn.Module, owner: nn.Module | None = None) -> list[Norm]:
     """The layers of a network whose statistics move in training: not those that are frozen.
 
-    Leaves the network in training mode.
-
-    Args:
-        model: The network.
-        owner: The module that it is part of, whose ``train`` freezes; itself if ``None``.
+    Leaves the network in training mode. ``owner`` is the module that it is part of, whose ``train``
+    freezes; itself if ``None``.
     """
     (owner or model).train()
     layers = [layer for layer in model.modules() if isinstance(layer, Norm)]
@@ -102,7 +99,7 @@ def recompute(
 
     Args:
         model: The network.
-        images: Images (N, C, H, W) in levels, N at least 1; the same in all processes.
+        images: (N, C, H, W) in levels, N at least 1; the same in all processes.
         prepare: Maps a batch of them to the network's input.
         owner: As for :func:`moving`.
     """

@@ -23,20 +23,17 @@ _MICRANET_CHANNELS = (32, 64, 128, 256)
 def create_network(
     architecture: str, *, outputs: int, channels: int, size: int, tried: bool = True
 ) -> tuple[nn.Module, str]:
-    """Make an untrained classifier.
+    """Make an untrained classifier, in training mode; its full name with the library comes with it.
 
     Args:
         architecture: A torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
             ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up
             here first, then in this order. ``xrv:NAME`` is torchxrayvision's.
         outputs: Number of logits.
-        channels: Input channels.
+        channels: Of the input.
         size: Side of the input in pixels (transformers need to know).
         tried: Whether to try the network on such an input first; a network that was trained on it
             needs no trial.
-
-    Returns:
-        The network in training mode, and its full name with the library.
 
     Raises:
         ModelError: If no library knows the name, or the network does not take such images or does
@@ -56,11 +53,7 @@ def create_network(
 
 
 def find_architecture(architecture: str) -> tuple[str, str]:
-    """Library and name of an architecture.
-
-    Raises:
-        ModelError: If no library knows it.
-    """
+    """Library and name of an architecture; a ``ModelError`` if no library knows it."""
     library, _, name = architecture.rpartition(":")
     if library not in ("", *_MAKERS):
         raise ModelError(
@@ -193,13 +186,8 @@ def head_name(network: nn.Module, outputs: int) -> str:
 def published_normalisation(architecture: str) -> tuple[Normalisation, str] | None:
     """Mean and deviation of the published weights of one of timm's transformers, and its name.
 
-    They stand in where a weights file names none. ``None`` for other networks.
-
-    Args:
-        architecture: As it is configured; timm's tag after the name (``.dino``) says whose weights.
-
-    Raises:
-        ModelError: If no library knows it.
+    They stand in where a weights file names none. ``None`` for other networks; timm's tag after
+    the name (``.dino``) says whose weights.
     """
     library, name = find_architecture(architecture)
     if library != "timm" or patch_sizes.side_of(name) is None:

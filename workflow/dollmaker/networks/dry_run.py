@@ -18,13 +18,9 @@ _TOO_FEW = "more than 1 value per channel when training"
 
 
 def forward(network: nn.Module, shape: tuple[int, ...]) -> Any:
-    """The output of a network, in its current mode, for a batch of zeros.
+    """The output of a network, in its current mode, for a batch of zeros (B, C, H, W).
 
     A copy is run: neither the network nor the random numbers change.
-
-    Args:
-        network: The network, on any device.
-        shape: Of the input, (B, C, H, W).
 
     Returns:
         What the network returns, without numbers if possible; ``None`` if it cannot be tried.

@@ -94,14 +94,9 @@ WHOLE = Frames()
 
 
 def frames_of(rows: pl.DataFrame, size: int, fit: Fit) -> Frames:
-    """Where the pictures of images lie.
+    """Where the pictures of images lie, from rows of the index and the side of the stored square.
 
     The fit alone decides whether there are boxes, so that no image depends on its neighbours.
-
-    Args:
-        rows: Rows of the index (width and height of the sources).
-        size: Side of the stored square.
-        fit: How sources were brought into the square.
     """
     if fit != "letterbox":
         return Frames(size=size)

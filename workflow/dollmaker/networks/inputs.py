@@ -55,10 +55,6 @@ def per_channel(numbers: Numbers, channels: int) -> tuple[float, ...]:
     As many numbers as channels stay as they are; otherwise every channel gets their mean, as its
     filters get the sum over channels (:func:`dollmaker.networks.weights.inflate`).
 
-    Args:
-        numbers: One number, or one for each channel of the weights.
-        channels: Channels of the network.
-
     Raises:
         ValueError: If there is none.
         TypeError: If they are no numbers.

@@ -159,14 +159,7 @@ def load_member(folder: Path, device: torch.device) -> Member:
 def take_ready(
     name: str, member: "MemberConfig", spec: Input, findings: list[str], file: Path
 ) -> tuple[Member, dict[str, str]]:
-    """Load a ready classifier and put its outputs into the order of the findings.
-
-    Args:
-        name: Of the member.
-        member: As it is configured.
-        spec: What it expects.
-        findings: The data set's.
-        file: Its weights.
+    """Load a ready classifier and put its outputs into the order of the data set's findings.
 
     Returns:
         The member, its network in evaluation mode; and finding -> name of the output. Findings
@@ -223,10 +216,7 @@ def fill_ready(
         source: Where the weights come from, for the message.
 
     Returns:
-        Names of the tensors of the last layer.
-
-    Raises:
-        ModelError: If they are not those of the network, last layer included.
+        Names of the tensors of the last layer; a ``ModelError`` if the weights are of another.
     """
     last = _last(architecture, spec, outputs)
     for name, tensor in state.items():

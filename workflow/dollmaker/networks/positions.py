@@ -55,16 +55,9 @@ def rule_of(network: nn.Module) -> Rule:
 
 
 def interpolate(positions: Tensor, side: int, *, prefix: int, rule: Rule) -> Tensor:
-    """Positions for a square of ``side`` x ``side`` patches.
+    """Positions (1, prefix + n * n, D) for a square of ``side`` x ``side`` patches.
 
-    Args:
-        positions: Float (1, prefix + n * n, D).
-        side: Patches along a side of the new square.
-        prefix: Tokens before the patches.
-        rule: How.
-
-    Returns:
-        (1, prefix + side * side, D) in the type of ``positions``; the prefix as it is.
+    The ``prefix`` tokens before the patches stay as they are.
     """
     before = math.isqrt(positions.shape[1] - prefix)
     if before == side:
@@ -79,13 +72,7 @@ def interpolate(positions: Tensor, side: int, *, prefix: int, rule: Rule) -> Ten
 
 
 def fit(found: Tensor, wanted: Tensor, rule: Rule) -> Tensor | None:
-    """Positions in the shape of others; ``None`` if they are not of squares of patches.
-
-    Args:
-        found: A table of positions.
-        wanted: Another one, for its shape and type.
-        rule: How the first is interpolated.
-    """
+    """A table of positions in the shape and type of another; ``None`` if they are of no squares."""
     if found.ndim != 3 or wanted.ndim != 3 or found.shape[2] != wanted.shape[2]:
         return None
     for prefix in _PREFIXES:
@@ -118,10 +105,6 @@ def keep(network: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     :func:`at_side` then interpolates once, not twice. Only for networks whose positions are not
     trained further.
-
-    Args:
-        network: A network that the weights were loaded into.
-        state: The weights.
     """
     if own_side(network) is None:
         return
@@ -137,11 +120,9 @@ def put(network: nn.Module, positions: Tensor) -> None:
 
 
 def at_side(network: nn.Module, side: int) -> nn.Module:
-    """The network for images of another side; it shares all parameters but the positions.
+    """The network for images of another side in pixels, a whole number of patches.
 
-    Args:
-        network: One that has an :func:`own_side`.
-        side: In pixels, a whole number of patches.
+    It shares all parameters but the positions, and must have an :func:`own_side`.
     """
     if own_side(network) == side:
         return network

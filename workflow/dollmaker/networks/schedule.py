@@ -12,12 +12,8 @@ _FIRST = 1 / 25
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
     """Warm up over a fifth of the steps, then anneal to nearly zero, both as a cosine.
 
-    ``torch.optim.lr_scheduler.OneCycleLR`` divides by zero when the warm-up is a single step, and
-    refuses to be stepped after the end.
-
-    Args:
-        optimizer: Its groups' learning rates are the peaks.
-        steps: Steps of the whole run.
+    The groups' learning rates are the peaks. ``torch.optim.lr_scheduler.OneCycleLR`` divides by
+    zero when the warm-up is a single step, and refuses to be stepped after the end.
     """
     return LambdaLR(optimizer, lambda step: factor(step, steps))
 

@@ -74,10 +74,10 @@ def create(
 
     Args:
         options: Its ``architecture``, ``encoder`` and ``arguments`` count.
-        channels: Channels of the input.
+        channels: Of the input.
         classes: Channels of the output (logits).
         size: Side of the images, to refuse what the network cannot take.
-        seed: Seed of the weights.
+        seed: Of the weights.
 
     Raises:
         ModelError: If a name is unknown, or architecture, encoder, arguments and size do not fit.
@@ -117,11 +117,7 @@ def narrow(
 
 
 def check_names(architecture: str, encoder: str) -> None:
-    """Refuse an architecture or an encoder that does not exist.
-
-    Raises:
-        ModelError: With the names there are.
-    """
+    """Refuse an architecture or an encoder that does not exist, with the names there are."""
     if architecture.lower() not in ARCHITECTURES:
         raise ModelError(unknown("architecture", architecture, ARCHITECTURES.values()))
     if encoder in NATIVE_ENCODERS:

@@ -39,13 +39,6 @@ class EpochSampler(Sampler[Key]):
 
     Each of several processes gets its part of every batch. The last short batch is dropped.
 
-    Args:
-        length: Images.
-        batch: Images of a batch, over all processes.
-        seed: Of the run.
-        processes: How many share a batch.
-        rank: Which of them this is.
-
     Attributes:
         skip: Items that the next epoch leaves out, because a stopped run has had them.
     """
@@ -97,16 +90,10 @@ def train_loader(
 ) -> ResumableLoader:
     """A loader whose data set is indexed by (epoch, index); the last short batch is dropped.
 
-    A data set smaller than one batch gives one batch of all.
-
-    Args:
-        data: The data set.
-        batch_size: Images of a step, over all devices.
-        seed: Of the run.
-        devices: What shares each batch.
+    A data set smaller than one batch gives one batch of all; ``batch_size`` is over all devices.
 
     Raises:
-        ConfigError: If they cannot share it evenly.
+        ConfigError: If devices cannot share a batch evenly.
     """
     length, processes, gpu = len(data), len(devices), devices[0].type == "cuda"  # type: ignore[arg-type]
     batch = min(batch_size, length)

@@ -15,11 +15,7 @@ State = dict[str, Tensor]
 
 
 def read_weights(path: Path, *, without: tuple[str, ...] = ()) -> State:
-    """Read a safetensors file.
-
-    Args:
-        path: The file.
-        without: Names of tensors that are left out.
+    """Read a safetensors file, without the tensors of some names.
 
     Raises:
         ModelError: If the file is missing, is not safetensors (pickles are never loaded), or holds
@@ -53,9 +49,7 @@ def read_weights(path: Path, *, without: tuple[str, ...] = ()) -> State:
 class Normalisation:
     """How images were made numbers where weights were trained: ``(x / 255 - mean) / std``.
 
-    Attributes:
-        mean: One number for each channel of the weights.
-        std: One number for each channel of the weights.
+    One number for each channel of the weights.
     """
 
     mean: tuple[float, ...] = (0.5,)
@@ -178,17 +172,10 @@ def unify(name: str) -> str:
 
 
 def inflate(filters: Tensor, channels: int) -> Tensor:
-    """Filters that look at images, for another number of channels.
+    """Filters (outputs, given, h, w) that look at images, for another number of channels.
 
     Each new channel gets the mean over the old channels, times old / new. So an image that is
     repeated over its channels gives the same activations.
-
-    Args:
-        filters: (outputs, given, height, width).
-        channels: The new number.
-
-    Returns:
-        (outputs, channels, height, width).
     """
     return (filters.sum(1, keepdim=True) / channels).repeat(1, channels, 1, 1)
 

@@ -27,11 +27,9 @@ def export_encoder(segmenter: Path | str, output: Path | str) -> list[str]:
     ``in_chans``). Torchvision's networks take three: a first convolution of one channel is spread
     over three, so that a grey image fed thrice gives the same output
     (:func:`dollmaker.networks.weights.inflate`); any other number stays. Other encoders keep the
-    names
-    of segmentation-models-pytorch. The metadata of the file says which (``library``,
+    names of segmentation-models-pytorch. The metadata of the file says which (``library``,
     ``architecture``, ``channels``, ``mean`` and ``std``, and ``img_size`` where a transformer of
-    timm has a fixed one).
-    A classifier head is left out: it was never trained.
+    timm has a fixed one). A classifier head is left out: it was never trained.
 
     Args:
         segmenter: Folder that the stage segment made.

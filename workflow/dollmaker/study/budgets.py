@@ -7,6 +7,7 @@ import numpy.typing as npt
 import polars as pl
 
 from dollmaker.evaluate.tasks import Runs, crossed_means
+from dollmaker.measures.words import finite
 
 #: Share of the best score that has to be reached.
 SHARE = 0.95
@@ -88,7 +89,7 @@ def steps_of_runs(
                     "init": init,
                     "budgets": list(order),
                     "miou": once[0, k].tolist(),
-                    "steps": _finite(steps[k]),
+                    "steps": finite(steps[k]),
                 }
                 for reference in there or [None]:
                     at = None if reference is None else inits.index(reference)
@@ -130,12 +131,8 @@ def _ratio(
     ratio = once[start] / min(once[reference], last)
     ratios = [each[start] / min(each[reference], last) for each in drawn]
     if not ratios:
-        return {"ratio": _finite(ratio), "low": None, "high": None}
+        return {"ratio": finite(ratio), "low": None, "high": None}
     # No interpolation: some may be infinite.
     low = np.quantile(ratios, 0.025, method="lower")
     high = np.quantile(ratios, 0.975, method="higher")
-    return {"ratio": _finite(ratio), "low": _finite(float(low)), "high": _finite(float(high))}
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+    return {"ratio": finite(ratio), "low": finite(low), "high": finite(high)}
