@@ -72,7 +72,14 @@ def test_splits_of_the_source_table(config: dict[str, Any], root: Path) -> None:
     )
     config["source"] = {
         "kind": "table",
-        "table": {"file": "source.csv", "patient_column": "who", "split_column": "part"},
+        "table": {
+            "file": "source.csv",
+            "images": "task/images",
+            "image_column": "file",
+            "patient_column": "who",
+            "label_column": "part",
+            "split_column": "part",
+        },
     }
     config["tasks"]["squares"].update(valid=None, test=None)
     task = read_task("squares", resolved(config), root)

@@ -33,13 +33,7 @@ class Listing:
 
 
 def list_images(name: str, options: TaskConfig, data_root: Path, links: bool = False) -> Listing:
-    """List a task.
-
-    Args:
-        name: Of the task, for messages.
-        options: The task.
-        data_root: Folder of the source data.
-        links: Whether links may leave ``data_root``.
+    """List a task; ``links`` allows links to leave ``data_root``.
 
     Raises:
         DataError: If the table or the folder is missing or not as described.

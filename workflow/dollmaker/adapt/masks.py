@@ -34,8 +34,8 @@ class Reader(Protocol):
         Args:
             image: The image's file, relative to the task's folder of images.
             mask: The mask's file, if a table names it.
-            width: Width of the image in pixels.
-            height: Height of the image in pixels.
+            width: Of the image in pixels.
+            height: Likewise.
             turned: Whether the image was turned by its EXIF tag.
 
         Returns:
@@ -62,13 +62,7 @@ class Reader(Protocol):
 
 
 def make_reader(options: TaskConfig, data_root: Path, key: str, links: bool = False) -> Reader:
-    """The reader of a task's masks.
-
-    Args:
-        options: The task.
-        data_root: Folder of the source data.
-        key: Name of the options, for messages.
-        links: Whether links may leave ``data_root``.
+    """The reader of a task's masks; ``key`` names its options in messages.
 
     Raises:
         ConfigError: If the classes are not such as the encoding has.

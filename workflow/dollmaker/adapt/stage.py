@@ -37,16 +37,7 @@ NEVER_SAW = ("random", "imagenet")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A task, a start and a tuning: what the runs have in common.
-
-    Attributes:
-        task: The task.
-        init: Where networks start.
-        tuning: What is trained of them.
-        beginning: The starting weights.
-        network: Which network.
-        options: How it is trained.
-    """
+    """A task, a start and a tuning: what the runs have in common."""
 
     task: Task
     init: str

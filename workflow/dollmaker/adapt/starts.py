@@ -73,12 +73,7 @@ class Beginning:
 
 
 def find_beginning(init: str, config: Config, inputs: Inputs) -> Beginning:
-    """Read the weights of a start.
-
-    Args:
-        init: ``random``, ``imagenet`` or ``classifier``; any other name is that of a segmenter.
-        config: The resolved configuration (sections prepare, segment, adapt).
-        inputs: Where weights lie.
+    """Read the weights of a start: random, imagenet, classifier, or the name of a segmenter.
 
     Raises:
         ModelError: If what the start needs is not given or does not fit.
@@ -168,13 +163,10 @@ def make_network(
         options: Which network.
         classes: Their names.
         seed: Of what is random.
-        new_blocks: Number of blocks at the decoder's end that stay random; more than it has make
-            it all new; ``None`` is none where the head is kept for every class, otherwise two
-            where blocks follow each other (Unet, Linknet, MAnet).
+        new_blocks: How many of the decoder's last blocks stay random; ``None`` is none where the
+            head is kept for every class, otherwise two where blocks follow each other (Unet,
+            Linknet, MAnet).
         new_head: Whether the head is new even for classes that it knows.
-
-    Raises:
-        ModelError: If the weights belong to another network.
     """
     spec = beginning.input
     count = len(classes)

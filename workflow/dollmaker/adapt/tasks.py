@@ -41,8 +41,7 @@ class Task:
         patients: Patient of each image (N).
         splits: train, valid or test (N).
         images: (N, C, S, S) in levels: uint8, or float32 in 0..255 of 16 bits.
-        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore; outside the picture
-            :data:`dollmaker.pixels.masks.IGNORE`.
+        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore, as everything outside the picture.
         fit: How the pictures lie in their squares.
         truth: The masks at the size of the source (N); of images that are not tested ``None``.
         boxes: Where each picture lies in its square (N).
@@ -110,11 +109,6 @@ def read_task(name: str, config: Config, data_root: Path) -> Task:
     Of a file that belongs to several patients the first image counts, as in the index: else it
     could be learned from and scored at once.
 
-    Args:
-        name: Key of the section ``tasks``.
-        config: The resolved configuration (sections source, prepare, tasks).
-        data_root: Folder of the source data.
-
     Raises:
         ConfigError: If there is no such task, or its shares leave nothing to train on.
         DataError: If the table, an image or a mask is missing or not as described.
@@ -169,13 +163,7 @@ def read_task(name: str, config: Config, data_root: Path) -> Task:
 
 
 def look_at_task(name: str, config: Config, data_root: Path, count: int) -> None:
-    """Find all images of a task and their masks, and read some, as a look before the run.
-
-    Args:
-        name: Key of the section ``tasks``.
-        config: The resolved configuration (sections source, prepare, tasks).
-        data_root: Folder of the source data.
-        count: How many are read, spread over the task.
+    """Find all images of a task and their masks, and read so many, as a look before the run.
 
     Raises:
         ConfigError: If classes are not such as the encoding has.

@@ -65,14 +65,7 @@ def train_run(
     AdamW with a one-cycle schedule. The test scores are those of the final weights; the validation
     images draw the curve. Every step's images and augmentation follow from (seed, step). Before
     each evaluation the statistics of batch normalisation are measured anew, as ``norm`` says.
-
-    Args:
-        tuned: The network.
-        spec: What it expects.
-        task: The task.
-        chosen: Positions of the training images.
-        options: How, with one learning rate.
-        seed: Of the run.
+    ``chosen`` are the positions of the training images, and ``options`` name one learning rate.
     """
     began = time.perf_counter()
     (rate,) = learning_rates(options.learning_rate)
@@ -136,12 +129,9 @@ def train_run(
 def to_measure(task: Task, chosen: npt.NDArray[np.int64], norm: str) -> Tensor | None:
     """Images (N, C, S, S) in levels, that statistics of batch normalisation are measured on.
 
-    Args:
-        task: The task.
-        chosen: Positions of the images that are trained on.
-        norm: ``few``, these; ``pool``, all training images of the task, whose masks are not
-            looked at; ``frozen``, none (``None``). Of more than :data:`batch_norm.MOST`, so many
-            evenly spread.
+    ``norm`` is ``few``, those that are trained on; ``pool``, all training images of the task, whose
+    masks are not looked at; ``frozen``, none. Of more than :data:`batch_norm.MOST`, so many evenly
+    spread.
     """
     if norm == "frozen":
         return None
@@ -206,11 +196,8 @@ def on_sources(
 def mean_iou(iou: Floats, present: npt.NDArray[np.bool_]) -> float:
     """Mean over classes of the mean over the images that hold the class: what is reported, too.
 
-    Where no image holds a class, a right "nothing" is what counts (1, else 0).
-
-    Args:
-        iou: (T, K); NaN is passed over.
-        present: (T, K), whether the image holds the class.
+    Where no image holds a class, a right "nothing" is what counts (1, else 0). Both are (T, K);
+    NaN is passed over.
     """
     held = scores.nanmean(np.where(present, iou, np.nan), axis=0)
     return float(scores.nanmean(np.where(present.any(0), held, scores.nanmean(iou, axis=0))))

@@ -94,10 +94,8 @@ def overlap(drawn: Mask, present: Mask, ignored: Mask | None = None) -> tuple[An
 
     A right "nothing" scores 1: were it left out, the images that count would depend on what a
     network draws, and a difference of two starts would pass over the false alarms of one. Beside
-    that mean stands one over the images that hold the class (:mod:`dollmaker.evaluate.tasks`).
-
-    Returns:
-        0..1; NaN where no pixel is known.
+    that mean stands one over the images that hold the class (:mod:`dollmaker.evaluate.tasks`). NaN
+    where no pixel is known.
     """
     iou, dice = (np.asarray(f(drawn, present, ignored)) for f in (scores.iou, scores.dice))
     known = True if ignored is None else ~ignored.all((-2, -1))

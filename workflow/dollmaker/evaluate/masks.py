@@ -90,7 +90,7 @@ def score_pairs(
     Args:
         config: The resolved configuration.
         index: The index.
-        findings: The findings that are localized.
+        findings: Those that are localized.
         folders: Where images, maps and masks lie.
         truth: The truth; ``None`` gives an empty table.
         cuts: Recipe -> thresholds chosen without truth. Then only pairs are scored whose label and

@@ -105,13 +105,6 @@ def score_release(
     highest pixel of the relevance map is inside the truth; of a release without maps, which share
     of the mask is. A pair without both has hit nothing.
 
-    Args:
-        folder: The release.
-        truth: The truth.
-        replicates: Bootstrap replicates over patients.
-        min_pairs: Pairs with truth that each finding needs for a mean over findings.
-        seed: Seed of the bootstrap.
-
     Returns:
         ``name``, ``version``, ``maps`` (whether the release has them), ``min_pairs``, ``images``
         (with truth), ``left_out`` (images with truth that were not looked at), ``scores``: rows as

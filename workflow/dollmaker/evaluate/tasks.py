@@ -78,10 +78,10 @@ class Runs:
         tuning: What was trained.
         n: Number of training images as configured.
         n_images: The number itself.
-        classes: Names of the classes (K).
-        images: Test images (N), sorted.
+        classes: K names.
+        images: N test images, sorted.
         patients: Patient of each image (N).
-        seeds: Seeds (S), sorted.
+        seeds: S seeds, sorted.
         iou: float64 (N, S, K).
         dice: float64 (N, S, K).
         present: Whether an image holds a class, bool (N, K).
@@ -308,19 +308,9 @@ def crossed_means(
     replicates: int,
     seed: int,
 ) -> tuple[Floats, Floats]:
-    """Mean scores of several sets of runs, and those of the replicates, drawn alike for all.
+    """Means of M sets of scores (N, M, S, K), (M,), and those of replicates (R, M), drawn alike.
 
-    The mean is taken over images for each seed and class, then over classes, then over seeds; NaN
-    is passed over.
-
-    Args:
-        values: (N, M, S, K) scores of N images in M sets with S seeds and K classes.
-        patients: (N,) patient of each image; a patient's images are drawn together.
-        replicates: How many, R.
-        seed: Of the draws.
-
-    Returns:
-        (M,) means, and (R, M) of the replicates; no replicate with one patient.
+    As in :func:`paired_difference`; NaN is passed over, and one patient gives no replicate.
     """
     count, sets, seeds, classes = values.shape
     known = ~np.isnan(values)

@@ -107,12 +107,9 @@ def load_truth(config: Config, data_root: Path, findings: Iterable[str]) -> Sour
 
 
 def require_sound(truth: Truth | None, key: str, some: bool = False) -> None:
-    """Refuse scores by masks that do not hold what was asked for.
+    """Refuse scores by masks that do not hold what was asked for, after all or ``some`` were read.
 
-    Args:
-        truth: The truth, after its masks were read.
-        key: The option that says what masks hold, if the truth does not know it.
-        some: Whether only some of them were read.
+    ``key`` is the option that says what masks hold, if the truth does not know it.
 
     Raises:
         DataError: If no mask holds a target, or masks write it in different ways.
@@ -297,11 +294,7 @@ def nothing(row: Row) -> Mask:
 def read_mask_file(path: Path, where: str, row: Row, max_pixels: int) -> Mask:
     """Where a picture of an image's true mask is not black, bool (height, width).
 
-    Args:
-        path: The file.
-        where: What it is, for messages.
-        row: The image: ``width``, ``height`` and, if it was turned, ``orientation``.
-        max_pixels: Larger files are refused.
+    ``where`` says in messages what it is; files of more than ``max_pixels`` are refused.
     """
     with _naming(where):
         return objects(_open(path, row, max_pixels))

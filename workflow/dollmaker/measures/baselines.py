@@ -24,15 +24,7 @@ class Guess:
 
 
 def guess(name: str, image: npt.NDArray[Any], width: int, height: int, fit: Fit) -> Guess:
-    """Make one baseline for one image.
-
-    Args:
-        name: One of :data:`BASELINES`.
-        image: (C, size, size) in levels, as the networks see it.
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        fit: How the source lies in the square.
-    """
+    """Make one of :data:`BASELINES` for an image (C, S, S) in levels, at the size of its source."""
     if name == "centre":
         return _centre(width, height)
     if name == "intensity":

@@ -61,17 +61,10 @@ class Check(NamedTuple):
 
 
 def margin(errors: npt.ArrayLike, patients: npt.ArrayLike, confidence: float) -> float:
-    """The quantile of errors that those of a new patient stay under with a confidence.
+    """The quantile of errors (N,), quality minus IoU, that a new patient's stay under.
 
-    Args:
-        errors: Quality minus true IoU of each mask, finite, (N,).
-        patients: Patient of each, (N,).
-        confidence: In (0, 1).
-
-    Returns:
-        The smallest error with at least this share of the patients at or under it, where a
-        patient's masks share its weight of 1 / (n + 1); infinite if n patients are too few
-        for the confidence.
+    The smallest error with at least this share of the patients at or under it, where a patient's
+    masks share its weight of 1 / (n + 1); infinite if n patients are too few for the confidence.
     """
     values = np.asarray(errors, np.float64)
     _, numbers, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)

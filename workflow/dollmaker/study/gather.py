@@ -47,8 +47,8 @@ def gather(
         study: Folder of the study.
         runs: Folders in it, ``{architecture}/{task}/{init}-{tuning}``.
         budgets: Tunings that differ in steps alone (:func:`dollmaker.study.grid.budgets`).
-        replicates: Bootstrap replicates.
-        seed: Seed of the bootstrap.
+        replicates: Of the bootstrap.
+        seed: Likewise.
 
     Returns:
         ``study``: one row per run, n and class, as tasks.parquet, with architecture, ``chosen``
