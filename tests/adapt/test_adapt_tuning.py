@@ -197,7 +197,7 @@ def segmenter(tmp_path: Path) -> Path:
     """A segmenter of two findings; tasks on it have three classes."""
     model = network(classes=2, seed=5)
     (tmp_path / "segmenter").mkdir()
-    options = {"architecture": "Unet", "encoder": "tu-test_resnet", "init": "random"}
+    options = SegmentConfig(encoder="tu-test_resnet")
     save(tmp_path / "segmenter", model, options, ["A", "B"], SPEC)
     return tmp_path / "segmenter"
 
