@@ -38,10 +38,8 @@ _IMAGES, _PATIENTS, _PAIRS = 224_316, 64_740, 435_000
 _FINDINGS = np.array(CHEXPERT[1:], object)
 #: Size of the source images: CheXpert's small ones.
 _WIDTH, _HEIGHT = 390, 320
-#: Different pictures and maps, which images share; rows that are written at a time.
-_POOL, _BLOCK = 128, 256
-#: Steps of a map's values: few, so that its files are small.
-_STEPS = 24
+#: Different pictures and maps, which images share; rows written at a time; values of a map.
+_POOL, _BLOCK, _STEPS = 128, 256, 24
 #: Opens a release in a new process and reads 2,000 items in random order.
 _LOAD = """
 import random, sys, time
@@ -82,11 +80,9 @@ def rehearse(root: Path, *, size: int, permille: int, shards: int, cores: int) -
     results = root / "results" / _CONFIG["dataset"]
     start = time.monotonic()
     write_inputs(results, index, pairs, size)
-    write_text(
-        root / "config.yaml", json.dumps({**_CONFIG, "prepare": {"size": size, "shards": shards}})
-    )
-    made = time.monotonic()
-    target = results.relative_to(root) / "release.verified"
+    config = {**_CONFIG, "prepare": {"size": size, "shards": shards}}
+    write_text(root / "config.yaml", json.dumps(config))  # JSON is YAML
+    made, target = time.monotonic(), results.relative_to(root) / "release.verified"
     words = f"-m snakemake {target} --cores {cores} --configfile config.yaml --quiet".split()
     words += ["--snakefile", str(ROOT / "Snakefile"), "--allowed-rules", *RULES]
     subprocess.run([sys.executable, *words], cwd=root, check=True)
@@ -171,11 +167,11 @@ def pools(size: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float16]]:
     rng = np.random.default_rng(0)
     cells = -(-size // 16)
     coarse = rng.integers(20, 200, (_POOL, 1, cells, cells), np.uint8)
-    pictures = coarse.repeat(16, -1).repeat(16, -2)[..., :size, :size]
+    pictures = np.ascontiguousarray(coarse.repeat(16, -1).repeat(16, -2)[..., :size, :size])
     noise = rng.standard_normal((_POOL, size, size)).astype(np.float32)
     fields = ndimage.gaussian_filter(noise, (0, size / 12, size / 12))
     hills = np.clip(fields / fields.max((1, 2), keepdims=True), 0, 1)
-    return np.ascontiguousarray(pictures), (np.rint(hills * _STEPS) / _STEPS).astype(np.float16)
+    return pictures, (np.rint(hills * _STEPS) / _STEPS).astype(np.float16)
 
 
 def write_maps(path: Path, header: dict[str, Any], names: Any, maps: Any) -> None:
@@ -207,8 +203,8 @@ def read_benchmarks(results: Path, rule: str) -> dict[str, float]:
     files = sorted((results / "benchmarks").glob(f"{rule}*.tsv"))
     rows = pl.concat([pl.read_csv(file, separator="\t", infer_schema=False) for file in files])
     seconds, cpu, most = (rows[name].cast(pl.Float64) for name in ("s", "cpu_time", "max_rss"))
-    sums = {"seconds": seconds.sum(), "cpu": cpu.sum()}
-    return {"jobs": len(rows), **sums, "most_mib": most.max()}
+    found = {"seconds": seconds.sum(), "cpu": cpu.sum(), "most_mib": most.max()}
+    return {"jobs": len(rows), **found}
 
 
 def load(release: Path) -> dict[str, float]:
@@ -229,8 +225,8 @@ def print_table(found: dict[str, Any]) -> None:
     )
     print(f"{'rule':<18}{'jobs':>6}{'seconds':>10}{'of cores':>10}{'most MiB':>10}")
     for rule, row in found["rules"].items():
-        print(f"{rule:<18}{row['jobs']:>6}{row['seconds']:>10.0f}{row['cpu']:>10.0f}", end="")
-        print(f"{row['most_mib']:>10.0f}")
+        numbers = "".join(f"{row[name]:>10.0f}" for name in ("seconds", "cpu", "most_mib"))
+        print(f"{rule:<18}{row['jobs']:>6}{numbers}")
     first = found["gallery_at_start"] / 1e6
     print(f"release: {found['bytes'] / 1e9:.2f} GB, its gallery {first:.1f} MB at first")
     opened, speed = found["seconds_to_open"], found["images_per_second"]
