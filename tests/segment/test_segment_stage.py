@@ -52,7 +52,7 @@ def test_learns_and_loads_in_plain_smp(config: dict[str, Any], world: Path) -> N
     with Shard(world / "labels" / "masks" / "valid-00000-of-00001.h5", "masks") as shard:
         truth = shard.read("mask")
     spec = Input(**description["input"])
-    predicted = predict(model, torch.from_numpy(images), spec, torch.device("cpu")).numpy()
+    predicted = predict(model, torch.from_numpy(images), spec).numpy()
     overlap = (predicted[:, 0] & (truth == 1)).sum() / (predicted[:, 0] | (truth == 1)).sum()
     assert overlap == pytest.approx(curve[-1]["valid_miou"], abs=0.05)
 
@@ -227,7 +227,7 @@ def test_score_counts_pairs_with_a_mask_only() -> None:
             yield np.zeros((2, 1, 4, 4), np.uint8), masks
 
     spec = Input(channels=1, size=4)
-    value = pseudo_miou(Half(), Data(), spec, torch.device("cpu"))  # type: ignore[arg-type]
+    value = pseudo_miou(Half(), Data(), spec)  # type: ignore[arg-type]
     assert value == pytest.approx(0.75)
 
 

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.config.whole import Config, TruthConfig
 from dollmaker.pixels.boxes import BoxTable
 from dollmaker.pixels.chexlocalize import FindingFiles, require_called
 from dollmaker.pixels.levels import Numbers, objects
@@ -17,6 +16,9 @@ from dollmaker.pixels.masks import Ints, MaskPicture, read_mask, require_upright
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.files import inside
 from dollmaker.store.findings import PRESENT
+
+if TYPE_CHECKING:  # who scores a release has no pydantic
+    from dollmaker.config.whole import Config, TruthConfig
 
 Mask = npt.NDArray[np.bool_]
 Row = Mapping[str, Any]
@@ -88,7 +90,7 @@ class SourceTruth(Truth, Protocol):
         ...
 
 
-def load_truth(config: Config, data_root: Path, findings: Iterable[str]) -> SourceTruth | None:
+def load_truth(config: "Config", data_root: Path, findings: Iterable[str]) -> SourceTruth | None:
     """Open the configured truth of the findings that are scored; ``None`` if there is none.
 
     Raises:
@@ -240,7 +242,7 @@ class MaskFiles:
 
     option = ""
 
-    def __init__(self, folder: Path, options: TruthConfig, max_pixels: int, links: bool) -> None:
+    def __init__(self, folder: Path, options: "TruthConfig", max_pixels: int, links: bool) -> None:
         if not folder.is_dir():
             raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
         targets = options.targets or {}
