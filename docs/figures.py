@@ -79,9 +79,9 @@ def brain_mr() -> None:
             )
         axis.set(xscale="log", xlabel="learning rate", title=f"n = {n} true masks")
         axis.grid(color="#dddddd")
-    axes[0].axhline(0.496, color="black", linewidth=0.8, linestyle=":")
+    axes[0].axhline(0.496, color="black", linewidth=0.8, linestyle=":", label="no true mask")
     axes[0].set_ylabel("mIoU, tumour slices")
-    axes[1].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower right")
     figure.savefig(DOCS / "figures/brain-mr.svg", bbox_inches="tight", metadata={"Date": None})
 
 
