@@ -141,10 +141,7 @@ def bind(source: Source, values: Mapping[str, Any]) -> Callable[[], Any]:
     for one in source.parameters:
         value = values.get(one.name)
         if one.name == "config":
-            note = one.annotation and ast.unparse(one.annotation)
-            typed = note in ("Config", "Config | None")
-            read = "loaded" if typed else "load"
-            value = value and _imported(f"{_PACKAGE}.config.settings", read)(value)
+            value = value and _imported(f"{_PACKAGE}.config.settings", "loaded")(value)
         elif inner := source.group(one):
             fields = {field.name: values[f"{one.name}.{field.name}"] for field in inner.parameters}
             value = _imported(inner.module, inner.node.name)(**fields)
