@@ -90,7 +90,8 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (package / "__init__.py").touch()
     (package / "work.py").write_text(textwrap.dedent(TOY))
     (package / "kinds.py").write_text(textwrap.dedent(KINDS))
-    (package / "config/settings.py").write_text("def loaded(source):\n    return {'from': source}\n")
+    read = "def loaded(source):\n    return {'from': source}\n"
+    (package / "config/settings.py").write_text(read)
     monkeypatch.setattr(signatures, "_PACKAGE", "toy")
     monkeypatch.setattr(signatures, "_ROOT", tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
