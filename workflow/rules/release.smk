@@ -128,9 +128,7 @@ rule build_release:
         thresholds=pipeline.released_thresholds(CONFIG),
         others=expand(
             "results/{{dataset}}/masks/{recipe}/{shard}.h5",
-            recipe=[
-                r for r in CONFIG.recipes if r != CONFIG.release.recipe
-            ],
+            recipe=[r for r in CONFIG.recipes if r != CONFIG.release.recipe],
             shard=pipeline.shards(CONFIG),
         ),
     output:

@@ -22,9 +22,7 @@ rule pretrain_segmenter:
         labels="results/{dataset}/labels/SHA256SUMS",
         committee=ancient(pipeline.start_members(CONFIG)),
         sums=pipeline.sums(pipeline.start_members(CONFIG)),
-        weights=lambda wildcards: needed.files(
-            CONFIG, needed.of_segmenter(CONFIG)
-        ),
+        weights=lambda wildcards: needed.files(CONFIG, needed.of_segmenter(CONFIG)),
     output:
         segmenter=directory("results/{dataset}/segmenter"),
         sums="results/{dataset}/sums/segmenter.sha256",
