@@ -9,7 +9,7 @@ import pytest
 
 from dollmaker.runtime.errors import ArtifactError, DamagedError
 from dollmaker.store.provenance import header
-from dollmaker.store.shards import ImageShards, Shard, create_shard
+from dollmaker.store.shards import ImageShards, Shard, create_shard, tables_of_pairs
 
 
 def write(path: Path, *, gzip: bool = False) -> np.ndarray:
@@ -109,3 +109,21 @@ def test_image_shards_keep_few_files_open_and_survive_pickling(tmp_path: Path) -
         np.testing.assert_array_equal(shards.read(f"{number:04d}", 4), images[number][4])
     again = pickle.loads(pickle.dumps(shards))  # what a worker process receives
     np.testing.assert_array_equal(again.read("0001", 0), images[1][0])
+
+
+@pytest.mark.parametrize("names", [["A", "B"], ["B", "A"], ["A"]])
+def test_masks_and_maps_are_of_the_same_pairs_in_the_same_order(
+    tmp_path: Path, names: list[str]
+) -> None:
+    for kind, findings in (("masks", ["A", "B"]), ("relevance", names)):
+        with create_shard(tmp_path / f"{kind}.h5", kind, header("prepare", {})) as writer:
+            ids = np.full(len(findings), "i", object)
+            writer.append({"image_id": ids, "finding": np.array(findings, object)})
+    masks = Shard(tmp_path / "masks.h5", "masks")
+    maps = Shard(tmp_path / "relevance.h5", "relevance")
+    if names == ["A", "B"]:
+        table, other = tables_of_pairs(masks, maps)
+        assert list(table["finding"]) == list(other["finding"]) == names
+        return
+    with pytest.raises(ArtifactError, match=r"masks\.h5 and .*relevance\.h5 do not hold the same"):
+        tables_of_pairs(masks, maps)

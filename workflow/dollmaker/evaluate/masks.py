@@ -29,10 +29,9 @@ from dollmaker.pixels.geometry import (
     unfit_map,
     window,
 )
-from dollmaker.runtime.errors import ArtifactError
 from dollmaker.runtime.progress import Progress
 from dollmaker.store.findings import BLANK, PRESENT
-from dollmaker.store.shards import ImageShards, Shard
+from dollmaker.store.shards import ImageShards, Shard, tables_of_pairs
 
 _AT = ("iou_at", "dice_at", "area_at")
 
@@ -141,13 +140,7 @@ def open_recipes(
 
 def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
     masks, maps = Shard(masks_file, "masks"), Shard(maps_file, "relevance")
-    table, other = masks.table(), maps.table()
-    for key in ("image_id", "finding"):
-        if list(table.get(key, ())) != list(other.get(key, ())):
-            raise ArtifactError(
-                f"{masks_file} and {maps_file} do not hold the same pairs; delete the masks and "
-                "run the workflow again."
-            )
+    table, other = tables_of_pairs(masks, maps)
     pairs = list(zip(table.get("image_id", ()), table.get("finding", ()), strict=True))
     place = {pair: row for row, pair in enumerate(pairs)}
     scales = other.get("scale", np.zeros(0, np.float32))

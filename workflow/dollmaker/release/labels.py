@@ -28,7 +28,7 @@ from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_json, write_text
 from dollmaker.store.index import read_index
 from dollmaker.store.rle import encode
-from dollmaker.store.shards import Shard, create_shard
+from dollmaker.store.shards import Shard, create_shard, tables_of_pairs
 from dollmaker.store.sums import CHECKSUMS, checksums
 
 #: Sections that determine the masks; the number of shards or the device do not belong to them.
@@ -207,13 +207,7 @@ def _rows(shards: Sequence[Source], images: Mapping[str, Row], relevance: bool) 
     for path, maps_path in shards:
         chosen = _chosen(path, images)
         with Shard(path, "masks") as shard, Shard(maps_path, "relevance") as maps:
-            table, other = shard.table(), maps.table()
-            for key in ("image_id", "finding"):
-                if list(table.get(key, ())) != list(other.get(key, ())):
-                    raise ArtifactError(
-                        f"{path} and {maps_path} do not hold the same pairs; delete the masks and "
-                        "run the workflow again."
-                    )
+            table, _ = tables_of_pairs(shard, maps)
             for start in range(0, len(table.get("image_id", ())), _BLOCK):
                 here = chosen[bisect_left(chosen, start) : bisect_left(chosen, start + _BLOCK)]
                 masks, values = _read(shard, "mask", start, here), _read(maps, "map", start, here)

@@ -307,6 +307,22 @@ class Shard:
         self.close()
 
 
+def tables_of_pairs(masks: Shard, maps: Shard) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The tables of a mask shard and of the relevance shard that it was made from.
+
+    Raises:
+        ArtifactError: If they do not hold the same pairs in the same order.
+    """
+    table, other = masks.table(), maps.table()
+    for key in ("image_id", "finding"):
+        if list(table.get(key, ())) != list(other.get(key, ())):
+            raise ArtifactError(
+                f"{masks.path} and {maps.path} do not hold the same pairs; delete the masks and "
+                "run the workflow again."
+            )
+    return table, other
+
+
 class ShardSeries:
     """Shards of masks that follow each other, as one: rows are numbered through.
 
