@@ -86,6 +86,7 @@ rule collect_labels:
         "results/{dataset}/benchmarks/collect_labels.tsv"
     conda:
         "../../envs/dollmaker.yaml"
+    threads: CORES
     resources:
         mem_mb=4000,
     params:

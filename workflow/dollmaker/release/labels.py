@@ -23,6 +23,7 @@ from dollmaker.pixels.geometry import level_set
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, SPLITS, Row, Tree, part_name
 from dollmaker.release.source import measure
 from dollmaker.release.verify import compare_masks
+from dollmaker.runtime.cores import cores
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_json, write_text
@@ -105,7 +106,7 @@ def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
             raise DataError("no mask is left to release; loosen the gates of the released recipe.")
         tables.write(_list_images(index, inputs.masks), folder / "images.parquet", header)
         write_json(folder / "provenance.json", header)
-        faults = compare_masks(folder)
+        faults = compare_masks(folder, cores())
         if faults:
             raise ArtifactError(f"{faults[0]}; the disk is not to be trusted, try another one.")
         write_text(folder / CHECKSUMS, checksums(folder))

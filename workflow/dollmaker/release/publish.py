@@ -29,6 +29,7 @@ from dollmaker.release.browse import contact_sheet
 from dollmaker.release.parts import BOUND, IMAGES, SCHEMA, SPLITS, Tree, read_rows
 from dollmaker.release.read import Origin, read_origin
 from dollmaker.release.verify import verify
+from dollmaker.runtime.cores import cores
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
 from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, require_new, safe_name
@@ -77,7 +78,7 @@ def publish(
     """
     send = _destination(to, private, creators)
     origin = read_origin(release_folder)
-    if faults := verify(release_folder, workers=os.cpu_count() or 1):
+    if faults := verify(release_folder, workers=cores()):
         raise ArtifactError(
             f"{release_folder} has {len(faults)} faults and is not published; make it again: "
             f"{faults[0]}"

@@ -1,13 +1,13 @@
 """Verify: is a release whole, and do its parts agree?"""
 
 import multiprocessing
-import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
 from dollmaker.release.source import SourceMask, measure, to_source
+from dollmaker.runtime.cores import cores
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside, read_json, sha256_file
@@ -81,7 +82,7 @@ def require_whole(
     Raises:
         ArtifactError: With all that is wrong with it.
     """
-    faults = verify(release_folder, images, os.cpu_count() or 1)
+    faults = verify(release_folder, images, cores())
     if key:
         faults += verify_signature(release_folder, key)
     if faults:
@@ -93,12 +94,13 @@ def require_whole(
     return f"{release_folder} is whole."
 
 
-def compare_masks(folder: Path) -> list[str]:
+def compare_masks(folder: Path, workers: int = 1) -> list[str]:
     """Where tables and mask files of a folder differ."""
     faults: list[str] = []
-    for split in SPLITS:
-        for part in _read_parts(folder, split, {}, faults):
-            list(_compare_part(part, None, faults, map))
+    with _mapping(workers) as spread:
+        for split in SPLITS:
+            for part in _read_parts(folder, split, {}, faults):
+                list(_compare_part(part, None, faults, spread))
     return faults
 
 
@@ -176,7 +178,7 @@ def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[st
         changed = sha256_file(path) != digest
         return f"image {name}: not the file that the masks were made from" if changed else ""
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return [*filter(None, pool.map(check, pl.concat(parts).unique(maintain_order=True).rows()))]
 
 
@@ -229,9 +231,10 @@ def _compare_texts(
         for form, text in chain(pieces, ((form, "") for form in formats.FORMS)):
             if form in files:
                 found = files[form].read(len(text) or 1)  # nothing may follow the last piece
-                alike = [a == b for a, b in zip(text, found, strict=False)]
-                line[form] += text[: [*alike, False].index(False)].count("\n")
-                if found != text:
+                alike = found == text
+                same = text if alike else commonprefix([text, found])  # noqa: RUF071 (of characters)
+                line[form] += same.count("\n")
+                if not alike:
                     where = f"{form}/{split}.json: differs from tables and mask files"
                     faults.append(f"{where} in line {line[form]}")
                     del files[form]

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dollmaker.runtime.cores import cores
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store.files import inside, sha256_file, write_json, write_text
 
@@ -74,7 +75,7 @@ def _sums(folder: Path) -> dict[str, str]:
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     names = [name for name in names if name not in (CHECKSUMS, SIGNATURE)]
     # Hashing lets other threads run.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return dict(
             zip(names, pool.map(lambda name: sha256_file(folder / name), names), strict=True)
         )
