@@ -22,6 +22,7 @@ from dollmaker.config.settings import complete
 from dollmaker.fetch import needed
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
+from dollmaker.runtime import cores
 from dollmaker.runtime.errors import DollmakerError
 from dollmaker.status.run import mend_error, write_plan
 
@@ -39,7 +40,7 @@ DATASET = CONFIG.dataset
 DATA_ROOT = pipeline.data_root(CONFIG)
 
 # Threads of jobs that have the machine for themselves.
-CORES = pipeline.cores(workflow.resource_settings.cores)
+CORES = cores.planned(workflow.resource_settings.cores)
 
 # Jobs stop at the first error, use this package and, unless conda or a container brings one, this Python.
 JOB_PATHS = f"set -euo pipefail; export PYTHONPATH='{ROOT}/workflow' DOLLMAKER_RESULTS='results/{DATASET}'; "

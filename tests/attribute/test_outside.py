@@ -25,6 +25,7 @@ from dollmaker.networks.member import Member
 from dollmaker.pixels.geometry import Fit, box, fit_image, inside
 
 SIZE, MEAN = 32, torch.tensor([90.0])
+NEGATIVES = [torch.full((1, 32, 32), 60.0), 4.0 * torch.arange(20).expand(1, 12, 20)]
 #: Width and height of three sources, and how they are fitted.
 FITS: dict[str, tuple[Fit, list[tuple[int, int]]]] = {
     "wide": ("letterbox", [(80, 60), (90, 40), (50, 50)]),
@@ -43,6 +44,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "noise": {"baselines": ["white"], "nodes": 2, "noise": NOISE},
     "adaptive": {"baselines": ["median"], "adaptive": ADAPTIVE},
     "fuse": {"baselines": ["blur"], "nodes": 2, "fuse": True},
+    "negatives": {"baselines": ["negatives", "mean"], "reduction": "brighter", "nodes": 2},
     "noisy_saliency": {"method": "saliency", "noise": {**NOISE, "kind": "vargrad"}},
 }
 
@@ -103,7 +105,9 @@ def committee(members: list[Member], chunk: int = 8, **options: Any) -> Committe
     config = {"dataset": "x", "source": {"kind": "phantoms"}}
     recipe = {"attribute": {"smoothing": 1.5, **options}, "binarize": [{"otsu": {}}]}
     whole = resolved({**config, "recipes": {"doll": recipe}}).maps("doll")
-    return Committee(members, whole, Setup(channel_mean=MEAN, size=SIZE, chunk=chunk))
+    return Committee(
+        members, whole, Setup(channel_mean=MEAN, size=SIZE, chunk=chunk, negatives=NEGATIVES)
+    )
 
 
 def explained(recipe: str, fit: str, sizes: tuple[int, ...] = (SIZE,), chunk: int = 8) -> Refined:

@@ -363,18 +363,6 @@ def test_what_the_workflow_makes_itself_is_no_file_of_the_user(
     assert pipeline.content(resolved(dataset="y"), ["results/x/phantoms"]) != nothing
 
 
-@pytest.mark.parametrize(
-    ("cores", "jobs", "threads"),
-    [(2, 1, 2), (2, 5, 1), (64, 1, 64), (64, 5, 12), (1, 3, 1), (64, 0, 64)],
-)
-def test_jobs_share_the_cores_that_there_are(cores: int, jobs: int, threads: int) -> None:
-    assert pipeline.share_of_cores(jobs, pipeline.cores(cores)) == threads
-
-
-def test_a_cluster_shares_out_its_own_cores() -> None:
-    assert pipeline.cores(None) == pipeline.cores(sys.maxsize) == 2
-
-
 def test_the_plan_gives_a_large_machine_to_its_jobs(tmp_path: Path) -> None:
     words = ["results/phantoms/committee/a", "--configfile", str(ROOT / "config.yaml"), "-n"]
     done = snakemake(*words, "--cores", "64", cwd=tmp_path)

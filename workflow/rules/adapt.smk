@@ -35,7 +35,7 @@ rule adapt_segmenter:
         "results/{dataset}/benchmarks/adapt_segmenter-{task}-{init}-{tuning}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(pipeline.tuned(CONFIG)), CORES)
+    threads: cores.share(len(pipeline.tuned(CONFIG)), CORES)
     resources:
         gpu=1,
         mem_mb=8000,

@@ -22,6 +22,7 @@ rule explain_images:
         ),
         index="results/{dataset}/index.parquet",
         images="results/{dataset}/images/{shard}.h5",
+        negatives=lambda wildcards: pipeline.negatives(COMPARED, wildcards.recipe),
         committee=lambda wildcards: ancient(
             pipeline.committee(COMPARED, wildcards.recipe)
         ),
@@ -37,7 +38,7 @@ rule explain_images:
     conda:
         "../../envs/dollmaker.yaml"
     threads:
-        pipeline.share_of_cores(
+        cores.share(
             CONFIG.prepare.shards * len(pipeline.recipes_with_maps(CONFIG)),
             CORES,
         )

@@ -32,7 +32,7 @@ rule train_member:
         "results/{dataset}/benchmarks/train_member-{member}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(CONFIG.classify.members), CORES)
+    threads: cores.share(len(CONFIG.classify.members), CORES)
     resources:
         gpu=1,
         mem_mb=8000,

@@ -120,7 +120,7 @@ rule decode_images:
         "results/{dataset}/benchmarks/decode_images-{shard}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(CONFIG.prepare.shards, CORES)
+    threads: cores.share(CONFIG.prepare.shards, CORES)
     resources:
         mem_mb=2000,
     params:

@@ -58,7 +58,7 @@ rule pretrain_variant:
         "results/{dataset}/benchmarks/pretrain_variant-{architecture}-{pretraining}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(CONFIG.study.pretrainings), CORES)
+    threads: cores.share(len(CONFIG.study.pretrainings), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
@@ -127,7 +127,7 @@ rule adapt_variant:
         "results/{dataset}/benchmarks/adapt_variant-{architecture}-{task}-{start}-{named}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: pipeline.share_of_cores(len(pipeline.study_runs(CONFIG)), CORES)
+    threads: cores.share(len(pipeline.study_runs(CONFIG)), CORES)
     resources:
         gpu=1,
         mem_mb=8000,

@@ -2,9 +2,13 @@
 
 A baseline equals the image outside the picture, so that attributions are 0 in the bars of a
 letterbox and still sum to the difference of the logits.
+
+Images of the data set as baselines, which relevance is averaged over, are those of expected
+gradients (Erion et al. 2021). That they are images without the finding is our choice.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +21,52 @@ from dollmaker.pixels.geometry import inside
 _SHARED = frozenset({"black", "white", "mean"})
 
 Baseline = Callable[[Tensor, Tensor], Tensor]
+
+#: The baselines that are images without any finding, and how many of them there are.
+NEGATIVES, COUNT = "negatives", 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What baselines take from the data set.
+
+    Attributes:
+        channel_mean: Mean of each channel over the training images, (C,), 0..255.
+        negatives: Pictures without any finding, each (C, h, w) in 0..255, without bars.
+    """
+
+    channel_mean: Tensor
+    negatives: Sequence[Tensor] = ()
+
+
+def make_baselines(
+    names: Sequence[str], images: Tensor, shared: Shared, frames: Frames, *, turned: bool = False
+) -> list[Tensor]:
+    """The baselines of all names, each as :func:`make_baseline` gives them.
+
+    ``negatives`` gives one for each picture; mirrored where the images are (``turned``).
+    """
+    found = []
+    for name in names:
+        if name == NEGATIVES:
+            pictures = [p.flip(-1) if turned else p for p in shared.negatives]
+            found += [_placed(picture.to(images), images, frames) for picture in pictures]
+        else:
+            found.append(make_baseline(name, images, shared.channel_mean, frames))
+    return found
+
+
+def _placed(picture: Tensor, images: Tensor, frames: Frames) -> Tensor:
+    """A picture in the place of each image's, stretched to its size."""
+    if frames.boxes is None and picture.shape[1:] == images.shape[2:]:
+        return picture[None]
+    whole = images.clone()
+    for row in range(len(images)):
+        where = frames.cells(row, images.shape[2:])
+        here = inside(whole[row], where)
+        size = [here.shape[1], here.shape[2]]
+        here[...] = functional.resize(picture, size, antialias=True)
+    return whole
 
 
 def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frames) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute import consensus, noise
-from dollmaker.attribute.baselines import make_baseline
+from dollmaker.attribute.baselines import Shared, make_baselines
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import Look, features, seen_at, strength
 from dollmaker.attribute.frozen import FrozenNetwork
@@ -82,6 +82,7 @@ class Setup:
     Attributes:
         channel_mean: Mean of each channel over the training images, (C,), 0..255.
         size: Side of the stored images, and of the maps.
+        negatives: Pictures without any finding, (C, h, w) in levels, without bars; baselines.
         seed: Seed of the noise.
         precision: ``fp32``, ``tf32`` or ``bf16``.
         compiled: Use torch.compile.
@@ -90,6 +91,7 @@ class Setup:
 
     channel_mean: Tensor
     size: int
+    negatives: Sequence[Tensor] = ()
     seed: int = 0
     precision: str = "fp32"
     compiled: bool = False
@@ -129,6 +131,12 @@ class Committee:
             self._networks.append(network)
             self._chunks.append(Chunk(setup.chunk or fitting_rows(network.forward, rough)))
 
+    def baselines(self, images: Tensor, frames: Frames, *, turned: bool = False) -> list[Tensor]:
+        """Where the paths of images (B, C, H, W) start, in 0..255; see :meth:`explain`."""
+        setup, names = self.setup, self.options.baselines
+        shared = Shared(channel_mean=setup.channel_mean, negatives=setup.negatives)
+        return make_baselines(names, images.float(), shared, frames, turned=turned)
+
     def probabilities(self, images: Tensor) -> Tensor:
         """The mean probabilities (B, K) of images (B, C, H, W) in levels.
 
@@ -148,7 +156,13 @@ class Committee:
         return torch.stack(columns, 1).float()
 
     def explain(
-        self, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames = WHOLE
+        self,
+        images: Tensor,
+        ids: Sequence[str],
+        pairs: Pairs,
+        frames: Frames = WHOLE,
+        *,
+        turned: bool = False,
     ) -> Refined:
         """Explain pairs.
 
@@ -160,6 +174,7 @@ class Committee:
             ids: Their image ids.
             pairs: (image, output) numbers, at least one.
             frames: Where the pictures lie in the images.
+            turned: Whether the images are mirrored left to right, as baselines then are.
 
         Raises:
             ModelError: If no member knows a finding.
@@ -168,25 +183,29 @@ class Committee:
         for who, places in by_experts(self.members, [output for _, output in pairs]).items():
             rows = sorted({pairs[place][0] for place in places})
             mine = [(rows.index(pairs[place][0]), pairs[place][1]) for place in places]
-            some = images[rows], [ids[row] for row in rows], mine, frames.of(rows)
-            parts.append((places, self._explain(who, *some)))
+            some, inside = images[rows], frames.of(rows)
+            starts = self.baselines(some, inside, turned=turned)
+            of_some = some, [ids[row] for row in rows], mine, inside
+            parts.append((places, self._explain(who, *of_some, starts)))
         return parts[0][1] if len(parts) == 1 else gather(parts)
 
     def _explain(
-        self, who: Experts, images: Tensor, ids: Sequence[str], pairs: Pairs, frames: Frames
+        self,
+        who: Experts,
+        images: Tensor,
+        ids: Sequence[str],
+        pairs: Pairs,
+        frames: Frames,
+        starts: Sequence[Tensor],
     ) -> Refined:
-        """Explain pairs by some of the members, who all know the findings."""
-        stored = images.float()
-        starts = [
-            make_baseline(name, stored, self.setup.channel_mean, frames)
-            for name in self.options.baselines
-        ]
+        """Explain pairs by some of the members, who all know the findings, from baselines."""
         paths = [
             Paths(
                 network=self._networks[number],
                 chunk=self._chunks[number],
                 images=self._copies(self._seen(self.members[number], images), ids, frames),
                 baselines=[self.members[number].prepare(start) for start in starts],
+                brighter=self.options.reduction == "brighter",
             )
             for number in who
         ]
@@ -264,8 +283,11 @@ class Committee:
         maps = []
         for member in attributions:
             spread = options.noise
-            merged = noise.combine(member, spread.kind) if spread else member[:, 0]
-            reduced = consensus.reduce_channels(merged, options.reduction)
+            if options.reduction == "brighter":  # what speaks for the finding, by each baseline
+                reduced = member.clamp(min=0).sum(2).mean(1)
+            else:
+                merged = noise.combine(member, spread.kind) if spread else member[:, 0]
+                reduced = consensus.reduce_channels(merged, options.reduction)
             sized = mine.repeat_edges(consensus.resize(reduced, self.setup.size))
             maps.append(mine.cut(consensus.smooth(sized, options.smoothing)))
         return consensus.agree(maps)

@@ -23,7 +23,8 @@ from dollmaker.attribute.integrated_gradients import (
 )
 from dollmaker.attribute.passes import Chunk, Pairs
 
-#: Members' attributions (P, S, C, H, W) of some pairs to their consensus.
+#: Members' attributions (P, S, C, H, W) of some pairs to their consensus; S copies, or copies and
+#: baselines where these are kept apart.
 Summary = Callable[[list[Tensor], Pairs], Consensus]
 
 
@@ -58,12 +59,14 @@ class Paths:
         chunk: Rows of its passes.
         images: One tensor (B, C, H, W) per copy.
         baselines: (B, C, H, W) each or, where they are the same for all images, (1, C, H, W).
+        brighter: Keep what is brighter in the image than in the baseline, baselines apart.
     """
 
     network: FrozenNetwork
     chunk: Chunk
     images: Sequence[Tensor]
     baselines: Sequence[Tensor]
+    brighter: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,8 @@ class _State:
         self.wanted = torch.stack(wanted)
         self.sums = torch.zeros_like(self.wanted, dtype=torch.float64)
         x = paths.images[0]
-        shape = (len(pairs), len(paths.images), *x.shape[1:])
+        apart = len(paths.baselines) if paths.brighter else 1
+        shape = (len(pairs), len(paths.images) * apart, *x.shape[1:])
         self.maps = torch.zeros(shape, dtype=torch.float32, device=x.device)
 
     def _logits(self, x: Tensor) -> Tensor:
@@ -108,12 +112,17 @@ class _State:
         self.maps[active] *= level.keep
         self.sums[:, :, active] *= level.keep
         paths = self.paths
+        rows = [image for image, _ in pairs]
         for s, images in enumerate(paths.images):
             for n, baseline in enumerate(paths.baselines):
                 add = partial(contributions, paths.network, images, baseline, pairs, level)
                 new = paths.chunk.run(add)
-                self.maps[active, s] += new / len(paths.baselines)
                 self.sums[s, n, active] += new.double().sum((1, 2, 3))
+                if paths.brighter:
+                    lit = (images > baseline)[rows]
+                    self.maps[active, s * len(paths.baselines) + n] += new * lit
+                else:
+                    self.maps[active, s] += new / len(paths.baselines)
 
     def completeness(self, active: Tensor) -> Tensor:
         """Relative error of the worst copy and baseline."""

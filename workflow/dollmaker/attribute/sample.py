@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute import consensus
-from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee, Experts, by_experts, experts, gather
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.passes import Pairs
@@ -55,9 +54,11 @@ class _Images:
     levels: Tensor
     ids: list[str]
     frames: Frames
+    turned: bool = False
 
     def mirrored(self) -> "_Images":
-        return replace(self, levels=self.levels.flip(-1), frames=self.frames.mirrored())
+        levels, frames = self.levels.flip(-1), self.frames.mirrored()
+        return replace(self, levels=levels, frames=frames, turned=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,8 @@ class _Lab:
             some = rows[start : start + step]
             places = [place for place, (row, _) in enumerate(pairs) if row in some]
             wanted = [pairs[place] for place in places]
-            found = alone.explain(images.levels, images.ids, wanted, images.frames)
+            asked = images.levels, images.ids, wanted, images.frames
+            found = alone.explain(*asked, turned=images.turned)
             parts.append((places, found))
             self.progress.add(len(places), len(places), 0)
         return gather(parts).consensus
@@ -317,8 +319,7 @@ def _curves(
             logits = [m.network(m.prepare(rows))[:, output] for m in lab.members()]
         return torch.stack(logits).mean(0)
 
-    name, mean = lab.plain[0].options.baselines[0], lab.plain[0].setup.channel_mean
-    baseline = make_baseline(name, image, mean, frames)[0]
+    baseline = lab.plain[0].baselines(image, frames)[0][0]
     return insertion_deletion(
         logit, image[0], baseline, relevance, frames.cells(0, relevance.shape)
     )

@@ -51,6 +51,37 @@ def select_pairs(
     return np.asarray(chosen)
 
 
+def draw_negatives(
+    index: pl.DataFrame, names: Sequence[str], count: int, seed: int
+) -> pl.DataFrame:
+    """At most so many training images without any of some findings, by a hash of their ids.
+
+    Those where one is known to be absent come first, those where nothing is known are the last
+    resort.
+
+    Args:
+        index: The index.
+        names: The findings.
+        count: How many.
+        seed: Of the draw.
+
+    Raises:
+        DataError: If there is none.
+    """
+    training = index.filter(split="train")
+    labels = label_matrix(training, names)
+    clear, known = (labels != PRESENT).all(1), (labels == ABSENT).any(1)
+    free = training.filter(pl.Series(clear & known if (clear & known).any() else clear))
+    if not len(free):
+        raise DataError(
+            f"every training image has one of {', '.join(names)}, so that the baseline negatives "
+            "has no image; choose other baselines for the recipe."
+        )
+    keys = [hashlib.sha256(f"{seed}/negative/{i}".encode()).digest() for i in free["image_id"]]
+    first = sorted(range(len(keys)), key=keys.__getitem__)[:count]
+    return free[sorted(first)]
+
+
 @dataclass(frozen=True, order=True)
 class Drawn:
     """A pair of the sample: row of the index, number and name of the finding."""

@@ -17,20 +17,22 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from dollmaker.attribute.baselines import COUNT, NEGATIVES
 from dollmaker.attribute.committee import Committee, Setup
-from dollmaker.attribute.selection import select_images, select_pairs
+from dollmaker.attribute.selection import draw_negatives, select_images, select_pairs
 from dollmaker.classify.data import label_matrix
 from dollmaker.config.masks import MapsConfig
 from dollmaker.config.whole import Config
 from dollmaker.networks.frames import Frames, frames_of
 from dollmaker.networks.member import Member, load_member
+from dollmaker.pixels.geometry import inside
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import sha256_file
 from dollmaker.store.index import read_index
-from dollmaker.store.shards import Array, Shard, create_shard
+from dollmaker.store.shards import Array, ImageShards, Shard, create_shard
 from dollmaker.store.work import Work
 
 #: Images explained and written at a time.
@@ -112,6 +114,7 @@ def begin(config: Config, inputs: Inputs, recipe: str) -> Task:
         setup=Setup(
             channel_mean=torch.tensor(tables.read_header(inputs.index)["channel_mean"]),
             size=config.prepare.size,
+            negatives=read_negatives(config, options, index, names, inputs.images),
             seed=config.seed,
             precision=selection.precision,
             compiled=selection.compile,
@@ -119,6 +122,30 @@ def begin(config: Config, inputs: Inputs, recipe: str) -> Task:
         ),
         sums={"index": sha256_file(inputs.index), **{m.name: m.sha256 for m in members}},
     )
+
+
+def read_negatives(
+    config: Config, options: MapsConfig, index: pl.DataFrame, names: Sequence[str], images: Path
+) -> list[Tensor]:
+    """The pictures of a recipe's baselines ``negatives``, without bars; none if it has no such.
+
+    Of the data set's findings ``names``, those that are localized are absent.
+
+    Raises:
+        DataError: If every training image has a finding.
+    """
+    if NEGATIVES not in options.baselines:
+        return []
+    wanted = findings.localized(names, config.attribute.findings)
+    rows = draw_negatives(index, wanted, COUNT, config.seed)
+    frames = frames_of(rows, config.prepare.size, config.prepare.fit)
+    pixels = ImageShards(images)
+    found = [torch.from_numpy(pixels.read(*place)) for place in rows.select("shard", "row").rows()]
+    device = devices.choose(config.device)
+    return [
+        inside(image, frames.cells(row, image.shape[1:])).float().to(device)
+        for row, image in enumerate(found)
+    ]
 
 
 def explain_shard(config: Config, inputs: Inputs, recipe: str, shard: str, output: Path) -> None:

@@ -8,6 +8,7 @@ import polars as pl
 import torch
 
 from dollmaker.attribute.committee import Committee, Setup, experts
+from dollmaker.attribute.stage import read_negatives
 from dollmaker.binarize.label_free import Cuts, cuts_of, read_thresholds
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
@@ -103,12 +104,8 @@ def time_recipes(
     """
     device = devices.choose(config.device)
     size, fit = config.prepare.size, config.prepare.fit
-    setup = Setup(
-        channel_mean=torch.tensor(tables.read_header(results / "index.parquet")["channel_mean"]),
-        size=size,
-        seed=config.seed,
-        chunk=config.attribute.chunk or 8,
-    )
+    index, every = read_index(results / "index.parquet")
+    header = tables.read_header(results / "index.parquet")
     pixels = ImageShards(results / "images")
     stored = [torch.from_numpy(pixels.read(*p)) for p in rows.select("shard", "row").rows()]
     labels = label_matrix(rows, names)
@@ -117,7 +114,15 @@ def time_recipes(
     for name, recipe in config.recipes.items():
         folders = catalogue.committee(config, name)
         members = [load_member(results / "committee" / member, device) for member in folders]
-        committee, chain = Committee(members, config.maps(name), setup), make_chain(recipe.steps)
+        maps = config.maps(name)
+        setup = Setup(
+            channel_mean=torch.tensor(header["channel_mean"]),
+            size=size,
+            negatives=read_negatives(config, maps, index, every, results / "images"),
+            seed=config.seed,
+            chunk=config.attribute.chunk or 8,
+        )
+        committee, chain = Committee(members, maps, setup), make_chain(recipe.steps)
         spent = []
         for number, image in enumerate(stored):
             started = time.perf_counter()

@@ -73,6 +73,8 @@ def add_recipes(recipes: Tree, names: Iterable[str], released: str) -> Tree:
     while isinstance(lender.get("attribute"), str):
         lender = full.get(lender["attribute"], {})
     lent = {k: v for k, v in lender.get("attribute", {}).items() if k in _INHERITED}
+    if lent.get("reduction") == "brighter":  # which few methods know
+        lent["reduction"] = "positive"
     missing = [name for name, recipe in full.items() if not recipe]
     missing += [name for name in names if name not in full]
     while missing:

@@ -158,5 +158,10 @@ def _check_method(recipe: str, maps: MapsConfig) -> None:
         raise ConfigError(
             f"recipes.{recipe}.attribute: {maps.method} has no nodes to adapt; remove adaptive."
         )
+    if maps.reduction == "brighter" and (maps.noise or maps.method != "integrated_gradients"):
+        raise ConfigError(
+            f"recipes.{recipe}.attribute: the reduction brighter compares the image with each "
+            "baseline of integrated_gradients; take that method without noise, or positive."
+        )
     if maps.noise and maps.method in _WITHOUT_NOISE:
         raise ConfigError(f"recipes.{recipe}.attribute: {maps.method} takes no noise; remove it.")

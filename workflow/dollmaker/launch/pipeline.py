@@ -5,7 +5,6 @@ Pure look-ups, so that rules only wire files together.
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,10 +27,6 @@ _ALWAYS = ("dataset", "source", "allow_links")
 
 #: ChestX-ray14's official lists, beside its table.
 _LISTS = ("train_val_list.txt", "test_list.txt")
-
-#: Cores that are planned for where their number is not known: on a cluster, whose profile says
-#: the threads of each rule.
-_CORES = 2
 
 
 def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = ()) -> Config:
@@ -174,6 +169,12 @@ def explaining_members(config: Config) -> list[str]:
 def recipes_with_maps(config: Config) -> list[str]:
     """Recipes with maps of their own."""
     return [name for name in config.recipes if config.donor(name) == name]
+
+
+def negatives(config: Config, recipe: str) -> list[str]:
+    """Every shard of images, if the recipe's maps start from some of them."""
+    starts = "negatives" in config.maps(recipe).baselines
+    return [f"results/{config.dataset}/images/{k}.h5" for k in shards(config) if starts]
 
 
 def sample(config: Config, recipe: str) -> str:
@@ -383,16 +384,3 @@ def content(
 
 def _below(root: str, *names: str) -> list[str]:
     return [f"{root.rstrip('/')}/{name}" for name in names]
-
-
-# Cores.
-
-
-def cores(given: int | None) -> int:
-    """Cores to plan for; those given are ``None`` or endless where others share them out."""
-    return given if given and given < sys.maxsize else _CORES
-
-
-def share_of_cores(jobs: int, cores: int = _CORES) -> int:
-    """Threads of each of so many jobs that run side by side on so many cores."""
-    return max(1, cores // max(1, jobs))

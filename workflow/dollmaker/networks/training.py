@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dollmaker.runtime import parallel
 from dollmaker.runtime.errors import ConfigError
-from dollmaker.runtime.stopping import Terminated, on_sigterm
+from dollmaker.runtime.stopping import Terminated, die_with_parent, on_sigterm
 from dollmaker.store.work import Work, newest_state, remove_old_states, state_name
 
 Key = tuple[int, int]
@@ -289,7 +289,7 @@ def fit(
     resume = newest_state(work.folder)
     first = parallel.rank() == 0
     if not first:
-        parallel.die_with_parent()
+        die_with_parent()
     try:
         with on_sigterm(state.stop):
             trainer.fit(module, loader, ckpt_path=resume, weights_only=True)

@@ -17,7 +17,7 @@ from dollmaker.pixels import geometry
 from dollmaker.pixels.geometry import level_set
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
 from dollmaker.release.read import Origin, read_origin
-from dollmaker.runtime.errors import ArtifactError
+from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.depth import Stored, to_eight_bits, to_levels
 from dollmaker.store.files import read_json, sha256_file
 
@@ -115,6 +115,7 @@ def _committee(
     folder: Path, origin: Origin, device: torch.device, min_probability: float
 ) -> Predictor:
     """Classifiers that explain by the released recipe, what they find taking the labels' place."""
+    from dollmaker.attribute.baselines import NEGATIVES
     from dollmaker.attribute.committee import Committee, Setup
     from dollmaker.binarize.label_free import cuts_of, read_thresholds
     from dollmaker.binarize.pair import Pair
@@ -131,6 +132,11 @@ def _committee(
     maps = recipe.attribute
     if isinstance(maps, str):
         maps = MapsConfig.model_validate(recipes[maps]["attribute"])
+    if NEGATIVES in maps.baselines:
+        raise ModelError(
+            f"recipe {name!r} starts from images of its data set, which a release does not carry; "
+            "use --model segmenter."
+        )
     attribute = AttributeConfig.model_validate(origin.tree["attribute"])
     setup = Setup(
         channel_mean=torch.tensor(facts["channel_mean"]),

@@ -6,9 +6,10 @@ and mask files, some thousand rows each.
 
 import sys
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice, repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from dollmaker.pixels.geometry import level_set
 from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, SPLITS, Row, Tree, part_name
 from dollmaker.release.source import measure
 from dollmaker.release.verify import compare_masks
-from dollmaker.runtime.cores import cores
+from dollmaker.runtime.cores import cores, mapping
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_json, write_text
@@ -92,18 +93,13 @@ def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
             f"{len(inputs.masks)} shards of masks but {len(inputs.relevance)} of maps; give those "
             "of one recipe."
         )
-    shards = list(zip(inputs.masks, inputs.relevance, strict=True))
+    files = _plan(index, list(zip(inputs.masks, inputs.relevance, strict=True)))
+    if not files:
+        raise DataError("no mask is left to release; loosen the gates of the released recipe.")
     with atomic_path(output) as folder:
         folder.mkdir()
-        count = 0
-        for split in SPLITS:
-            images = {row["image_id"]: row for row in index.filter(split=split).to_dicts()}
-            total = sum(len(_chosen(path, images)) for path, _ in shards)
-            rows = _rows(shards, images, config.release.relevance)
-            _write_split(folder, split, rows, total, header)
-            count += total
-        if not count:
-            raise DataError("no mask is left to release; loosen the gates of the released recipe.")
+        with mapping(cores()) as spread:
+            list(spread(_write_file, files, repeat(folder), repeat(header), repeat(config)))
         tables.write(_list_images(index, inputs.masks), folder / "images.parquet", header)
         write_json(folder / "provenance.json", header)
         faults = compare_masks(folder, cores())
@@ -163,50 +159,93 @@ def read_pairs(index: pl.DataFrame, masks: Sequence[Path]) -> pl.DataFrame:
         chosen = _chosen(path, images)
         with Shard(path, "masks") as shard:
             table = shard.table()
-            for i in chosen:
-                image = images[table["image_id"][i]]
-                rows.append(_row(table, i, image, shard.read("mask", i)))
+            for i, image in chosen:
+                rows.append(_row(table, i, images[image], shard.read("mask", i)))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-# --- rows of a split ----------------------------------------------------------------------------
+# --- files and their rows -------------------------------------------------------------------------
 
 #: A row of the tables, and its arrays (S, S) by name.
 _Pair = tuple[Row, dict[str, npt.NDArray[Any]]]
 
 
-def _write_split(folder: Path, split: str, rows: Iterator[_Pair], total: int, header: Tree) -> None:
-    """Files of ``data/`` and ``masks/``, same rows in the same order; none without a row."""
-    count = -(-total // ROWS_PER_FILE)
-    for number in range(count):
-        parts = []
-        path = folder / part_name("masks", split, number, count)
-        with create_shard(path, "masks", header, gzip=True) as writer:
-            file = islice(rows, ROWS_PER_FILE)
-            # What is written in one piece decides how HDF5 lays out a file: blocks of one length,
-            # whatever the shards are, give the same bytes.
-            while block := list(islice(file, _BLOCK)):
-                part = pl.DataFrame([row for row, _ in block], schema=SCHEMA, orient="row")
-                names = {k: part[k].to_numpy().astype(object) for k in ("image_id", "finding")}
-                arrays = {k: np.stack([a[k] for _, a in block]) for k in block[0][1]}
-                writer.append({**names, "quality": part["quality"].to_numpy()}, **arrays)
-                parts.append(part)
-        tables.write(pl.concat(parts), folder / part_name("data", split, number, count), header)
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A file of ``data/`` and one of ``masks/``, same rows in the same order.
+
+    Attributes:
+        split: The split.
+        number: Its number among the ``count`` files of the split.
+        count: See ``number``.
+        rows: Rows of shards, in the order of the file; no shard without a row.
+        images: Rows of the index of its images.
+    """
+
+    split: str
+    number: int
+    count: int
+    rows: list[tuple[Source, list[int]]]
+    images: pl.DataFrame
 
 
-def _chosen(path: Path, images: Mapping[str, Row]) -> list[int]:
-    """Rows of these images with a mask that is kept and not empty."""
+def _plan(index: pl.DataFrame, shards: Sequence[Source]) -> list[_File]:
+    """The files to write: pairs with a mask that is kept and not empty, none without a row."""
+    files = []
+    for split in SPLITS:
+        images = index.filter(split=split)
+        known = set(images["image_id"])
+        found = [
+            (source, row, image) for source in shards for row, image in _chosen(source[0], known)
+        ]
+        pieces = [
+            found[start : start + ROWS_PER_FILE] for start in range(0, len(found), ROWS_PER_FILE)
+        ]
+        for number, piece in enumerate(pieces):
+            rows = [
+                (source, [row for _, row, _ in group])
+                for source, group in groupby(piece, key=itemgetter(0))
+            ]
+            mine = images.filter(pl.col("image_id").is_in([image for _, _, image in piece]))
+            files.append(
+                _File(split=split, number=number, count=len(pieces), rows=rows, images=mine)
+            )
+    return files
+
+
+def _write_file(file: _File, folder: Path, header: Tree, config: Config) -> None:
+    name = file.split, file.number, file.count
+    images = {row["image_id"]: row for row in file.images.to_dicts()}
+    rows = _rows(file.rows, images, config.release.relevance)
+    parts = []
+    with create_shard(folder / part_name("masks", *name), "masks", header, gzip=True) as writer:
+        # What is written in one piece decides how HDF5 lays out a file: blocks of one length,
+        # whatever the shards are, give the same bytes.
+        while block := list(islice(rows, _BLOCK)):
+            part = pl.DataFrame([row for row, _ in block], schema=SCHEMA, orient="row")
+            names = {k: part[k].to_numpy().astype(object) for k in ("image_id", "finding")}
+            arrays = {k: np.stack([a[k] for _, a in block]) for k in block[0][1]}
+            writer.append({**names, "quality": part["quality"].to_numpy()}, **arrays)
+            parts.append(part)
+    tables.write(pl.concat(parts), folder / part_name("data", *name), header)
+
+
+def _chosen(path: Path, images: Container[str]) -> list[tuple[int, str]]:
+    """Rows of these images with a mask that is kept and not empty, and the images."""
     with Shard(path, "masks") as shard:
         table = shard.table()
     pairs = zip(*(table.get(name, ()) for name in ("image_id", "kept", "area")), strict=True)
     return [
-        i for i, (image, kept, area) in enumerate(pairs) if kept and area > 0 and image in images
+        (i, image)
+        for i, (image, kept, area) in enumerate(pairs)
+        if kept and area > 0 and image in images
     ]
 
 
-def _rows(shards: Sequence[Source], images: Mapping[str, Row], relevance: bool) -> Iterator[_Pair]:
-    for path, maps_path in shards:
-        chosen = _chosen(path, images)
+def _rows(
+    wanted: Sequence[tuple[Source, list[int]]], images: Mapping[str, Row], relevance: bool
+) -> Iterator[_Pair]:
+    for (path, maps_path), chosen in wanted:
         with Shard(path, "masks") as shard, Shard(maps_path, "relevance") as maps:
             table, _ = tables_of_pairs(shard, maps)
             for start in range(0, len(table.get("image_id", ())), _BLOCK):

@@ -1,11 +1,10 @@
 """Verify: is a release whole, and do its parts agree?"""
 
-import multiprocessing
 import subprocess
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import chain, repeat
 from os.path import commonprefix
 from pathlib import Path
@@ -22,7 +21,7 @@ from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
 from dollmaker.release.source import SourceMask, measure, to_source
-from dollmaker.runtime.cores import cores
+from dollmaker.runtime.cores import Spread, cores, mapping
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
 from dollmaker.store import rle, tables
 from dollmaker.store.files import inside, read_json, sha256_file
@@ -33,9 +32,6 @@ _BLOCK = 512
 
 #: What signatures are for (``ssh-keygen -Y sign -n``), so that none for another end counts.
 _NAMESPACE = "dollmaker"
-
-#: As :func:`map`, in processes where that is worth their start.
-_Map = Callable[..., Iterator[Any]]
 
 
 def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[str]:
@@ -58,7 +54,7 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
     """
     damaged = verify_checksums(folder)
     faults = [f"{name}: {fault}" for name, fault in damaged.items()]
-    with _mapping(workers) as spread:
+    with mapping(workers) as spread:
         for check in (_verify_patients, _verify_bounds, _verify_formats):
             try:
                 faults += check(folder, damaged, spread)
@@ -97,29 +93,17 @@ def require_whole(
 def compare_masks(folder: Path, workers: int = 1) -> list[str]:
     """Where tables and mask files of a folder differ."""
     faults: list[str] = []
-    with _mapping(workers) as spread:
+    with mapping(workers) as spread:
         for split in SPLITS:
             for part in _read_parts(folder, split, {}, faults):
                 list(_compare_part(part, None, faults, spread))
     return faults
 
 
-@contextmanager
-def _mapping(workers: int) -> Iterator[_Map]:
-    # Processes start with the first work that is given to them.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-
-        def spread(function: Callable[..., Any], blocks: list[Any], *more: Any) -> Iterator[Any]:
-            many = workers > 1 and len(blocks) > 2 * workers
-            return (pool.map if many else map)(function, blocks, *more)
-
-        yield spread
-
-
 # --- tables -------------------------------------------------------------------------------------
 
 
-def _verify_patients(folder: Path, damaged: Container[str], _: _Map) -> list[str]:
+def _verify_patients(folder: Path, damaged: Container[str], _: Spread) -> list[str]:
     """Images and patients of the tables are those of images.parquet, each in one split."""
     if "images.parquet" in damaged:
         return []
@@ -139,7 +123,7 @@ def _verify_patients(folder: Path, damaged: Container[str], _: _Map) -> list[str
     return faults
 
 
-def _verify_bounds(folder: Path, damaged: Container[str], _: _Map) -> list[str]:
+def _verify_bounds(folder: Path, damaged: Container[str], _: Spread) -> list[str]:
     """Bounds of the tables are those that bounds.json gives."""
     if BOUNDS in damaged:
         return []
@@ -185,7 +169,7 @@ def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[st
 # --- masks --------------------------------------------------------------------------------------
 
 
-def _verify_formats(folder: Path, damaged: Container[str], spread: _Map) -> list[str]:
+def _verify_formats(folder: Path, damaged: Container[str], spread: Spread) -> list[str]:
     """Tables, mask files and JSON files hold the same masks."""
     faults: list[str] = []
     if "provenance.json" in damaged or "images.parquet" in damaged:
@@ -289,7 +273,12 @@ def _wrong_rows(part: _Part, split: str, masks: str) -> tuple[list[str], bool]:
 
 
 def _compare_part(
-    part: _Part | None, fit: Fit | None, faults: list[str], spread: _Map, *, polygons: bool = False
+    part: _Part | None,
+    fit: Fit | None,
+    faults: list[str],
+    spread: Spread,
+    *,
+    polygons: bool = False,
 ) -> Iterator[SourceMask]:
     """Compare a table and its mask file; faults are added to the list.
 

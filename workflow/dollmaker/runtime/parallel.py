@@ -4,16 +4,11 @@ Every process runs the same command. The first makes the files; the others only 
 where the training ends. Outside of a parallel training there is one process: the first.
 """
 
-import ctypes
 import os
-import signal
-import sys
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
-
-_PR_SET_PDEATHSIG = 1
 
 
 def rank() -> int:
@@ -63,9 +58,3 @@ def of_the_first(value: float, device: torch.device) -> float:
     number = torch.tensor(value, dtype=torch.float64, device=device)
     dist.broadcast(number, src=0)
     return float(number)
-
-
-def die_with_parent() -> None:
-    """End this process when the one that started it is killed (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

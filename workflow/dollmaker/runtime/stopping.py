@@ -1,6 +1,8 @@
-"""SIGTERM: the time limit of a cluster, a preempted node, an impatient user."""
+"""The end of a process: SIGTERM (a time limit, a preempted node, a user), or that of its parent."""
 
+import ctypes
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from typing import Any
 
 #: Exit status of a stopped command, as shells give it: 128 + 15.
 STOPPED = 143
+
+_PR_SET_PDEATHSIG = 1
 
 
 class Terminated(BaseException):
@@ -33,3 +37,9 @@ def on_sigterm(handler: Callable[[int, FrameType | None], Any] = _raise) -> Iter
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def die_with_parent() -> None:
+    """End this process when the one that started it is killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
