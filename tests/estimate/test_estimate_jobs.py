@@ -12,7 +12,7 @@ from dollmaker.config import settings
 from dollmaker.estimate.jobs import Counts, count, list_jobs
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import DataError
-from dry_run import MICRO, planned
+from snakemake_here import MICRO, planned
 
 TABLE = """\
 file,who,part,A,B,mask

@@ -17,9 +17,10 @@ from dollmaker.fetch import before, lock, needed, originals
 from dollmaker.fetch.stage import fetch
 from dollmaker.launch import preflight
 from dollmaker.runtime.errors import ModelError
+from fetch.conftest import point_at
 from fetch.hub import NAME, REPO, Hub, serving, weights
+from snakemake_here import ROOT, snakemake
 
-ROOT = Path(__file__).parents[2]
 MEMBER = {"architecture": "timm:test_resnet", "weights": NAME}
 FILE = "timm--test_resnet.r160_in1k.safetensors"
 
@@ -115,39 +116,35 @@ def test_a_look_at_what_is_there_loads_no_library(hub: Hub, root: Path) -> None:
     subprocess.run([sys.executable, "-c", code, json.dumps(resolved().dump())], check=True)
 
 
-def snakemake(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Call Snakemake as somebody would, with the Hub at another address."""
-    places = {"HF_ENDPOINT": url, "HF_HOME": str(folder / "home"), "HF_HUB_DISABLE_XET": "1"}
-    command = ["-s", str(ROOT / "Snakefile"), *words, "--cores", "2", "--configfile", "c.yaml"]
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", *command],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **places},
-    )
+def test_a_run_fetches_once_and_needs_no_network_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Call Snakemake with the Hub at an address, for itself and for its jobs."""
+        point_at(url, tmp_path, monkeypatch)
+        places = {"HF_ENDPOINT": url, "HF_HOME": f"{tmp_path}/home", "HF_HUB_DISABLE_XET": "1"}
+        for name, value in places.items():
+            monkeypatch.setenv(name, value)
+        return snakemake(tmp_path, *words, "--cores", "2", "--configfile", "c.yaml")
 
-
-def test_a_run_fetches_once_and_needs_no_network_afterwards(tmp_path: Path) -> None:
     settings = yaml.safe_load((ROOT / "tests/micro.yaml").read_text())
     settings["classify"]["members"] = {"a": {**MEMBER, "weights": "pretrained"}}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(settings))
     target = "weights/pretrained--timm--test_resnet.safetensors"
-    none = snakemake(tmp_path, "http://127.0.0.1:9", target)
+    none = run("http://127.0.0.1:9", target)
     assert none.returncode == 1 and not (tmp_path / "results").exists()
     (said,) = [line for line in none.stderr.splitlines() if line.startswith("dollmaker: error: ")]
     assert "put http://127.0.0.1:9/timm/test_resnet.r160_in1k/resolve/main/model" in said
     with serving() as hub:
         hub.files[f"{REPO}/model.safetensors"] = weights()
-        done = snakemake(tmp_path, hub.url, target)
+        done = run(hub.url, target)
         assert done.returncode == 0, done.stderr[-3000:]
     assert "localrule fetch_weights" in done.stdout + done.stderr
     noted = yaml.safe_load((tmp_path / "weights/weights.lock.yaml").read_text())
     assert noted["pretrained:timm:test_resnet"]["weights"] == NAME
-    member = snakemake(tmp_path, "http://127.0.0.1:9", "results/micro/committee/a", "-n")
+    member = run("http://127.0.0.1:9", "results/micro/committee/a", "-n")
     assert member.returncode == 0 and "train_member" in member.stdout
     assert "fetch_weights" not in member.stdout
     (tmp_path / target).write_bytes(weights(seed=1))
-    other = snakemake(tmp_path, "http://127.0.0.1:9", target)
+    other = run("http://127.0.0.1:9", target)
     assert other.returncode == 1 and "get the noted file again" in other.stderr

@@ -1,13 +1,11 @@
 """What a configuration says never reaches a shell as a command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from hostile.place import sound
+from snakemake_here import snakemake
 
-ROOT = Path(__file__).parents[2]
 HOSTILE = "x'; touch canary; echo \"$(touch canary)`touch canary` & <b> {a} \\"
 
 
@@ -19,11 +17,8 @@ def test_hostile_words_are_arguments_and_nothing_else(tmp_path: Path) -> None:
     (place.data / "labels.csv").write_text(f'image,patient,"{quoted}",B\n{table}')
     place.config["release"] = {"name": HOSTILE, "source_license": HOSTILE}
     (tmp_path / "c.yaml").write_text(json.dumps(place.config))
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "1"]
-    done = subprocess.run(
-        [*command, "results/hostile/index.parquet", "--configfile", "c.yaml"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = ("results/hostile/index.parquet", "--configfile", "c.yaml", "--cores", "1")
+    done = snakemake(tmp_path, *words)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "results/hostile/index.parquet").exists()
     assert not list(tmp_path.rglob("canary"))

@@ -1,8 +1,5 @@
 """What ``dollmaker init`` lays out is what the repository holds, and Snakemake plans it."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +7,7 @@ import pytest
 from dollmaker.launch.layout import home, init
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import DataError
-
-ROOT = Path(__file__).parents[2]
+from snakemake_here import ROOT, snakemake
 
 
 def test_the_layout_runs_outside_the_repository(tmp_path: Path) -> None:
@@ -23,14 +19,7 @@ def test_the_layout_runs_outside_the_repository(tmp_path: Path) -> None:
     assert copied >= rules | {"config.yaml", "workflow/profiles/default/config.yaml"}
     assert all((ROOT / name).read_bytes() == (folder / name).read_bytes() for name in copied)
     assert not any(name.endswith(".py") for name in copied)
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "-n", "--cores", "2"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
-    )
+    done = snakemake(folder, "-s", "Snakefile", "-n", "--cores", "2")
     assert done.returncode == 0 and "build_release" in done.stdout + done.stderr
     with pytest.raises(DataError, match="exists already"):
         init(folder)

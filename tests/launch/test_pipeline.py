@@ -20,8 +20,7 @@ from dollmaker.launch.preflight import preflight
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError
 from dollmaker.store import sums
-
-ROOT = Path(__file__).parents[2]
+from snakemake_here import ROOT, snakemake
 
 
 def resolved(**changes: Any) -> Config:
@@ -169,16 +168,6 @@ def test_every_dependency_is_pinned() -> None:
         assert f"\n{name}==" in pins, name
 
 
-def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dollmaker", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow"), **environment},
-    )
-
-
 def test_help_does_not_import_the_heavy_libraries() -> None:
     code = (
         "import sys, dollmaker.runtime.cli as c\ntry: c.main(['--help'])\nexcept SystemExit: pass\n"
@@ -217,29 +206,25 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_1(
-    words: list[str], said: str, tmp_path: Path
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run(*words)
-    assert done.returncode == 1
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    assert cli.main(words) == 1
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert len(shown.strip().splitlines()) == 1
 
 
 def test_an_unknown_command_is_refused_with_the_list() -> None:
-    done = run("classfy")
-    assert done.returncode == 2
-    assert "classify" in done.stderr
-
-
-def snakemake(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "1", *words],
-        cwd=cwd,
+    done = subprocess.run(
+        [sys.executable, "-m", "dollmaker", "classfy"],
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
     )
+    assert done.returncode == 2
+    assert "classify" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -256,7 +241,7 @@ def test_the_workflow_refuses_wrong_input_before_any_job(
     (tmp_path / "c.json").write_text(
         json.dumps({"dataset": "x", "source": {"kind": "phantoms"}, **changes})
     )
-    done = snakemake("--configfile", "c.json", cwd=tmp_path)
+    done = snakemake(tmp_path, "--configfile", "c.json", "--cores", "1")
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
@@ -269,29 +254,31 @@ def test_the_workflow_refuses_a_table_without_the_column(tmp_path: Path) -> None
     table = {"file": "t.csv", "images": ".", "image_column": "file", "label_column": "class"}
     given = {"dataset": "x", "source": {"kind": "table", "table": table}}
     (tmp_path / "c.json").write_text(json.dumps(given))
-    done = snakemake("--configfile", "c.json", cwd=tmp_path)
+    done = snakemake(tmp_path, "--configfile", "c.json", "--cores", "1")
     assert done.returncode == 1
     assert "lacks the column 'class'; it has: file, klass" in done.stderr
     table["label_column"] = "klass"
     given["attribute"] = {"findings": ["y"]}
     (tmp_path / "c.json").write_text(json.dumps(given))
-    done = snakemake("--configfile", "c.json", cwd=tmp_path)
+    done = snakemake(tmp_path, "--configfile", "c.json", "--cores", "1")
     assert done.returncode == 1
     assert "unknown finding 'y'; use one of: x" in done.stderr
 
 
-def test_the_shim_and_the_snakefile_plan_the_same_jobs(tmp_path: Path) -> None:
-    plans = []
-    for file in ("Snakefile", "workflow/Snakefile"):
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", "-s", str(ROOT / file), "-n", "--cores", "2"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        plans.append(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder, and what a dry run of the embedded default says there on 64 cores."""
+    folder = tmp_path_factory.mktemp("plan")
+    done = snakemake(folder, "-n", "--cores", "64")
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_shim_and_the_snakefile_plan_the_same_jobs(plan: tuple[Path, str]) -> None:
+    folder, said = plan
+    shim = snakemake(folder, "-s", str(ROOT / "workflow/Snakefile"), "-n", "--cores", "2")
+    assert shim.returncode == 0, shim.stderr
+    plans = [re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE) for text in (said, shim.stdout)]
     jobs = [{k: v for k, v in plan if k not in ("all", "catalog", "total")} for plan in plans]
     assert jobs[0] == jobs[1] and jobs[0]["train_member"] == "2"
 
@@ -302,7 +289,8 @@ def test_a_job_that_fails_stops_the_workflow_and_leaves_the_quarantine(tmp_path:
     table = {"file": "t.csv", "images": ".", "image_column": "file", "label_column": "class"}
     given = {"dataset": "x", "source": {"kind": "table", "table": table}}
     (tmp_path / "c.json").write_text(json.dumps(given))
-    done = snakemake("results/x/index.parquet", "--configfile", "c.json", cwd=tmp_path)
+    words = ("results/x/index.parquet", "--configfile", "c.json", "--cores", "1")
+    done = snakemake(tmp_path, *words)
     assert done.returncode == 1
     assert "2 of 2 images cannot be used" in done.stdout + done.stderr
     assert "MissingOutput" not in done.stderr
@@ -363,10 +351,7 @@ def test_what_the_workflow_makes_itself_is_no_file_of_the_user(
     assert pipeline.content(resolved(dataset="y"), ["results/x/phantoms"]) != nothing
 
 
-def test_the_plan_gives_a_large_machine_to_its_jobs(tmp_path: Path) -> None:
-    words = ["results/phantoms/committee/a", "--configfile", str(ROOT / "config.yaml"), "-n"]
-    done = snakemake(*words, "--cores", "64", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    rules = re.findall(r"^rule (\w+):(?:\n    .*)*?\n    threads: (\d+)", done.stdout, re.MULTILINE)
+def test_the_plan_gives_a_large_machine_to_its_jobs(plan: tuple[Path, str]) -> None:
+    rules = re.findall(r"^rule (\w+):(?:\n    .*)*?\n    threads: (\d+)", plan[1], re.MULTILINE)
     assert dict(rules)["train_member"] == "32"
     assert dict(rules)["generate_phantoms"] == "64"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dry_run import MICRO, planned
+from snakemake_here import MICRO, planned
 
 
 def test_explanations_are_made_where_the_report_shall_show_them(tmp_path: Path) -> None:

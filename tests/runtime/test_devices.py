@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import IO
 
 import pytest
 import torch
@@ -35,22 +36,21 @@ def hold(folder: Path, names: str, count: int) -> tuple[subprocess.Popen[str], l
     return process, [int(word) for word in process.stdout.readline().split()]
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    process.communicate()
-
-
-def test_jobs_take_free_gpus_then_share_them_evenly(tmp_path: Path) -> None:
-    locks = tmp_path / "locks"
-    first, a = hold(locks, "a,b,c", 2)
-    second, b = hold(locks, "a,b,c", 1)
-    assert (a, b) == ([0, 1], [2])
-    third, c = hold(locks, "a,b,c", 3)  # all are taken: every one is shared by two
-    assert c == [0, 1, 2]
-    end(first)
-    fourth, d = hold(locks, "a,b,c", 1)
-    assert d == [0], "a GPU whose job has ended is free again"
-    for process in (second, third, fourth):
-        end(process)
+def test_jobs_take_free_gpus_then_share_them_evenly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[IO[bytes]] = []
+    monkeypatch.setattr(devices, "_held", held)
+    locks, names = tmp_path / "locks", ["a", "b", "c"]
+    first, taken = hold(locks, ",".join(names), 2)
+    assert taken == [0, 1]
+    # A file that is opened twice is locked as by two processes.
+    assert devices.take(names, 1, locks) == [2]
+    assert devices.take(names, 3, locks) == [0, 1, 2], "all are taken: each is shared by two"
+    first.communicate()
+    assert devices.take(names, 1, locks) == [0], "a GPU whose job has ended is free again"
+    for handle in held:
+        handle.close()
     assert locks.stat().st_mode & 0o077 == 0
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from classify.test_classify import make_config, make_dataset
 from dollmaker.networks.training import EpochSampler, train_loader
+from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -26,17 +27,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def classify(folder: Path, output: str, processes: int, epochs: int = 3) -> subprocess.Popen[str]:
-    """Start the training of a network without batch normalisation."""
+def words_of(output: str, processes: int, epochs: int) -> list[str]:
+    """The training of a network without batch normalisation."""
     config = make_config(epochs=epochs, members={"a": {"architecture": "timm:test_vit"}})
     config["device"] = "cpu"
     config["classify"]["augment"] = "flip"
     words = ["--config", json.dumps(config), "--index", "index.parquet", "--images", "images"]
     words += ["--member", "a", "--weights-root", ".", "--output", output]
-    words += ["--gpus", str(processes)]
+    return ["classify", *words, "--gpus", str(processes)]
+
+
+def classify(folder: Path, output: str, processes: int, epochs: int = 3) -> subprocess.Popen[str]:
+    """Start the training."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "dollmaker", "classify", *words],
+        [sys.executable, "-m", "dollmaker", *words_of(output, processes, epochs)],
         cwd=folder,
         env=environment,
         stderr=subprocess.PIPE,
@@ -81,8 +86,9 @@ def test_batches_that_cannot_be_shared_are_refused() -> None:
         train_loader([0] * 5, batch_size=8, seed=0, devices=cpus)  # type: ignore[arg-type]
 
 
-def test_two_processes_train_what_one_trains(folder: Path) -> None:
-    finish(classify(folder, "one", 1))
+def test_two_processes_train_what_one_trains(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert cli.main(words_of("one", 1, epochs=3)) == 0
     told = finish(classify(folder, "two", 2))
     assert told.count("epoch 1/3") == 1, "the second process speaks, too"
     one, two = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))

@@ -2,16 +2,13 @@
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dollmaker.status.run import mend_error
-
-ROOT = Path(__file__).parents[2]
+from snakemake_here import snakemake
 
 
 def record(level: int = logging.ERROR, msg: str = "", **facts: Any) -> logging.LogRecord:
@@ -24,16 +21,7 @@ def test_the_workflow_shows_the_sentence_last_and_no_configuration(tmp_path: Pat
     source = {"table": "t.csv", "images": ".", "masks": ".", **names}
     given = {"dataset": "x", "source": {"kind": "patches", "patches": source}, "data_root": "."}
     (tmp_path / "c.json").write_text(json.dumps(given))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "1"),
-            *("results/x/source", "--configfile", "c.json"),
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = snakemake(tmp_path, "results/x/source", "--configfile", "c.json", "--cores", "1")
     assert done.returncode == 1
     (sentence,) = (tmp_path / "results/x/logs/convert_source.log").read_text().splitlines()
     assert sentence.startswith("dollmaker: error: ") and "absent.png" in sentence

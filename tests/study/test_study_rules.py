@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dry_run import MICRO, planned
+from snakemake_here import MICRO, planned
 
 STUDY = """
 study:
