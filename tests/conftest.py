@@ -1,5 +1,6 @@
-"""The fake results tree, built once."""
+"""The fake results tree and a small release, built once."""
 
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,3 +22,18 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A results folder with everything but scores."""
     config = fake_results.make_config()
     return Tree(config, *fake_results.build(tmp_path_factory.mktemp("fake"), config))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small release beside the results that it was made of, for those who change nothing."""
+    from release.small_release import build
+
+    return build(tmp_path_factory.mktemp("made") / "x")
+
+
+@pytest.fixture
+def release(made: Path, tmp_path: Path) -> Path:
+    """A copy of them, to be changed."""
+    shutil.copytree(made.parent, tmp_path / "x")
+    return tmp_path / "x/release"

@@ -113,37 +113,40 @@ def explain(config: dict[str, Any], folder: Path, members: list[Path], output: s
     return folder / output
 
 
-def test_the_map_points_at_what_decides(tmp_path: Path) -> None:
-    make_dataset(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set and a member that has learned it."""
+    path = tmp_path_factory.mktemp("attribute")
+    make_dataset(path)
+    train(make_config(epochs=8), path, "a")
+    return path
+
+
+def test_the_map_points_at_what_decides(folder: Path) -> None:
     config = make_config(epochs=8)
     config["recipes"]["doll"]["attribute"].update(baselines=["mean"], smoothing=1.0)
-    member = train(config, tmp_path, "a")
-    with Shard(explain(config, tmp_path, [member], "r.h5"), "relevance") as shard:
+    with Shard(explain(config, folder, [folder / "a"], "r.h5"), "relevance") as shard:
         table, maps = shard.table(), shard.read("map").astype(np.float32)
     assert len(maps) == 48  # one finding an image
     assert set(table["finding"]) == {"bright", "dark"}
     assert np.isfinite(table["completeness"]).all()
     np.testing.assert_allclose(maps.max((1, 2)), 1)
-    with Shard(tmp_path / "images/0000.h5", "images") as images:
+    with Shard(folder / "images/0000.h5", "images") as images:
         stored = images.read("image")[:, 0].astype(int)
     square = np.abs(stored - 125) > 60
     inside = [m[s].mean() / m[~s].mean() for m, s in zip(maps, square, strict=True)]
     assert np.median(inside) > 3
 
 
-def test_batches_and_runs_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_dataset(tmp_path)
-    config = make_config(epochs=1)
-    member = train(config, tmp_path, "a")
-    first = explain(config, tmp_path, [member], "a.h5").read_bytes()
-    assert explain(config, tmp_path, [member], "b.h5").read_bytes() == first
+def test_batches_and_runs_change_no_byte(folder: Path) -> None:
+    config = make_config()
+    first = explain(config, folder, [folder / "a"], "a.h5").read_bytes()
+    assert explain(config, folder, [folder / "a"], "b.h5").read_bytes() == first
 
 
-def test_unknown_names_are_refused(tmp_path: Path) -> None:
-    make_dataset(tmp_path)
-    config = make_config(epochs=1)
-    member = train(config, tmp_path, "a")
+def test_unknown_names_are_refused(folder: Path) -> None:
+    config = make_config()
     config["recipes"]["doll"]["attribute"]["method"] = "magic"
     with pytest.raises(ConfigError, match='"magic"; use one of: "integrated_gradients"'):
-        explain(config, tmp_path, [member], "a.h5")
-    assert not (tmp_path / "a.h5").exists()
+        explain(config, folder, [folder / "a"], "c.h5")
+    assert not (folder / "c.h5").exists()

@@ -21,8 +21,8 @@ Masks = dict[tuple[str, str], npt.NDArray[np.bool_]]
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("scored") / "x")
+def release(made: Path) -> Path:
+    return made
 
 
 @pytest.fixture(scope="module")

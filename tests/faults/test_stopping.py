@@ -32,21 +32,27 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("at", [(0, 0), (1, 1)])
-def test_a_classifier_goes_on_inside_the_epoch_with_the_same_bytes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[int, int]
-) -> None:
+@pytest.fixture(scope="module")
+def flipping(folder: Path) -> dict[str, Any]:
+    """A configuration with augmentation; its member is ``whole``."""
     config = make_config(epochs=3)
     config["classify"]["augment"] = "flip"
     train(config, folder, "whole")
+    return config
+
+
+@pytest.mark.parametrize("at", [(0, 0), (1, 1)])
+def test_a_classifier_goes_on_inside_the_epoch_with_the_same_bytes(
+    folder: Path, flipping: dict[str, Any], monkeypatch: pytest.MonkeyPatch, at: tuple[int, int]
+) -> None:
     seen = stop_and_watch(monkeypatch, ClassifierTraining, at)
     name = f"stopped{at[0]}"
     with pytest.raises(Terminated):
-        train(config, folder, name)
+        train(flipping, folder, name)
     assert seen[-1] == at, "it went on after the step"
     assert list(folder.glob(f".{name}-*.work/state-*.ckpt"))
     steps = len(seen)
-    train(config, folder, name)
+    train(flipping, folder, name)
     assert seen[steps] == (at[0], at[1] + 1), "a step was repeated or left out"
     assert content(folder / name) == content(folder / "whole")
     assert not list(folder.glob(f".{name}*"))

@@ -13,7 +13,6 @@ import pytest
 
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
-from release.small_release import build
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,8 +88,7 @@ def run(code: str, modules: set[str], *words: Path) -> subprocess.CompletedProce
     )
 
 
-def test_a_release_is_used_with_the_base_dependencies_alone(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_a_release_is_used_with_the_base_dependencies_alone(made: Path, tmp_path: Path) -> None:
     modules = refused("torch", "workflow", "deep")
     assert modules >= {
         "torch",
@@ -103,16 +101,16 @@ def test_a_release_is_used_with_the_base_dependencies_alone(tmp_path: Path) -> N
         "peft",
         "skimage",
     }
-    done = run(USE, modules, release, tmp_path)
+    done = run(USE, modules, made, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "is whole" in done.stdout
     for extra in ("torch", "workflow"):
         assert f'which is not installed; pip install "dollmaker[{extra}]".' in done.stderr
 
 
-def test_the_loader_and_predict_need_torch_and_not_the_workflow(tmp_path: Path) -> None:
+def test_the_loader_and_predict_need_torch_and_not_the_workflow(made: Path) -> None:
     brought = {"yaml", "jinja2"}  # by torch and by huggingface_hub
-    done = run(LOAD, refused("workflow") - refused("torch") - brought, build(tmp_path / "x"))
+    done = run(LOAD, refused("workflow") - refused("torch") - brought, made)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -125,9 +123,9 @@ def test_importing_dollmaker_is_instant(words: str) -> None:
 
 
 def test_tables_are_the_same_without_pyarrow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    release: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = sorted(build(tmp_path / "x").rglob("*.parquet"))
+    files = sorted(release.rglob("*.parquet"))
     expected = [tables.read(file) for file in files]
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for file, table in zip(files, expected, strict=True):

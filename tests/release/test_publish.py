@@ -25,8 +25,8 @@ from release.small_release import build
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("publish") / "x")
+def release(made: Path) -> Path:
+    return made
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """A stranger with a release: load, look, compare, export."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError
 from dollmaker.store.rle import decode
-from release.small_release import FINDINGS, build
+from release.small_release import FINDINGS
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(tmp_path_factory.mktemp("reading") / "x")
+def release(made: Path) -> Path:
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_exports_hold_the_same_masks(release: Path, images: Path, tmp_path: Path
 def test_differences_are_counted(release: Path, tmp_path: Path) -> None:
     same = diff(release, release)["findings"][0]
     assert (same["added"], same["removed"], same["changed"], same["iou"]) == (0, 0, 0, 1.0)
-    other = build(tmp_path / "y")
+    other = shutil.copytree(release, tmp_path / "y")
     table = pl.read_parquet(other / "data/train-00000-of-00001.parquet")
     from dollmaker.store import rle, tables
 

@@ -47,8 +47,7 @@ def test_codes_are_written_as_coco_does() -> None:
         assert rle.write_runs([rle.read_runs(counts)] * 3) == [counts] * 3
 
 
-def test_a_release_holds_what_was_made(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_a_release_holds_what_was_made(release: Path) -> None:
     assert verify(release) == []
     train = read_rows(release, "train")
     assert len(train) == 14  # 16 less one empty and one gated mask
@@ -105,16 +104,13 @@ def test_relevance_is_released_on_demand(tmp_path: Path) -> None:
         assert (values == round(255 * max(0, float(level[row])))).all()
 
 
-def test_two_builds_and_other_shards_give_the_same_bytes(tmp_path: Path) -> None:
-    sums = [
-        (build(tmp_path / name, shards) / "SHA256SUMS").read_text()
-        for name, shards in (("a", 1), ("b", 1), ("c", 4))
-    ]
+def test_two_builds_and_other_shards_give_the_same_bytes(made: Path, tmp_path: Path) -> None:
+    builds = (made, build(tmp_path / "b", 1), build(tmp_path / "c", 4))
+    sums = [(folder / "SHA256SUMS").read_text() for folder in builds]
     assert sums[0] == sums[1] == sums[2]
 
 
-def test_any_changed_missing_or_added_file_is_named(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_any_changed_missing_or_added_file_is_named(release: Path) -> None:
     files = [p for p in sorted(release.rglob("*")) if p.is_file()]
     assert len(files) >= 22
     for path in files:
@@ -137,8 +133,7 @@ def test_any_changed_missing_or_added_file_is_named(tmp_path: Path) -> None:
     assert verify(release) == ["README.md: missing"]
 
 
-def test_damaged_sums_are_named(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_damaged_sums_are_named(release: Path) -> None:
     path = release / "SHA256SUMS"
     whole = path.read_bytes()
     for place in (0, 64, 70, len(whole) // 2, len(whole) - 1):
@@ -149,8 +144,7 @@ def test_damaged_sums_are_named(tmp_path: Path) -> None:
         assert faults and any("SHA256SUMS" in fault for fault in faults), place
 
 
-def test_sha256sum_reads_the_sums(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_sha256sum_reads_the_sums(release: Path) -> None:
     words = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     for said in ("", "LICENSE: FAILED\n"):
         done = subprocess.run(words, cwd=release, capture_output=True, text=True, check=False)
@@ -185,15 +179,13 @@ ROW_1 = pl.when(pl.int_range(pl.len()) == 1)
     ],
 )
 def test_tables_and_masks_that_disagree_are_found(
-    tmp_path: Path, columns: dict[str, pl.Expr], words: str
+    release: Path, columns: dict[str, pl.Expr], words: str
 ) -> None:
-    release = build(tmp_path / "x")
     change(release, "data/test-00000-of-00001.parquet", **columns)
     assert any(words in fault for fault in verify(release))
 
 
-def test_patients_in_two_splits_are_found(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_patients_in_two_splits_are_found(release: Path) -> None:
     for path in ("images.parquet", *(f"data/{s}-00000-of-00001.parquet" for s in SPLITS)):
         change(release, path, patient_id=pl.lit("p0"))
     assert any("patient 'p0' is in more than one split" in fault for fault in verify(release))
@@ -214,9 +206,8 @@ def test_patients_in_two_splits_are_found(tmp_path: Path) -> None:
     ],
 )
 def test_json_that_disagrees_is_found(
-    tmp_path: Path, name: str, old: str | None, new: str, line: int
+    release: Path, name: str, old: str | None, new: str, line: int
 ) -> None:
-    release = build(tmp_path / "x")
     path = release / name
     text = path.read_text()
     assert old is None or old in text
@@ -226,23 +217,22 @@ def test_json_that_disagrees_is_found(
     assert verify(release) == [f"{name}: differs from tables and mask files in line {line}"]
 
 
-def test_json_that_is_nowhere_is_missing(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_json_that_is_nowhere_is_missing(release: Path) -> None:
     (release / "coco/valid.json").unlink()
     write_sums(release)
     assert verify(release) == ["coco/valid.json: missing"]
 
 
-def test_rows_in_another_order_are_found(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_rows_in_another_order_are_found(release: Path) -> None:
     images = tables.read(release / "images.parquet")
     tables.write(images.reverse(), release / "images.parquet", {})
     write_sums(release)
     assert any("not in the order of images.parquet" in fault for fault in verify(release))
 
 
-def test_paths_out_of_the_release_and_other_folders_are_refused(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
+def test_paths_out_of_the_release_and_other_folders_are_refused(
+    release: Path, tmp_path: Path
+) -> None:
     with (release / "SHA256SUMS").open("a") as file:
         file.write("0" * 64 + "  ../index.parquet\n")
     assert any("leaves the data root" in fault for fault in verify(release))

@@ -22,14 +22,13 @@ def facts(gallery: Path) -> dict[str, Any]:
     return found
 
 
-def test_without_leave_no_pixel_of_the_source_is_in_it(tmp_path: Path) -> None:
-    release = build(tmp_path / "x")
-    gallery = release / "gallery"
+def test_without_leave_no_pixel_of_the_source_is_in_it(made: Path) -> None:
+    gallery = made / "gallery"
     assert (gallery / "index.html").is_file()
     assert not (gallery / "sheets").exists()
     assert "<script>alert" not in (gallery / "index.html").read_text()
     assert facts(gallery)["pictures"] == {"image": None, "relevance": None}
-    listed = (release / "SHA256SUMS").read_text()
+    listed = (made / "SHA256SUMS").read_text()
     assert "gallery/index.html" in listed and "gallery/data/pairs.js" in listed
 
 

@@ -13,12 +13,11 @@ from PIL import Image, ImageDraw
 from dollmaker.release.export import FORMS, yolo_label
 from dollmaker.release.read import Release, read_release, source_mask
 from dollmaker.runtime.errors import DataError
-from release.small_release import build
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return read_release(build(tmp_path_factory.mktemp("yolo") / "x"))
+def release(made: Path) -> Release:
+    return read_release(made)
 
 
 def renamed(release: Release, name: Callable[[int], str]) -> Release:
