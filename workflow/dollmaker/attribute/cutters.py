@@ -8,7 +8,6 @@ where all places are alike the graph has no cut, which a line on stderr reports.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.features import Features, Look, Part, Side, features, of_pictures
+from dollmaker.attribute.features import Features, Look, features, of_pictures
 from dollmaker.attribute.graphs import normalised_cut
 from dollmaker.attribute.passes import Question
 
@@ -34,37 +33,20 @@ _TIE = 1e-9
 _LEAST = 1e-10
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cuts:
-    """Options of a recipe that cuts.
-
-    Attributes:
-        tau: Cosine over which two places are alike; ``None`` is the published one: 0.2 of
-            TokenCut, 0.15 of MaskCut, 0.3 of FOUND.
-        centred: Subtract the mean over an image's places from its features first.
-        side, part, block: See :class:`dollmaker.attribute.features.Look`.
-    """
-
-    tau: float | None = None
-    centred: bool = False
-    side: Side = None
-    part: Part = "key"
-    block: int = -1
-
-    @property
-    def look(self) -> Look:
-        """What of the network are the features."""
-        return Look(side=self.side, part=self.part, block=self.block)
-
-
 def tokencut(asked: Question, **options: Any) -> Tensor:
     """TokenCut: one normalised cut of the graph of places, float32 (P, 1, H, W) in [0, 1].
 
     Places outside the pictures are no nodes of the graph. Features are taken a few images at a
-    time, whatever the chunk (:func:`dollmaker.attribute.features.features`). Options are those of
-    :class:`Cuts`.
+    time, whatever the chunk (:func:`dollmaker.attribute.features.features`).
+
+    Args:
+        asked: The question.
+        options: ``tau``: cosine over which two places are alike; ``None`` is the published one:
+            0.2 of TokenCut, 0.15 of MaskCut, 0.3 of FOUND. ``centred``: subtract the mean over an
+            image's places from its features first. ``side``, ``part``, ``block``: See
+            :class:`dollmaker.attribute.features.Look`.
     """
-    return _maps(asked, Cuts(**options), 0.2, token_maps)
+    return _maps(asked, token_maps, 0.2, **options)
 
 
 def maskcut(asked: Question, *, masks: int = 3, **options: Any) -> Tensor:
@@ -73,7 +55,7 @@ def maskcut(asked: Question, *, masks: int = 3, **options: Any) -> Tensor:
     At most ``masks`` of them: the map is 1 in the first, less in later ones; else as
     :func:`tokencut`.
     """
-    return _maps(asked, Cuts(**options), 0.15, partial(mask_maps, masks=masks))
+    return _maps(asked, partial(mask_maps, masks=masks), 0.15, **options)
 
 
 def found(asked: Question, **options: Any) -> Tensor:
@@ -81,18 +63,26 @@ def found(asked: Question, **options: Any) -> Tensor:
 
     All else is as of :func:`tokencut`.
     """
-    return _maps(asked, Cuts(**options), 0.3, background_maps)
+    return _maps(asked, background_maps, 0.3, **options)
 
 
-def _maps(asked: Question, cuts: Cuts, published: float, rule: Callable[..., Tensor]) -> Tensor:
+def _maps(
+    asked: Question,
+    rule: Callable[..., Tensor],
+    published: float,
+    *,
+    tau: float | None = None,
+    centred: bool = False,
+    **look: Any,
+) -> Tensor:
     """Maps (P, 1, H, W) of pairs, and a line about images without an object."""
     if not asked.pairs:
         return asked.blank(1)
     wanted = sorted(set(asked.rows))
     where = asked.frames.of(wanted)
-    given = features(asked.network, asked.images[wanted], cuts.look, frames=where)
-    tau = published if cuts.tau is None else cuts.tau
-    grids = of_pictures(given, where, lambda some: rule(some, tau=tau, centred=cuts.centred))
+    given = features(asked.network, asked.images[wanted], Look(**look), frames=where)
+    least = published if tau is None else tau
+    grids = of_pictures(given, where, lambda some: rule(some, tau=least, centred=centred))
     empty = int((grids == 0).flatten(1).all(1).sum())
     if empty:
         print(

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction, FunctionCtx, once_differentiable
+from torch.autograd.function import BackwardCFunction, once_differentiable
 from torch.autograd.graph import Node
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -54,7 +54,7 @@ def guided_backprop(asked: Question) -> Tensor:
     Raises:
         ModelError: If the network has no rectifier, or one that cannot be replaced.
     """
-    return _explain("guided_backprop", _Guided, asked)
+    return _explain("guided_backprop", asked, guided=True)
 
 
 def deconvolution(asked: Question) -> Tensor:
@@ -63,7 +63,7 @@ def deconvolution(asked: Question) -> Tensor:
     The image enters through max pooling and gates alone: a network without them (MobileNetV2) gives
     one map for all images of a size.
     """
-    return _explain("deconvolution", _Deconvolved, asked)
+    return _explain("deconvolution", asked, guided=False)
 
 
 class Intercept(TorchFunctionMode):
@@ -132,24 +132,24 @@ def _like(x: Tensor, argument: Any) -> Any:
 
 
 class _Rectifier(torch.autograd.Function):
-    """A rectifier: the ordinary forward pass, a backward pass by a rule."""
+    """A rectifier: the ordinary forward pass, a backward pass by one of the rules."""
 
-    guided: bool
-
-    @classmethod
-    def replace(cls, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
-        result: Tensor = cls.apply(x, function, in_place)
-        return result
-
-    @classmethod
-    def run(cls, ctx: Any, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Elementwise, in_place: bool, guided: bool) -> Tensor:
         with torch.enable_grad():
-            z = x.detach().requires_grad_(cls.guided)
+            z = x.detach().requires_grad_(guided)
             y = function(z)
-        if cls.guided:
-            (slope,) = torch.autograd.grad(y, z, torch.ones_like(y))
-            ctx.save_for_backward(slope)
+        if guided:
+            ctx.save_for_backward(*torch.autograd.grad(y, z, torch.ones_like(y)))
         return finish(ctx, x, y.detach(), in_place)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        risen = gradient.clamp(min=0)
+        for slope in ctx.saved_tensors:  # guided backpropagation has one
+            risen = slope * risen
+        return risen, None, None, None
 
 
 def finish(ctx: Any, x: Tensor, y: Tensor, in_place: bool) -> Tensor:
@@ -160,35 +160,12 @@ def finish(ctx: Any, x: Tensor, y: Tensor, in_place: bool) -> Tensor:
     return x.copy_(y)
 
 
-class _Guided(_Rectifier):
-    guided = True
+def _explain(method: str, asked: Question, *, guided: bool) -> Tensor:
+    def replaced(x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
+        result: Tensor = _Rectifier.apply(x, function, in_place, guided)
+        return result
 
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
-        return _Guided.run(ctx, x, function, in_place)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return slope * gradient.clamp(min=0), None, None
-
-
-class _Deconvolved(_Rectifier):
-    guided = False
-
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
-        return _Deconvolved.run(ctx, x, function, in_place)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient.clamp(min=0), None, None
-
-
-def _explain(method: str, rule: type[_Rectifier], asked: Question) -> Tensor:
-    replacements = replace_elementwise(RECTIFIERS, rule.replace)
+    replacements = replace_elementwise(RECTIFIERS, replaced)
 
     def forward(rows: Tensor) -> Tensor:
         with Intercept(replacements):
@@ -200,31 +177,31 @@ def _explain(method: str, rule: type[_Rectifier], asked: Question) -> Tensor:
         with torch.enable_grad():
             logits = forward(row.detach().requires_grad_())
         check_same_logits(method, asked.network, row, logits)
-        _verify(method, rule, logits)
+        _verify(method, logits)
     return input_gradients(asked, forward)
 
 
-def _verify(method: str, rule: type[_Rectifier], logits: Tensor) -> None:
+def _verify(method: str, logits: Tensor) -> None:
     """Refuse networks for which the rule would be silently wrong."""
     nodes = graph_nodes(logits)
-    strange = {name for node in nodes if (name := _unseen(node, rule))}
+    strange = {name for node in nodes if (name := _unseen(node))}
     if strange:
         raise ModelError(
             f"{method} cannot replace {', '.join(sorted(strange))} in this network; use another "
             "attribution method."
         )
-    if not any(is_ours(node, rule) for node in nodes):
+    if not any(is_ours(node, _Rectifier) for node in nodes):
         raise ModelError(
             f"{method} is about rectifiers and this network has none; use another attribution "
             "method."
         )
 
 
-def _unseen(node: Node, rule: type[torch.autograd.Function]) -> str:
+def _unseen(node: Node) -> str:
     """Name of the rectifier at a node of the graph; empty if it is none."""
     name = operation(node)
     if isinstance(node, BackwardCFunction):
-        return "" if is_ours(node, rule) else name
+        return "" if is_ours(node, _Rectifier) else name
     if name.startswith("Clamp"):
         low = getattr(node, "_saved_min", None)
         return name if isinstance(low, Tensor) or low == 0 else ""

@@ -114,14 +114,15 @@ def levels(family: str, numbers: Array, maps: Array, scales: Array) -> Array:
         return np.asarray(column * maps.max(-1))
     if family == "otsu":
         low = maps.min(-1)
-        return np.asarray(low + column * (_otsu(maps) - low))
+        return np.asarray(low + column * (otsu_levels(maps) - low))
     if family == "mass":
         return _holding(column[..., None], maps)
     weight = np.asarray(scales, np.float64) ** _POWERS[family]
     return np.asarray(np.where(weight > 0, column / np.where(weight > 0, weight, 1), np.inf))
 
 
-def _otsu(maps: Array) -> Array:
+def otsu_levels(maps: Array) -> Array:
+    """Otsu's thresholds (1979) of maps (..., N), float64 (...); infinite for a constant map."""
     from skimage.filters import threshold_otsu
 
     flat = maps.reshape(-1, maps.shape[-1])

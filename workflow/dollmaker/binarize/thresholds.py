@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from dollmaker.binarize.cuts import FAMILY, Family, level
+from dollmaker.binarize.cuts import FAMILY, Family, level, otsu_levels
 from dollmaker.binarize.label_free import Criterion
 from dollmaker.binarize.pair import BACKGROUND, CHANGE, FOREGROUND, IGNORE, Pair, decided
 from dollmaker.runtime.errors import ConfigError
@@ -36,11 +36,7 @@ def gate(pair: Pair, *, labels: Sequence[int] | None = (1,), min_probability: fl
 
 def otsu(pair: Pair) -> Pair:
     """Otsu's threshold (1979) of the map; the most common rule (CheXlocalize, ExplainSeg)."""
-    from skimage.filters import threshold_otsu
-
-    if pair.map.max() <= pair.map.min():
-        return _cut(pair, float("inf"))
-    return _cut(pair, float(threshold_otsu(pair.map)))
+    return _cut(pair, float(otsu_levels(pair.map.reshape(1, -1))[0]))
 
 
 def quantile(pair: Pair, *, q: Level = 0.8) -> Pair:
