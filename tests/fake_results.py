@@ -34,7 +34,7 @@ AREAS = {"Cardiomegaly": (10, 14, 20, 24), "Lung Lesion": (4, 8, 9, 12), HOSTILE
 
 def make_config(**changes: Any) -> dict[str, Any]:
     """The configuration of the tree."""
-    return configuration.resolve(
+    return configuration.resolved(
         {
             "dataset": "fake",
             "source": {"kind": "phantoms"},
@@ -59,7 +59,7 @@ def make_config(**changes: Any) -> dict[str, Any]:
             "report": {"gallery": 8, "explained": True},
             **changes,
         }
-    )
+    ).dump()
 
 
 def image_id(number: int) -> str:

@@ -64,7 +64,7 @@ def make_volumes(root: Path) -> None:
 
 
 def settings() -> dict[str, Any]:
-    return configuration.resolve(
+    return configuration.resolved(
         {
             "dataset": "brains",
             "source": {
@@ -102,7 +102,7 @@ def settings() -> dict[str, Any]:
                 }
             },
         }
-    )
+    ).dump()
 
 
 @pytest.fixture(scope="module")

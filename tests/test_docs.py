@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dollmaker.config.settings import load
+from dollmaker.config.settings import loaded
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -75,7 +75,7 @@ def test_whole_configurations_in_the_pages_are_valid(tmp_path: Path) -> None:
             text = re.sub(rf"^{block[0]}", "", block[1], flags=re.M)
             if re.match(r"(#.*\n)*dataset:", text) and "\nsource:" in text:
                 (tmp_path / "my.yaml").write_text(text)
-                load(str(tmp_path / "my.yaml"))
+                loaded(str(tmp_path / "my.yaml"))
                 found += 1
     assert found >= 3
 

@@ -37,7 +37,7 @@ def test_the_published_side_is_a_whole_number_of_patches(patch: int, side: int) 
 
 def configured(size: int, member: dict[str, Any], **attribute: Any) -> dict[str, Any]:
     recipe = {"attribute": attribute, "binarize": [{"gate": {}}, {"otsu": {}}]}
-    return configuration.resolve(
+    return configuration.resolved(
         {
             "dataset": "x",
             "source": {"kind": "phantoms"},
@@ -45,7 +45,7 @@ def configured(size: int, member: dict[str, Any], **attribute: Any) -> dict[str,
             "classify": {"members": {"a": {}, "b": member}},
             "recipes": {"doll": recipe},
         }
-    )
+    ).dump()
 
 
 VIT = {"architecture": "timm:vit_small_patch14_dinov2"}

@@ -32,7 +32,7 @@ def find(variable: str, name: str, *inside: str) -> Path:
 
 def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
     root = find("DOLLMAKER_DATA", "data", "wbc/labels.csv")
-    config = configuration.load(str(ROOT / "workflow/configs/wbc.yaml"))
+    config = configuration.loaded(str(ROOT / "workflow/configs/wbc.yaml")).dump()
     config["prepare"]["shards"] = 1
     whole = configuration.resolved(config)
     stage.list_images(whole, root, tmp_path / "listing.parquet")
@@ -61,7 +61,7 @@ def test_blood_cells_are_read_with_their_truth(tmp_path: Path) -> None:
 
 def test_lungs_are_read_and_their_patients_keep_their_split() -> None:
     root = find("DOLLMAKER_DATA", "data", "cxr/labels.csv", "cxr/lung_masks", "cxr_anatomy/masks")
-    config = configuration.load(str(ROOT / "workflow/configs/cxr.yaml"))
+    config = configuration.loaded(str(ROOT / "workflow/configs/cxr.yaml")).dump()
     task = read_task("lungs", configuration.resolved(config), root)
     assert len(task.image_ids) == 148
     from dollmaker.prepare.sources import list_source

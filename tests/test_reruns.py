@@ -445,7 +445,7 @@ def test_code_reads_no_key_that_its_stage_does_not_declare(room: str) -> None:
 def test_what_a_stage_reads_is_a_configuration() -> None:
     full = configuration.resolved(SETTINGS)
     for name, declared in reads.READS.items():
-        again = configuration.load(pipeline.stage_config(full, name))
+        again = configuration.loaded(pipeline.stage_config(full, name)).dump()
         for key in declared.keys:
             section, _, below = key.partition(".")
             if section != "truth":
@@ -506,7 +506,7 @@ def test_the_state_of_a_training_knows_how_images_were_fitted(
             "prepare": {"size": 32, **prepare},
             "classify": {"members": {"a": {"architecture": "timm:test_resnet"}}},
         }
-        config = configuration.resolve(settings)
+        config = configuration.resolved(settings).dump()
         with pytest.raises(Noted) as noted:
             files = stage.Inputs(
                 index=tmp_path / "index.parquet", images=tmp_path / "images", weights_root=tmp_path

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
 
 
 @pytest.fixture
 def config() -> dict[str, Any]:
     """A configuration with a network that trains in seconds."""
-    return resolve(
+    return resolved(
         {
             "dataset": "fake",
             "source": {"kind": "phantoms"},
@@ -39,7 +39,7 @@ def config() -> dict[str, Any]:
             },
             "adapt": {"n": [3, "all"], "seeds": 2, "steps": 4, "evaluations": 2, "batch_size": 4},
         }
-    )
+    ).dump()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from dollmaker.adapt.listing import list_images
 from dollmaker.adapt.masks import make_reader
 from dollmaker.adapt.tasks import read_task
-from dollmaker.config.settings import resolve, resolved
+from dollmaker.config.settings import resolved
 from dollmaker.config.tuning import TaskConfig
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.rle import encode
@@ -218,7 +218,7 @@ def test_a_folder_of_images_and_one_of_masks_are_enough(tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 255, (HEIGHT, WIDTH), np.uint8)).save(path)
         save(HEART, tmp_path / f"masks/{name}.png", 1)
     (tmp_path / "images/notes.txt").write_text("not a picture")
-    config = resolve(
+    config = resolved(
         {
             "dataset": "fake",
             "source": {"kind": "phantoms"},
@@ -226,7 +226,7 @@ def test_a_folder_of_images_and_one_of_masks_are_enough(tmp_path: Path) -> None:
             "tasks": {"heart": {"images": "images", "masks": "masks", "classes": {"heart": [1]},
                                 "valid": 0.3, "test": 0.3}},
         }
-    )  # fmt: skip
+    ).dump()  # fmt: skip
     task = read_task("heart", resolved(config), tmp_path)
     assert len(task.image_ids) == 12 and task.image_ids[0] == "p0_case0"
     assert task.patients == task.image_ids

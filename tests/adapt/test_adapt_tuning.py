@@ -17,7 +17,7 @@ from dollmaker.adapt.saved import pack, save_adapter
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.tuning import FROZEN, Small, Tuned, Tuning, biases
 from dollmaker.config.networks import SegmentConfig
-from dollmaker.config.settings import resolve, resolved
+from dollmaker.config.settings import resolved
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.cli import main
@@ -378,11 +378,11 @@ def test_a_random_start_has_no_base(run: Callable[..., Path], segmenter: Path) -
 def test_configuration_and_command(capsys: pytest.CaptureFixture[str]) -> None:
     plain = {"dataset": "fake", "source": {"kind": "phantoms"}}
     adapt = {"runs": [f"doll/{mode}" for mode in MODES]}
-    assert resolve({**plain, "adapt": adapt})["adapt"]["lora_rank"] == 4
+    assert resolved({**plain, "adapt": adapt}).dump()["adapt"]["lora_rank"] == 4
     with pytest.raises(ConfigError):
-        resolve({**plain, "adapt": {"runs": ["doll/prompt"]}})
+        resolved({**plain, "adapt": {"runs": ["doll/prompt"]}})
     with pytest.raises(ConfigError):
-        resolve({**plain, "adapt": {"lora_rank": 0}})
+        resolved({**plain, "adapt": {"lora_rank": 0}})
     with pytest.raises(SystemExit):
         main(["adapt", "--help"])
     told = capsys.readouterr().out

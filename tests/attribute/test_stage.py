@@ -14,7 +14,7 @@ from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.methods import METHODS
 from dollmaker.attribute.passes import Question
 from dollmaker.config.masks import MapsConfig, NoiseConfig
-from dollmaker.config.settings import load
+from dollmaker.config.settings import loaded
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.shards import Shard
 
@@ -159,4 +159,4 @@ def test_recipes_that_cannot_be_are_refused(options: dict[str, Any], message: st
     recipe = {"attribute": options, "binarize": [{"otsu": {}}]}
     config = {"dataset": "x", "source": {"kind": "phantoms"}, "recipes": {"doll": recipe}}
     with pytest.raises(ConfigError, match=message):
-        load(json.dumps(config))
+        loaded(json.dumps(config))

@@ -113,14 +113,14 @@ def make_dataset(folder: Path) -> None:
 def make_config(**classify: Any) -> dict[str, Any]:
     members = {"a": {"architecture": "timm:test_resnet"}}
     options = {"members": members, "epochs": 4, "batch_size": 8, "bootstrap": 20, **classify}
-    return configuration.resolve(
+    return configuration.resolved(
         {
             "dataset": "x",
             "source": {"kind": "phantoms"},
             "prepare": {"size": 32},
             "classify": options,
         }
-    )
+    ).dump()
 
 
 def inputs(folder: Path) -> stage.Inputs:

@@ -21,7 +21,7 @@ TABLE = {
 
 def resolved(source: Any, channels: int, **classify: Any) -> Any:
     given = {"dataset": "x", "source": source, "prepare": {"channels": channels, "size": 32}}
-    return configuration.resolve({**given, "classify": classify})
+    return configuration.resolved({**given, "classify": classify}).dump()
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_the_schema_takes_what_the_models_take(file: Path) -> None:
     SCHEMA.validate(given)
     full = config.resolved(given)
     assert config.resolved(full.dump()) == full
-    assert config.resolve(given) == full.dump()
+    assert config.resolved(given).dump() == full.dump()
 
 
 #: Section -> a value that only one of the two might refuse.

@@ -62,14 +62,14 @@ def test_untrained_outputs_are_no_findings(name: str, known: int) -> None:
 
 
 def resolve(fit: str = "crop", epochs: int | None = 0, **member: Any) -> dict[str, Any]:
-    return configuration.resolve(
+    return configuration.resolved(
         {
             "dataset": "x",
             "source": {"kind": "phantoms"},
             "prepare": {"fit": fit},
             "classify": {"members": {"a": {"epochs": epochs, **member}}},
         }
-    )
+    ).dump()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ MINIMAL: dict[str, Any] = {"dataset": "x", "source": {"kind": "phantoms"}}
 
 
 def test_defaults_reach_every_depth() -> None:
-    full = config.resolve({**MINIMAL, "recipes": {"doll": {"binarize": [{"otsu": {}}]}}})
+    full = config.resolved({**MINIMAL, "recipes": {"doll": {"binarize": [{"otsu": {}}]}}}).dump()
     assert full["classify"]["members"] == {
         "member0": {
             "architecture": "mobilenet_v2",
@@ -37,16 +37,16 @@ def test_defaults_reach_every_depth() -> None:
 
 def test_a_null_says_no_more_than_a_key_that_is_left_out() -> None:
     change = {"classify": {"members": {"a": {"input": {"size": None}}}}}
-    assert config.resolve({**MINIMAL, **change})["classify"]["members"]["a"]["input"] == {}
+    assert config.resolved({**MINIMAL, **change}).dump()["classify"]["members"]["a"]["input"] == {}
     truth = {"kind": "masks", "folder": "m", "column": None, "targets": {"a": [1]}}
-    full = config.resolve({**MINIMAL, "truth": {**truth, "file": None}})
+    full = config.resolved({**MINIMAL, "truth": {**truth, "file": None}}).dump()
     assert full["truth"]["column"] is None and "file" not in full["truth"]
-    assert config.resolve(full) == full
+    assert config.resolved(full).dump() == full
 
 
 def test_resolving_twice_changes_nothing() -> None:
-    once = config.resolve(MINIMAL)
-    assert config.resolve(once) == once
+    once = config.resolved(MINIMAL).dump()
+    assert config.resolved(once).dump() == once
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key(
     change: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        config.resolve({**MINIMAL, **change})
+        config.resolved({**MINIMAL, **change})
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -131,14 +131,17 @@ def test_shipped_configurations_are_valid_and_name_no_local_folder(file: Path) -
 def test_inline_json_and_files_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump(MINIMAL))
-    assert config.load(str(file)) == config.load('{"dataset": "x", "source": {"kind": "phantoms"}}')
+    assert (
+        config.loaded(str(file)).dump()
+        == config.loaded('{"dataset": "x", "source": {"kind": "phantoms"}}').dump()
+    )
 
 
 def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("dataset: x\nsource: {kind: phantoms}\ntruth: null\nseed: 1\ntruth: null\n")
     with pytest.raises(ConfigError, match="'truth' is in lines 3 and 5"):
-        config.load(str(file))
+        config.loaded(str(file))
     file.write_text("dataset: x\nsource: {kind: phantoms}\nprepare: {size: 32,\n  size: 64}\n")
     with pytest.raises(ConfigError, match="'size' is in lines 3 and 4"):
         pipeline.configure({**MINIMAL, "prepare": {"size": 64}}, ROOT / "config.yaml", [file])
@@ -156,7 +159,7 @@ def test_numbers_are_what_the_schema_asks_for_at_every_depth() -> None:
         "study": {"n": [5.0, "all"]},
         "adapt": {"learning_rate": ["1e-3", 1.0]},
     }
-    full = config.resolve({**MINIMAL, **change})
+    full = config.resolved({**MINIMAL, **change}).dump()
     member, attribute = full["classify"]["members"]["a"], full["recipes"]["doll"]["attribute"]
     found = [
         (full["seed"], 3),
@@ -190,9 +193,9 @@ def test_a_key_that_yaml_takes_for_something_else_is_refused(
     with pytest.raises(
         ConfigError, match=f"line 5: YAML takes (the key )?{key} for {meant}; put it"
     ):
-        config.load(str(file))
+        config.loaded(str(file))
     file.write_text(text.replace("KEY", f'"{key}"'))
-    assert list(config.load(str(file))["classify"]["members"]) == [key]
+    assert list(config.loaded(str(file)).classify.members) == [key]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ def test_a_number_to_another_base_is_refused(tmp_path: Path, written: str, meant
     file = tmp_path / "c.yaml"
     file.write_text(f"dataset: x\nsource: {{kind: phantoms}}\nclassify: {{epochs: {written}}}\n")
     with pytest.raises(ConfigError, match=f"line 3: YAML takes {written} for {meant}; put it in"):
-        config.load(str(file))
+        config.loaded(str(file))
     file.write_text(f'dataset: "{written}"\nsource: {{kind: phantoms}}\nseed: 0x10\n')
     assert config.read(str(file))["dataset"] == written
 
@@ -210,14 +213,14 @@ def test_a_number_to_another_base_is_refused(tmp_path: Path, written: str, meant
 def test_a_number_as_key_is_its_text(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("dataset: x\nsource: {kind: phantoms}\nclassify: {members: {1: {}, 2.5: {}}}\n")
-    assert list(config.load(str(file))["classify"]["members"]) == ["1", "2.5"]
+    assert list(config.loaded(str(file)).classify.members) == ["1", "2.5"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_file_may_have_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "c.yaml"
     file.write_bytes("# ü\r\ndataset: x\r\nsource: {kind: phantoms}\r\n".encode(encoding))
-    assert config.load(str(file)) == config.resolve(MINIMAL)
+    assert config.loaded(str(file)).dump() == config.resolved(MINIMAL).dump()
 
 
 @pytest.mark.parametrize(
@@ -236,7 +239,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_line(
 ) -> None:
     (tmp_path / "c.yaml").write_bytes(data)
     with pytest.raises(ConfigError, match=words) as caught:
-        config.load(str(tmp_path / "c.yaml"))
+        config.loaded(str(tmp_path / "c.yaml"))
     assert "\n" not in str(caught.value)
 
 
@@ -255,6 +258,6 @@ def test_files_that_are_no_mapping_are_refused(tmp_path: Path, text: str) -> Non
     file = tmp_path / "c.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError):
-        config.load(str(file))
+        config.loaded(str(file))
     with pytest.raises(ConfigError, match="cannot read"):
-        config.load(str(tmp_path / "absent.yaml"))
+        config.loaded(str(tmp_path / "absent.yaml"))

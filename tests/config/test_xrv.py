@@ -33,14 +33,14 @@ def take(name: str, network: nn.Module, folder: Path, findings: list[str]) -> Me
     """The member that the configuration makes of the library's network."""
     file = folder / xrv.file_name(f"xrv:{name}")
     save_file({key: tensor.clone() for key, tensor in network.state_dict().items()}, file)
-    config = configuration.resolve(
+    config = configuration.resolved(
         {
             "dataset": "x",
             "source": {"kind": "phantoms"},
             "prepare": {"fit": "crop"},
             "classify": {"members": {"a": {"architecture": f"xrv:{name}", "epochs": 0}}},
         }
-    )
+    ).dump()
     member = config["classify"]["members"]["a"]
     assert member["weights"] == file.name
     mine = MemberConfig(**member)
@@ -135,7 +135,7 @@ def test_maps_are_complete_by_the_librarys_logits(pair: Any) -> None:
     member, network = pair
     small = replace(member, input=replace(member.input, size=64))
     stored = ((pictures(2, 5) / 1024 + 1) * 127.5).round().to(torch.uint8)
-    options = configuration.resolve({"dataset": "x", "source": {"kind": "phantoms"}})
+    options = configuration.resolved({"dataset": "x", "source": {"kind": "phantoms"}}).dump()
     recipe = options["recipes"]["doll"]["attribute"]
     recipe.update(reduction="signed", smoothing=0.0, baselines=["mean"])
     recipe["adaptive"] = {

@@ -179,7 +179,7 @@ def test_what_the_configuration_asks_for(world: Path) -> None:
         expected = {**asked, **changed, "methods": ["seg_hires_cam"], "split": "test"}
         assert tables.read_header(file)["config"] == expected
     with pytest.raises(ConfigError, match=r"explain\.pixels"):
-        configuration.load(json.dumps({**json.loads(CONFIG), "explain": {"pixels": "all"}}))
+        configuration.loaded(json.dumps({**json.loads(CONFIG), "explain": {"pixels": "all"}}))
 
 
 def test_the_page_counts_what_it_leaves_out() -> None:

@@ -30,14 +30,14 @@ def resolved(**changes: Any) -> Config:
 def test_every_stage_can_read_what_it_is_given() -> None:
     full = config.loaded(str(ROOT / "config.yaml"))
     for stage in reads.READS:
-        config.load(pipeline.stage_config(full, stage))
-    config.load(pipeline.member_config(full, "a"))
-    config.load(pipeline.task_config(full, "organs"))
-    config.load(pipeline.report_config(full))
+        config.loaded(pipeline.stage_config(full, stage))
+    config.loaded(pipeline.member_config(full, "a"))
+    config.loaded(pipeline.task_config(full, "organs"))
+    config.loaded(pipeline.report_config(full))
     recipes = {"doll": {"binarize": [{"otsu": {}}]}, "q": {"binarize": [{"quantile": {}}]}}
     recipes["q"]["attribute"] = "doll"  # type: ignore[assignment]
     other = resolved(recipes=recipes, release={"recipe": "q"})
-    given = config.load(pipeline.recipe_config(other, "binarize", "q"))
+    given = config.loaded(pipeline.recipe_config(other, "binarize", "q")).dump()
     assert given["recipes"]["q"]["binarize"] == [{"quantile": {}}]
     assert pipeline.recipes_with_maps(other) == ["doll"]
     assert pipeline.relevance_shard(other, "x", "q", "0000").endswith("relevance/doll/0000.h5")
@@ -66,13 +66,13 @@ def test_settings_have_a_file_that_is_written_once(
     name = pipeline.settings_file("x", "binarize", text, make=False)
     assert not Path(name).exists() and name.startswith("results/x/config/binarize-")
     assert pipeline.settings_file("x", "binarize", text, make=True) == name
-    assert config.load(name) == config.load(text)
+    assert config.loaded(name).dump() == config.loaded(text).dump()
     os.utime(name, (1, 1))
     assert pipeline.settings_file("x", "binarize", text, make=True) == name
     assert Path(name).stat().st_mtime == 1
     other = pipeline.stage_config(resolved(prepare={"fit": "crop"}), "binarize")
     assert pipeline.settings_file("x", "binarize", other, make=True) != name
-    assert config.load(name) == config.load(text)
+    assert config.loaded(name).dump() == config.loaded(text).dump()
 
 
 def test_a_given_configuration_replaces_the_default_as_a_whole() -> None:

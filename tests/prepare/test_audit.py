@@ -187,13 +187,13 @@ def prepared(tmp_path: Path) -> Path:
 
 def settings(blank: str) -> str:
     source = {"file": "t.csv", "images": "i", "image_column": "a", "label_column": "b"}
-    full = config.resolve(
+    full = config.resolved(
         {
             "dataset": "x",
             "source": {"kind": "table", "table": source},
             "classify": {"blank": blank},
         }
-    )
+    ).dump()
     return pipeline.stage_config(Config.model_validate(full), "audit")
 
 

@@ -287,7 +287,7 @@ def test_names_need_a_key_and_truth_finds_none() -> None:
     source = {"kind": "dicom", "dicom": OPTIONS}
     truth = {"kind": "boxes", "file": "b.csv"}
     with pytest.raises(ConfigError, match="truth and tasks find none"):
-        configuration.resolve({"dataset": "x", "source": source, "truth": truth})
+        configuration.resolved({"dataset": "x", "source": source, "truth": truth})
 
 
 def test_of_large_trees_a_part_is_looked_at(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

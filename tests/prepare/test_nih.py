@@ -155,4 +155,4 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"does not exist; correct data_root or source\.nih"):
         preflight(resolved(nih={"folder": "other"}).replace(data_root=str(tmp_path)))
     with pytest.raises(ConfigError, match="'source' lacks the key 'nih'"):
-        configuration.resolve({"dataset": "x", "source": {"kind": "nih"}})
+        configuration.resolved({"dataset": "x", "source": {"kind": "nih"}})

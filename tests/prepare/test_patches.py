@@ -197,7 +197,7 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
     assert pipeline.original_files(config) == [f"{tmp_path}/d/t.csv"]
     preflight(config)
     assert not (tmp_path / "results").exists()
-    given = configuration.load(pipeline.stage_config(config, "convert"))
+    given = configuration.loaded(pipeline.stage_config(config, "convert")).dump()
     assert given["source"] == config.source.dump()
     other = config.replace(prepare=config.prepare.replace(size=99))
     assert pipeline.stage_config(config, "convert") == pipeline.stage_config(other, "convert")
@@ -210,5 +210,5 @@ def test_the_pipeline_reads_the_converted_folder_and_checks_the_original(tmp_pat
 
 def test_the_configurations_resolve() -> None:
     for name in ("nuclei", "nih", "brain-tumour", "jsrt", "cxr"):
-        config = configuration.load(str(ROOT / f"workflow/configs/{name}.yaml"))
+        config = configuration.loaded(str(ROOT / f"workflow/configs/{name}.yaml")).dump()
         assert config["dataset"] == name

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from segment_network import NETWORK
 
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
 from dollmaker.store import provenance, tables
 from dollmaker.store.shards import create_shard
 
@@ -19,7 +19,7 @@ FINDINGS = ["No Finding", "Bright", "Dark"]
 @pytest.fixture
 def config() -> dict[str, Any]:
     """A configuration with a network that trains in seconds."""
-    return resolve(
+    return resolved(
         {
             "dataset": "fake",
             "source": {"kind": "phantoms"},
@@ -27,7 +27,7 @@ def config() -> dict[str, Any]:
             "prepare": {"size": SIZE, "channels": 1},
             "segment": {**NETWORK, "epochs": 3, "batch_size": 4},
         }
-    )
+    ).dump()
 
 
 @pytest.fixture

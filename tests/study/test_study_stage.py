@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from dollmaker.config.settings import resolve
+from dollmaker.config.settings import resolved
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import provenance, tables
@@ -34,7 +34,7 @@ def test_first_crossing_of_a_broken_line() -> None:
 
 @pytest.fixture
 def config() -> dict[str, Any]:
-    return resolve(
+    return resolved(
         {
             "dataset": "fake",
             "source": {"kind": "phantoms"},
@@ -43,7 +43,7 @@ def config() -> dict[str, Any]:
             "study": {"inits": list(INITS), "n": [5], "seeds": 2},
             "evaluate": {"bootstrap": 50},
         }
-    )
+    ).dump()
 
 
 def write_runs(folder: Path, level: float, valid: float) -> None:

@@ -22,16 +22,6 @@ from dollmaker.runtime.errors import ConfigError
 _MOST_VALUES = 100_000
 
 
-def load(source: str) -> Tree:
-    """As :func:`loaded`, as a dictionary."""
-    return loaded(source).dump()
-
-
-def resolve(config: Mapping[str, Any]) -> Tree:
-    """As :func:`resolved`, as a dictionary."""
-    return resolved(config).dump()
-
-
 def loaded(source: str) -> Config:
     """Read a configuration, a YAML or JSON file or inline JSON, and resolve it.
 
