@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -14,16 +14,8 @@ from dollmaker.config.base import SPELLINGS, Section
 
 Place = tuple[str | int, ...]
 
-#: Kind of a complaint -> what the value should have been, in words of JSON.
-_TYPES = {
-    "int_type": "integer",
-    "float_type": "number",
-    "string_type": "string",
-    "bool_type": "boolean",
-    "list_type": "array",
-    "dict_type": "object",
-    "model_type": "object",
-}
+#: Type -> its name in JSON; sections are objects, too.
+_TYPES = {int: "integer", float: "number", str: "string", bool: "boolean", list: "array"}
 
 #: Kind of a complaint -> what to do, with its facts.
 _LIMITS = {
@@ -80,10 +72,11 @@ def _whole(value: Any) -> Any:
 def sentence(config: Mapping[str, Any], model: type[Section], error: ValidationError) -> str:
     """The first mistake, in one sentence.
 
-    Of alternatives, the complaint that got furthest into the value counts.
+    Of alternatives, the complaint that got furthest into the value counts, and a limit before a
+    type.
     """
     found = [(_place(config, complaint), complaint) for complaint in error.errors()]
-    found.sort(key=lambda pair: [str(part) for part in pair[0]])
+    found.sort(key=lambda pair: ([str(part) for part in pair[0]], pair[1]["type"] not in _LIMITS))
     places = [place for place, _ in found]
     place, first = next(pair for pair in found if not _goes_on(pair[0], places))
     value, kind, facts = _at(config, place), first["type"], first.get("ctx", {})
@@ -97,18 +90,18 @@ def sentence(config: Mapping[str, Any], model: type[Section], error: ValidationE
         text = first["input"]
         where = place[:-1] if first["loc"][-1] == "[key]" else place
         return f"{named(where)} has {text!r}; use {SPELLINGS[facts['pattern']]}."
-    here = [complaint for there, complaint in found if there == place]
-    types = [_TYPES[c["type"]] for c in here if c["type"] in _TYPES]
-    words = [word for c in here if c["type"] == "literal_error" for word in _words(c)]
-    words += ["null"] if NoneType in _kinds(model, place) else []
-    shown = f"{named(place)} is {_short(value)}"
-    if types:
+    shown, kinds = f"{named(place)} is {_short(value)}", _kinds(model, place)
+    if kind in _LIMITS:
+        return f"{shown}; {_LIMITS[kind].format(**facts)}."
+    closed = [word for one in kinds if get_origin(one) is Literal for word in get_args(one)]
+    words = [json.dumps(word) for word in closed] + ["null"] * (NoneType in kinds)
+    others = [get_origin(one) or one for one in kinds]
+    types = [_TYPES.get(one, "object") for one in others if one not in (Literal, NoneType)]
+    if types and (kind.endswith("_type") or kind == "literal_error"):
         legal = " or ".join(dict.fromkeys([*types, *words]))
         return f"{shown}; it must be of type {legal}.{_hint(value, legal)}"
     if kind == "literal_error":
         return f"{shown}; use one of: {', '.join(words)}."
-    if kind in _LIMITS:
-        return f"{shown}; {_LIMITS[kind].format(**facts)}."
     return f"{shown}, which is not valid ({first['msg']}); correct it."
 
 
@@ -183,12 +176,6 @@ def _at(config: Any, place: Place) -> Any:
     return config
 
 
-def _words(complaint: Any) -> list[str]:
-    """The legal values of a closed list, as JSON."""
-    listed = re.findall(r"'[^']*'|-?\d+", complaint["ctx"]["expected"])
-    return [json.dumps(text.strip("'")) if text[0] == "'" else text for text in listed]
-
-
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
@@ -198,7 +185,9 @@ def _hint(value: Any, legal: str) -> str:
     """Why a value has another type than its writer may have thought, as a sentence; often empty."""
     if isinstance(value, str):
         number = _as_number(value)
-        if number and ("number" in legal or ("integer" in legal and "." not in number)):
+        if number and (
+            "number" in legal or ("integer" in legal and number.lstrip("-").isdecimal())
+        ):
             return f" YAML takes 0,1 and quoted numbers for text: write {number}."
         if "boolean" in legal:
             return " Write true or false, without quotes."
@@ -218,9 +207,4 @@ def _as_number(text: str) -> str:
         value = float(text.replace(",", ".", 1))
     except ValueError:
         return ""
-    if not math.isfinite(value):
-        return ""
-    if value.is_integer() and abs(value) < 1e15:
-        return str(int(value))
-    shown = repr(value)
-    return shown if "." in shown else shown.replace("e", ".0e")
+    return f"{value:.15g}" if math.isfinite(value) else ""
