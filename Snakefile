@@ -25,6 +25,7 @@ from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight
 from dollmaker.runtime import cores
 from dollmaker.runtime.errors import DollmakerError
 from dollmaker.status.run import mend_error, write_plan
+from dollmaker.study import grid
 
 logger.addFilter(mend_error)
 
@@ -61,7 +62,7 @@ wildcard_constraints:
     pretraining=r"[^/]+",
     start=r"[^/]+",
     weights=weight_names.FILES,
-    named="|".join(map(re.escape, pipeline.study_tunings(CONFIG))),
+    named="|".join(map(re.escape, grid.tunings(CONFIG))),
 
 
 localrules:

@@ -26,6 +26,7 @@ from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.store import provenance, sums, tables
 from dollmaker.store.shards import create_shard
+from dollmaker.study import grid
 
 ROOT = Path(__file__).parents[1]
 
@@ -381,7 +382,8 @@ def test_a_study_follows_what_each_of_its_jobs_starts_from(
     again = {"pretrain_variant": 1, "adapt_variant": 1, "gather_study": 1}
     assert planned(settings, "study") == again
     full = configuration.resolved(settings)
-    members = [pipeline.study_start(full, "default", name) for name in starts]
+    variants = [grid.pretraining_config(full, "default", name) for name in starts]
+    members = [pipeline.start_members(one) for one in variants]
     assert members == [["results/x/committee/a"], ["results/x/committee/b"], []]
 
 

@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look() -> None:
-    before.require_available(needed.of_config(resolved()), Path("weights"))
+    before.require_weights(needed.of_config(resolved()), Path("weights"))
 
 
 def test_what_can_be_reached_passes_and_nothing_is_fetched_yet(hub: Hub, root: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_look_at_what_is_there_loads_no_library(hub: Hub, root: Path) -> None:
         "from pathlib import Path\n"
         "from dollmaker.config.settings import loaded\n"
         "from dollmaker.fetch import before, needed\n"
-        "before.require_available(needed.of_config(loaded(sys.argv[1])), Path('weights'))\n"
+        "before.require_weights(needed.of_config(loaded(sys.argv[1])), Path('weights'))\n"
         "assert not {'timm', 'torch', 'torchvision', 'huggingface_hub'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(resolved().dump())], check=True)

@@ -89,10 +89,8 @@ def test_tunings_with_settings_of_their_own() -> None:
         "default/organs/random-bias",
         "default/organs/random-short",
     ]
-    assert [pipeline.study_tuning(settings, name) for name in ("bias", "short")] == [
-        "bias",
-        "full",
-    ]
+    trained = {name: changes["tuning"] for name, changes in grid.tunings(settings).items()}
+    assert trained == {"bias": "bias", "short": "full"}
     bias, short, new = (
         grid.run_config(settings, "default", "organs", init, name).adapt
         for init, name in (("doll", "bias"), ("doll", "short"), ("new", "short"))
@@ -101,8 +99,8 @@ def test_tunings_with_settings_of_their_own() -> None:
     default = settings.adapt.learning_rate
     assert (short.learning_rate, short.steps, short.new_blocks) == (default, 2, 0)
     assert (new.steps, new.new_blocks) == (2, 9)  # the start's own number counts
-    described = json.loads(pipeline.study_run(settings, "default", "organs", "doll", "short"))
-    assert described["adapt"]["steps"] == 2
+    run = grid.run_config(settings, "default", "organs", "doll", "short")
+    assert json.loads(pipeline.task_config(run, "organs"))["adapt"]["steps"] == 2
 
 
 def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:

@@ -24,3 +24,21 @@ def settings(stage, text=None, preflight_of=None):
         return path
 
     return file
+
+
+def variant(wildcards):
+    """The configuration with the network and the objectives of a pre-training of the study."""
+    return grid.pretraining_config(
+        CONFIG, wildcards.architecture, wildcards.pretraining
+    )
+
+
+def tuned_variant(wildcards):
+    """The configuration of a fine-tuning of the study."""
+    return grid.run_config(
+        CONFIG,
+        wildcards.architecture,
+        wildcards.task,
+        wildcards.start,
+        wildcards.named,
+    )

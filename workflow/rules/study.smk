@@ -26,26 +26,17 @@ rule pretrain_variant:
     input:
         config=settings(
             "segment",
-            lambda wildcards: pipeline.study_pretraining(
-                CONFIG, wildcards.architecture, wildcards.pretraining
-            ),
+            lambda wildcards: pipeline.stage_config(variant(wildcards), "segment"),
         ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
         ),
         labels="results/{dataset}/labels/SHA256SUMS",
-        committee=lambda wildcards: ancient(
-            pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
-        ),
-        sums=lambda wildcards: pipeline.sums(
-            pipeline.study_start(CONFIG, wildcards.architecture, wildcards.pretraining)
-        ),
+        committee=lambda wildcards: ancient(pipeline.start_members(variant(wildcards))),
+        sums=lambda wildcards: pipeline.sums(pipeline.start_members(variant(wildcards))),
         weights=lambda wildcards: needed.files(
-            CONFIG,
-            needed.of_pretraining(
-                CONFIG, wildcards.architecture, wildcards.pretraining
-            ),
+            CONFIG, needed.of_segmenter(variant(wildcards))
         ),
     output:
         segmenter=directory(
@@ -65,10 +56,7 @@ rule pretrain_variant:
     params:
         version=pipeline.version("segment"),
         content=lambda wildcards: pipeline.weights_content(
-            CONFIG,
-            needed.of_pretraining(
-                CONFIG, wildcards.architecture, wildcards.pretraining
-            ),
+            CONFIG, needed.of_segmenter(variant(wildcards))
         ),
         weights_root=CONFIG.weights_root,
         images=lambda wildcards, input: os.path.dirname(input.images[0]),
@@ -93,12 +81,8 @@ rule adapt_variant:
     input:
         config=settings(
             "adapt",
-            lambda wildcards: pipeline.study_run(
-                CONFIG,
-                wildcards.architecture,
-                wildcards.task,
-                wildcards.start,
-                wildcards.named,
+            lambda wildcards: pipeline.task_config(
+                tuned_variant(wildcards), wildcards.task
             ),
         ),
         index=ancient("results/{dataset}/index.parquet"),
@@ -127,7 +111,7 @@ rule adapt_variant:
         "results/{dataset}/benchmarks/adapt_variant-{architecture}-{task}-{start}-{named}.tsv"
     conda:
         "../../envs/dollmaker.yaml"
-    threads: cores.share(len(pipeline.study_runs(CONFIG)), CORES)
+    threads: cores.share(len(grid.runs(CONFIG)), CORES)
     resources:
         gpu=1,
         mem_mb=8000,
@@ -138,7 +122,7 @@ rule adapt_variant:
             CONFIG,
             needed.of_tuning(CONFIG, wildcards.start, wildcards.architecture),
         ),
-        tuning=lambda wildcards: pipeline.study_tuning(CONFIG, wildcards.named),
+        tuning=lambda wildcards: grid.tunings(CONFIG)[wildcards.named]["tuning"],
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG.weights_root,
         segmenter=lambda wildcards, input: (
@@ -160,7 +144,7 @@ rule adapt_variant:
         """
 
 
-STUDY_RUNS = expand("results/{{dataset}}/study/{run}", run=pipeline.study_runs(CONFIG))
+STUDY_RUNS = expand("results/{{dataset}}/study/{run}", run=grid.runs(CONFIG))
 
 
 rule gather_study:

@@ -13,7 +13,6 @@ from dollmaker.store.files import POINTERS, WEB_PAGE
 
 _LIBRARIES = ("torch", "torchvision", "timm", "segmentation_models_pytorch", "huggingface_hub")
 
-
 #: How weights files begin that are no safetensors, and what they are.
 _FOREIGN = {
     b"PK": "a pickle of PyTorch, which is never loaded; convert it to safetensors",
@@ -24,7 +23,11 @@ _FOREIGN = {
 
 
 def require_weights(needs: Iterable[Need], root: Path) -> None:
-    """Refuse weights files that are missing or are none; those of a name may be fetched yet.
+    """Refuse weights files that are missing or are none, and names that cannot be had.
+
+    What has a name may be fetched yet; the libraries are loaded for what is not there only. Where
+    they are not installed, jobs bring an environment of their own, and it is the rule that says
+    what it cannot have.
 
     Args:
         needs: The weights.
@@ -37,7 +40,14 @@ def require_weights(needs: Iterable[Need], root: Path) -> None:
     for need in needs:
         if not need.name or need.file.is_file():
             check_weights(need.file)
-    require_available(needs, root)
+    for need in needs:
+        try:
+            if need.name and need.file.is_file():
+                lock.check(root, need.name, sums.sha256(need.file))
+            elif need.name:
+                _require_reachable(need.name, root)
+        except ModelError as error:
+            raise ModelError(f"{need.place}: {error}") from None
 
 
 def check_weights(path: Path) -> None:
@@ -72,32 +82,7 @@ def _foreign(path: Path, error: Exception) -> str:
     return f"no whole safetensors file ({detail}); get it again, or convert it to safetensors"
 
 
-def require_available(needs: Iterable[Need], root: Path) -> None:
-    """Refuse named weights that are not those of the lock, or cannot be had.
-
-    The libraries are loaded for those that are not there yet only. Where they are not installed,
-    jobs bring an environment of their own, and it is the rule that says what it cannot have.
-
-    Args:
-        needs: The weights; files of the user's are left out.
-        root: ``weights_root``.
-
-    Raises:
-        ModelError: With the first reason, in one sentence.
-    """
-    for need in needs:
-        if not need.name:
-            continue
-        try:
-            if need.file.is_file():
-                lock.check(root, need.name, sums.sha256(need.file))
-            else:
-                _require(need.name, root)
-        except ModelError as error:
-            raise ModelError(f"{need.place}: {error}") from None
-
-
-def _require(name: str, root: Path) -> None:
+def _require_reachable(name: str, root: Path) -> None:
     if not all(find_spec(module) for module in _LIBRARIES):
         return
     from dollmaker.fetch.libraries import locked

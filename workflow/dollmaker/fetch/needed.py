@@ -42,11 +42,6 @@ def of_segmenter(config: Config) -> Start:
     return init, weight_names.of_encoder(config.segment.encoder)
 
 
-def of_pretraining(config: Config, architecture: str, pretraining: str) -> Start:
-    """As :func:`of_segmenter`, of a pre-training of the study."""
-    return of_segmenter(grid.pretraining_config(config, architecture, pretraining))
-
-
 def of_tuning(config: Config, init: str, architecture: str | None = None) -> Start:
     """The weights that a fine-tuning starts from, of an architecture of the study if one is given.
 
@@ -108,7 +103,7 @@ def of_study(config: Config) -> list[Need]:
     for architecture in config.study.architectures:
         for start in config.study.inits:
             if start in config.study.pretrainings:
-                found = of_pretraining(config, architecture, start)
+                found = of_segmenter(grid.pretraining_config(config, architecture, start))
                 asked.append((f"study.pretrainings.{start}", found))
             else:
                 asked.append(("adapt.imagenet", of_tuning(config, start, architecture)))

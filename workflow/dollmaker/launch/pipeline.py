@@ -89,21 +89,7 @@ def recipe_config(config: Config, stage: str, recipe: str) -> str:
 
 def task_config(config: Config, task: str) -> str:
     """As :func:`stage_config` for adapt, with one task only; what else runs is not its matter."""
-    return _run_text(config.dump(), task)
-
-
-def study_pretraining(config: Config, architecture: str, pretraining: str) -> str:
-    """As :func:`stage_config` for segment, with the network and objectives of a pre-training."""
-    tree = grid.pretraining_config(config, architecture, pretraining).dump()
-    return _stage_text(tree, "segment")
-
-
-def study_run(config: Config, architecture: str, task: str, start: str, tuning: str) -> str:
-    """As :func:`stage_config` for adapt, of one fine-tuning of the study."""
-    return _run_text(grid.run_config(config, architecture, task, start, tuning).dump(), task)
-
-
-def _run_text(tree: Tree, task: str) -> str:
+    tree = config.dump()
     adapt = {key: value for key, value in tree["adapt"].items() if key != "runs"}
     return _stage_text({**tree, "tasks": {task: tree["tasks"][task]}, "adapt": adapt}, "adapt")
 
@@ -222,32 +208,12 @@ def tuned(config: Config) -> list[str]:
     return [f"{task}/{run.replace('/', '-')}" for task in config.tasks for run in config.adapt.runs]
 
 
-def study_runs(config: Config) -> list[str]:
-    """Folders of the study's fine-tunings: architecture/task/init-tuning."""
-    return grid.runs(config)
-
-
-def study_tunings(config: Config) -> list[str]:
-    """Names of the study's tunings."""
-    return list(grid.tunings(config))
-
-
-def study_tuning(config: Config, tuning: str) -> str:
-    """What a tuning of the study trains."""
-    return str(grid.tunings(config)[tuning]["tuning"])
-
-
 def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
     """The segmenter of a start of the study, if it is a pre-training."""
     if start not in config.study.pretrainings:
         return []
     name = grid.segmenter(config, architecture, start)
     return [f"results/{config.dataset}/study/{architecture}/segmenter/{name}"]
-
-
-def study_start(config: Config, architecture: str, pretraining: str) -> list[str]:
-    """As :func:`start_members`, of a pre-training of the study."""
-    return start_members(grid.pretraining_config(config, architecture, pretraining))
 
 
 def sums(folders: Iterable[str]) -> list[str]:

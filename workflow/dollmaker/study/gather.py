@@ -87,11 +87,15 @@ def gather(
     return pl.concat(scores), pl.concat(differences), pl.concat(steps)
 
 
+def _key(folder: Path) -> dict[str, str]:
+    init, _, tuning = folder.name.rpartition("-")
+    return {"task": folder.parent.name, "init": init, "tuning": tuning}
+
+
 def _curves(folders: Sequence[Path]) -> pl.DataFrame:
     parts = []
     for folder in folders:
-        init, _, tuning = folder.name.rpartition("-")
-        key = {"task": folder.parent.name, "init": init, "tuning": tuning}
+        key = _key(folder)
         table = tables.read(folder / "curve.parquet").with_columns(pl.col("n").cast(pl.String))
         parts.append(table.select(*(pl.lit(v).alias(k) for k, v in key.items()), pl.all()))
     return pl.concat(parts)
@@ -115,11 +119,9 @@ def _preferred(curves: pl.DataFrame) -> pl.DataFrame | None:
 def _costs(folders: Sequence[Path]) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for folder in folders:
-        init, _, tuning = folder.name.rpartition("-")
-        key = {"task": folder.parent.name, "init": init, "tuning": tuning}
         try:
             for run in read_json(folder / "runs.json")["runs"]:
-                rows.append({**key, "n": run["n"], **{name: run[name] for name in _COSTS}})
+                rows.append({**_key(folder), "n": run["n"], **{name: run[name] for name in _COSTS}})
         except KeyError as error:
             file = folder / "runs.json"
             raise ArtifactError(

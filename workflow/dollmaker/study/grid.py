@@ -127,11 +127,6 @@ def _check_tuning(config: Config, name: str, changes: Mapping[str, Any]) -> None
         raise ConfigError(f"{where}, laid over adapt: {error}") from None
 
 
-def pretrained(config: Config, init: str) -> bool:
-    """Whether a start is a pre-training of the study."""
-    return init in config.study.pretrainings
-
-
 def segmenter(config: Config, architecture: str, pretraining: str) -> str:
     """The pre-training whose segmenter a pre-training takes.
 
@@ -158,7 +153,7 @@ def run_config(config: Config, architecture: str, task: str, init: str, tuning: 
     study = config.study
     full = _with_segment(_tuned(config, tuning), study.architectures[architecture])
     changes: dict[str, Any] = {"n": study.n, "seeds": study.seeds}
-    if pretrained(config, init) and study.pretrainings[init].new_blocks is not None:
+    if init in study.pretrainings and study.pretrainings[init].new_blocks is not None:
         changes["new_blocks"] = study.pretrainings[init].new_blocks
     adapt = full.adapt.model_copy(update=changes)
     return full.model_copy(update={"adapt": adapt, "tasks": {task: full.tasks[task]}})

@@ -3,7 +3,7 @@
 Its README.md says what every start is worth, with intervals.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import polars as pl
 
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.tasks import MEAN, NOTHING
+from dollmaker.measures.words import number
 from dollmaker.pictures.sheet import to_png
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.report.pictures import examples_sheet, make_examples
@@ -120,23 +121,15 @@ def write_page(
     means = study.filter(pl.col("class") == MEAN)
     if BEST in means["tuning"]:
         parts.append(_BEST)
-    against = {
-        tuple(row[key] for key in ("architecture", "task", "init", "tuning", "n")): row
-        for row in differences.filter(
-            (pl.col("class") == MEAN) & (pl.col("reference") == "imagenet")
-        ).iter_rows(named=True)
-    }
+    imagenet = differences.filter(pl.col("class") == MEAN, reference="imagenet")
+    against = {_run(row): row for row in imagenet.to_dicts()}
+    head = ("tuning", "n", "start", "rate", "mIoU", "where present", "against imagenet")
     for (architecture, task), group in means.group_by("architecture", "task", maintain_order=True):
-        parts.append(f"## {task}, {architecture}\n")
-        parts.append(
-            "| tuning | n | start | rate | mIoU | where present | against imagenet |\n"
-            "|---|---|---|---|---|---|---|"
-        )
-        for (_, _), rows in group.group_by("tuning", "n", maintain_order=True):
-            for row in rows.sort("miou", descending=True).iter_rows(named=True):
-                key = (architecture, task, row["init"], row["tuning"], row["n"])
-                parts.append(_line(row, against.get(key)))
-        parts.append("")
+        lines = []
+        for _, rows in group.group_by("tuning", "n", maintain_order=True):
+            for row in rows.sort("miou", descending=True).to_dicts():
+                lines.append(_cells(row, against.get(_run(row))))
+        parts += [f"## {task}, {architecture}\n", _table(head, lines)]
         mine = steps.filter(pl.col("architecture") == architecture, pl.col("task") == task)
         if not mine.is_empty():
             parts.append(_budgets(mine))
@@ -144,7 +137,17 @@ def write_page(
     return "\n".join(parts) + "\n"
 
 
-def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table of Markdown, with an empty line after it."""
+    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:], ""])
+
+
+def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(row[key] for key in ("architecture", "task", "init", "tuning", "n"))
+
+
+def _cells(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> Sequence[object]:
     score, present = (
         f"{row[name]:.3f} [{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"
         for name in ("miou", "miou_present")
@@ -158,27 +161,24 @@ def _line(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> str:
     drawn = row["tuning"] != NOTHING  # by a network, and not by a rule
     rate = f"{row['learning_rate']:g}" if drawn else "-"
     images = row["n_images"] if drawn else "-"
-    cells = (tuning, images, row["init"], rate, score, present, difference)
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return tuning, images, row["init"], rate, score, present, difference
 
 
 def _budgets(steps: pl.DataFrame) -> str:
-    lines = [_STEPS]
+    parts = [_STEPS]
     for (tuning,), group in steps.group_by("tuning", maintain_order=True):
-        after = " | ".join(f"after {budget}" for budget in group["budgets"][0])
-        lines += [
-            f"| {tuning} | start | {after} | steps to 95 % | of random's | of imagenet's |",
-            f"|---|---|{'---|' * len(group['budgets'][0])}---|---|---|",
-        ]
+        after = [f"after {budget}" for budget in group["budgets"][0]]
+        lines = []
         for (n, init), rows in group.group_by("n", "init", maintain_order=True):
             first = rows.row(0, named=True)
             to = _needed(first["steps"], first["budgets"])
-            against = {row["reference"]: _ratio(row) for row in rows.iter_rows(named=True)}
+            against = {row["reference"]: _ratio(row) for row in rows.to_dicts()}
             ratios = [against.get(name, "-") for name in ("random", "imagenet")]
-            cells = (f"n = {n}", init, *(f"{miou:.3f}" for miou in first["miou"]), to, *ratios)
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+            scores = [f"{miou:.3f}" for miou in first["miou"]]
+            lines.append((f"n = {n}", init, *scores, to, *ratios))
+        head = (str(tuning), "start", *after, "steps to 95 %", "of random's", "of imagenet's")
+        parts.append(_table(head, lines))
+    return "\n".join(parts)
 
 
 def _needed(steps: float | None, budgets: Sequence[int]) -> str:
@@ -191,17 +191,11 @@ def _ratio(row: Mapping[str, Any]) -> str:
     """A ratio with its interval; the reference itself has neither."""
     if row["ratio"] is None and row["low"] is None:
         return "-"
-    ratio, low, high = (
-        "-" if v is None else f"{v:.2f}" for v in (row["ratio"], row["low"], row["high"])
-    )
+    ratio, low, high = (number(row[name]) for name in ("ratio", "low", "high"))
     return f"{ratio} [{low}, {high}]"
 
 
 def _costs(group: pl.DataFrame) -> str:
-    lines = [
-        "| tuning | trained parameters | of the encoder | optimiser | a step | file of a task |",
-        "|---|---|---|---|---|---|",
-    ]
     every = (
         group.filter(~pl.col("tuning").is_in([BEST, NOTHING]))
         .group_by("tuning", maintain_order=True)
@@ -211,8 +205,8 @@ def _costs(group: pl.DataFrame) -> str:
             pl.col("adapter_mb").min(),
         )
     )
-    for row in every.iter_rows(named=True):
-        cells = (
+    lines = [
+        (
             row["tuning"],
             f"{row['trainable']:,.0f}",
             f"{100 * row['encoder_trainable_share']:.1f} %",
@@ -220,5 +214,7 @@ def _costs(group: pl.DataFrame) -> str:
             f"{row['step_seconds']:.2f} s",
             f"{row['adapter_mb']:.3g} MB",
         )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+        for row in every.to_dicts()
+    ]
+    head = ("trained parameters", "of the encoder", "optimiser", "a step", "file of a task")
+    return _table(("tuning", *head), lines)
