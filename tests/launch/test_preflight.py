@@ -1,6 +1,7 @@
 """What is refused before the first job: settings that exclude each other, weights, networks."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,8 @@ def listing(*rows: tuple[str, str | None, int | None]) -> pl.DataFrame:
     ],
 )
 def test_what_no_run_could_end_with(changes: Any, rows: Any, said: str | None) -> None:
-    found = preflight.find_mistake(resolved(**changes), listing(*rows), ["A", "B"])
-    if said is None:
-        assert found is None
-    else:
-        with pytest.raises(ConfigError, match=said):
-            preflight._refuse(found)
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        preflight.require_images(resolved(**changes), listing(*rows), ["A", "B"])
 
 
 TRUE = {"truth": MASKS, "attribute": {"with_truth": True}}
@@ -78,8 +75,8 @@ TRUE = {"truth": MASKS, "attribute": {"with_truth": True}}
 def test_what_the_segmenter_could_not_learn_from(changes: Any, rows: Any, said: str | None) -> None:
     listed = None if rows is None else listing(*rows)
     settings = resolved(**changes)
-    found = preflight.find_segmenter_mistake(settings, listed, ["A", "B"])
-    assert (found is None) == (said is None)
+    with pytest.raises(ConfigError, match=said) if said else nullcontext():
+        preflight.require_lessons(settings, listed, ["A", "B"])
     if said:
         with pytest.raises(ConfigError, match=said):
             preflight.preflight_segmenter(settings, (listed, ["A", "B"]))

@@ -129,38 +129,24 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Networ
         findings: Number of findings.
         images: Number of training images, if it is known.
     """
-    return [
-        NetworkCheck(
-            place=f"classify.members.{name}",
-            check=check_ready if ready.is_ready(member) else check_member,
-            settings=_of_ready(config, member)
-            if ready.is_ready(member)
-            else _of_trained(config, member, findings, images),
-        )
-        for name, member in config.classify.members.items()
-    ]
-
-
-def _of_ready(config: Config, member: MemberConfig) -> Tree:
-    return {
-        "architecture": member.architecture,
-        "findings": ready.outputs(member.architecture, member.findings),
-        "input": _seen(config, member),
-        "weights": _file(config, member.weights, member.architecture),
-    }
-
-
-def _of_trained(config: Config, member: MemberConfig, findings: int, images: int | None) -> Tree:
-    options = config.classify
-    return {
-        "architecture": member.architecture,
-        **_seen(config, member),
-        "outputs": findings,
-        "batch": _batch(options.batch_size, images),
-        "linear_probe": member.linear_probe,
-        "freeze_norm": bool(options.freeze_batch_norm and member.weights),
-        "weights": _file(config, member.weights, member.architecture),
-    }
+    options, checks = config.classify, []
+    for name, member in options.members.items():
+        network, seen = member.architecture, _seen(config, member)
+        known: Tree = {"architecture": network, "weights": _file(config, member.weights, network)}
+        if ready.is_ready(member):
+            check = check_ready
+            known |= {"findings": ready.outputs(network, member.findings), "input": seen}
+        else:
+            check = check_member
+            known |= seen | {
+                "outputs": findings,
+                "batch": _batch(options.batch_size, images),
+                "linear_probe": member.linear_probe,
+                "freeze_norm": bool(options.freeze_batch_norm and member.weights),
+            }
+        place = f"classify.members.{name}"
+        checks.append(NetworkCheck(place=place, check=check, settings=known))
+    return checks
 
 
 def _seen(config: Config, member: MemberConfig) -> Tree:
@@ -174,8 +160,7 @@ def of_names(config: Config) -> list[NetworkCheck]:
     names = {"architecture": config.segment.architecture, "encoder": config.segment.encoder}
     named = {"segment": names}
     for name, changes in config.study.architectures.items():
-        mine = {key: changes.get(key, names[key]) for key in names}
-        named[f"study.architectures.{name}"] = mine
+        named[f"study.architectures.{name}"] = {key: changes.get(key, names[key]) for key in names}
     return [
         NetworkCheck(place=place, check=check_names, settings=settings)
         for place, settings in named.items()
@@ -193,35 +178,28 @@ def of_segmenter(place: str, config: Config, findings: int, images: int | None) 
     """
     options = config.segment
     clusters = options.clusters if options.objectives.structure else 0
-    return NetworkCheck(
-        place=place,
-        check=check_segmenter,
-        settings={
-            **_network(config, findings + clusters),
-            "batch": _batch(options.batch_size, images),
-            "tuning": None,
-            "freeze_norm": options.freeze_batch_norm and options.init != "random",
-            "start": _start(config, options.init),
-        },
+    return _of_network(
+        place,
+        config,
+        options.init,
+        classes=findings + clusters,
+        batch=_batch(options.batch_size, images),
+        tuning=None,
+        freeze_norm=options.freeze_batch_norm and options.init != "random",
     )
 
 
 def of_tuning(place: str, config: Config, init: str, tuning: str) -> NetworkCheck:
     """A check of a network that is fine-tuned, named at a place, with its start and its tuning."""
-    options = config.adapt
-    first = next(iter(config.classify.members))
-    starts = {"classifier": first, "imagenet": options.imagenet}
-    freeze = options.freeze_batch_norm and init != "random" and tuning == "full"
-    return NetworkCheck(
-        place=place,
-        check=check_segmenter,
-        settings={
-            **_network(config, 1),
-            "batch": _batch(options.batch_size, None),
-            "tuning": tuning,
-            "freeze_norm": freeze,
-            "start": _start(config, starts.get(init, "random")),
-        },
+    options, first = config.adapt, next(iter(config.classify.members))
+    return _of_network(
+        place,
+        config,
+        {"classifier": first, "imagenet": options.imagenet}.get(init, "random"),
+        classes=1,
+        batch=_batch(options.batch_size, None),
+        tuning=tuning,
+        freeze_norm=options.freeze_batch_norm and init != "random" and tuning == "full",
     )
 
 
@@ -230,16 +208,15 @@ def _batch(size: int, images: int | None) -> int:
     return min(size, _SEVERAL if images is None else images, _SEVERAL)
 
 
-def _network(config: Config, classes: int) -> Tree:
-    options = config.segment
-    return {
-        "architecture": options.architecture,
-        "encoder": options.encoder,
-        "arguments": options.arguments,
-        "channels": config.prepare.channels,
-        "size": config.prepare.size,
-        "classes": classes,
+def _of_network(place: str, config: Config, init: str | None, **more: Any) -> NetworkCheck:
+    """A check of a segmenter: its network, what it is fed, where it starts, and more."""
+    settings = {
+        **{key: getattr(config.segment, key) for key in ("architecture", "encoder", "arguments")},
+        **{key: getattr(config.prepare, key) for key in ("channels", "size")},
+        "start": _start(config, init),
+        **more,
     }
+    return NetworkCheck(place=place, check=check_segmenter, settings=settings)
 
 
 def _start(config: Config, init: str | None) -> Tree:

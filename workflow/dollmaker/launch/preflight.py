@@ -58,7 +58,7 @@ def preflight(config: Config) -> Listing:
     listed, names = _list(config, root)
     check_findings(names, config)
     if listed is not None:
-        _refuse(find_mistake(config, listed, names))
+        require_images(config, listed, names)
         _look_at_channels(config, root, listed)
     _check_masks(config, root, listed, names)
     _check_recipes(config, names)
@@ -80,7 +80,7 @@ def preflight_segmenter(config: Config, listing: Listing) -> None:
             or its starting weights do not fit.
     """
     listed, names = listing
-    _refuse(find_segmenter_mistake(config, listed, names))
+    require_lessons(config, listed, names)
     localized = len(findings.localized(names, config.attribute.findings))
     wanted = [network_checks.of_segmenter("segment", config, localized, _to_train(listed))]
     for run in config.adapt.runs if config.tasks else []:
@@ -97,7 +97,7 @@ def preflight_study(config: Config, listing: Listing) -> None:
     for architecture, init in product(study.architectures, study.inits if task else ()):
         place = f"study.architectures.{architecture}"
         if init in study.pretrainings:
-            _refuse(find_segmenter_mistake(config, listed, names))
+            require_lessons(config, listed, names)
             mine = grid.pretraining_config(config, architecture, init)
             _check_init(mine)
             wanted.append(network_checks.of_segmenter(place, mine, localized, _to_train(listed)))
@@ -147,73 +147,72 @@ def _check_recipes(config: Config, names: Sequence[str]) -> None:
         check_order(options.steps)
 
 
-def _refuse(mistake: str | None) -> None:
-    if mistake:
-        raise ConfigError(mistake)
-
-
 def _to_train(listed: pl.DataFrame | None) -> int | None:
     """Number of training images, if it is known."""
     return None if listed is None else int((listed["split"] == "train").sum())
 
 
-def find_mistake(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> str | None:
-    """The first reason why no run on the listed images could end, whatever is made."""
+def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> None:
+    """Refuse listed images with which no run could end, whatever is made.
+
+    Raises:
+        ConfigError: With the first reason.
+    """
     if not _to_train(listed):
-        return (
+        raise ConfigError(
             f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
             "prepare.test, or correct the split column."
         )
     splits = config.attribute.splits
     explained = listed.filter(pl.col("split").is_in(splits))
     if config.attribute.with_truth and explained["mask"].null_count() == len(explained):
-        return (
+        raise ConfigError(
             "attribute.with_truth explains images with a true mask only, and no image of "
             f"attribute.splits ({', '.join(splits)}) has one; name other splits or remove it."
         )
     splits = config.sample.splits
     if not _positive(listed.filter(pl.col("split").is_in(splits)), config, names):
-        return (
+        raise ConfigError(
             f"no image of sample.splits ({', '.join(splits)}) has a positive label of a finding "
             "that is localized; name other splits, or correct the labels or attribute.findings."
         )
-    return None
 
 
-def find_segmenter_mistake(
-    config: Config, listed: pl.DataFrame | None, names: Sequence[str]
-) -> str | None:
-    """The first reason why no image of the segmenter's training would get a mask."""
+def require_lessons(config: Config, listed: pl.DataFrame | None, names: Sequence[str]) -> None:
+    """Refuse a run in which no image of the segmenter's training would get a mask.
+
+    Raises:
+        ConfigError: With the first reason.
+    """
     options = config.attribute
     if "train" not in options.splits:
-        return (
+        raise ConfigError(
             "the segmenter learns from masks of training images, and attribute.splits leaves train "
             "out; add it, or run `snakemake compare` alone."
         )
     if options.with_truth and config.prepare.hold_out_truth:
-        return (
+        raise ConfigError(
             "attribute.with_truth explains images with a true mask only, and "
             "prepare.hold_out_truth keeps them all from training, so that the segmenter has no "
             "mask to learn from; remove one of them, or run `snakemake compare` alone."
         )
     if listed is None:
-        return None
+        return
     train = listed.filter(pl.col("split") == "train")
     if options.with_truth:
         train = train.filter(pl.col("mask").is_not_null())
         if train.is_empty():
-            return (
+            raise ConfigError(
                 "attribute.with_truth explains images with a true mask only, and no training image "
                 "has one, so that the segmenter has no mask to learn from; remove it, or run "
                 "`snakemake compare` alone."
             )
     if not _positive(train, config, names):
-        return (
+        raise ConfigError(
             "no training image that is explained has a positive label of a finding that is "
             "localized, so that the segmenter has no mask to learn from; correct the labels, the "
             "splits or attribute.findings."
         )
-    return None
 
 
 def _positive(listed: pl.DataFrame, config: Config, names: Sequence[str]) -> bool:
