@@ -7,6 +7,7 @@ what is reported is the median over the rounds. Nothing is written, nothing depe
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import sys
 import time
@@ -32,7 +33,6 @@ from dollmaker.attribute.integrated_gradients import (
 from dollmaker.attribute.passes import Chunk, Pairs, fitting_rows
 from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.runtime import devices
-from dollmaker.runtime.progress import peak_memory_mb
 from shared import Subject, keep, make_subject, options
 
 #: Rows of a pass that are tried for Captum; the fastest is taken.
@@ -118,7 +118,7 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
         "speedup_over_expanded": seconds["captum_expanded"] / seconds["ours_same_nodes"],
         "fraction_of_ceiling": seconds["ceiling"] / seconds["ours_same_nodes"],
         **found,
-        "peak_rss_mb": peak_memory_mb(),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "peak_gpu_mb": torch.cuda.max_memory_allocated() / 2**20 if cuda else None,
         "threads": torch.get_num_threads(),
     }

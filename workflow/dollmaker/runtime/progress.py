@@ -64,11 +64,6 @@ def memory_mb() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     minutes, rest = divmod(round(seconds), 60)
