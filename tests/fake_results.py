@@ -150,7 +150,7 @@ def build(root: Path, config: dict[str, Any]) -> tuple[Path, Path]:
     for name, seconds in (
         ("train_member-first", 10.5),
         ("train_member-second", 11.5),
-        ("explain_images.doll.0000", 3.0),
+        ("explain_images-doll-0000", 3.0),
         ("evaluate", 2.0),
     ):
         text = f"s\th:m:s\tmax_rss\n{seconds}\t0:00:10\t100\n"

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import yaml
 
-from dollmaker.estimate.costs import read_finished
 from dollmaker.runtime import cli
 from dollmaker.store.files import read_json
 
@@ -72,13 +71,6 @@ def test_finished_jobs_stand_for_their_kind(
     assert "1 finished" in shown and "900 MB" in shown
     # Two shards of 100 s, evaluate, two of masks.
     assert "rule by rule, 1 at a time: 4.2 min" in shown
-
-
-@pytest.mark.parametrize("text", ["", "no table", HEAD, f"{HEAD}nan\t\t\t\n-1\t\tinf\n", "s\n\0\n"])
-def test_files_that_are_no_benchmarks_are_passed_over(tmp_path: Path, text: str) -> None:
-    (tmp_path / "evaluate.tsv").write_text(text)
-    assert read_finished(tmp_path, "evaluate", "") == ([], 0)
-    assert read_finished(tmp_path / "nowhere", "evaluate", "") == ([], 0)
 
 
 def test_a_table_is_enough_to_count(

@@ -287,7 +287,7 @@ def test_seconds_of_rules(tmp_path: Path) -> None:
     write("decode_images-0000.tsv", "1.5")
     write("decode_images-0001.tsv", "2.5")
     write("build_index.tsv", "1.0", "3.0")  # a repeated benchmark counts once, with its mean
-    write("make_masks.doll.0000.tsv", "-")
+    write("make_masks-doll-0000.tsv", "-")
     write("deep/adapt_segmenter-organs-doll-full.tsv", "4")
     write("somebody_else.tsv", "100")
     seconds = read_seconds(tmp_path)

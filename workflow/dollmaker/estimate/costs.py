@@ -1,8 +1,6 @@
 """The estimate: count, try, look at past runs, and put together what a run costs."""
 
-import csv
 import math
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,10 +16,11 @@ from dollmaker.launch import pipeline
 from dollmaker.phantoms import write_dataset
 from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.runtime import devices
+from dollmaker.store.benchmarks import Finished, read_finished
 from dollmaker.store.findings import localized
 
-#: What a job may take, as shares of its estimate: by a trial, and by finished jobs of its kind.
-_TRIED, _DONE = (0.5, 2.0), (0.8, 1.25)
+#: What a job may take, as shares of its estimate by a trial, and of the ends of finished jobs.
+_TRIED, _DONE = (0.5, 1, 2), (0.8, 1.25)
 
 #: What a job of the attribution should take: long beside its start, short to lose.
 _GOOD = 1800
@@ -58,7 +57,10 @@ def make_estimate(
     device = devices.choose(config.device)
     with tempfile.TemporaryDirectory(prefix="dollmaker-estimate-") as name:
         folder = Path(name)
-        root = _find_root(config, folder)
+        root = Path(pipeline.data_root(config))
+        if config.source.kind == "phantoms" and not root.is_dir():  # they are generated for this
+            root = folder / "phantoms"
+            write_dataset(root, seed=config.seed, **config.source.phantoms.dump())
         index, names = list_source(config, root)
         check_findings(names, config)
         index = index.unique("image_id", keep="first", maintain_order=True)
@@ -68,9 +70,9 @@ def make_estimate(
         trial = Trial(config, device, folder)
         if images:
             trial.run(sample(index, wanted, images), names, root)
-    past = Path("results") / config.dataset / "benchmarks"
+    finished = list(read_finished(Path("results") / config.dataset / "benchmarks"))
     rules = [
-        _estimate(config, jobs, past, trial, heavy if jobs.gpu else light)
+        _estimate(config, jobs, finished, trial, heavy if jobs.gpu else light)
         for jobs in list_jobs(config, counts)
     ]
     explaining = [row for row in rules if row["rule"] == "explain_images" and row["seconds"]]
@@ -88,34 +90,24 @@ def make_estimate(
     }
 
 
-def _find_root(config: Config, folder: Path) -> Path:
-    """The folder of the source; phantoms that are not there yet are generated for this."""
-    root = Path(pipeline.data_root(config))
-    if config.source.kind == "phantoms" and not root.is_dir():
-        root = folder / "phantoms"
-        write_dataset(root, seed=config.seed, **config.source.phantoms.dump())
-    return root
-
-
-def _estimate(config: Config, jobs: Jobs, past: Path, trial: Trial, start: float) -> dict[str, Any]:
+def _estimate(
+    config: Config, jobs: Jobs, finished: Sequence[Finished], trial: Trial, start: float
+) -> dict[str, Any]:
     """A row of the result."""
-    done, memory = read_finished(past, jobs.rule, jobs.part)
-    row = {**asdict(jobs), "seconds": None, "memory_mb": memory or None, "by": "unknown"}
+    mine = [one for one in finished if (one.rule, one.part) == (jobs.rule, jobs.part)]
+    done = [seconds for one in mine for seconds in one.seconds]
+    memory = max((most for one in mine for most in one.memory_mb), default=None)
+    seconds, by = None, "unknown"
     if done:
-        ends = min(done) * _DONE[0], sum(done) / len(done), max(done) * _DONE[1]
-        row |= {"seconds": list(ends), "by": f"{len(done)} finished"}
+        by = f"{len(done)} finished"
+        seconds = [_DONE[0] * min(done), sum(done) / len(done), _DONE[1] * max(done)]
     elif jobs.trial in trial.seconds:
-        work = jobs.units / jobs.number * trial.seconds[jobs.trial]
+        by, work = "trial", jobs.units / jobs.number * trial.seconds[jobs.trial]
         # Most maps are done with about a fourth of the nodes that they may take.
         adaptive = jobs.unit == "maps" and config.maps(jobs.part).adaptive
-        low, middle, high = (0.25, 0.5, 1) if adaptive else (1, 1, 1)
-        ends = (
-            _TRIED[0] * (start + low * work),
-            start + middle * work,
-            _TRIED[1] * (start + high * work),
-        )
-        row |= {"seconds": list(ends), "by": "trial"}
-    return row
+        shares = (0.25, 0.5, 1) if adaptive else (1, 1, 1)
+        seconds = [k * (start + share * work) for k, share in zip(_TRIED, shares, strict=True)]
+    return {**asdict(jobs), "seconds": seconds, "memory_mb": memory, "by": by}
 
 
 def _total(rules: Sequence[dict[str, Any]], number: int) -> list[float]:
@@ -139,28 +131,3 @@ def _disk(config: Config, counts: Counts) -> dict[str, int]:
         "masks": pairs * len(config.recipes) * (pixels // _MASK + _ROW),
         "labels and release": pairs * _PAIR,
     }
-
-
-def read_finished(folder: Path, rule: str, part: str) -> tuple[list[float], float]:
-    """Seconds of the finished jobs of a rule, by the clock, and the most memory of one in MB.
-
-    Files are called ``{rule}-{part}-{shard}.tsv``, without what a rule does not have. Of a resumed
-    job the file tells the last attempt alone. What is no number is passed over: of a job that was
-    over at once Snakemake does not know the memory.
-    """
-    mine = re.compile(re.escape(f"{rule}-{part}" if part else rule) + r"(-\d{4,})?")
-    seconds, memory = [], [0.0]
-    for file in sorted(folder.glob(f"{rule}*.tsv")):
-        if mine.fullmatch(file.stem):
-            text = file.read_text(encoding="utf-8", errors="replace")
-            for row in csv.DictReader(text.splitlines(), delimiter="\t"):
-                seconds += _number(row.get("s"))
-                memory += _number(row.get("max_rss"))
-    return seconds, max(memory)
-
-
-def _number(text: str | None) -> list[float]:
-    try:
-        return [value] if 0 < (value := float(text or "")) < float("inf") else []
-    except ValueError:
-        return []

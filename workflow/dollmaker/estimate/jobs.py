@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from dollmaker.adapt import learning_rates
-from dollmaker.adapt.listing import list_images
+from dollmaker.adapt.listing import list_images, split_patients
 from dollmaker.attribute.selection import select_images
 from dollmaker.classify.data import label_matrix
 from dollmaker.config.masks import SampleConfig
@@ -16,7 +16,6 @@ from dollmaker.config.sources import CONVERTED
 from dollmaker.config.tuning import AdaptConfig
 from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
-from dollmaker.prepare.listing import assign
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.findings import ABSENT, BLANK, PRESENT
 
@@ -71,7 +70,7 @@ def count(config: Config, index: pl.DataFrame, localized: list[str], root: Path)
         most=int(positive.sum()) if options.min_probability is None else positive.size,
         sample=_count_sample(drawn, config.sample),
         segment={split: int(learned[splits == split].sum()) for split in ("train", "valid")},
-        tasks={name: _count_task(config, name, root, index) for name in config.tasks},
+        tasks={name: _count_task(config, name, root) for name in config.tasks},
     )
 
 
@@ -82,15 +81,10 @@ def _count_sample(labels: Any, options: SampleConfig) -> int:
     return int((2 * plain + 4 * np.minimum(positive, options.checks)).sum())
 
 
-def _count_task(config: Config, name: str, root: Path, index: pl.DataFrame) -> dict[str, int]:
+def _count_task(config: Config, name: str, root: Path) -> dict[str, int]:
     """Images of a task by split; its masks are not opened."""
-    options, prepare = config.tasks[name], config.prepare
-    listed = list_images(name, options, root, config.allow_links)
-    own = options.valid is None and options.test is None
-    known = dict(index.select("patient_id", "split").iter_rows()) if own else {}
-    valid = prepare.valid if options.valid is None else options.valid
-    test = prepare.test if options.test is None else options.test
-    splits = [known.get(patient) or assign(patient, valid, test) for patient in listed.patients]
+    listed = list_images(name, config.tasks[name], root, config.allow_links)
+    splits = split_patients(name, config, root, listed.patients)
     return {split: splits.count(split) for split in SPLITS}
 
 
@@ -123,17 +117,16 @@ class Jobs:
 
 def list_jobs(config: Config, counts: Counts) -> list[Jobs]:
     """All jobs, in the order they run."""
-    shards, released = config.prepare.shards, config.release.recipe
+    shards, released, runs = config.prepare.shards, config.release.recipe, config.adapt.runs
     images, pairs, drawn = sum(counts.images.values()), counts.pairs, counts.sample
     whole, kind = pipeline.recipes_with_maps(config), config.source.kind
-    recipes = list(config.recipes)
-    choosing = {config.donor(r) for r in recipes if pipeline.thresholds(config, r)}
+    choosing = {config.donor(n) for n in config.recipes if pipeline.thresholds(config, n)}
     sampled = [n for n in whole if n in {*choosing, config.donor(released)}]
-    passes = config.segment.epochs * _passes(**counts.segment)
-    first = {"phantoms": "generate_phantoms", **dict.fromkeys(CONVERTED, "convert_source")}
-    runs = [(task, run) for task in config.tasks for run in config.adapt.runs]
+    lessons = config.segment.epochs * passes(**counts.segment)
+    made = {"phantoms": "generate_phantoms", **dict.fromkeys(CONVERTED, "convert_source")}
+    scoring = ("evaluate", "build_release", "verify_release", "write_report")
     return [
-        *(Jobs(first[kind], "", images, "images") for _ in range(kind in first)),
+        *(Jobs(rule, "", images, "images") for source, rule in made.items() if source == kind),
         Jobs("list_images", "", images, "images"),
         Jobs("decode_images", "", images, "images", "decode", shards),
         Jobs("build_index", "", images, "images"),
@@ -145,27 +138,22 @@ def list_jobs(config: Config, counts: Counts) -> list[Jobs]:
         *(Jobs("explain_images", n, pairs, "maps", f"explain {n}", shards, True) for n in whole),
         *(Jobs("explain_sample", n, drawn, "maps", f"explain {n}", gpu=True) for n in sampled),
         *(Jobs("choose_thresholds", n, drawn, "maps") for n in whole if n in choosing),
-        *(Jobs("make_masks", n, pairs, "masks", f"binarize {n}", shards) for n in recipes),
+        *(Jobs("make_masks", n, pairs, "masks", f"binarize {n}", shards) for n in config.recipes),
         Jobs("check_recipe", released, drawn, "maps"),
         Jobs("collect_labels", "", pairs, "masks", "labels"),
-        Jobs("pretrain_segmenter", "", passes, "images", "segment", gpu=True),
+        Jobs("pretrain_segmenter", "", lessons, "images", "segment", gpu=True),
         *(
             Jobs("adapt_segmenter", f"{task}-{run.replace('/', '-')}",
-                 _of_runs(config.adapt, counts.tasks[task]), "images", "segment", gpu=True)
-            for task, run in runs
+                 _of_runs(config.adapt, counted), "images", "segment", gpu=True)
+            for task, counted in counts.tasks.items() for run in runs
         ),
-        *(
-            Jobs("explain_segmenter", "", images, "images")
-            for _ in pipeline.segmenter_explanations(config)
-        ),
-        Jobs("evaluate", "", pairs, "masks"),
-        Jobs("build_release", "", pairs, "masks"),
-        Jobs("verify_release", "", pairs, "masks"),
-        Jobs("write_report", "", pairs, "masks"),
+        *[Jobs("explain_segmenter", "", images, "images")] * config.report.explained,
+        *(Jobs(rule, "", pairs, "masks") for rule in scoring),
     ]  # fmt: skip
 
 
-def _passes(train: float, valid: float, test: float = 0) -> float:
+def passes(train: float, valid: float, test: float = 0) -> float:
+    """Images that are learned from, and what others cost that are only looked at."""
     return train + (valid + test) * LOOKED_AT
 
 
@@ -173,12 +161,12 @@ def _of_member(config: Config, name: str, counts: Counts) -> float:
     """Every epoch with its validation, and the predictions at the end."""
     images, own = counts.images, config.classify.members[name].epochs
     epochs = config.classify.epochs if own is None else own
-    held_out = _passes(0, images["valid"], images["test"])
-    return float(epochs * _passes(images["train"], images["valid"]) + held_out)
+    each, held_out = passes(images["train"], images["valid"]), {**images, "train": 0}
+    return float(epochs * each + passes(**held_out))
 
 
 def _of_runs(options: AdaptConfig, images: dict[str, int]) -> float:
     """Every n, seed and learning rate: its steps, and the images that it is scored on."""
     runs = len(options.n) * options.seeds * len(learning_rates(options.learning_rate))
     learned = options.steps * options.batch_size
-    return float(runs * _passes(learned, options.evaluations * images["valid"], images["test"]))
+    return float(runs * passes(learned, options.evaluations * images["valid"], images["test"]))

@@ -1,5 +1,6 @@
 """The command: what a run costs, as text."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,19 +67,15 @@ def _render(estimate: dict[str, Any]) -> str:
         line.format(*head),
     ]
     for row in estimate["rules"]:
-        each, times = ["?", "?", "?"], ["?", "?", "?"]
-        if row["seconds"]:
-            each = [_time(seconds) for seconds in row["seconds"]]
-            times = [_time(row["number"] * seconds) for seconds in row["seconds"]]
-        memory = f"{row['memory_mb']:,.0f} MB" if row["memory_mb"] else "?"
         name, work = f"{row['rule']} {row['part']}", f"{row['units']:,.0f} {row['unit']}"
-        cells = name, row["number"], work, each[1], times[1], f"{times[0]} .. {times[2]}", memory
-        lines.append(line.format(*cells, row["by"]))
+        each = row["seconds"] or [math.nan] * 3
+        low, middle, high = (_time(row["number"] * seconds) for seconds in each)
+        times = _time(each[1]), middle, f"{low} .. {high}"
+        memory = f"{row['memory_mb']:,.0f} MB" if row["memory_mb"] else "?"
+        lines.append(line.format(name, row["number"], work, *times, memory, row["by"]))
     sums = {f"rule by rule, {n} at a time": ends for n, ends in estimate["seconds"].items()}
-    for what, ends in {
-        **sums,
-        "jobs that ask for a GPU, one at a time": estimate["gpu_seconds"],
-    }.items():
+    sums["jobs that ask for a GPU, one at a time"] = estimate["gpu_seconds"]
+    for what, ends in sums.items():
         low, middle, high = map(_time, ends)
         lines.append(f"{what}: {middle} ({low} .. {high}), without what is unknown")
     sizes = {name: _short(size / 1e6) for name, size in estimate["disk_bytes"].items()}
@@ -91,6 +88,8 @@ def _render(estimate: dict[str, Any]) -> str:
 
 
 def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
     for unit, length in (("s", 1), ("min", 60)):
         if seconds < 90 * length:
             return f"{_short(seconds / length)} {unit}"

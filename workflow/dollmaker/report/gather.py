@@ -1,7 +1,5 @@
 """Everything the report reads, gathered once; whatever was not run is simply absent."""
 
-import csv
-import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from dollmaker.release.parts import SPLITS, Tree, read_rows
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import findings as labels
 from dollmaker.store import tables
+from dollmaker.store.benchmarks import read_finished
 from dollmaker.store.files import read_json
 from dollmaker.store.index import read_index
 
@@ -33,6 +32,9 @@ RULES = {
     "adapt": ("adapt_segmenter",),
     "evaluate": ("evaluate",),
 }
+
+#: Those whose jobs belong to a recipe.
+_OF_RECIPES = {*RULES["attribute"], *RULES["sample"], *RULES["binarize"], "check_recipe"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,34 +176,13 @@ def _tasks(config: Config, folder: Path) -> dict[str, dict[str, Path]]:
 def read_seconds(folder: Path, recipes: Collection[str] | None = None) -> dict[str, float | None]:
     """Total seconds of each stage from Snakemake's benchmark files.
 
-    The rule is the file's name up to the first ``-`` or ``.``; a repeated benchmark counts with
-    its mean. With ``recipes``, maps and masks of other recipes (of a comparison) do not count.
+    A repeated benchmark counts with its mean. With ``recipes``, maps and masks of other recipes (of
+    a comparison) do not count.
     """
     stage_of = {rule: stage for stage, rules in RULES.items() for rule in rules}
     total: dict[str, float] = defaultdict(float)
-    for file in sorted(folder.rglob("*.tsv")):
-        rule = re.split(r"[-.]", file.name)[0]
-        recipe = _recipe_of(file.stem, rule)
-        if rule not in stage_of or (recipes is not None and recipe and recipe not in recipes):
-            continue
-        with file.open(encoding="utf-8", newline="") as handle:
-            rows = csv.DictReader(handle, delimiter="\t")
-            seconds = [value for row in rows if (value := _number(row.get("s"))) is not None]
-        if seconds:
-            total[stage_of[rule]] += sum(seconds) / len(seconds)
+    for job in read_finished(folder):
+        other = job.rule in _OF_RECIPES and recipes is not None and job.part not in recipes
+        if job.rule in stage_of and job.seconds and not other:
+            total[stage_of[job.rule]] += sum(job.seconds) / len(job.seconds)
     return {stage: total.get(stage) for stage in RULES}
-
-
-def _recipe_of(stem: str, rule: str) -> str:
-    """The recipe in the name of a benchmark, e.g. ``make_masks-tokencut-0001``; empty without."""
-    words = stem.removeprefix(f"{rule}-")
-    if rule in ("explain_images", "make_masks"):
-        return words.rpartition("-")[0]
-    return words if rule in ("explain_sample", "choose_thresholds", "check_recipe") else ""
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
