@@ -1,12 +1,15 @@
 """The configuration: closed, with defaults, and errors in one sentence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from dollmaker.config import documents
 from dollmaker.config import settings as config
+from dollmaker.config.sources import TEST
 from dollmaker.launch import pipeline
 from dollmaker.runtime.errors import ConfigError
 
@@ -126,6 +129,45 @@ def test_a_mistake_is_one_sentence_that_names_the_key(
 def test_shipped_configurations_are_valid_and_name_no_local_folder(file: Path) -> None:
     config.complete(pipeline.configure(config.read(str(file)), ROOT / "config.yaml"))
     assert "shared" not in file.read_text()
+
+
+TABLE = {"file": "t.csv", "images": "i", "image_column": "image", "label_column": "class"}
+MASKS = {"kind": "masks", "folder": "m", "column": None, "targets": {"a": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "test"),
+    [
+        ({}, 0.0),
+        ({"source": {"kind": "chexpert"}}, 0.0),
+        ({"source": {"kind": "folder", "folder": {"root": "r"}}}, TEST),
+        ({"source": {"kind": "nih", "nih": {}}}, TEST),
+        ({"source": {"kind": "msd", "msd": {}}, "prepare": {"valid": 0.3}}, TEST),
+        ({"source": {"kind": "jsrt", "jsrt": {"images": "i"}}, "prepare": {"test": 0}}, 0),
+        ({"source": {"kind": "table", "table": TABLE}}, TEST),
+        ({"source": {"kind": "table", "table": {**TABLE, "split_column": "split"}}}, 0.0),
+        (
+            {
+                "source": {"kind": "table", "table": TABLE},
+                "prepare": {"hold_out_truth": True},
+                "truth": MASKS,
+            },
+            0.0,
+        ),
+    ],
+)
+def test_some_patients_are_held_out_unless_the_source_says_which(
+    change: dict[str, Any], test: float
+) -> None:
+    """Every stage that reads the share has the value, not that it was left out."""
+    full = config.resolved({**MINIMAL, **change})
+    assert repr(full.prepare.test) == repr(full.dump()["prepare"]["test"]) == repr(test)
+    for stage in ("convert", "list", "index", "labels", "adapt", "release"):
+        given = json.loads(pipeline.stage_config(full, stage))
+        assert repr(given["prepare"]["test"]) == repr(test)
+        assert config.resolved(given).prepare.test == test
+    said = documents.schema()["$defs"]["PrepareConfig"]["properties"]["test"]
+    assert "default" not in said and f"Left out, it is {TEST};" in said["description"]
 
 
 def test_inline_json_and_files_are_the_same(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_the_smallest_configuration_is_enough(
     assert plan[["a", "b"]].sum_horizontal().to_list() == [1] * 5
     assert plan["path"].to_list() == [f"set/{p}" for p in (*TWO, "b/deep/er/3.PNG")]
     assert plan["patient_id"].to_list() == plan["image_id"].to_list()
-    assert plan["split"].to_list() == [assign(name, 0.1, 0.0) for name in plan["image_id"]]
+    assert plan["split"].to_list() == [assign(name, 0.1, 0.2) for name in plan["image_id"]]
     said = capsys.readouterr().err
     assert "2 classes: 'a' 2, 'b' 3" in said and "each image is its own patient" in said
 

@@ -20,6 +20,9 @@ from dollmaker.config.base import (
 #: Kinds of sources whose pictures are made before anything else.
 CONVERTED = ("dicom", "patches", "msd", "jsrt")
 
+#: Share of patients held out for scores, where nothing else says which.
+TEST = 0.2
+
 #: A value of labels, and a share of voxels in percent.
 Voxel = Annotated[int, Field(ge=1, le=255)]
 Percentile = Annotated[Number, Field(ge=0, le=100)]
@@ -234,11 +237,22 @@ class SourceConfig(Section):
         """The section of its kind."""
         return getattr(self, self.kind)
 
+    @property
+    def says_test(self) -> bool:
+        """Whether it says itself which images are test, whatever files are there."""
+        by_column = self.table is not None and self.table.split_column is not None
+        return self.kind in ("phantoms", "chexpert") or (self.kind == "table" and by_column)
+
     @model_validator(mode="after")
     def _describe_the_kind(self) -> Self:
         if self.kind != "table" and self.own is None:
             raise lacks(self.kind)
         return self
+
+
+def _without_default(rule: dict[str, Any]) -> None:
+    """Take the default out of a key's rule in the JSON schema: it depends on other keys."""
+    del rule["default"]
 
 
 class PrepareConfig(Section):
@@ -259,8 +273,11 @@ class PrepareConfig(Section):
     """Number of shards."""
     valid: Number = Field(default=0.1, ge=0, lt=1)
     """Share of patients held out to stop training."""
-    test: Number = Field(default=0.0, ge=0, lt=1)
-    """Share of patients held out for scores. CheXpert's valid.csv is always test."""
+    test: Number = Field(default=0.0, ge=0, lt=1, json_schema_extra=_without_default)
+    """Share of patients held out for scores. Left out, it is 0.2; but 0.0 where the source says
+    which images are test (phantoms; chexpert, whose valid.csv is always test; a table with
+    split_column), and with hold_out_truth. ChestX-ray14's test list and a folder called test,
+    where they are there, count in its place."""
     hold_out_truth: bool = False
     """All patients with a true mask are in test, whatever their hash says (truth of kind masks)."""
     max_quarantined: Number = Field(default=0.01, ge=0, le=1)

@@ -24,7 +24,7 @@ from dollmaker.config.masks import (
     SampleConfig,
 )
 from dollmaker.config.networks import ClassifyConfig, ExplainConfig, SegmentConfig
-from dollmaker.config.sources import PrepareConfig, SourceConfig
+from dollmaker.config.sources import TEST, PrepareConfig, SourceConfig
 from dollmaker.config.tuning import AdaptConfig, StudyConfig, TaskConfig
 
 
@@ -176,6 +176,16 @@ class Config(Section):
     """Scores."""
     report: ReportConfig = ReportConfig()
     """The report."""
+
+    @model_validator(mode="after")
+    def _hold_out_patients(self) -> Self:
+        """Where ``prepare.test`` is left out, it follows from who says which images are test."""
+        prepare = self.prepare
+        if "test" not in prepare.model_fields_set:
+            said = self.source.says_test or prepare.hold_out_truth
+            held = prepare.replace(test=0.0 if said else TEST)
+            object.__setattr__(self, "prepare", held)
+        return self
 
     def maps(self, recipe: str) -> MapsConfig:
         """How the maps that a recipe uses are made."""
