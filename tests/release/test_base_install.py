@@ -1,5 +1,6 @@
 """A user of a release has no torch, Snakemake, Lightning or Captum: the base dependencies do."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dollmaker.runtime.cli import COMMANDS
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
 
@@ -47,13 +49,40 @@ assert main(["diff", release, release]) == 0
 assert main(["evaluate", release, "--truth", release + "/chexlocalize/train.json"]) == 0
 for form in ("png", "chexlocalize", "coco", "yolo"):
     assert main(["export", release, "--to", form, "--output", output + "/" + form]) == 0
-assert main(["predict", release, output, "--output", output + "/p"]) == 1
+assert main(["init", output + "/own"]) == 0
+assert main(["completion", "bash"]) == 0
+assert main(["status", output + "/run"]) == 0
+assert main(["publish", release, "--to", output + "/sent"]) == 0
 try:
     from dollmaker import PseudoLabels
 except ImportError as error:
     assert str(error).endswith('pip install "dollmaker[torch]".'), error
-assert main(["estimate", "--config", "x.yaml"]) == 1
 assert not REFUSED & {name.split(".")[0] for name in sys.modules}
+"""
+
+#: Every command by words that it takes, and what it says where they lead nowhere.
+ASK = """
+import contextlib, io, json
+from dollmaker.runtime import cli
+
+told = {}
+for name, targets in cli.COMMANDS.items():
+    for target in targets.split():
+        words = [name]
+        for one in cli._parser(name, target)._actions:
+            if one.required:
+                value = one.choices[0] if one.choices else "1"
+                words += [*one.option_strings[:1], value]
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            code = cli.main(words)
+        told[target] = code, said.getvalue()
+print(json.dumps(told))
+"""
+
+PREDICT = """
+from dollmaker.runtime.cli import main
+
+sys.exit(main(["predict", *sys.argv[2:4], "--output", "p", "--model", sys.argv[4]]))
 """
 
 LOAD = """
@@ -61,7 +90,8 @@ from dollmaker import PseudoLabels
 
 data = PseudoLabels(sys.argv[2])
 assert sum(int(item["masks"].sum()) for item in data) == data.table["area"].sum() > 0
-import dollmaker.adapt.saved, dollmaker.predict.stage, dollmaker.segment.export
+import dollmaker.adapt.saved, dollmaker.predict.models, dollmaker.predict.stage
+import dollmaker.segment.export
 assert not REFUSED & {name.split(".")[0] for name in sys.modules}
 """
 
@@ -77,13 +107,16 @@ def refused(*extras: str) -> set[str]:
     return {MODULES.get(name, name) for name in asked - base - {"dollmaker"}}
 
 
-def run(code: str, modules: set[str], *words: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that has not these modules."""
+def run(
+    code: str, modules: set[str], *words: Path, place: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that has not these modules, in a folder."""
     return subprocess.run(
         [sys.executable, "-c", BLOCKER + code, ",".join(modules), *map(str, words)],
         capture_output=True,
         text=True,
         check=False,
+        cwd=place,
         env={**os.environ, "PYTHONPATH": str(ROOT / "workflow")},
     )
 
@@ -101,11 +134,54 @@ def test_a_release_is_used_with_the_base_dependencies_alone(made: Path, tmp_path
         "peft",
         "skimage",
     }
+    (tmp_path / "run/logs").mkdir(parents=True)
+    (tmp_path / "run/logs/train_member-a.log").write_text("classify a epoch 3/9\n")
     done = run(USE, modules, made, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "is whole" in done.stdout
-    for extra in ("torch", "workflow"):
-        assert f'which is not installed; pip install "dollmaker[{extra}]".' in done.stderr
+    assert "is whole" in done.stdout and "train_member" in done.stdout
+    assert not done.stderr, done.stderr
+
+
+#: Commands that get as far as their files: those that need no extra, predict (below), and one that
+#: asks for the workflow's libraries when it is at work.
+BASE = {"init", "status", "completion", "verify", "stats", "show", "diff", "export", "publish"}
+LATER = {"predict", "thresholds"}
+
+
+def test_every_command_works_or_names_the_extra_that_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()  # what the words name
+    done = run(ASK, refused("torch", "workflow", "deep"), place=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told.keys() == {target for two in COMMANDS.values() for target in two.split()}
+    sentence = r'dollmaker: error: this needs \w+, .*; pip install "dollmaker\[workflow\]"\.\n'
+    for name, targets in COMMANDS.items():
+        for target in targets.split():
+            code, said = told[target]
+            if name in BASE | LATER or target == "evaluate.release:evaluate_release":
+                assert "pip install" not in said, (target, said)
+            else:
+                assert code == 1 and re.fullmatch(sentence, said), (target, said)
+
+
+@pytest.mark.parametrize(
+    ("extras", "model", "named"),
+    [
+        (("torch", "workflow", "deep"), "segmenter", "torch"),
+        (("torch", "workflow", "deep"), "committee", "workflow"),
+        (("workflow",), "committee", "workflow"),
+    ],
+)
+def test_predict_names_the_extra_of_its_model(
+    made: Path, tmp_path: Path, extras: tuple[str, ...], model: str, named: str
+) -> None:
+    """The committee explains, for which the workflow's libraries are needed, too."""
+    words = [made, ROOT / "docs/pipeline.png", Path(model)]
+    done = run(PREDICT, refused(*extras), *words, place=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    sentence = rf'dollmaker: error: this needs \w+, .*; pip install "dollmaker\[{named}\]"\.\n'
+    assert re.fullmatch(sentence, done.stderr), done.stderr
+    assert not (tmp_path / "p").exists()
 
 
 def test_the_loader_and_predict_need_torch_and_not_the_workflow(made: Path) -> None:

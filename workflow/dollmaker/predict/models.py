@@ -1,12 +1,9 @@
 """The models of a release, each as one function from a picture to its findings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -15,44 +12,12 @@ from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import read_segmenter
 from dollmaker.pixels import geometry
 from dollmaker.pixels.geometry import level_set
+from dollmaker.predict.found import Found, Predictor
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
 from dollmaker.release.read import Origin, read_origin
 from dollmaker.runtime.errors import ArtifactError, ModelError
 from dollmaker.store.depth import Stored, to_eight_bits, to_levels
 from dollmaker.store.files import read_json, sha256_file
-
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A finding of a picture, on the networks' square.
-
-    Attributes:
-        finding: Its name.
-        probability: The committee's; of a segmenter its highest in a pixel of the picture.
-        map: Probability of each pixel, or relevance with maximum 1, float32 (S, S).
-        levels: Positive in the mask, its zero the outline (S, S).
-    """
-
-    finding: str
-    probability: float
-    map: Floats
-    levels: npt.NDArray[Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predictor:
-    """A model that is ready.
-
-    Attributes:
-        findings: Names, in order.
-        run: From stored pixels (C, S, S), the box of the picture in the square and the wanted
-            findings to what was found, in this order.
-    """
-
-    findings: list[str]
-    run: Callable[[Stored, geometry.Box, Sequence[str]], list[Found]]
 
 
 def open_model(release: Path, name: str, device: torch.device, min_probability: float) -> Predictor:

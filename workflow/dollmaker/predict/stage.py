@@ -19,10 +19,10 @@ from PIL import Image
 from dollmaker.pixels.geometry import Fit, box, fit_image, source_mask, unfit_map
 from dollmaker.pixels.names import image_ids, list_pictures
 from dollmaker.pixels.pictures import read_channels
-from dollmaker.predict.models import Found, Predictor, open_model
+from dollmaker.predict.found import Found, Predictor
 from dollmaker.release.browse import draw
+from dollmaker.release.models import COMMITTEE
 from dollmaker.release.read import Origin, read_origin
-from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import rle
@@ -79,6 +79,11 @@ def predict(
     require_new(output)
     origin = read_origin(release_folder)
     files = _list(images)
+    if model == COMMITTEE:  # it explains: who has no workflow is told so, and not of torch
+        import dollmaker.config.masks  # noqa: F401
+    from dollmaker.predict.models import open_model
+    from dollmaker.runtime import devices
+
     predictor = open_model(release_folder, model, devices.choose(device), min_probability)
     wanted = list(dict.fromkeys(findings or predictor.findings))
     for name in wanted:

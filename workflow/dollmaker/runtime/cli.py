@@ -54,6 +54,9 @@ COMMANDS = {
     "report": "report.stage:report",
 }
 
+#: Commands that need ``dollmaker[torch]`` and not the workflow.
+_OF_TORCH = ("predict",)
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -91,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted.")
         return 130
     except ModuleNotFoundError as error:
-        if (sentence := missing(error)) is None:
+        if (sentence := missing(error, of_workflow=name not in _OF_TORCH)) is None:
             raise
         _say(f"error: {sentence}")
         return 1

@@ -57,10 +57,16 @@ def out_of_space(error: BaseException | None) -> bool:
     return False
 
 
-def missing(error: ModuleNotFoundError) -> str | None:
-    """What to say of a library that is not installed; ``None`` if it is a module of our own."""
+def missing(error: ModuleNotFoundError, *, of_workflow: bool = False) -> str | None:
+    """What to say of a library that is not installed; ``None`` if it is a module of our own.
+
+    Args:
+        error: What names the library.
+        of_workflow: Whether who asked for it needs the workflow's other libraries, too.
+    """
     library = (error.name or "").partition(".")[0]
     if not library or library == "dollmaker":
         return None
-    extra = "torch" if library in _TORCH else _OTHERS.get(library, "workflow")
+    torch = library in _TORCH and not of_workflow
+    extra = _OTHERS.get(library, "torch" if torch else "workflow")
     return f'this needs {library}, which is not installed; pip install "dollmaker[{extra}]".'
