@@ -10,20 +10,24 @@ from dollmaker.runtime.cli import COMMANDS
 #: bash's own way; zsh has a bridge to it.
 _SCRIPT = """\
 _dollmaker() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} words=""
+    local word=${{COMP_WORDS[COMP_CWORD]}} offered=""
     if [ "$COMP_CWORD" = 1 ]; then
-        words="{commands}"
+        offered="{commands}"
     elif [ "${{word:0:1}}" = - ]; then
         case ${{COMP_WORDS[1]}} in
 {options}
         esac
     fi
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
+    COMPREPLY=($(compgen -W "$offered" -- "$word"))
 }}
 complete -o default -F _dollmaker dollmaker
 """
 
-_ZSH = "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"
+#: compinit takes time, and asks of folders that others may write: not twice.
+_ZSH = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+autoload -Uz bashcompinit && bashcompinit
+"""
 
 
 def completion(shell: Literal["bash", "zsh"], /) -> str:
@@ -36,7 +40,7 @@ def completion(shell: Literal["bash", "zsh"], /) -> str:
         shell: bash or zsh.
     """
     options = "\n".join(
-        f'            {name}) words="{" ".join(_options(targets.split()))}" ;;'
+        f'            {name}) offered="{" ".join(_options(targets.split()))}" ;;'
         for name, targets in COMMANDS.items()
     )
     script = _SCRIPT.format(commands=" ".join(COMMANDS), options=options)
