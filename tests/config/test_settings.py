@@ -97,6 +97,7 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"classify": {"epochz": 3}}, ["did you mean 'epochs'?"]),
         ({"prepare": {"size": 8}}, ["'prepare.size' is 8; give at least 16."]),
         ({"prepare": {"test": 1}}, ["'prepare.test' is 1; give less than 1."]),
+        ({"adapt": {"learning_rate": -1}}, ["learning_rate' is -1; give more than 0."]),
         ({"prepare": {"bits": 12}}, ["'prepare.bits' is 12; use one of: 8, 16."]),
         ({"attribute": {"max_images": "few"}}, ["must be of type integer or null."]),
         ({"attribute": {"splits": []}}, ["attribute.splits' is []; give at least 1."]),
