@@ -12,7 +12,7 @@ import torch
 
 from dollmaker.adapt.tasks import read_task
 from dollmaker.config import settings as configuration
-from dollmaker.evaluate.truth import load_truth
+from dollmaker.evaluate.stage import load_truth
 from dollmaker.fetch.stage import fetch
 from dollmaker.networks.classifiers import create_network, head_name
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from dollmaker.evaluate.release import score_release
-from dollmaker.evaluate.truth import Chexlocalize
+from dollmaker.pixels.truth import open_truth
 from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
 
@@ -64,7 +64,7 @@ def test_every_stage_leaves_what_was_promised(finished: Path) -> None:
 def test_a_stranger_gets_the_scores_of_the_run(finished: Path) -> None:
     results = finished / "results/micro"
     findings = read_release(results / "release").findings
-    truth = Chexlocalize([results / "phantoms/truth/valid.json"], findings)
+    truth = open_truth(results / "phantoms/truth/valid.json", findings, {}, None)
     result = score_release(results / "release", truth, replicates=20, seed=0, min_pairs=10)
     assert result["scores"][0]["split"] == "test"
     ours = pl.read_parquet(results / "scores/masks.parquet").filter(recipe="doll", split="test")

@@ -12,10 +12,10 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from dollmaker.adapt.listing import list_images
-from dollmaker.adapt.masks import make_reader
-from dollmaker.adapt.tasks import read_task
+from dollmaker.adapt.tasks import open_masks, read_task
 from dollmaker.config.settings import resolved
 from dollmaker.config.tuning import TaskConfig
+from dollmaker.pixels.mask_forms import ImageFacts
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.rle import encode
 
@@ -38,8 +38,13 @@ def save(mask: np.ndarray, path: Path, value: int = 255) -> None:
 
 
 def read(root: Path, encoding: str, masks: str, classes: dict[str, list[Any]], image: str) -> Any:
-    reader = make_reader(options(encoding, masks, classes), root, "tasks.organs")
-    return reader(image, None, WIDTH, HEIGHT)
+    """The masks of an image, and what was seen in its files."""
+    form = open_masks(options(encoding, masks, classes), root, "tasks.organs")
+    return form.channels(facts(image), classes), form.seen
+
+
+def facts(image: str) -> ImageFacts:
+    return ImageFacts(path=image, width=WIDTH, height=HEIGHT)
 
 
 def check(channels: np.ndarray, *areas: np.ndarray) -> None:
@@ -71,7 +76,7 @@ def test_what_a_file_ignores(tmp_path: Path) -> None:
         save(HEART, tmp_path / "heart/x.TIFF", 7)
         parts = {"lungs": ["a", "b"], "heart": ["heart"]}
         task = options("files", ".", parts, ignore=255)
-        channels, _ = make_reader(task, tmp_path, "tasks.t")("x.jpg", None, WIDTH, HEIGHT)
+        channels = open_masks(task, tmp_path, "tasks.t").channels(facts("x.jpg"), parts)
         expected = np.where(LEFT | RIGHT, 1, np.where(band, 255, 0))
         check(channels, expected, HEART)
         shutil.rmtree(tmp_path / first)
@@ -87,7 +92,7 @@ def test_suffixes_in_any_case(tmp_path: Path) -> None:
     os.utime(tmp_path / "m/sub", (1, 1))  # a folder that was listed before, and has changed
     check(read(tmp_path, "index", "m", {"lung": [1]}, "sub/y.png")[0], RIGHT)
     for image in ("sub/z.png", "none/x.png"):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(DataError, match=r"^file is missing$"):
             read(tmp_path, "index", "m", {"lung": [1]}, image)
 
 
@@ -252,8 +257,8 @@ def test_what_can_not_be_listed(tmp_path: Path) -> None:
 def test_an_organ_without_a_folder_is_a_fault(tmp_path: Path) -> None:
     save(LEFT, tmp_path / "scr/left lung/1.png")
     classes = {"lungs": ["left lung", "right lung"], "heart": ["heart"]}
-    reader = make_reader(options("files", "scr", classes), tmp_path, "tasks.t")
-    assert reader.fault(some=True) == "'heart' has no folder heart beside the others"
-    reader.require("1.jpg", None)
+    form = open_masks(options("files", "scr", classes), tmp_path, "tasks.t")
+    assert form.fault(some=True) == "'heart' has no folder heart beside the others"
+    form.require(facts("1.jpg"))
     with pytest.raises(DataError, match="missing in every class"):
-        reader.require("2.jpg", None)
+        form.require(facts("2.jpg"))

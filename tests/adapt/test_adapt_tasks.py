@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dollmaker.adapt.masks import make_reader
-from dollmaker.adapt.tasks import fit_classes, read_task
+from dollmaker.adapt.tasks import fit_classes, open_masks, read_task
 from dollmaker.config.settings import resolved
 from dollmaker.config.tuning import TaskConfig
+from dollmaker.pixels.mask_forms import ImageFacts
 from dollmaker.prepare.listing import assign
 from dollmaker.runtime.errors import ConfigError, DataError
 
@@ -36,12 +36,13 @@ def test_bits_overlap_and_ignore(tmp_path: Path) -> None:
     values = np.array([[0, 1, 2], [3, 2049, 255]], np.uint16)
     Image.fromarray(values).save(tmp_path / "x.png")
     same = {"images": ".", "masks": "."}
+    image = ImageFacts(path="x.jpg", width=3, height=2)
     classes = {"a": [1], "b": [2, 2048]}
     options = TaskConfig(**same, encoding="bits", ignore=255, classes=classes)
-    channels, _ = make_reader(options, tmp_path, "tasks.t")("x.jpg", None, 3, 2)
+    channels = open_masks(options, tmp_path, "tasks.t").channels(image, options.classes)
     assert channels.tolist() == [[[0, 1, 0], [1, 1, 255]], [[0, 0, 1], [1, 1, 255]]]
     options = TaskConfig(**same, encoding="index", classes={"a": [1, 3]})
-    channels, _ = make_reader(options, tmp_path, "tasks.t")("x.jpg", None, 3, 2)
+    channels = open_masks(options, tmp_path, "tasks.t").channels(image, options.classes)
     assert channels.tolist() == [[[0, 1, 0], [1, 0, 0]]]
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dollmaker.pixels.boxes import BoxTable
+from dollmaker.pixels.mask_forms import ImageFacts
 from dollmaker.runtime.errors import DataError
 
 WIDTH, HEIGHT = 50, 40
@@ -19,7 +20,7 @@ def opened(folder: Path, text: str, space: int | None = None) -> BoxTable:
 
 
 def mask(table: BoxTable, path: str = "a.png", finding: str = "Mass") -> Any:
-    return table.mask(path, finding, WIDTH, HEIGHT)
+    return table.area(ImageFacts(path=path, width=WIDTH, height=HEIGHT), finding)
 
 
 def area(left: int, top: int, right: int, bottom: int) -> Any:
@@ -166,4 +167,4 @@ def test_boxes_of_small_images_were_not_drawn_on_a_large_square(
     assert not table.fault()  # too few to know
     mask(table, "7.png")
     assert ("in pixels of the images" in table.fault()) == fault
-    assert table.knows("7.png") and not table.knows("8.png")
+    assert [table.has(ImageFacts(path=path)) for path in ("7.png", "8.png")] == [True, False]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dollmaker.pixels.chexlocalize import FindingFiles
+from dollmaker.pixels.mask_forms import ImageFacts
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import rle
 
@@ -28,8 +29,8 @@ def opened(folder: Path, *contents: Any) -> FindingFiles:
 
 
 def mask(files: FindingFiles, path: str, finding: str, identifier: str | None = None) -> Any:
-    entry = files.find(path, identifier)
-    return None if entry is None else files.mask(entry, finding, WIDTH, HEIGHT)
+    facts = ImageFacts(path=path, identifier=identifier, width=WIDTH, height=HEIGHT)
+    return files.area(facts, finding)
 
 
 def test_files_are_joined_by_image_and_finding(tmp_path: Path) -> None:
@@ -43,7 +44,7 @@ def test_files_are_joined_by_image_and_finding(tmp_path: Path) -> None:
     for path, finding in (("j.png", "Mass"), ("k.png", "Edema")):
         absent = mask(files, path, finding)
         assert absent.shape == (HEIGHT, WIDTH) and not absent.any()
-    assert mask(files, "i.png", "Fracture") is None and files.find("l.png") is None
+    assert mask(files, "i.png", "Fracture") is None and not files.has(ImageFacts(path="l.png"))
 
 
 def test_files_that_disagree_are_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pycocotools import mask as coco
 
 from dollmaker.pixels.coco import CocoFile
+from dollmaker.pixels.mask_forms import ImageFacts
 from dollmaker.runtime.errors import ConfigError, DataError
 
 WIDTH, HEIGHT = 12, 9
@@ -49,8 +50,11 @@ def opened(folder: Path, classes: dict[str, list[Any]] | None = None, **changes:
 
 
 def read(folder: Path, path: str = "b.png", **changes: Any) -> Any:
-    channels, _ = opened(folder, **changes).read(path, WIDTH, HEIGHT)
-    return channels
+    return drawn(opened(folder, **changes), path)
+
+
+def drawn(file: CocoFile, path: str = "b.png", *classes: str) -> Any:
+    return file.channels(ImageFacts(path=path, width=WIDTH, height=HEIGHT), classes or ("ribs",))
 
 
 @pytest.mark.parametrize(
@@ -113,8 +117,9 @@ def test_instances_of_what_is_not_listed_are_counted(tmp_path: Path) -> None:
 def test_a_category_that_is_asked_for_by_number_needs_no_name(tmp_path: Path) -> None:
     annotations = [instance(FIRST), instance(SECOND, 3, "6")]
     classes = {"ribs": ["5"], "others": [6]}
-    channels, seen = opened(tmp_path, classes, annotations=annotations).read("b.png", WIDTH, HEIGHT)
-    assert np.array_equal(channels, [area(FIRST), area(SECOND)]) and seen == {"rib", "6"}
+    file = opened(tmp_path, classes, annotations=annotations)
+    assert np.array_equal(drawn(file, "b.png", *classes), [area(FIRST), area(SECOND)])
+    assert file.seen == {"rib", "6"}
 
 
 def test_a_number_that_means_two_categories_is_refused(tmp_path: Path) -> None:
@@ -122,28 +127,28 @@ def test_a_number_that_means_two_categories_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"tasks\.t\.classes: 6 is the number of .* 'rib'"):
         opened(tmp_path, {"ribs": [6]}, categories=categories)
     by_name = opened(tmp_path, {"ribs": ["6"]}, categories=categories)
-    assert by_name.read("b.png", WIDTH, HEIGHT)[0].sum() == area(FIRST, SECOND).sum()
+    assert drawn(by_name).sum() == area(FIRST, SECOND).sum()
     twice = [{"id": 5, "name": "rib"}, {"id": 6, "name": "rib"}]
     annotations = [instance(FIRST), instance(SECOND, 3, 6)]
     with pytest.raises(ConfigError, match="also has under the number 6; ask for it by name"):
         opened(tmp_path, {"ribs": [5]}, categories=twice, annotations=annotations)
     each = opened(tmp_path, {"a": [5], "b": [6]}, categories=twice, annotations=annotations)
-    assert np.array_equal(each.read("b.png", WIDTH, HEIGHT)[0], [area(FIRST), area(SECOND)])
+    assert np.array_equal(drawn(each, "b.png", "a", "b"), [area(FIRST), area(SECOND)])
 
 
 def test_images_are_told_apart_by_their_folders(tmp_path: Path) -> None:
     images = [image(3, "p1/b.png"), image(4, "p2/b.png")]
     file = opened(tmp_path, images=images, annotations=[instance(FIRST), instance(SECOND, 4)])
     for path, left in (("all/p1/b.jpg", FIRST), ("all/p2/b.jpg", SECOND)):
-        assert np.array_equal(file.read(path, WIDTH, HEIGHT)[0], [area(left)])
+        assert np.array_equal(drawn(file, path), [area(left)])
     with pytest.raises(DataError, match="no image of this name"):
-        file.read("all/p3/b.jpg", WIDTH, HEIGHT)
+        drawn(file, "all/p3/b.jpg")
     with pytest.raises(DataError, match="both fit"):
-        file.read("b.png", WIDTH, HEIGHT)
+        drawn(file, "b.png")
     bare = opened(tmp_path)
-    bare.read("p1/b.png", WIDTH, HEIGHT)
+    drawn(bare, "p1/b.png")
     with pytest.raises(DataError, match=r"fits the images 'p1/b\.png' and 'p2/b\.png'"):
-        bare.read("p2/b.png", WIDTH, HEIGHT)
+        drawn(bare, "p2/b.png")
 
 
 def test_both_run_lengths_obey_their_size(tmp_path: Path) -> None:
@@ -186,8 +191,7 @@ def test_what_no_class_asks_for_is_not_drawn(tmp_path: Path) -> None:
     note = {"image_id": 3, "category_id": 6, "segmentation": "see report"}
     annotations = [instance(FIRST), note, {"image_id": 3, "category_id": 6}]
     file = opened(tmp_path, categories=categories, annotations=annotations)
-    channels, seen = file.read("b.png", WIDTH, HEIGHT)
-    assert np.array_equal(channels, [area(FIRST)]) and seen == {"rib", "note"}
+    assert np.array_equal(drawn(file), [area(FIRST)]) and file.seen == {"rib", "note"}
 
 
 def test_a_name_that_is_twice_in_one_object_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dollmaker.config import settings as configuration
-from dollmaker.evaluate.truth import load_truth
+from dollmaker.evaluate.stage import load_truth
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight
 from dollmaker.prepare.convert import convert

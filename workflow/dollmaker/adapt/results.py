@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from dollmaker.adapt.source_scores import SCORED, SourceMasks, overlap
 from dollmaker.adapt.tasks import Task
 from dollmaker.adapt.train import Run, mean_iou
-from dollmaker.adapt.truth import SCORED, SourceMasks, overlap
 from dollmaker.measures.baselines import BASELINES, guess
 from dollmaker.measures.words import finite
 from dollmaker.pixels.masks import surround

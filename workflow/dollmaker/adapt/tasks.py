@@ -5,7 +5,7 @@ Shapes: N images, C channels, K classes, S the side of the square (``prepare.siz
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.adapt.listing import Listing, list_images, split_patients
-from dollmaker.adapt.masks import Reader, make_reader
-from dollmaker.adapt.truth import SourceMasks, pack
+from dollmaker.adapt.source_scores import SourceMasks, pack
 from dollmaker.config.sources import PrepareConfig
 from dollmaker.config.tuning import TaskConfig
 from dollmaker.config.whole import Config
 from dollmaker.pixels import geometry
+from dollmaker.pixels.chexlocalize import FindingFiles
+from dollmaker.pixels.coco import CocoFile
+from dollmaker.pixels.levels import Numbers
+from dollmaker.pixels.mask_forms import Folder, Form, ImageFacts, PartFiles, Pictures, Pixels
 from dollmaker.pixels.masks import surround
 from dollmaker.pixels.pictures import Decoded, decode
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.depth import to_levels
 from dollmaker.store.files import inside
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,17 +124,15 @@ def read_task(name: str, config: Config, data_root: Path) -> Task:
     pictures: list[Decoded] = []
     masks: list[Pixels] = []
     truth: list[SourceMasks | None] = []
-    found: set[str] = set()
     owners: dict[str, str] = {}
     for number, patient in enumerate(listing.patients):
-        image, mask, seen = pairs.read(number)
+        image, mask = pairs.read(number)
         if owners.setdefault(image.sha256, patient) != patient:
             continue
         kept.append(number)
         pictures.append(image)
         masks.append(fit_classes(mask, prepare.size, prepare.fit))
         truth.append(pack(mask) if splits[number] == "test" else None)
-        found |= seen
     if left_out := len(listing.images) - len(kept):
         print(
             f"task {name}: {left_out} of {len(listing.images)} images are left out: the same file "
@@ -158,7 +157,7 @@ def read_task(name: str, config: Config, data_root: Path) -> Task:
         hashes=[image.hash for image in pictures],
         train_empty=options.train_empty,
     )
-    _check(task, options, found)
+    _check(task, options, pairs.form.seen)
     return task
 
 
@@ -186,7 +185,7 @@ class _Pairs:
     options: TaskConfig
     prepare: PrepareConfig
     listing: Listing
-    reader: Reader
+    form: Form
     data_root: Path
     links: bool
 
@@ -199,10 +198,10 @@ class _Pairs:
         if not self._file(image).is_file():
             raise DataError(f"{self._where(image)}: file is missing; mend or remove it.")
         with self._naming(image, mask):
-            self.reader.require(image, mask)
+            self.form.require(ImageFacts(path=image, mask=mask))
 
-    def read(self, number: int) -> tuple[Decoded, Pixels, set[str]]:
-        """Image (C, S, S), mask (K, height, width) and what the mask's file shows."""
+    def read(self, number: int) -> tuple[Decoded, Pixels]:
+        """Image (C, S, S) and mask (K, height, width)."""
         image_file, mask_file = self.listing.images[number], self.listing.masks[number]
         options = self.prepare
         try:
@@ -216,14 +215,19 @@ class _Pairs:
             )
         except DataError as error:
             raise DataError(f"{self._where(image_file)}: {error}; mend or remove it.") from None
-        turned = image.orientation != 1
+        facts = ImageFacts(
+            path=image_file,
+            width=image.width,
+            height=image.height,
+            turned=image.orientation != 1,
+            mask=mask_file,
+        )
         with self._naming(image_file, mask_file):
-            mask, seen = self.reader(image_file, mask_file, image.width, image.height, turned)
-        return image, mask, seen
+            return image, self.form.channels(facts, self.options.classes)
 
     def require_sound(self, some: bool = False) -> None:
         """Refuse masks that, all together, do not hold what was asked for."""
-        if fault := self.reader.fault(some):
+        if fault := self.form.fault(some):
             key = f"tasks.{self.name}.classes"
             raise DataError(f"task {self.name}: class {fault}. Correct {key} or encoding.")
 
@@ -237,8 +241,6 @@ class _Pairs:
         where = f"task {self.name}: mask {called!r} in {self.options.masks!r}"
         try:
             yield
-        except FileNotFoundError:
-            raise DataError(f"{where}: file is missing; mend or remove it.") from None
         except DataError as error:
             raise DataError(f"{where}: {str(error).rstrip('.')}; mend or remove it.") from None
 
@@ -250,10 +252,57 @@ def _open_pairs(name: str, config: Config, data_root: Path) -> _Pairs:
         options=options,
         prepare=config.prepare,
         listing=list_images(name, options, data_root, links),
-        reader=make_reader(options, data_root, f"tasks.{name}", links),
+        form=open_masks(options, data_root, f"tasks.{name}", links),
         data_root=data_root,
         links=links,
     )
+
+
+def open_masks(options: TaskConfig, data_root: Path, key: str, links: bool = False) -> Form:
+    """The masks of a task, its classes being the names; ``key`` names its options in messages.
+
+    Raises:
+        ConfigError: If the classes are not such as the encoding has.
+        DataError: If a file of all masks is missing or not of its form.
+    """
+    return _FORMS[options.encoding](options, inside(data_root, options.masks, links), key, links)
+
+
+def _pictures(options: TaskConfig, folder: Path, key: str, links: bool) -> Form:
+    return Pictures(Folder(folder, links=links), _numbers(options, key))
+
+
+def _numbers(options: TaskConfig, key: str) -> Numbers:
+    numbers: dict[str, list[int]] = {}
+    for name, members in options.classes.items():
+        numbers[name] = [member for member in members if isinstance(member, int)]
+        if len(numbers[name]) < len(members):
+            raise ConfigError(
+                f"{key}.classes.{name} is {members!r}; encoding {options.encoding} takes the "
+                "numbers of its pixels."
+            )
+    return Numbers(numbers, bits=options.encoding == "bits", ignore=options.ignore)
+
+
+def _part_files(options: TaskConfig, folder: Path, key: str, links: bool) -> Form:
+    classes = {name: list(map(str, members)) for name, members in options.classes.items()}
+    names = {part for members in classes.values() for part in members}
+    folders = {part: Folder(inside(folder, part, links), links=links) for part in names}
+    parts = {name: {part: folders[part] for part in some} for name, some in classes.items()}
+    return PartFiles(parts, options.ignore)
+
+
+#: The forms that true masks of a task may have, by ``encoding``: options, folder or file of the
+#: masks, key of the options, whether links may leave the data root.
+_FORMS: dict[str, Callable[[TaskConfig, Path, str, bool], Form]] = {
+    "index": _pictures,
+    "bits": _pictures,
+    "files": _part_files,
+    "coco": lambda options, file, key, _: CocoFile(file, options.classes, key),
+    "chexlocalize": lambda options, file, key, _: FindingFiles(
+        [file], f"{key}.masks", options.classes
+    ),
+}
 
 
 def _check(task: Task, options: TaskConfig, found: set[str]) -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from dollmaker.adapt import learning_rates
 from dollmaker.adapt.saved import pack
+from dollmaker.adapt.source_scores import overlap, score
 from dollmaker.adapt.tasks import Task
-from dollmaker.adapt.truth import overlap, score
 from dollmaker.adapt.tuning import Tuned, optimizer_megabytes
 from dollmaker.config.tuning import AdaptConfig
 from dollmaker.measures import scores

@@ -14,13 +14,13 @@ from dollmaker.compare.rules import HELD_OUT, PUBLISHED, RULES, TRAINED, TUNED
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.masks import open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
-from dollmaker.evaluate.truth import Truth
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import number
 from dollmaker.pictures.charts import SERIES, chart
 from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline
 from dollmaker.pictures.sheet import sheet, to_png
 from dollmaker.pixels.geometry import Fit
+from dollmaker.pixels.truth import Truth
 from dollmaker.store.shards import ImageShards
 
 #: Shares of the masks, best first by quality.

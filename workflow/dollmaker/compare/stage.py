@@ -19,10 +19,11 @@ from dollmaker.config import catalogue
 from dollmaker.config.settings import complete
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.masks import Folders, score_pairs
-from dollmaker.evaluate.truth import load_truth, require_sound
+from dollmaker.evaluate.stage import load_truth
 from dollmaker.networks.frames import frames_of
 from dollmaker.networks.member import load_member
 from dollmaker.pixels.geometry import inside
+from dollmaker.pixels.truth import require_sound
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.progress import Progress

@@ -18,7 +18,6 @@ from dollmaker.binarize.cuts import level_of_each
 from dollmaker.binarize.label_free import Chosen, Cuts, chosen_of
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.means import PAIRS, compare_mask
-from dollmaker.evaluate.truth import Truth
 from dollmaker.measures.baselines import BASELINES, Guess, guess
 from dollmaker.pixels.geometry import (
     Fit,
@@ -29,6 +28,7 @@ from dollmaker.pixels.geometry import (
     unfit_map,
     window,
 )
+from dollmaker.pixels.truth import Truth
 from dollmaker.runtime.progress import Progress
 from dollmaker.store.findings import BLANK, PRESENT
 from dollmaker.store.shards import ImageShards, Shard, tables_of_pairs

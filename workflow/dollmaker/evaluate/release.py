@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from dollmaker.evaluate.folders import open_truth
 from dollmaker.evaluate.means import MEAN, PAIRS, POOLED, compare_mask, gated_by_steps, summarize
-from dollmaker.evaluate.truth import Missing, Truth, require_sound
 from dollmaker.measures.words import interval, number
 from dollmaker.pixels.geometry import unfit_map
+from dollmaker.pixels.truth import Missing, Truth, open_truth, require_sound
 from dollmaker.release.read import Release, read_release, source_mask
 from dollmaker.runtime.errors import ConfigError, DataError, UsageError, unknown
 from dollmaker.store import tables

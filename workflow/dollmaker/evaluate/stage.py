@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from dollmaker.config.whole import Config
@@ -9,9 +10,13 @@ from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.masks import Folders, score_pairs
 from dollmaker.evaluate.means import gated_by_steps, summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
-from dollmaker.evaluate.truth import load_truth, require_sound
 from dollmaker.measures.baselines import BASELINES
+from dollmaker.pixels.levels import Numbers
+from dollmaker.pixels.mask_forms import Folder, Pictures
+from dollmaker.pixels.truth import Truth, of_boxes, of_chexlocalize, require_sound
+from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
+from dollmaker.store.files import inside
 from dollmaker.store.findings import localized
 from dollmaker.store.index import read_index
 
@@ -77,6 +82,39 @@ def evaluate(config: Config, inputs: Inputs, output: Path) -> None:
     header["targets"] = truth.targets if truth is not None else []
     for name, table in results.items():
         tables.write(table, output / f"{name}.parquet", header)
+
+
+def load_truth(config: Config, data_root: Path, findings: Sequence[str]) -> Truth | None:
+    """Open the configured truth of the findings that are scored; ``None`` if there is none.
+
+    Raises:
+        DataError: If a file is missing or is not as described.
+    """
+    options = config.truth
+    if options is None:
+        return None
+    root = partial(inside, data_root, links=config.allow_links)
+    if options.kind == "chexlocalize":
+        return of_chexlocalize([root(name) for name in options.files], findings, options.missing)
+    if options.kind == "boxes":
+        return of_boxes(root(options.file or ""), options.space, findings, options.missing)
+    folder = root(options.folder or "")
+    if not folder.is_dir():
+        raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
+    targets = options.targets or {}
+    return Truth(
+        form=Pictures(
+            Folder(folder, links=config.allow_links, named=True),
+            Numbers(targets, bits=options.encoding == "bits"),
+            config.prepare.max_pixels,
+        ),
+        called=lambda image, _: f"true mask {image.mask!r} of {image.identifier!r}",
+        targets=list(targets),
+        by_target=True,
+        findings=options.findings,
+        missing=options.missing,
+        when_labelled=options.when_labelled,
+    )
 
 
 def _gates(config: Config) -> dict[str, str]:

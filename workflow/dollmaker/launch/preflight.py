@@ -11,10 +11,11 @@ from dollmaker.adapt.tasks import look_at_task
 from dollmaker.config import catalogue, ready, weight_names, xrv
 from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config
-from dollmaker.evaluate.truth import load_truth, require_sound
+from dollmaker.evaluate.stage import load_truth
 from dollmaker.fetch import before, needed
 from dollmaker.launch import network_checks
 from dollmaker.pixels.pictures import Channels, read_channels
+from dollmaker.pixels.truth import require_sound
 from dollmaker.prepare.convert import converted_findings, look_at_original
 from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, list_source

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dollmaker.pixels.chexlocalize import Mask
+from dollmaker.pixels.mask_forms import Form, ImageFacts, Pixels
+from dollmaker.pixels.masks import require_upright
 from dollmaker.pixels.names import Names, posix
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
@@ -75,11 +76,11 @@ class _Row:
     box: Box | None
 
 
-class BoxTable:
+class BoxTable(Form):
     """Rectangles by image and finding, from a table whose header tells what its columns are.
 
-    The boxes of a finding in an image are its mask; of an image's other findings, and of images
-    without a box, nothing is known.
+    Names are findings. The boxes of a finding in an image are its mask; of an image's other
+    findings, and of images without a box, nothing is known.
 
     Args:
         file: The table, as :func:`dollmaker.store.tables.read_source` reads it.
@@ -93,6 +94,7 @@ class BoxTable:
     """
 
     def __init__(self, file: Path, space: int | None, key: str) -> None:
+        super().__init__()
         rows = list(_read(file, key))
         self._file, self._space, self._key = file, space, key
         _require_pixels(rows, space, file, key)
@@ -104,47 +106,45 @@ class BoxTable:
                 self._boxes[row.image, row.finding.casefold()].append(row.box)
         #: The findings that have boxes, as the table calls them.
         self.findings = {row.finding for row in rows if row.box is not None}
-        self._boxed = {row.image for row in rows if row.box is not None}
+        self._told = {finding for _, finding in self._boxes}
+        self._boxed = {image for image, _ in self._boxes}
         self._inside: list[bool] = []
         self._names = Names([row.image for row in rows], f"entries of {file.name}")
 
-    def mask(
-        self, path: str, finding: str, width: int, height: int, identifier: str | None = None
-    ) -> Mask | None:
-        """The rectangles of a finding in an image of this size.
+    def has(self, image: ImageFacts, name: str | None = None) -> bool:
+        """See :meth:`Form.has`."""
+        found = self._names.find(image.path, image.identifier)
+        return found in self._boxed if name is None else (found, name.casefold()) in self._boxes
 
-        Returns:
-            bool (height, width); ``None`` where nothing is known.
+    def tells(self, image: ImageFacts, name: str) -> bool:
+        """See :meth:`Form.tells`."""
+        return name.casefold() in self._told
 
-        Raises:
-            DataError: If two names fit the image, a name fits two images, or a box lies outside of
-                the image that it should have been drawn on.
-        """
-        name = self._names.find(path, identifier)
-        boxes = self._boxes.get((name, finding.casefold())) if name is not None else None
+    def area(self, image: ImageFacts, name: str) -> Pixels | None:
+        """See :meth:`Form.area`; also raises if a box lies outside of what it was drawn on."""
+        found = self._names.find(image.path, image.identifier)
+        boxes = None if found is None else self._boxes.get((found, name.casefold()))
         if boxes is None:
             return None
+        width, height = image.width, image.height
         if self._space is not None and 2 * max(width, height) <= self._space:
             self._inside += [not _outside(box, width, height) for box in boxes]
         across, down = self._space or width, self._space or height
-        area = np.zeros((height, width), dtype=bool)
+        channel = np.zeros((height, width), np.uint8)
         for box in boxes:
             if _outside(box, across, down):
                 raise DataError(
-                    f"{self._file}: the box of {finding!r} in {path!r} is {_tell(box)}, outside "
+                    f"{self._file}: the box of {name!r} in {image.path!r} is {_tell(box)}, outside "
                     f"of the image's {width}x{height} pixels; set {self._key}.space to the side "
                     "of the pictures that boxes were drawn on."
                 )
             left, top, right, bottom = box
             columns = _pixels(left, right, width / across, width)
-            area[_pixels(top, bottom, height / down, height), columns] = True
-        return area
+            channel[_pixels(top, bottom, height / down, height), columns] = 1
+        require_upright(image.turned)
+        return channel
 
-    def knows(self, path: str, identifier: str | None = None) -> bool:
-        """Whether an image has a box; raises as :meth:`mask`."""
-        return self._names.find(path, identifier) in self._boxed
-
-    def fault(self) -> str:
+    def fault(self, some: bool = False) -> str:
         """Why the boxes that were asked for were drawn on something else; empty if nothing says so.
 
         Many boxes that all lie in the part of ``space`` that a smaller image would take are in

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker.pixels.mask_forms import Form, ImageFacts, Pixels
+from dollmaker.pixels.masks import require_upright
 from dollmaker.pixels.names import Names
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import DataError
@@ -22,51 +24,70 @@ Entry = Mapping[str, Any]
 _ALIASES = {"Lung Opacity": "Airspace Opacity"}
 
 
-class FindingFiles:
+class FindingFiles(Form):
     """``{image: {finding: {"size": [h, w], "counts": COCO's RLE}}}``, from one or more files.
 
     What several files say of an image is joined. A finding that occurs in no entry of any file is
-    unknown everywhere; one that occurs somewhere but not in an image's entry is absent there.
+    unknown everywhere; one that occurs somewhere but not in an image's entry is absent there. It is
+    called by the files' name or by CheXpert's.
 
-    ``key`` is the configuration's that names the files, for messages.
+    Args:
+        files: JSON files.
+        key: The configuration's key that names them, for messages.
+        classes: Class -> its findings; ``None`` means that names are findings.
 
     Raises:
-        DataError: If a file is missing or not of the form, or if two disagree on a mask.
+        DataError: If a file is missing or not of the form, if two disagree on a mask, or if they
+            tell of no finding of a class.
     """
 
-    def __init__(self, files: Sequence[Path], key: str) -> None:
-        self._entries = _join(files, key)
+    def __init__(
+        self, files: Sequence[Path], key: str, classes: Mapping[str, Sequence[Any]] | None = None
+    ) -> None:
+        super().__init__()
+        self._entries, self._classes = _join(files, key), classes
         self._named = {name for entry in self._entries.values() for name in entry}
         self._what = ", ".join(file.name for file in files)
         self._names = Names(self._entries, f"entries of {self._what}")
+        self.lack = f"{self._what} has no image of this name"
+        for members in (classes or {}).values():
+            self.require_told(map(str, members))
 
-    def find(self, path: str, identifier: str | None = None) -> Entry | None:
-        """The entry of an image, by its path or its ``image_id``; ``None`` if there is none.
+    def has(self, image: ImageFacts, name: str | None = None) -> bool:
+        """See :meth:`Form.has`."""
+        return self._names.find(image.path, image.identifier) is not None
 
-        Raises:
-            DataError: If two entries fit the image, or the entry fits two images.
-        """
-        name = self._names.find(path, identifier)
-        return None if name is None else self._entries[name]
+    def tells(self, image: ImageFacts, name: str) -> bool:
+        """See :meth:`Form.tells`."""
+        return self._called(name) is not None
 
-    def mask(self, entry: Entry, finding: str, width: int, height: int) -> Mask | None:
-        """The true mask of a finding, by the files' name or by CheXpert's, in an image.
-
-        Returns:
-            bool (height, width), all False where the finding is known to be absent; ``None`` where
-            nothing is known.
-
-        Raises:
-            DataError: The reason why the mask cannot be read.
-        """
-        name = self._called(finding)
-        if name is None:
+    def area(self, image: ImageFacts, name: str) -> Pixels | None:
+        """See :meth:`Form.area`."""
+        found = self._names.find(image.path, image.identifier)
+        if found is None:
             return None
-        if name not in entry:
-            return np.zeros((height, width), dtype=bool)
-        return paint_runs(entry[name], width, height)
+        require_upright(image.turned)
+        entry = self._entries[found]
+        self.seen |= set(entry)
+        members = [name] if self._classes is None else [str(one) for one in self._classes[name]]
+        if not any(map(self._called, members)):
+            return None
+        channel = np.zeros((image.height, image.width), np.uint8)
+        for member in members:
+            finding = self._called(member)
+            if finding in entry:
+                channel |= self._paint(entry[finding], member, image)
+        return channel
 
-    def require(self, findings: Iterable[str]) -> None:
+    def _paint(self, code: Any, member: str, image: ImageFacts) -> Mask:
+        try:
+            return paint_runs(code, image.width, image.height)
+        except DataError as error:
+            if self._classes is None:
+                raise
+            raise DataError(f"{member!r}: {error}") from None
+
+    def require_told(self, findings: Iterable[str]) -> None:
         """Refuse files that tell of none of these findings.
 
         Raises:

@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.pixels.chexlocalize import Mask, paint_runs, read_object, require_size, whole
+from dollmaker.pixels.mask_forms import Form, ImageFacts, Pixels
+from dollmaker.pixels.masks import require_upright
 from dollmaker.pixels.names import Names, posix
 from dollmaker.runtime.errors import ConfigError, DataError
-
-Pixels = npt.NDArray[np.uint8]
 
 #: Width and height in pixels; ``None`` where the file does not say.
 Size = tuple[int | None, int | None]
 
 
-class CocoFile:
+class CocoFile(Form):
     """Polygons or run lengths of instances; a class is categories by name or by number.
 
     Numbers match whether they are written as numbers or as text. A category's name under two
@@ -37,6 +37,7 @@ class CocoFile:
     """
 
     def __init__(self, file: Path, classes: Mapping[str, Sequence[int | str]], key: str) -> None:
+        super().__init__()
         content = read_object(file, f"{key}.masks")
         try:
             self._categories = _read_categories(content)
@@ -46,13 +47,13 @@ class CocoFile:
             raise DataError(
                 f"{file} is not COCO's JSON of instances ({error}); export it again."
             ) from None
-        self._wanted = [
-            {number for member in members for number in _find(self._categories, member, file, key)}
-            for members in classes.values()
-        ]
-        asked = {number for numbers in self._wanted for number in numbers}
+        self._wanted = {
+            name: {number for one in some for number in _find(self._categories, one, file, key)}
+            for name, some in classes.items()
+        }
+        asked = {number for numbers in self._wanted.values() for number in numbers}
         used = {category for _, category, _ in instances}
-        for name, numbers in zip(classes, self._wanted, strict=True):
+        for name, numbers in self._wanted.items():
             if not numbers & (used | set(self._categories)):
                 raise ConfigError(
                     f"{key}.classes.{name}: none of {[*classes[name]]} is a category of {file}; "
@@ -64,40 +65,26 @@ class CocoFile:
         for image, category, code in instances:
             self._instances[owners[image]].append((category, code))
         self._names = Names(self._sizes, f"images of {file.name}")
-        self._file = file
+        self.lack = f"{file.name} has no image of this name"
 
-    def has(self, path: str) -> bool:
-        """Whether the file lists an image.
+    def has(self, image: ImageFacts, name: str | None = None) -> bool:
+        """See :meth:`Form.has`."""
+        return self._names.find(image.path, image.identifier) is not None
 
-        Raises:
-            DataError: If two of its names fit the image, or a name fits two images.
-        """
-        return self._names.find(path) is not None
-
-    def read(self, path: str, width: int, height: int) -> tuple[Pixels, set[str]]:
-        """The masks of an image of this size.
-
-        Returns:
-            uint8 (K, height, width), 1 where the class is and 0 elsewhere, and the names of the
-            categories that the image has.
-
-        Raises:
-            DataError: If the file has no such image, has two, or knows another size of it, or if
-                an instance of a class has no outline.
-        """
-        name = self._names.find(path)
-        if name is None:
-            raise DataError(f"{self._file.name} has no image of this name")
-        require_size(self._sizes[name], width, height)
-        result = np.zeros((len(self._wanted), height, width), np.uint8)
-        seen = set()
-        for number, code in self._instances[name]:
+    def area(self, image: ImageFacts, name: str) -> Pixels | None:
+        """See :meth:`Form.area`."""
+        found = self._names.find(image.path, image.identifier)
+        if found is None:
+            return None
+        require_upright(image.turned)
+        require_size(self._sizes[found], image.width, image.height)
+        channel = np.zeros((image.height, image.width), np.uint8)
+        for number, code in self._instances[found]:
             category = self._categories.get(number, number)
-            seen.add(category)
-            channels = [k for k, numbers in enumerate(self._wanted) if number in numbers]
-            if channels:
-                result[channels] |= _paint(code, category, width, height)
-        return result, seen
+            self.seen.add(category)
+            if number in self._wanted[name]:
+                channel |= _paint(code, category, image.width, image.height)
+        return channel
 
 
 def _paint(code: Any, category: str, width: int, height: int) -> npt.NDArray[np.bool_]:

@@ -83,7 +83,7 @@ class Numbers:
         self._classes = {name: [int(value) for value in values] for name, values in classes.items()}
         #: Numbers, or bits, of all classes.
         self.asked = {value for values in self._classes.values() for value in values}
-        self._bits, self._ignore = bits, ignore
+        self._bits, self.ignore = bits, ignore
         #: Numbers in the masks that were read, as they are stored.
         self.seen: set[int] = set()
         self._found: set[int] = set()
@@ -117,7 +117,7 @@ class Numbers:
         self.seen |= levels
         self._found |= levels & {0}
         self._colours |= set(mask.palette.items())
-        drawn = levels - {0, self._ignore}
+        drawn = levels - {0, self.ignore}
         if white is not None and len(drawn) == 1 and (mask.white == 1 or drawn <= _WHITES):
             self._whites |= drawn if mask.white > 1 else set()
             self._found.add(white)
@@ -131,7 +131,7 @@ class Numbers:
     def _white(self, mask: MaskPicture) -> int | None:
         """The number that white stands for; ``None`` if it stands for itself."""
         asked = self.asked & _WHITES
-        if self._bits or self._ignore in (mask.white, 255) or not asked:
+        if self._bits or self.ignore in (mask.white, 255) or not asked:
             return None
         if mask.coloured and (not mask.plain or self.asked & mask.palette.keys()):
             return None
@@ -170,7 +170,7 @@ class Numbers:
             for name, wanted in self._classes.items()
             if not any(self._has(number, wanted) for number in self._found)
         ]
-        if some and (self.seen <= {0, self._ignore} or len(absent) < len(self._classes)):
+        if some and (self.seen <= {0, self.ignore} or len(absent) < len(self._classes)):
             return ""
         if absent and self.seen:
             values, there = self._classes[absent[0]], _listed(self.seen)

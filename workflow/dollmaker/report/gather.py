@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from dollmaker.config.whole import Config
-from dollmaker.evaluate.truth import Truth, load_truth
+from dollmaker.evaluate.stage import load_truth
 from dollmaker.explain import measures as explanations
+from dollmaker.pixels.truth import Truth
 from dollmaker.release.parts import SPLITS, Tree, read_rows
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import findings as labels

@@ -11,8 +11,8 @@ from PIL import Image
 
 from dollmaker.adapt import train
 from dollmaker.adapt.results import score_baselines
+from dollmaker.adapt.source_scores import overlap, pack, score
 from dollmaker.adapt.tasks import Task, read_task
-from dollmaker.adapt.truth import overlap, pack, score
 from dollmaker.config.settings import resolved
 from dollmaker.networks.inputs import Input
 from dollmaker.pixels.geometry import Fit, fit_mask

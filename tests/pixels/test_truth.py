@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from dollmaker.config import settings as configuration
-from dollmaker.evaluate.truth import load_truth
+from dollmaker.evaluate.stage import load_truth
 from dollmaker.prepare.listing import assign
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
@@ -22,7 +22,9 @@ def _load(tmp_path: Path, **truth: Any) -> Any:
     config = configuration.resolved(
         {"dataset": "t", "source": {"kind": "phantoms"}, "truth": truth}
     )
-    return load_truth(config, tmp_path, ["X", "Y", "Lung Opacity", "Fracture", "Mass"])
+    return load_truth(
+        config, tmp_path, ["X", "Y", "Lung Opacity", "Fracture", "Mass", "Infiltration"]
+    )
 
 
 def _code(mask: Any) -> dict[str, Any]:
