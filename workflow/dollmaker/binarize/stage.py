@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dollmaker.binarize.label_free import Cuts, cuts_of, read_thresholds
 from dollmaker.binarize.pair import Pair, quality, stability
 from dollmaker.binarize.steps import make_chain
 from dollmaker.config.masks import Steps
 from dollmaker.config.whole import Config
-from dollmaker.pixels import geometry
+from dollmaker.pixels.geometry import Box, box, inside
 from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.store import provenance
-from dollmaker.store.depth import to_eight_bits
+from dollmaker.store.depth import Stored, to_eight_bits
 from dollmaker.store.files import sha256_file
 from dollmaker.store.shards import Shard, create_shard
 
@@ -35,6 +36,17 @@ class Cutter:
     steps: Steps
     chain: Callable[[Pair], Pair]
     cuts: Cuts
+
+    def pair(
+        self, finding: str, values: npt.NDArray[Any], pixels: Stored, where: Box, **facts: Any
+    ) -> Pair:
+        """A pair as the chain takes it, of a map (S, S) and an image (C, S, S): the picture alone.
+
+        Steps see nothing around it. ``facts`` are label, probability and scale of :class:`Pair`.
+        """
+        image = inside(to_eight_bits(pixels), where)
+        cuts = cuts_of(self.cuts, finding)
+        return Pair(map=inside(values, where), image=image, cuts=cuts, **facts)
 
 
 def open_recipe(config: Config, recipe: str, thresholds: Path | None) -> Cutter:
@@ -97,18 +109,18 @@ def binarize_shard(
                         )
                     row = rows[image_id]
                     sides = int(stored["width"][row]), int(stored["height"][row])
-                    where = geometry.box(*sides, maps.shape[-1], fit)
-                    done = cutter.chain(
-                        Pair(
-                            map=geometry.inside(maps[i], where),
-                            image=geometry.inside(to_eight_bits(images.read("image", row)), where),
-                            label=int(part["label"][i]),
-                            probability=float(part["probability"][i]),
-                            scale=float(part["scale"][i]),
-                            cuts=cuts_of(cutter.cuts, part["finding"][i]),
-                        )
+                    where = box(*sides, maps.shape[-1], fit)
+                    pair = cutter.pair(
+                        part["finding"][i],
+                        maps[i],
+                        images.read("image", row),
+                        where,
+                        label=int(part["label"][i]),
+                        probability=float(part["probability"][i]),
+                        scale=float(part["scale"][i]),
                     )
-                    geometry.inside(masks[i], where)[...] = np.asarray(done.mask)
+                    done = cutter.chain(pair)
+                    inside(masks[i], where)[...] = np.asarray(done.mask)
                     pairs.append(done)
                 writer.append(_rows(part, pairs), mask=masks)
 

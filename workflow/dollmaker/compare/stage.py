@@ -9,8 +9,8 @@ import torch
 
 from dollmaker.attribute.committee import Committee, Setup, experts
 from dollmaker.attribute.stage import read_negatives
-from dollmaker.binarize.label_free import Cuts, cuts_of, read_thresholds
-from dollmaker.binarize.pair import Pair
+from dollmaker.binarize.label_free import Cuts, read_thresholds
+from dollmaker.binarize.stage import Cutter
 from dollmaker.binarize.steps import make_chain
 from dollmaker.classify.data import label_matrix
 from dollmaker.compare.report import mask_sheet, scores_chart, write_report
@@ -22,13 +22,11 @@ from dollmaker.evaluate.masks import Folders, score_pairs
 from dollmaker.evaluate.stage import load_truth
 from dollmaker.networks.frames import frames_of
 from dollmaker.networks.member import load_member
-from dollmaker.pixels.geometry import inside
 from dollmaker.pixels.truth import require_sound
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
-from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.files import atomic_path, read_json, write_text
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.index import read_index
@@ -107,8 +105,8 @@ def time_recipes(
     size, fit = config.prepare.size, config.prepare.fit
     index, every = read_index(results / "index.parquet")
     header = tables.read_header(results / "index.parquet")
-    pixels = ImageShards(results / "images")
-    stored = [torch.from_numpy(pixels.read(*p)) for p in rows.select("shard", "row").rows()]
+    images = ImageShards(results / "images")
+    stored = [torch.from_numpy(images.read(*p)) for p in rows.select("shard", "row").rows()]
     labels = label_matrix(rows, names)
     seconds: dict[str, float] = {}
     progress = Progress("time recipes", len(config.recipes) * len(stored))
@@ -123,7 +121,8 @@ def time_recipes(
             seed=config.seed,
             chunk=config.attribute.chunk or 8,
         )
-        committee, chain = Committee(members, maps, setup), make_chain(recipe.steps)
+        committee = Committee(members, maps, setup)
+        cutter = Cutter(steps=recipe.steps, chain=make_chain(recipe.steps), cuts=cuts[name])
         spent = []
         for number, image in enumerate(stored):
             started = time.perf_counter()
@@ -136,18 +135,10 @@ def time_recipes(
                 image[None].to(device), [rows["image_id"][number]], wanted, frame
             ).consensus
             where = frame.cells(0, (size, size))
-            maps, scales = inside(found.maps, where).cpu().numpy(), found.scale.tolist()
-            for k, values, scale in zip(outputs, maps, scales, strict=True):
-                chain(
-                    Pair(
-                        map=values,
-                        image=to_eight_bits(inside(image, where).numpy()),
-                        label=PRESENT,
-                        probability=1.0,
-                        scale=scale,
-                        cuts=cuts_of(cuts[name], names[k]),
-                    )
-                )
+            drawn, scales, pixels = found.maps.cpu().numpy(), found.scale.tolist(), image.numpy()
+            facts = {"label": PRESENT, "probability": 1.0}
+            for k, values, scale in zip(outputs, drawn, scales, strict=True):
+                cutter.chain(cutter.pair(names[k], values, pixels, where, scale=scale, **facts))
             spent.append(time.perf_counter() - started)
             progress.add(1)
         seconds[name] = sum(spent[1:]) / max(1, len(spent) - 1)

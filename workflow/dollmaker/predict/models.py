@@ -16,7 +16,7 @@ from dollmaker.predict.found import Found, Predictor
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
 from dollmaker.release.read import Origin, read_origin
 from dollmaker.runtime.errors import ArtifactError, ModelError
-from dollmaker.store.depth import Stored, to_eight_bits, to_levels
+from dollmaker.store.depth import Stored, to_levels
 from dollmaker.store.files import read_json, sha256_file
 
 
@@ -82,8 +82,8 @@ def _committee(
     """Classifiers that explain by the released recipe, what they find taking the labels' place."""
     from dollmaker.attribute.baselines import NEGATIVES
     from dollmaker.attribute.committee import Committee, Setup
-    from dollmaker.binarize.label_free import cuts_of, read_thresholds
-    from dollmaker.binarize.pair import Pair
+    from dollmaker.binarize.label_free import read_thresholds
+    from dollmaker.binarize.stage import Cutter
     from dollmaker.binarize.steps import make_chain
     from dollmaker.config.masks import AttributeConfig, MapsConfig, RecipeConfig
     from dollmaker.networks.frames import Frames
@@ -110,9 +110,9 @@ def _committee(
         precision=attribute.precision,
     )
     experts = Committee(members, maps, setup)
-    chain = make_chain(recipe.steps)
     table = folder / THRESHOLDS
     cuts = read_thresholds(table) if table.is_file() else {}
+    cutter = Cutter(steps=recipe.steps, chain=make_chain(recipe.steps), cuts=cuts)
     every = members[0].findings
     letterbox = origin.fit == "letterbox"
 
@@ -129,15 +129,9 @@ def _committee(
         scales = refined.consensus.scale.cpu().tolist()
         found = []
         for finding, values, scale in zip(chosen, stored, scales, strict=True):
-            pair = Pair(
-                map=geometry.inside(values, where),
-                image=geometry.inside(to_eight_bits(pixels), where),
-                label=PRESENT,
-                probability=float(chances[every.index(finding)]),
-                scale=scale,
-                cuts=cuts_of(cuts, finding),
-            )
-            done = chain(pair)
+            facts = {"label": PRESENT, "probability": float(chances[every.index(finding)])}
+            pair = cutter.pair(finding, values, pixels, where, scale=scale, **facts)
+            done = cutter.chain(pair)
             mask = geometry.framed(np.asarray(done.mask), where, size)
             levels = level_set(mask, values, done.threshold)  # as released
             found.append(

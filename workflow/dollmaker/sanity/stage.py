@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.binarize.label_free import cuts_of
-from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.stage import open_recipe
 from dollmaker.config.whole import Config
 from dollmaker.measures import scores
 from dollmaker.pixels import geometry
 from dollmaker.store import provenance
-from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.files import sha256_file, write_json
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.index import read_index
@@ -77,13 +74,14 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
             of = rows_of[table["image_id"][row]]
             values = sample.read("map", row).astype(np.float32)
             where = geometry.box(of["width"], of["height"], len(values), fit)
-            pair = Pair(
-                map=geometry.inside(values, where),
-                image=geometry.inside(to_eight_bits(pixels.read(of["shard"], of["row"])), where),
+            pair = cutter.pair(
+                table["finding"][row],
+                values,
+                pixels.read(of["shard"], of["row"]),
+                where,
                 label=PRESENT,
                 probability=float(table["probability"][row]),
                 scale=float(table["scale"][row]),
-                cuts=cuts_of(cutter.cuts, table["finding"][row]),
             )
             mask = cutter.chain(pair).foreground
             areas[row] = float(np.mean(mask))
