@@ -16,6 +16,7 @@ from dollmaker.measures.baselines import BASELINES, guess
 from dollmaker.measures.words import finite
 from dollmaker.pixels.masks import surround
 from dollmaker.runtime.errors import ArtifactError
+from dollmaker.runtime.picks import evenly
 from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, write_json
 
@@ -129,7 +130,7 @@ def write_results(
     ]
     attempts = [{**entry, "valid_miou": finite(entry["valid_miou"])} for entry in tried]
     write_json(folder / "runs.json", {"header": header, "runs": described, "tried": attempts})
-    chosen = np.linspace(0, len(test) - 1, min(EXAMPLES, len(test))).round().astype(np.int64)
+    chosen = evenly(len(test), EXAMPLES)
     rows = test[chosen]
     masks = [surround(task.masks[row], task.boxes[row], 0) for row in rows]
     with (folder / "examples.npz").open("wb") as handle:

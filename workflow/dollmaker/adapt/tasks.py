@@ -27,6 +27,7 @@ from dollmaker.pixels.mask_forms import Folder, Form, ImageFacts, PartFiles, Pic
 from dollmaker.pixels.masks import surround
 from dollmaker.pixels.pictures import Decoded, decode
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.runtime.picks import evenly
 from dollmaker.store.depth import to_levels
 from dollmaker.store.files import inside
 
@@ -169,10 +170,10 @@ def look_at_task(name: str, config: Config, data_root: Path, count: int) -> None
         DataError: As :func:`read_task`, but for what all images together lack.
     """
     pairs = _open_pairs(name, config, data_root)
-    last = len(pairs.listing.images) - 1
-    for number in range(last + 1):
+    total = len(pairs.listing.images)
+    for number in range(total):
         pairs.require(number)
-    for number in np.unique(np.linspace(0, last, count).round().astype(int)).tolist():
+    for number in evenly(total, count):
         pairs.read(number)
     pairs.require_sound(some=True)
 

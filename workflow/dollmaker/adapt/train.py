@@ -22,6 +22,7 @@ from dollmaker.networks.losses import pixel_loss
 from dollmaker.networks.schedule import one_cycle
 from dollmaker.networks.segmenters import predict, predict_logits
 from dollmaker.pixels.masks import IGNORE, surround
+from dollmaker.runtime.picks import evenly
 
 Floats = npt.NDArray[np.float64]
 
@@ -136,8 +137,7 @@ def to_measure(task: Task, chosen: npt.NDArray[np.int64], norm: str) -> Tensor |
     if norm == "frozen":
         return None
     rows = chosen if norm == "few" else task.rows("train")
-    places = np.linspace(0, len(rows) - 1, min(batch_norm.MOST, len(rows))).round().astype(int)
-    return torch.from_numpy(task.images[rows[places]])
+    return torch.from_numpy(task.images[rows[evenly(len(rows), batch_norm.MOST)]])
 
 
 def make_batch(

@@ -11,6 +11,7 @@ import polars as pl
 from dollmaker.classify.data import label_matrix
 from dollmaker.config.masks import AttributeConfig, SampleConfig
 from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.picks import evenly
 from dollmaker.store.findings import ABSENT, BLANK, PRESENT
 
 
@@ -34,8 +35,7 @@ def select_images(
     parts = []
     for split in options.splits:
         rows = chosen.filter(pl.col("split") == split)
-        keep = np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).round().astype(int))
-        parts.append(rows[keep.tolist()] if len(rows) else rows)
+        parts.append(rows[evenly(len(rows), limit)] if len(rows) else rows)
     return pl.concat(parts).sort("shard", "row")
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
@@ -21,6 +20,7 @@ from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline
 from dollmaker.pictures.sheet import sheet, to_png
 from dollmaker.pixels.geometry import Fit
 from dollmaker.pixels.truth import Truth
+from dollmaker.runtime.picks import evenly
 from dollmaker.store.shards import ImageShards
 
 #: Shares of the masks, best first by quality.
@@ -175,10 +175,9 @@ def mask_sheet(
     rows = pairs.filter((pl.col("recipe") == released) & (pl.col("target") == target))
     held_out = rows.filter(pl.col("split") != "train")
     rows = (rows if held_out.is_empty() else held_out).sort("iou", "image_id", "finding")
-    picks = np.unique(np.linspace(0, len(rows) - 1, min(_IMAGES, len(rows))).round().astype(int))
     pixels = ImageShards(results / "images")
     lines = []
-    for pair in rows[picks.tolist()].iter_rows(named=True):
+    for pair in rows[evenly(len(rows), _IMAGES)].iter_rows(named=True):
         row = index.row(by_predicate=pl.col("image_id") == pair["image_id"], named=True)
         size: tuple[int, int, Fit] = row["width"], row["height"], config.prepare.fit
         image = pixels.read(row["shard"], row["row"])

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import torch
 
@@ -29,6 +28,7 @@ from dollmaker.launch import pipeline
 from dollmaker.prepare import stage as prepare
 from dollmaker.release import labels
 from dollmaker.runtime.errors import DataError, DollmakerError
+from dollmaker.runtime.picks import evenly
 from dollmaker.segment import stage as segment
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
@@ -235,9 +235,9 @@ def sample(index: pl.DataFrame, localized: list[str], number: int) -> pl.DataFra
     index = index.unique("path", keep="first", maintain_order=True)
     chosen = select_images(index, localized, AttributeConfig())
     chosen = index if chosen.is_empty() else chosen
-    places = np.unique(np.linspace(0, len(chosen) - 1, number).round().astype(int))
+    places = evenly(len(chosen), number)
     splits = [("train", "valid", "train", "test")[k % 4] for k in range(len(places))]
-    rows: pl.DataFrame = chosen[places.tolist()].drop("row")
+    rows: pl.DataFrame = chosen[places].drop("row")
     return rows.with_columns(
         pl.Series("split", splits), shard=pl.lit(_SHARD), patient_id="image_id"
     )

@@ -30,6 +30,7 @@ from dollmaker.explain.seg_cam import Explained, Method, PixelSet, choose_pixels
 from dollmaker.pictures.sheet import sheet, to_png
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError
+from dollmaker.runtime.picks import evenly
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, sha256_file, write_text
@@ -227,8 +228,7 @@ def _measure(
 def _shown(table: pl.DataFrame) -> list[int]:
     """Numbers of the pairs of the picture, spread over findings."""
     order = table.with_row_index("number").sort("finding", "number")["number"].to_list()
-    picks = np.linspace(0, len(order) - 1, min(_SHOWN, len(order))).round().astype(int)
-    return [order[pick] for pick in picks]
+    return [order[place] for place in evenly(len(order), _SHOWN)]
 
 
 def _array(values: Tensor) -> npt.NDArray[np.float32]:

@@ -21,6 +21,7 @@ from dollmaker.prepare.nih import NIH, table_file
 from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.release import models
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError, unknown
+from dollmaker.runtime.picks import evenly
 from dollmaker.store import findings
 from dollmaker.store.files import inside
 from dollmaker.store.findings import CHEXPERT, PRESENT
@@ -278,7 +279,7 @@ def _look_at_truth(
             f"truth is of no image of the source, e.g. {listed['path'][0]!r}; call what is in it "
             "as the images, or remove truth."
         )
-    for row in rows[:: max(1, len(rows) // _HANDFUL)][:_HANDFUL]:
+    for row in (rows[place] for place in evenly(len(rows), _HANDFUL)):
         if facts := _look_at_image(config, root, row["path"]):
             truth.look(row | facts)
     require_sound(truth, "truth.targets or truth.encoding", some=True)
@@ -293,7 +294,7 @@ def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
     if asked in (1, 3):
         return
     reasons = []
-    for path in paths[:: max(1, len(paths) // _HANDFUL)][:_HANDFUL]:
+    for path in (paths[place] for place in evenly(len(paths), _HANDFUL)):
         try:
             _read_image(config, root, path)
             return

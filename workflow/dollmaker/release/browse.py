@@ -17,6 +17,7 @@ from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, KEY, Row, Tree
 from dollmaker.release.read import Release, find_image, read_release, source_mask, square_mask
 from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.picks import evenly
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, inside, write_json
 
@@ -169,9 +170,8 @@ def contact_sheet(
     lines = []
     for name in table["finding"].unique().sort():
         rows = table.filter(finding=name).sort("quality", "image_id", descending=[True, False])
-        places = np.unique(np.linspace(0, len(rows) - 1, min(_PER_ROW, len(rows))).round())
         tiles = []
-        for row in rows[places.astype(int).tolist()].iter_rows(named=True):
+        for row in rows[evenly(len(rows), _PER_ROW)].iter_rows(named=True):
             ground = to_rgb(read_image(row["image_id"]), _DARK.shape[:2]) if read_image else _DARK
             tiles.append(tint(ground, {MASK: square_mask(row)}))
         lines.append((f"{name}: best to worst quality of {len(rows)}", tiles))

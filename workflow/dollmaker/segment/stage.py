@@ -21,6 +21,7 @@ from dollmaker.pixels.geometry import Box
 from dollmaker.release.parts import find_parts
 from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import DataError, ModelError
+from dollmaker.runtime.picks import evenly
 from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
 from dollmaker.segment.export import export_encoder
 from dollmaker.segment.structure import make_structure
@@ -168,7 +169,7 @@ def _read(
 
 def _spread(data: PseudoLabelled, most: int) -> tuple[Tensor, list[Box]]:
     """So many images of a data set at most, (N, C, H, W), evenly spread, and their boxes."""
-    chosen = np.linspace(0, len(data) - 1, min(most, len(data))).round().astype(int).tolist()
+    chosen = evenly(len(data), most)
     images = np.stack([data.read(i)[0] for i in chosen])
     return torch.from_numpy(images), [data.where(i, images.shape[-1]) for i in chosen]
 
