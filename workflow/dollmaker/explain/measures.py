@@ -38,7 +38,9 @@ def share_inside(maps: Map, masks: Masks) -> Values:
     known = np.where(masks == IGNORE, 0, maps).astype(np.float64)
     total = known.sum((1, 2))
     inside = np.where(masks == 1, known, 0).sum((1, 2))
-    return _over(inside, total)
+    share = np.full(len(total), np.nan, np.float32)
+    np.divide(inside, total, out=share, where=total > 0, casting="same_kind")
+    return share
 
 
 def pointing_game(maps: Map, truth: Masks) -> Values:
@@ -70,14 +72,7 @@ def rank_correlation(maps: Sequence[Map], others: Sequence[Map]) -> Values:
 
 def mean_known(values: Sequence[Values]) -> Values:
     """Mean of measures (P,) of the same maps, over those that are known; NaN where none is."""
-    known = ~np.isnan(values)
-    return _over(np.nansum(values, 0, dtype=np.float64), known.sum(0))
-
-
-def _over(part: npt.NDArray[np.float64], whole: npt.NDArray[Any]) -> Values:
-    share = np.full(len(whole), np.nan, np.float32)
-    np.divide(part, whole, out=share, where=whole > 0, casting="same_kind")
-    return share
+    return np.asarray(scores.nanmean(np.array(values), axis=0), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)

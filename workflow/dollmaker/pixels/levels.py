@@ -7,13 +7,12 @@ is the object, whether it is written as 1, as 255 or as one bit.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture, read_mask
+from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture
 from dollmaker.runtime.errors import DataError
 
 #: Levels between black and white, from which on edges were smoothed if no area has one.
@@ -39,26 +38,6 @@ def objects(mask: MaskPicture) -> Bools:
         return np.asarray(mask.shown > 0)
     _require_sharp(mask)
     return np.asarray(_told_numbers(mask) != 0)
-
-
-def read_objects(
-    path: Path, numbers: "Numbers | None", size: tuple[int, int] | None, *, turned: bool = False
-) -> Bools:
-    """Where a mask file says that there is an object, bool (H, W).
-
-    Args:
-        path: The file.
-        numbers: The classes whose numbers are objects; ``None`` means any colour but black.
-        size: Width and height of its image, upright; ``None`` takes any.
-        turned: Whether that image was turned by its EXIF tag.
-
-    Raises:
-        DataError: If it cannot be read or has another size.
-    """
-    mask = read_mask(path, size=size, turned=turned)
-    if numbers is None:
-        return objects(mask)
-    return np.isin(numbers.read(mask), list(numbers.asked))
 
 
 class Numbers:

@@ -175,12 +175,13 @@ class Pictures(Form):
 
     def area(self, image: ImageFacts, name: str) -> Pixels | None:
         """See :meth:`Form.area`."""
-        if self._last is None or self._last[0] != image:
+        last = self._last
+        if last is None or last[0] != image:
             path = self._folder.find(image)
             if path is None:
                 return None
-            self._last = image, self._read(path, image)
-        values, ignore = self._last[1], self._numbers.ignore
+            last = self._last = image, self._read(path, image)
+        values, ignore = last[1], self._numbers.ignore
         channel = self._numbers.area(values, name).astype(np.uint8)
         if ignore is not None:
             channel[values == ignore] = IGNORE

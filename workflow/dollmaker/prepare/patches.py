@@ -17,7 +17,8 @@ from dollmaker.config.sources import PatchesConfig, PrepareConfig
 from dollmaker.config.whole import Config
 from dollmaker.pixels import names
 from dollmaker.pixels.geometry import resized
-from dollmaker.pixels.levels import Numbers, read_objects
+from dollmaker.pixels.levels import Numbers, objects
+from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.pictures import read_channels
 from dollmaker.prepare.listing import Find, assign, paths, patients
 from dollmaker.prepare.pieces import Item, Piece, Row
@@ -75,9 +76,10 @@ class _Cutter:
             max_pixels=prepare.max_pixels,
         )
         size = picture.shape[2], picture.shape[1]
-        file, turned = self.find(f"{options.masks}/{mask}"), origin.orientation != 1
+        file, numbers = self.find(f"{options.masks}/{mask}"), self.reader
         try:
-            found = read_objects(file, self.reader, size, turned=turned)
+            found = read_mask(file, size=size, turned=origin.orientation != 1)
+            area = numbers.area(numbers.read(found), options.finding) if numbers else objects(found)
         except DataError as error:
             raise DataError(f"mask {file.name!r}: {error}") from None
         side, stride = options.side, options.stride or options.side
@@ -89,20 +91,20 @@ class _Cutter:
         if (width, height) != size:
             picture = resized(picture, width, height)
             nearest = Image.Resampling.NEAREST
-            found = resized(found.astype(np.uint8)[None], width, height, nearest)[0] > 0
+            area = resized(area.astype(np.uint8)[None], width, height, nearest)[0] > 0
         if side > min(width, height):
             raise DataError(f"{width}x{height} pixels are less than one patch of {side}")
         pieces = []
         for top, left in product(
             range(0, height - side + 1, stride), range(0, width - side + 1, stride)
         ):
-            area = found[top : top + side, left : left + side]
-            share = float(area.mean())
+            part = area[top : top + side, left : left + side]
+            share = float(part.mean())
             pieces.append(
                 Piece(
                     name=f"{name}_y{top:04d}_x{left:04d}",
                     image=picture[:, top : top + side, left : left + side].copy(),
-                    mask=area.astype(np.uint8),
+                    mask=part.astype(np.uint8),
                     labels={options.finding: int(share > 0 and share >= options.min_share)},
                 )
             )
