@@ -295,11 +295,7 @@ def mean_score(
     As :func:`paired_difference`.
     """
     means, drawn = crossed_means(values[:, None], patients, replicates, seed)
-    point = float(means[0])
-    if np.isnan(point) or not len(drawn):
-        return scores.Interval(point, float("nan"), float("nan"))
-    low, high = np.nanpercentile(drawn, (2.5, 97.5))
-    return scores.Interval(point, float(low), float(high))
+    return scores.interval_of(float(means[0]), drawn)
 
 
 def crossed_means(

@@ -221,7 +221,7 @@ def bootstrap(
     if np.isnan(point):
         return Interval(float("nan"), float("nan"), float("nan"))
     drawn = [statistic(weights) for weights in resamples(count, groups, replicates, seed)]
-    return _interval(point, np.concatenate(drawn), _several(count, groups))
+    return interval_of(point, np.concatenate(drawn), _several(count, groups))
 
 
 def _several(count: int, groups: Any | None) -> bool:
@@ -229,7 +229,8 @@ def _several(count: int, groups: Any | None) -> bool:
     return (count if groups is None else len(np.unique(np.asarray(groups, dtype=str)))) > 1
 
 
-def _interval(point: float, replicates: Floats, several: bool) -> Interval:
+def interval_of(point: float, replicates: Floats, several: bool = True) -> Interval:
+    """A statistic with the percentiles of its replicates; none of a group that is alone."""
     known = replicates[~np.isnan(replicates)]
     if np.isnan(point) or not len(known) or not several:
         return Interval(point, float("nan"), float("nan"))
@@ -271,7 +272,7 @@ def column_intervals(
     blocks = [all_means(w) for w in resamples(len(columns), groups, replicates, seed)]
     drawn = np.concatenate(blocks) if len(columns) else np.zeros((0, len(points)))
     several = _several(len(columns), groups)
-    return [_interval(float(point), drawn[:, k], several) for k, point in enumerate(points)]
+    return [interval_of(float(point), drawn[:, k], several) for k, point in enumerate(points)]
 
 
 def auroc_interval(
