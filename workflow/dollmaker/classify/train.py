@@ -18,9 +18,6 @@ from dollmaker.runtime import parallel
 
 Probabilities = npt.NDArray[np.float32]
 
-#: What a run that goes on must know beside weights.
-_STATE = ("curve", "best", "best_score", "best_epoch", "progress_epoch", "stopped")
-
 #: Epochs after which SGD's learning rate falls to a tenth (ExplainSeg).
 _SGD_EPOCHS = 50
 
@@ -52,6 +49,8 @@ class ClassifierTraining(EpochLoss):
         positive: Weight of positives (K), or ``None``.
         steps: Steps of the whole schedule.
     """
+
+    kept = ("curve", "best", "best_score", "best_epoch", "progress_epoch", "stopped")
 
     def __init__(
         self,
@@ -129,15 +128,8 @@ class ClassifierTraining(EpochLoss):
         schedule = one_cycle(optimizer, self._steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is needed to resume."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["dollmaker"] = {key: getattr(self, key) for key in _STATE}
-
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up where a killed run stopped."""
         super().on_load_checkpoint(checkpoint)
-        for key, value in checkpoint["dollmaker"].items():
-            setattr(self, key, value)
         if self.stopped:  # killed after that: no epoch more than an undisturbed run
             self.trainer.should_stop = True

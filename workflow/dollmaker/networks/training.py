@@ -124,7 +124,13 @@ class _Seeds(lightning.Callback):
 
 
 class EpochLoss(lightning.LightningModule):
-    """A module that reports the mean loss of each epoch, resumed epochs included."""
+    """A module that reports the mean loss of each epoch, resumed epochs included.
+
+    Attributes:
+        kept: Names of what a run that goes on must know beside weights.
+    """
+
+    kept: tuple[str, ...] = ("curve",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,12 +150,15 @@ class EpochLoss(lightning.LightningModule):
         return mean
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the interrupted epoch has summed up."""
+        """Keep what is needed to resume, and what the interrupted epoch has summed up."""
         checkpoint["epoch_loss"] = self._loss.cpu()
+        checkpoint["dollmaker"] = {name: getattr(self, name) for name in self.kept}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on summing."""
+        """Take up where a killed run stopped."""
         self._loss = checkpoint["epoch_loss"]
+        for name, value in checkpoint["dollmaker"].items():
+            setattr(self, name, value)
 
 
 class _State(Checkpoint):
@@ -243,8 +252,8 @@ def fit(
     """Train a module, from the state in ``work`` if there is one.
 
     The module reports with ``self.log`` and stops early with ``self.trainer.should_stop = True``
-    in ``on_train_epoch_end``. What it needs beside weights (curves, the best weights) it keeps
-    through ``on_save_checkpoint`` and ``on_load_checkpoint``.
+    in ``on_train_epoch_end``. What it needs beside weights (curves, the best weights) it names in
+    :attr:`EpochLoss.kept`.
 
     On several devices the command is started once more for each of the others (Lightning's DDP).
     Those processes end here; this function returns in the first only. Batch normalisation takes

@@ -139,16 +139,6 @@ class SegmenterTraining(EpochLoss):
         schedule = one_cycle(optimizer, self._lessons.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what is needed to resume."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["dollmaker"] = {"curve": self.curve}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take up where a killed run stopped."""
-        super().on_load_checkpoint(checkpoint)
-        self.curve = checkpoint["dollmaker"]["curve"]
-
 
 def pseudo_miou(model: nn.Module, data: PseudoLabelled, spec: Input) -> float:
     """Mean over findings of the mean IoU with the pseudo-masks that are not empty.
