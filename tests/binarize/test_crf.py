@@ -1,6 +1,7 @@
 """DenseCRF against the mean field written out, over all pairs of pixels."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dollmaker.binarize.fields import Kernels, lattice_field, mean_field
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.binarize.thresholds import otsu
-from dollmaker.runtime.errors import ConfigError
+from dollmaker.runtime.errors import ConfigError, ModelError
 
 #: Of the lattice, in probability.
 TOLERANCE = 0.02
@@ -296,3 +297,12 @@ def test_holes_are_filled_on_request() -> None:
     np.testing.assert_array_equal(
         dense_crf(pair(mask, image), fill=True, **still).mask == 1, start > 0.5
     )
+
+
+def test_without_pydensecrf_the_sentence_names_the_other_solver(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    start, image = np.full((8, 8), 0.4, np.float32), np.zeros((1, 8, 8), np.uint8)
+    with pytest.raises(ModelError, match=r"does not build on Python 3\.13.*solver: sampled"):
+        lattice_field(start, image, Kernels(), 1)

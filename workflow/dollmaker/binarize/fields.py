@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker.runtime.errors import ModelError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,8 +48,17 @@ def lattice_field(
 
     It goes from probabilities (H, W), 0 to 1 exclusive, and an image (C, H, W) to the probability
     of the foreground, float32 (H, W).
+
+    Raises:
+        ModelError: If pydensecrf is not installed.
     """
-    from pydensecrf import densecrf
+    try:
+        from pydensecrf import densecrf
+    except ModuleNotFoundError:
+        raise ModelError(
+            "dense_crf with solver: lattice needs pydensecrf2, which is not installed (it does not "
+            "build on Python 3.13); give the step solver: sampled, or install it."
+        ) from None
 
     height, width = foreground.shape
     energy = -np.log(np.stack([1 - foreground, foreground])).reshape(2, -1).astype(np.float32)
