@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 import torch
 
 from dollmaker.attribute import stage as attribute
+from dollmaker.attribute.baselines import COUNT, NEGATIVES
 from dollmaker.attribute.selection import select_images
 from dollmaker.binarize.stage import binarize_shard
 from dollmaker.classify import stage as classify
@@ -203,7 +205,11 @@ def _reduce(config: Config) -> Config:
         maps = recipe.attribute
         if isinstance(maps, MapsConfig):
             noise = maps.noise and maps.noise.replace(samples=1)
-            maps = maps.replace(nodes=min(_NODES, maps.nodes), adaptive=None, noise=noise)
+            # Few images need not have one without a finding; others take as long.
+            starts = [["mean"] * COUNT if name == NEGATIVES else [name] for name in maps.baselines]
+            baselines = [*chain.from_iterable(starts)]
+            nodes = min(_NODES, maps.nodes)
+            maps = maps.replace(nodes=nodes, baselines=baselines, adaptive=None, noise=noise)
         # Thresholds chosen without truth are not known yet; Otsu's takes as long.
         steps = [_OTSU_STEP if "label_free" in step else step for step in recipe.steps]
         recipes[name] = RecipeConfig(attribute=maps, binarize=steps)
