@@ -74,9 +74,9 @@ def test_images_by_their_identifier_and_by_the_end_of_their_path(tmp_path: Path)
     assert not mask(files, "b.jpg", "Lung Opacity", "p2_s1_v").any()
     assert mask(files, "a/p3/s1/v.jpg", "Lung Opacity") is None
     bare = opened(tmp_path, {"v": {"Edema": code(UPPER)}})
-    bare.find("a/p1/s1/v.jpg")
+    assert bare.has(ImageFacts(path="a/p1/s1/v.jpg"))
     with pytest.raises(DataError, match="fits the images"):
-        bare.find("a/p2/s1/v.jpg")
+        bare.has(ImageFacts(path="a/p2/s1/v.jpg"))
 
 
 def test_a_files_own_name_comes_before_the_alias(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_a_missing_file_is_told_by_its_key(tmp_path: Path) -> None:
 def test_findings_by_a_name_of_another_case(tmp_path: Path) -> None:
     files = opened(tmp_path, {"i": {"edema": code(UPPER)}})
     assert np.array_equal(mask(files, "i.png", "Edema"), UPPER)
-    files.require(["Mass", "Edema"])
+    files.require_told(["Mass", "Edema"])
     with pytest.raises(DataError, match=r"0\.json tells of edema, of none of the findings Mass"):
-        files.require(["Mass"])
+        files.require_told(["Mass"])
 
 
 def test_one_image_under_two_names_is_refused(tmp_path: Path) -> None:
     files = opened(tmp_path, {"p1_v": {"Edema": code(UPPER)}}, {"p1/v.jpg": {"Mass": code(UPPER)}})
     with pytest.raises(DataError, match="both fit the image"):
-        files.find("a/p1/v.jpg", "p1_v")
+        files.has(ImageFacts(path="a/p1/v.jpg", identifier="p1_v"))
