@@ -236,7 +236,7 @@ def print_table(found: dict[str, Any]) -> None:
 def main() -> None:
     """Rehearse and print."""
     parser = options(__doc__, size=320, permille=1000, shards=64, cores=2)
-    parser.add_argument("--folder", type=Path, help="where to work (35 GB); kept")
+    parser.add_argument("--folder", type=Path, help="where to work (15 GB); kept")
     given = parser.parse_args()
     how = {name: getattr(given, name) for name in ("size", "permille", "shards", "cores")}
     with TemporaryDirectory(prefix="dollmaker-rehearsal-") as name:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.baselines import Shared, make_baselines
+from dollmaker.attribute.baselines import put_negative
 from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.selection import draw_negatives
 from dollmaker.config.masks import MapsConfig
@@ -62,11 +62,9 @@ def test_brighter_is_the_rule_written_out(adaptive: object) -> None:
 
 def test_baselines_are_mirrored_with_the_image() -> None:
     images, frames = pictures(2, 5), Frames(((0, 3, 16, 12), (2, 0, 14, 16)), SIZE)
-    shared = Shared(channel_mean=torch.tensor([9.0]), negatives=list(pictures(2, 6)))
-    plain = make_baselines(["negatives", "mean"], images, shared, frames)
-    turned = make_baselines(
-        ["negatives", "mean"], images.flip(-1), shared, frames.mirrored(), turned=True
-    )
+    experts, _ = committee(list(pictures(2, 6)), baselines=["negatives", "mean"])
+    plain = experts.baselines(images, frames)
+    turned = experts.baselines(images.flip(-1), frames.mirrored(), turned=True)
     assert len(plain) == 3
     for one, other in zip(plain, turned, strict=True):
         back = other.flip(-1).expand_as(images)
@@ -75,12 +73,10 @@ def test_baselines_are_mirrored_with_the_image() -> None:
 
 def test_negatives_fill_the_picture_and_leave_the_bars() -> None:
     images, frames = pictures(1, 7), Frames(((0, 3, 16, 12),), SIZE)
-    shared = Shared(channel_mean=torch.tensor([9.0]), negatives=[torch.full((1, 5, 9), 40.0)])
-    (found,) = make_baselines(["negatives"], images, shared, frames)
+    found = put_negative(torch.full((1, 5, 9), 40.0), images, frames)
     assert (found[0, 0, 3:12] == 40).all()
     assert found[0, 0, :3].equal(images[0, 0, :3]) and found[0, 0, 12:].equal(images[0, 0, 12:])
-    (whole,) = make_baselines(["negatives"], images, shared, WHOLE)
-    assert (whole == 40).all()
+    assert (put_negative(torch.full((1, 5, 9), 40.0), images, WHOLE) == 40).all()
 
 
 def index(**labels: list[int | None]) -> pl.DataFrame:

@@ -7,8 +7,7 @@ Images of the data set as baselines, which relevance is averaged over, are those
 gradients (Erion et al. 2021). That they are images without the finding is our choice.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -26,38 +25,11 @@ Baseline = Callable[[Tensor, Tensor], Tensor]
 NEGATIVES, COUNT = "negatives", 6
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shared:
-    """What baselines take from the data set.
+def put_negative(picture: Tensor, images: Tensor, frames: Frames) -> Tensor:
+    """A negative (C, h, w) in the place of each image's picture, stretched to its size.
 
-    Attributes:
-        channel_mean: Mean of each channel over the training images, (C,), 0..255.
-        negatives: Pictures without any finding, each (C, h, w) in 0..255, without bars.
+    Shapes are those of :func:`make_baseline`.
     """
-
-    channel_mean: Tensor
-    negatives: Sequence[Tensor] = ()
-
-
-def make_baselines(
-    names: Sequence[str], images: Tensor, shared: Shared, frames: Frames, *, turned: bool = False
-) -> list[Tensor]:
-    """The baselines of all names, each as :func:`make_baseline` gives them.
-
-    ``negatives`` gives one for each picture; mirrored where the images are (``turned``).
-    """
-    found = []
-    for name in names:
-        if name == NEGATIVES:
-            pictures = [p.flip(-1) if turned else p for p in shared.negatives]
-            found += [_placed(picture.to(images), images, frames) for picture in pictures]
-        else:
-            found.append(make_baseline(name, images, shared.channel_mean, frames))
-    return found
-
-
-def _placed(picture: Tensor, images: Tensor, frames: Frames) -> Tensor:
-    """A picture in the place of each image's, stretched to its size."""
     if frames.boxes is None and picture.shape[1:] == images.shape[2:]:
         return picture[None]
     whole = images.clone()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dollmaker.attribute import consensus, noise
-from dollmaker.attribute.baselines import Shared, make_baselines
+from dollmaker.attribute.baselines import NEGATIVES, make_baseline, put_negative
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import Look, features, seen_at, strength
 from dollmaker.attribute.frozen import FrozenNetwork
@@ -133,9 +133,14 @@ class Committee:
 
     def baselines(self, images: Tensor, frames: Frames, *, turned: bool = False) -> list[Tensor]:
         """Where the paths of images (B, C, H, W) start, in 0..255; see :meth:`explain`."""
-        setup, names = self.setup, self.options.baselines
-        shared = Shared(channel_mean=setup.channel_mean, negatives=setup.negatives)
-        return make_baselines(names, images.float(), shared, frames, turned=turned)
+        stored, setup, found = images.float(), self.setup, []
+        for name in self.options.baselines:
+            if name == NEGATIVES:
+                pictures = [one.flip(-1) if turned else one for one in setup.negatives]
+                found += [put_negative(one, stored, frames) for one in pictures]
+            else:
+                found.append(make_baseline(name, stored, setup.channel_mean, frames))
+        return found
 
     def probabilities(self, images: Tensor) -> Tensor:
         """The mean probabilities (B, K) of images (B, C, H, W) in levels.

@@ -191,22 +191,21 @@ class _File:
 
 def _plan(index: pl.DataFrame, shards: Sequence[Source]) -> list[_File]:
     """The files to write: pairs with a mask that is kept and not empty, none without a row."""
+    split_of = dict(index.select("image_id", "split").iter_rows())
+    found: dict[str, list[tuple[Source, int, str]]] = {split: [] for split in SPLITS}
+    for source in shards:
+        for row, image in _chosen(source[0], split_of):
+            found[split_of[image]].append((source, row, image))
     files = []
-    for split in SPLITS:
-        images = index.filter(split=split)
-        known = set(images["image_id"])
-        found = [
-            (source, row, image) for source in shards for row, image in _chosen(source[0], known)
-        ]
-        pieces = [
-            found[start : start + ROWS_PER_FILE] for start in range(0, len(found), ROWS_PER_FILE)
-        ]
+    for split, pairs in found.items():
+        starts = range(0, len(pairs), ROWS_PER_FILE)
+        pieces = [pairs[start : start + ROWS_PER_FILE] for start in starts]
         for number, piece in enumerate(pieces):
             rows = [
                 (source, [row for _, row, _ in group])
                 for source, group in groupby(piece, key=itemgetter(0))
             ]
-            mine = images.filter(pl.col("image_id").is_in([image for _, _, image in piece]))
+            mine = index.filter(pl.col("image_id").is_in([image for _, _, image in piece]))
             files.append(
                 _File(split=split, number=number, count=len(pieces), rows=rows, images=mine)
             )
