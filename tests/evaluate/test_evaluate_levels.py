@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dollmaker.evaluate.masks import at_levels, shown_only, source_map
+from dollmaker.evaluate.masks import at_levels, shown_only
 from dollmaker.measures.scores import iou
-from dollmaker.pixels.geometry import Fit, source_mask
+from dollmaker.pixels.geometry import Fit, source_map, source_mask
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])

@@ -8,9 +8,9 @@ import torch
 from numpy.testing import assert_array_equal
 from scipy import ndimage
 
-from dollmaker.evaluate.masks import RecipeShards, read_pair, source_map
+from dollmaker.evaluate.masks import RecipeShards, read_pair
 from dollmaker.measures.scores import iou
-from dollmaker.pixels.geometry import Fit
+from dollmaker.pixels.geometry import Fit, source_map
 from dollmaker.store.provenance import header
 from dollmaker.store.shards import Shard, create_shard
 

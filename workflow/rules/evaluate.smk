@@ -7,6 +7,7 @@ REQUIRED INPUTS
     committee = results/{dataset}/committee/{member}/
     relevance = results/{dataset}/relevance/{recipe}/{shard}.h5
     masks     = results/{dataset}/masks/{recipe}/{shard}.h5
+    segmenter = results/{dataset}/segmenter/
     tasks     = results/{dataset}/tasks/{task}/{init}-{tuning}/
 OUTPUTS
     scores    = results/{dataset}/scores/
@@ -37,8 +38,9 @@ rule evaluate:
             recipe=CONFIG.recipes,
             shard=pipeline.shards(CONFIG),
         ),
+        segmenter=ancient("results/{dataset}/segmenter"),
         tasks=ancient(TUNED),
-        sums=pipeline.sums([*COMMITTEE, *TUNED]),
+        sums=pipeline.sums([*COMMITTEE, "results/{dataset}/segmenter", *TUNED]),
     output:
         multiext(
             "results/{dataset}/scores/",
@@ -77,6 +79,7 @@ rule evaluate:
             --committee {input.committee:q} \
             --relevance {params.relevance:q} \
             --masks {params.masks:q} \
+            --segmenter {input.segmenter:q} \
             --tasks {input.tasks:q} \
             --output {params.scores:q} 2>&1 | tee {log:q}
         """

@@ -12,6 +12,9 @@ from dollmaker.runtime.errors import ConfigError
 #: Sources whose pictures are grey or colours. The files of others decide.
 _PICTURES = ("phantoms", "chexpert", "nih", "jsrt")
 
+#: Rows of the tables of scores that are no recipe: segmenter and trivial baselines.
+TAKEN = ("segmenter", "centre", "intensity", "whole")
+
 _WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 
 
@@ -135,6 +138,8 @@ def require_volumes(count: int, asked: int) -> None:
 
 def _check_recipes(config: Config) -> None:
     recipes = config.recipes
+    for name in (name for name in recipes if name in TAKEN):
+        raise ConfigError(f"recipes.{name}: the tables of scores have rows {name}; rename it.")
     whole = [key for key, one in recipes.items() if isinstance(one.attribute, MapsConfig)]
     for name, recipe in recipes.items():
         if recipe.binarize is None:

@@ -18,14 +18,15 @@ from dollmaker.binarize.cuts import level_of_each
 from dollmaker.binarize.label_free import Chosen, Cuts, chosen_of
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.means import PAIRS, compare_mask
-from dollmaker.measures.baselines import BASELINES, Guess, guess
+from dollmaker.evaluate.segmenter import Segmenter
+from dollmaker.measures.baselines import BASELINES, SEGMENTER, Guess, guess
 from dollmaker.pixels.geometry import (
     Fit,
     box,
     inside,
     level_set,
+    source_map,
     source_mask,
-    unfit_map,
     window,
 )
 from dollmaker.pixels.truth import Truth
@@ -65,11 +66,13 @@ class Folders:
         images: Folder of the image shards.
         relevance: Folder with one folder of relevance shards per recipe.
         masks: Folder with one folder of mask shards per recipe.
+        segmenter: Folder of the pre-trained segmenter; without one it is not scored.
     """
 
     images: Path
     relevance: Path
     masks: Path
+    segmenter: Path | None = None
 
 
 def score_pairs(
@@ -80,11 +83,12 @@ def score_pairs(
     truth: Truth | None,
     cuts: Mapping[str, Cuts] | None = None,
 ) -> pl.DataFrame:
-    """Score every pair with truth, for every recipe and trivial baseline.
+    """Score every pair with truth, for every recipe, the segmenter and every trivial baseline.
 
     A pair that a recipe did not explain counts as an empty mask with a map without contrast. With
     ``attribute.max_images`` only images with an explained pair are scored: the others were never
-    asked for. The baselines are gated as the released recipe: they see the labels that it sees.
+    asked for. Segmenter and baselines are gated as the released recipe: they see the labels that it
+    sees, so that all say where a finding is, and none whether.
 
     Args:
         config: The resolved configuration.
@@ -107,7 +111,8 @@ def score_pairs(
     if truth is not None:
         explained = index.filter(pl.col("split").is_in(config.attribute.splits))
         images = ImageShards(folders.images)
-        scorer = _Scorer(config, findings, images, truth, cuts)
+        ours = Segmenter(folders.segmenter, config.prepare.fit) if folders.segmenter else None
+        scorer = _Scorer(config, findings, images, truth, cuts, ours)
         progress = Progress("score masks", len(explained))
         for shard in sorted(explained["shard"].unique()):
             with open_recipes(config, folders.masks, folders.relevance, shard) as recipes:
@@ -156,6 +161,7 @@ class _Scorer:
     images: ImageShards
     truth: Truth
     cuts: Mapping[str, Cuts] | None
+    segmenter: Segmenter | None
 
     def score(
         self, row: Mapping[str, Any], recipes: Mapping[str, RecipeShards]
@@ -167,6 +173,7 @@ class _Scorer:
         if self.config.attribute.max_images is not None and row["image_id"] not in released.images:
             return
         guesses: dict[str, Guess] = {}
+        drawn: Mapping[str, Guess] = {}
         for finding in self.findings:
             pair = row["image_id"], finding
             if self.cuts is not None and not (
@@ -182,7 +189,9 @@ class _Scorer:
             if not guesses and pair in released.place:
                 image = self.images.read(row["shard"], row["row"])
                 guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
-            for name in (*recipes, *BASELINES):
+                drawn = self.segmenter.draw(image, width, height) if self.segmenter else {}
+            others = (SEGMENTER, *BASELINES) if self.segmenter else BASELINES
+            for name in (*recipes, *others):
                 recipe = recipes.get(name, released)
                 place = recipe.place.get(pair)
                 facts = _facts(row, name, finding, recipe, place)
@@ -199,10 +208,10 @@ class _Scorer:
                         levels = _levels(
                             recipe, place, chosen_of(self.cuts[name], finding), row, fit
                         )
-                        drawn = shown_only(proposal.values, width, height, fit)
-                        scores_at = partial(at_levels, drawn, levels)
+                        shown = shown_only(proposal.values, width, height, fit)
+                        scores_at = partial(at_levels, shown, levels)
                 else:
-                    proposal = guesses[name]
+                    proposal = drawn[finding] if name == SEGMENTER else guesses[name]
                     facts["quality"] = None
                 mask = proposal.mask if self.cuts is not None else proposal.mask & kept
                 for target, area in known.items():
@@ -241,20 +250,6 @@ def read_pair(recipe: RecipeShards, place: int, width: int, height: int, fit: Fi
     levels = level_set(recipe.masks.read("mask", place), values, threshold)
     mask = source_mask(levels, width, height, fit)
     return Guess(mask, source_map(values, width, height, fit))
-
-
-def source_map(
-    values: npt.NDArray[Any], width: int, height: int, fit: Fit
-) -> npt.NDArray[np.float32]:
-    """As :func:`dollmaker.pixels.geometry.unfit_map`, but what a crop does not show ranks last."""
-    large = unfit_map(values, width, height, fit)
-    shown = window(width, height, fit)
-    if shown == (0, 0, width, height):
-        return large
-    part = inside(large, shown)
-    whole = np.full_like(large, part.min())
-    inside(whole, shown)[...] = part
-    return whole
 
 
 def _levels(

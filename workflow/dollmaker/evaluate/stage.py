@@ -10,7 +10,7 @@ from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.masks import Folders, score_pairs
 from dollmaker.evaluate.means import gated_by_steps, summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
-from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.baselines import BASELINES, SEGMENTER
 from dollmaker.pixels.levels import Numbers
 from dollmaker.pixels.mask_forms import Folder, Pictures
 from dollmaker.pixels.truth import Truth, of_boxes, of_chexlocalize, require_sound
@@ -32,6 +32,7 @@ class Inputs:
         committee: Folders of the members.
         relevance: Folder with a folder of relevance shards per recipe.
         masks: Folder with a folder of mask shards per recipe.
+        segmenter: Folder of the pre-trained segmenter; without one it is not scored.
         tasks: Folders ``tasks/{task}/{init}-{tuning}``.
     """
 
@@ -41,6 +42,7 @@ class Inputs:
     committee: Sequence[Path]
     relevance: Path
     masks: Path
+    segmenter: Path | None = None
     tasks: Sequence[Path] = ()
 
 
@@ -60,7 +62,12 @@ def evaluate(config: Config, inputs: Inputs, output: Path) -> None:
     findings = localized(names, config.attribute.findings)
     replicates, seed = config.evaluate.bootstrap, config.seed
     truth = load_truth(config, inputs.data_root, findings)
-    folders = Folders(images=inputs.images, relevance=inputs.relevance, masks=inputs.masks)
+    folders = Folders(
+        images=inputs.images,
+        relevance=inputs.relevance,
+        masks=inputs.masks,
+        segmenter=inputs.segmenter,
+    )
     pairs = score_pairs(config, index, findings, folders, truth)
     require_sound(truth, "truth.targets")
     runs = read_runs(inputs.tasks)
@@ -118,10 +125,10 @@ def load_truth(config: Config, data_root: Path, findings: Sequence[str]) -> Trut
 
 
 def _gates(config: Config) -> dict[str, str]:
-    """Recipe -> who says that a finding is there; baselines are gated as the released recipe."""
+    """Recipe -> who says that a finding is there; the others as the released recipe."""
     asked, least = config.attribute.min_probability, config.evaluate.min_probability
     found = {
         name: gated_by_steps(recipe.binarize or [], asked, least)
         for name, recipe in config.recipes.items()
     }
-    return {**dict.fromkeys(BASELINES, found[config.release.recipe]), **found}
+    return {**dict.fromkeys((SEGMENTER, *BASELINES), found[config.release.recipe]), **found}

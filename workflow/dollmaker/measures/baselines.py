@@ -14,6 +14,9 @@ from dollmaker.pixels.geometry import Fit, box, inside, unfit_map
 #: Names in the order of the tables.
 BASELINES = ("centre", "intensity", "whole")
 
+#: Name of the pre-trained segmenter's masks in the tables, between recipes and baselines.
+SEGMENTER = "segmenter"
+
 
 @dataclass(frozen=True)
 class Guess:

@@ -236,3 +236,17 @@ def source_mask(
     Nothing is foreground that a crop does not show.
     """
     return np.asarray(unfit_map(levels, width, height, fit) > 0)
+
+
+def source_map(
+    values: npt.NDArray[Any], width: int, height: int, fit: Fit
+) -> npt.NDArray[np.float32]:
+    """As :func:`unfit_map`, but what a crop does not show ranks last."""
+    large = unfit_map(values, width, height, fit)
+    shown = window(width, height, fit)
+    if shown == (0, 0, width, height):
+        return large
+    part = inside(large, shown)
+    whole = np.full_like(large, part.min())
+    inside(whole, shown)[...] = part
+    return whole

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker.config.whole import Config, ReleaseConfig
-from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.baselines import BASELINES, SEGMENTER
 from dollmaker.measures.words import headline_split, interval, number
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, SPLITS, Row, Tree
@@ -78,8 +78,8 @@ class Facts:
         return mine.filter(pl.col("finding") != _MEAN)
 
     def means(self, *, pairs: str = "full") -> dict[str, Row]:
-        """The mean over findings of the released recipe and of the trivial baselines."""
-        names = (self.config.release.recipe, *BASELINES)
+        """Means over findings: of the released recipe, the segmenter and trivial baselines."""
+        names = (self.config.release.recipe, SEGMENTER, *BASELINES)
         rows = self.headline(pairs=pairs).filter(pl.col("recipe").is_in(names), finding=_MEAN)
         return {row["recipe"]: row for row in rows.to_dicts()}
 
@@ -116,7 +116,7 @@ def write_card(facts: Facts) -> str:
 def _context(facts: Facts) -> dict[str, Any]:
     options, table, images = facts.config.release, facts.table, facts.images
     baselines = facts.means()
-    mine = baselines.pop(options.recipe, None)
+    mine, learned = (baselines.pop(name, None) for name in (options.recipe, SEGMENTER))
     scored = facts.of_recipe()
     bounds = table[BOUND].drop_nulls().to_list()
     masks = {name: len(table.filter(finding=name)) for name in facts.findings}
@@ -140,6 +140,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "scored": [mine, *scored.to_dicts()] if mine else [],
         "positive": facts.means(pairs="positive").get(options.recipe),
         "baselines": baselines,
+        "learned": learned,
         "rank_only": RANK_ONLY,
         "bounds_known": len(bounds),
         "best_bound": tell(max(bounds, default=None), confidence),

@@ -13,7 +13,7 @@ from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.explain.measures import MEASURES
-from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.baselines import BASELINES, SEGMENTER
 from dollmaker.measures.words import finite, headline_split
 from dollmaker.pictures.charts import Chart
 from dollmaker.pictures.sheet import data_uri, strip, to_png
@@ -202,7 +202,7 @@ def _masks(results: Results) -> Tree | None:
     split = headline_split(table)
     if split is None or results.truth is None:
         return None
-    order = [*results.config.recipes, *BASELINES]
+    order = [*results.config.recipes, SEGMENTER, *BASELINES]
     means = table.filter(finding=MEAN)
     sections = []
     for target in results.truth.targets:

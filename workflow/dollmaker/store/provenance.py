@@ -35,7 +35,7 @@ STAGES: dict[str, int] = {
     "explain": 5,
     "adapt": 10,
     "study": 9,
-    "evaluate": 6,
+    "evaluate": 7,
     "compare": 5,
     "report": 4,
 }
