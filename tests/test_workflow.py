@@ -49,7 +49,7 @@ def test_every_stage_leaves_what_was_promised(finished: Path) -> None:
     assert verify(results / "release") == []
     summary = json.loads((results / "summary.json").read_text())
     assert 0 <= summary["classifier"]["macro_auroc"] <= 1
-    for recipe in ("doll", "band", "centre", "intensity", "whole"):
+    for recipe in ("doll", "band", "segmenter", "centre", "intensity", "whole"):
         for score in ("miou", "dice", "hit_rate"):
             assert 0 <= summary["masks"][recipe][score] <= 1
     assert 0 <= summary["tasks"]["organs"]["doll"]["adapter"]["2"]["miou"] <= 1
@@ -159,12 +159,12 @@ def test_snakemakes_own_report_can_be_made(finished: Path) -> None:
 def test_recipes_are_compared_by_name(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "results", tmp_path / "results")
     config = (ROOT / "tests/micro.yaml").read_text()
-    config += "compare: {recipes: [doll, explainseg-b, tokencut, micranet]}\n"
+    config += "compare: {recipes: [doll, tokencut, micranet]}\n"
     (tmp_path / "compare.yaml").write_text(config)
     snakemake(tmp_path, "compare", "--configfile", "compare.yaml")
     results = tmp_path / "results/micro"
     table = pl.read_parquet(results / "scores/recipes.parquet")
-    own = {"doll", "band", "explainseg-a", "explainseg-b", "tokencut", "micranet"}
+    own = {"doll", "band", "tokencut", "micranet"}
     assert set(table["recipe"]) == own | {"centre", "intensity", "whole"}
     assert set(table["rule"]) >= {"as published", "tuned", "few-shot", "stability"}
     assert table.filter(recipe="micranet")["seconds"].min() > 0
