@@ -49,7 +49,7 @@ def test_every_stage_leaves_what_was_promised(finished: Path) -> None:
     assert verify(results / "release") == []
     summary = json.loads((results / "summary.json").read_text())
     assert 0 <= summary["classifier"]["macro_auroc"] <= 1
-    for recipe in ("doll", "band", "segmenter", "centre", "intensity", "whole"):
+    for recipe in ("doll", "band", "segmenter", "mean-map", "centre", "intensity", "whole"):
         for score in ("miou", "dice", "hit_rate"):
             assert 0 <= summary["masks"][recipe][score] <= 1
     assert 0 <= summary["tasks"]["organs"]["doll"]["adapter"]["2"]["miou"] <= 1

@@ -15,7 +15,7 @@ from dollmaker.config.networks import SegmentConfig
 from dollmaker.config.settings import resolved
 from dollmaker.evaluate.segmenter import Segmenter
 from dollmaker.evaluate.stage import Inputs, evaluate
-from dollmaker.measures.baselines import BASELINES, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create
 from dollmaker.runtime.errors import ConfigError
@@ -75,7 +75,7 @@ def test_the_segmenter_has_rows_on_the_pairs_of_the_released_recipe(
 
 
 def test_rows_that_are_no_recipe_have_names_of_their_own(tree: Any) -> None:
-    assert {SEGMENTER, *BASELINES} == set(TAKEN)
+    assert {SEGMENTER, MEAN_MAP, *BASELINES} == set(TAKEN)
     config = fake.make_config()
     config["recipes"]["centre"] = dict(config["recipes"]["doll"])
     with pytest.raises(ConfigError, match=r"recipes\.centre: .* rename it"):

@@ -160,7 +160,7 @@ def test_every_number_of_the_summary_is_finite(made: Report) -> None:
 def test_summary_by_hand(made: Report) -> None:
     summary = made.summary
     assert summary["dataset"] == "fake"
-    assert list(summary["masks"]) == ["doll", "tight", "centre", "intensity", "whole"]
+    assert list(summary["masks"]) == ["doll", "tight", "mean-map", "centre", "intensity", "whole"]
     doll = summary["masks"]["doll"]
     assert (doll["split"], doll["slice"], doll["target"], doll["pairs"]) == (
         "test",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dollmaker.binarize.label_free import CRITERIA
 from dollmaker.compare.rules import HELD_OUT, PUBLISHED, RULES, TRAINED, TUNED
 from dollmaker.config.whole import Config
-from dollmaker.evaluate.masks import open_recipes, read_pair
+from dollmaker.evaluate.masks import Folders, open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import number
@@ -175,7 +175,10 @@ def mask_sheet(
     rows = pairs.filter((pl.col("recipe") == released) & (pl.col("target") == target))
     held_out = rows.filter(pl.col("split") != "train")
     rows = (rows if held_out.is_empty() else held_out).sort("iou", "image_id", "finding")
-    pixels = ImageShards(results / "images")
+    folders = Folders(
+        images=results / "images", relevance=results / "relevance", masks=results / "masks"
+    )
+    pixels = ImageShards(folders.images)
     lines = []
     for pair in rows[evenly(len(rows), _IMAGES)].iter_rows(named=True):
         row = index.row(by_predicate=pl.col("image_id") == pair["image_id"], named=True)
@@ -185,7 +188,7 @@ def mask_sheet(
         area = truth.mask(row, pair["finding"], target)
         tile = ground if area is None else outline(ground, area, TRUTH)
         key = row["image_id"], pair["finding"]
-        with open_recipes(config, results / "masks", results / "relevance", row["shard"]) as found:
+        with open_recipes(config, folders, row["shard"]) as found:
             masks = [read_pair(recipe, recipe.place[key], *size).mask for recipe in found.values()]
         tiles = [tile, *(outline(tile, mask, MASK) for mask in masks)]
         lines.append(("\n".join(textwrap.wrap(pair["finding"], 17)), tiles))

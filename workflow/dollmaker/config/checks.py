@@ -13,7 +13,7 @@ from dollmaker.runtime.errors import ConfigError
 _PICTURES = ("phantoms", "chexpert", "nih", "jsrt")
 
 #: Rows of the tables of scores that are no recipe: segmenter and trivial baselines.
-TAKEN = ("segmenter", "centre", "intensity", "whole")
+TAKEN = ("segmenter", "mean-map", "centre", "intensity", "whole")
 
 _WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "found")
 

@@ -17,9 +17,10 @@ import polars as pl
 from dollmaker.binarize.cuts import level_of_each
 from dollmaker.binarize.label_free import Chosen, Cuts, chosen_of
 from dollmaker.config.whole import Config
+from dollmaker.evaluate.mean_map import MeanMap
 from dollmaker.evaluate.means import PAIRS, compare_mask
 from dollmaker.evaluate.segmenter import Segmenter
-from dollmaker.measures.baselines import BASELINES, SEGMENTER, Guess, guess
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER, Guess, guess
 from dollmaker.pixels.geometry import (
     Fit,
     box,
@@ -110,12 +111,17 @@ def score_pairs(
     rows: list[dict[str, Any]] = []
     if truth is not None:
         explained = index.filter(pl.col("split").is_in(config.attribute.splits))
-        images = ImageShards(folders.images)
-        ours = Segmenter(folders.segmenter, config.prepare.fit) if folders.segmenter else None
-        scorer = _Scorer(config, findings, images, truth, cuts, ours)
+        images, fit = ImageShards(folders.images), config.prepare.fit
+        shards = sorted(explained["shard"].unique())
+        scorer = _Scorer(config, findings, images, truth, cuts)
+        if folders.segmenter is not None:
+            scorer.segmenter = Segmenter(folders.segmenter, fit)
+        if cuts is None:
+            files = (_files(config, config.release.recipe, folders, shard) for shard in shards)
+            scorer.mean_map = MeanMap(files, fit)
         progress = Progress("score masks", len(explained))
-        for shard in sorted(explained["shard"].unique()):
-            with open_recipes(config, folders.masks, folders.relevance, shard) as recipes:
+        for shard in shards:
+            with open_recipes(config, folders, shard) as recipes:
                 for row in explained.filter(pl.col("shard") == shard).iter_rows(named=True):
                     rows += scorer.score(row, recipes)
                     progress.add(1)
@@ -123,9 +129,7 @@ def score_pairs(
 
 
 @contextmanager
-def open_recipes(
-    config: Config, masks: Path, relevance: Path, shard: str
-) -> Iterator[dict[str, RecipeShards]]:
+def open_recipes(config: Config, folders: Folders, shard: str) -> Iterator[dict[str, RecipeShards]]:
     """Masks and maps of every recipe of the configuration, of one shard.
 
     Raises:
@@ -134,13 +138,16 @@ def open_recipes(
     recipes: dict[str, RecipeShards] = {}
     try:
         for name in config.recipes:
-            donor = config.donor(name)
-            files = masks / name / f"{shard}.h5", relevance / donor / f"{shard}.h5"
-            recipes[name] = _open(*files)
+            recipes[name] = _open(*_files(config, name, folders, shard))
         yield recipes
     finally:
         for recipe in recipes.values():
             recipe.close()
+
+
+def _files(config: Config, recipe: str, folders: Folders, shard: str) -> tuple[Path, Path]:
+    name = f"{shard}.h5"
+    return folders.masks / recipe / name, folders.relevance / config.donor(recipe) / name
 
 
 def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
@@ -152,7 +159,7 @@ def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
     return RecipeShards(masks, maps, table, scales, place, frozenset(image for image, _ in pairs))
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Scorer:
     """What all images are scored with."""
 
@@ -161,7 +168,8 @@ class _Scorer:
     images: ImageShards
     truth: Truth
     cuts: Mapping[str, Cuts] | None
-    segmenter: Segmenter | None
+    segmenter: Segmenter | None = None
+    mean_map: MeanMap | None = None
 
     def score(
         self, row: Mapping[str, Any], recipes: Mapping[str, RecipeShards]
@@ -172,8 +180,13 @@ class _Scorer:
         released = recipes[self.config.release.recipe]
         if self.config.attribute.max_images is not None and row["image_id"] not in released.images:
             return
-        guesses: dict[str, Guess] = {}
-        drawn: Mapping[str, Guess] = {}
+        names = (
+            *recipes,
+            *([SEGMENTER] if self.segmenter else []),
+            *([MEAN_MAP] if self.mean_map else []),
+            *BASELINES,
+        )
+        drawn: dict[str, Mapping[str, Guess]] = {}  # of an image, by name and finding
         for finding in self.findings:
             pair = row["image_id"], finding
             if self.cuts is not None and not (
@@ -186,12 +199,18 @@ class _Scorer:
                 known = {name: area for name, area in known.items() if area.any()}
             if not known:
                 continue
-            if not guesses and pair in released.place:
+            if not drawn and pair in released.place:
                 image = self.images.read(row["shard"], row["row"])
                 guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
-                drawn = self.segmenter.draw(image, width, height) if self.segmenter else {}
-            others = (SEGMENTER, *BASELINES) if self.segmenter else BASELINES
-            for name in (*recipes, *others):
+                drawn = {n: dict.fromkeys(self.findings, each) for n, each in guesses.items()}
+                if self.segmenter:
+                    drawn[SEGMENTER] = self.segmenter.draw(image, width, height)
+            if self.mean_map and pair in released.place:
+                at = released.place[pair]
+                own = released.maps.read("map", at), float(released.table["area"][at])
+                mean = self.mean_map.guess(*pair, *own, width, height)
+                drawn[MEAN_MAP] = {finding: mean}
+            for name in names:
                 recipe = recipes.get(name, released)
                 place = recipe.place.get(pair)
                 facts = _facts(row, name, finding, recipe, place)
@@ -211,7 +230,7 @@ class _Scorer:
                         shown = shown_only(proposal.values, width, height, fit)
                         scores_at = partial(at_levels, shown, levels)
                 else:
-                    proposal = drawn[finding] if name == SEGMENTER else guesses[name]
+                    proposal = drawn[name][finding]
                     facts["quality"] = None
                 mask = proposal.mask if self.cuts is not None else proposal.mask & kept
                 for target, area in known.items():

@@ -10,7 +10,7 @@ from dollmaker.evaluate.classifiers import score_classifiers
 from dollmaker.evaluate.masks import Folders, score_pairs
 from dollmaker.evaluate.means import gated_by_steps, summarize
 from dollmaker.evaluate.tasks import compare_starts, read_runs, score_tasks
-from dollmaker.measures.baselines import BASELINES, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.pixels.levels import Numbers
 from dollmaker.pixels.mask_forms import Folder, Pictures
 from dollmaker.pixels.truth import Truth, of_boxes, of_chexlocalize, require_sound
@@ -131,4 +131,7 @@ def _gates(config: Config) -> dict[str, str]:
         name: gated_by_steps(recipe.binarize or [], asked, least)
         for name, recipe in config.recipes.items()
     }
-    return {**dict.fromkeys((SEGMENTER, *BASELINES), found[config.release.recipe]), **found}
+    return {
+        **dict.fromkeys((SEGMENTER, MEAN_MAP, *BASELINES), found[config.release.recipe]),
+        **found,
+    }

@@ -17,6 +17,9 @@ BASELINES = ("centre", "intensity", "whole")
 #: Name of the pre-trained segmenter's masks in the tables, between recipes and baselines.
 SEGMENTER = "segmenter"
 
+#: Name of the mean of the released recipe's own maps of other images: one place for all.
+MEAN_MAP = "mean-map"
+
 
 @dataclass(frozen=True)
 class Guess:

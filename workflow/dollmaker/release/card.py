@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker.config.whole import Config, ReleaseConfig
-from dollmaker.measures.baselines import BASELINES, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.measures.words import headline_split, interval, number
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, SPLITS, Row, Tree
@@ -79,7 +79,7 @@ class Facts:
 
     def means(self, *, pairs: str = "full") -> dict[str, Row]:
         """Means over findings: of the released recipe, the segmenter and trivial baselines."""
-        names = (self.config.release.recipe, SEGMENTER, *BASELINES)
+        names = (self.config.release.recipe, SEGMENTER, MEAN_MAP, *BASELINES)
         rows = self.headline(pairs=pairs).filter(pl.col("recipe").is_in(names), finding=_MEAN)
         return {row["recipe"]: row for row in rows.to_dicts()}
 
@@ -89,7 +89,7 @@ class Facts:
         found = means.get(self.config.release.recipe)
         if found is None or found["miou"] is None:
             return "There is no truth for these images: nobody has measured how good the masks are."
-        trivial = (means[name]["miou"] or 0.0 for name in BASELINES if name in means)
+        trivial = (means[name]["miou"] or 0.0 for name in (MEAN_MAP, *BASELINES) if name in means)
         return (
             f"Against true masks of {found['split']} images the mean IoU over "
             f"{found['mean_over']} is {interval(found, 'miou')}; that of the best trivial baseline "

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import MEAN as TASK_MEAN
-from dollmaker.measures.baselines import BASELINES
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP
 from dollmaker.measures.words import headline_split
 from dollmaker.pictures.charts import SERIES, Chart, chart
 from dollmaker.release.parts import Row
@@ -118,7 +118,7 @@ def _recipe_chart(masks: pl.DataFrame) -> Chart:
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for place, name in enumerate(names):
-            colour = SERIES[6] if name in BASELINES else SERIES[0]
+            colour = SERIES[6] if name in (MEAN_MAP, *BASELINES) else SERIES[0]
             for slice_name, offset, fill in (("full", -0.13, colour), ("positive", 0.13, "none")):
                 for row in masks.filter(recipe=name, slice=slice_name).to_dicts():
                     y, ends = place + offset, [row["miou_low"], row["miou_high"]]

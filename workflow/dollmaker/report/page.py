@@ -13,7 +13,7 @@ from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.explain.measures import MEASURES
-from dollmaker.measures.baselines import BASELINES, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.measures.words import finite, headline_split
 from dollmaker.pictures.charts import Chart
 from dollmaker.pictures.sheet import data_uri, strip, to_png
@@ -84,7 +84,7 @@ def render(
         examples=examples,
         rival=_rival(summary["masks"]),
         gains=_gains(results),
-        baselines=BASELINES,
+        baselines=(MEAN_MAP, *BASELINES),
         measures=MEASURES,
         released=results.config.release.recipe,
     )
@@ -166,7 +166,7 @@ def _finding(index: pl.DataFrame, name: str) -> Row:
 
 def _rival(masks: Tree) -> tuple[str, float] | None:
     """The best trivial baseline and its mIoU."""
-    known = {name: masks[name]["miou"] or 0.0 for name in BASELINES if name in masks}
+    known = {name: masks[name]["miou"] or 0.0 for name in (MEAN_MAP, *BASELINES) if name in masks}
     return max(known.items(), key=lambda item: item[1], default=None)
 
 
@@ -202,7 +202,7 @@ def _masks(results: Results) -> Tree | None:
     split = headline_split(table)
     if split is None or results.truth is None:
         return None
-    order = [*results.config.recipes, SEGMENTER, *BASELINES]
+    order = [*results.config.recipes, SEGMENTER, MEAN_MAP, *BASELINES]
     means = table.filter(finding=MEAN)
     sections = []
     for target in results.truth.targets:

@@ -4,7 +4,7 @@ import polars as pl
 
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
-from dollmaker.measures.baselines import BASELINES, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.measures.words import finite, headline_split
 from dollmaker.release.parts import Row, Tree
 from dollmaker.report.gather import Results
@@ -53,7 +53,7 @@ def _masks(results: Results) -> Tree:
     headline = results.truth.targets[0]
     here = table.filter(split=split, slice=SLICE)
     summary: Tree = {}
-    for recipe in (*results.config.recipes, SEGMENTER, *BASELINES):
+    for recipe in (*results.config.recipes, SEGMENTER, MEAN_MAP, *BASELINES):
         mine = here.filter(recipe=recipe)
         means = {row["target"]: row for row in mine.filter(finding=MEAN).to_dicts()}
         if headline not in means:

@@ -1,0 +1,90 @@
+"""One place for all images: the mean of a recipe's own maps as the map of every image.
+
+A recipe that scores no more than the mean of its maps of other images has learned where a finding
+usually lies, and nothing of the image at hand. No truth is needed to make it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dollmaker.measures.baselines import Guess
+from dollmaker.pixels.geometry import Fit, source_map
+from dollmaker.runtime.picks import evenly
+from dollmaker.store.shards import Shard, tables_of_pairs
+
+#: Maps of a finding that the mean is over, evenly spread over all shards (our choice).
+MOST = 200
+
+
+@dataclass
+class _Sums:
+    """Of the maps of one finding."""
+
+    map: Any = 0.0
+    area: float = 0.0
+    images: set[str] = field(default_factory=set)
+
+
+class MeanMap:
+    """Means of maps, and of the areas of their masks, by finding."""
+
+    def __init__(self, files: Iterable[tuple[Path, Path]], fit: Fit) -> None:
+        """Add up the maps of pairs that have a mask.
+
+        Args:
+            files: Mask shard and relevance shard of every shard.
+            fit: How images were brought into the square.
+        """
+        self._fit: Fit = fit
+        self._sums: dict[str, _Sums] = defaultdict(_Sums)
+        places: dict[str, list[tuple[Path, int, str, float]]] = defaultdict(list)
+        for masks_file, maps_file in files:
+            with Shard(masks_file, "masks") as masks, Shard(maps_file, "relevance") as maps:
+                table, _ = tables_of_pairs(masks, maps)
+            for row in np.flatnonzero(table.get("kept", np.zeros(0, bool))).tolist():
+                place = maps_file, row, str(table["image_id"][row]), float(table["area"][row])
+                places[str(table["finding"][row])].append(place)
+        for finding, every in places.items():
+            sums = self._sums[finding]
+            for file, row, image, area in (every[i] for i in evenly(len(every), MOST)):
+                with Shard(file, "relevance") as maps:
+                    sums.map = sums.map + maps.read("map", row).astype(np.float64)
+                sums.area += area
+                sums.images.add(image)
+
+    def guess(
+        self,
+        image: str,
+        finding: str,
+        values: npt.NDArray[Any],
+        area: float,
+        width: int,
+        height: int,
+    ) -> Guess:
+        """The mean map of the other images, cut to the mean area of their masks.
+
+        Args:
+            image: The image, whose own map is left out.
+            finding: The finding.
+            values: Its map (S, S).
+            area: Its mask's share of the picture.
+            width: Of the source.
+            height: Of the source.
+        """
+        sums = self._sums[finding]
+        own = image in sums.images
+        count = len(sums.images) - own
+        if not count:
+            nothing = np.zeros((height, width))
+            return Guess(nothing > 0, nothing.astype(np.float32))
+        mean = (sums.map - values * own) / count
+        large = source_map(mean, width, height, self._fit)
+        pixels = round((sums.area - area * own) / count * large.size)
+        level = np.sort(large, axis=None)[::-1][:pixels].min(initial=np.inf)
+        return Guess(large >= level, large)
