@@ -59,6 +59,7 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"classify": {"epochz": 3}}, ["'classify'", "unknown key 'epochz'"]),
         ({"classify": {"members": {"a": {"arch": "x"}}}}, ["members.a", "unknown key 'arch'"]),
         ({"classify": {"epochs": "many"}}, ["classify.epochs", "must be of type integer"]),
+        ({"adapt": {"n": 5}}, ["'adapt.n' is 5", "must be of type array. Write a list: [5]."]),
         ({"adapt": {"learning_rate": None}}, ["adapt.learning_rate", "of type number or array."]),
         ({"study": {"tunings": "full"}}, ["study.tunings", "must be of type array or object."]),
         ({"device": "tpu"}, ["device", '"auto", "cpu", "cuda"']),

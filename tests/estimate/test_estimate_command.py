@@ -71,6 +71,7 @@ def test_finished_jobs_stand_for_their_kind(
     assert "1 finished" in shown and "900 MB" in shown
     # Two shards of 100 s, evaluate, two of masks.
     assert "rule by rule, 1 at a time: 4.2 min" in shown
+    assert "prepare.shards" not in shown  # one is enough for so few minutes
 
 
 def test_a_table_is_enough_to_count(

@@ -243,6 +243,8 @@ def test_commands(
     assert main(words) == 0
     assert main(["show", str(release), "i00", "--output", str(tmp_path / "j.png")]) == 1
     assert "did you mean i0" in capsys.readouterr().err
+    assert main(["show", str(release), "zzz", "--output", str(tmp_path / "j.png")]) == 1
+    assert "column image_id of data/*.parquet" in capsys.readouterr().err
     assert main([*words, "--images", str(tmp_path)]) == 1
     assert "a/0.png does not exist; correct --images" in capsys.readouterr().err
     assert main(["diff", str(release), str(release), "--json", str(tmp_path / "d.json")]) == 0

@@ -101,6 +101,8 @@ def adapt(
     task = read_task(task_name, config, inputs.data_root)
     if inputs.index is not None and init not in NEVER_SAW:
         require_unseen(task, read_index(inputs.index)[0], allow_alike=options.allow_alike)
+    counts = ", ".join(f"{split} {len(task.rows(split))}" for split in ("train", "valid", "test"))
+    print(f"task {task_name}: images {counts}", file=sys.stderr)
     if pairs := alike_within(task):
         print(
             f"task {task_name}: test image {pairs[0][1]!r} looks like the training image "

@@ -198,6 +198,8 @@ def _hint(value: Any, legal: str) -> str:
             return " YAML takes ~ and a missing value for null."
         if isinstance(value, int | float):
             return " Put it in quotes."
+    elif legal == "array" and isinstance(value, int | float):
+        return f" Write a list: [{_short(value)}]."
     return ""
 
 

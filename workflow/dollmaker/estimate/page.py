@@ -81,7 +81,7 @@ def _render(estimate: dict[str, Any]) -> str:
     sizes = {name: _short(size / 1e6) for name, size in estimate["disk_bytes"].items()}
     disk = ", ".join(f"{name} {size} MB" for name, size in sizes.items())
     lines.append(f"disk: {disk}; networks come on top")
-    if shards := estimate["shards"]:
+    if (shards := estimate["shards"]) > 1:
         lines.append(f"with prepare.shards {shards} a job of explain_images takes half an hour")
     lines += [f"{key} could not be tried: {reason}" for key, reason in estimate["unknown"].items()]
     return "\n".join(lines)

@@ -134,7 +134,10 @@ def _source(release: Release, row: Row, images: Path | None) -> Rgb:
         return np.zeros((*size[::-1], 3), np.uint8)
     path = inside(images, row["path"], links=True)
     if not path.is_file():
-        raise DataError(f"image {path} does not exist; correct --images, the images' root.")
+        raise DataError(
+            f"image {path} does not exist; correct --images, the folder that {row['path']} is "
+            "relative to (data_root of the run)."
+        )
     if release.channels in (1, 3):
         picture = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
     else:

@@ -135,7 +135,9 @@ def _require_sanity(checks: Tree, allow_failed: bool) -> None:
     if failed and not allow_failed:
         raise DataError(
             f"the maps of recipe {recipe!r} {' and '.join(failed)}: they are no evidence for a "
-            "finding; release another recipe, or set release.allow_failed_sanity."
+            "finding; train the classifiers better, change the recipe, or set "
+            "release.allow_failed_sanity ('When the masks are refused' in "
+            "docs/how-to/own-images.md says in which order)."
         )
     if checks["doubts"] or checks["uninformative"]:
         print(f"sanity of recipe {recipe}: {checks['verdict']}", file=sys.stderr)

@@ -176,7 +176,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         if not path.is_file():
             raise DataError(
                 f"image {name!r} is not under {root}; give the root of your copy of the source "
-                "images."
+                "images, the folder that this path is relative to (data_root of the run)."
             )
         origin = self._origin
         decoded = decode(

@@ -170,7 +170,9 @@ def find_image(release: Release, image_id: str) -> list[Row]:
     if not rows:
         near = difflib.get_close_matches(image_id, release.table["image_id"].unique(), n=3)
         hint = (
-            f"did you mean {', '.join(near)}?" if near else "dollmaker stats lists what is there."
+            f"did you mean {', '.join(near)}?"
+            if near
+            else "gallery/index.html and the column image_id of data/*.parquet list what is there."
         )
         raise DataError(f"{release.folder} has no mask of image {image_id!r}; {hint}")
     return rows

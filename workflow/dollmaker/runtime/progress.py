@@ -41,12 +41,11 @@ class Progress:
     def _line(self, now: float) -> str:
         seconds = max(now - self._start, 1e-9)
         left = seconds / max(self._done - self._first, 1) * (self._total - self._done)
-        rates = (
-            f"{self._maps / seconds:.1f} maps/s, {self._nodes / max(self._maps, 1):.1f} nodes/map, "
-        )
+        rates = f"{self._maps / seconds:.1f} maps/s, " if self._maps else ""
+        rates += f"{self._nodes / self._maps:.1f} nodes/map, " if self._maps and self._nodes else ""
         text = (
             f"{self._label}: {self._done}/{self._total} {self._unit}, "
-            f"{rates if self._maps else ''}{memory_mb():.0f} MB, {duration(left)} left"
+            f"{rates}{memory_mb():.0f} MB, {duration(left)} left"
         )
         if not self._terminal:
             return text
