@@ -126,6 +126,9 @@ def test_a_data_set_with_one_finding_has_no_other() -> None:
     for several, expected in ((False, False), (True, None)):
         facts = judge(given, areas, areas, people(COUNT + 12), several=several)
         assert facts["other"] is None and facts["ignores_finding"] is expected
+    areas[:COUNT] = 0.1
+    facts = judge(given, areas, np.full(COUNT + 12, 0.2), people(COUNT + 12), several=False)
+    assert facts["verdict"] == "depends on the model"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Training of one classifier: masked BCE, class balance, the best epoch by validation AUROC."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -114,6 +115,9 @@ class ClassifierTraining(EpochLoss):
             self.progress_epoch = epoch
         elif epoch - self.progress_epoch >= self._options.patience:
             self.stopped = self.trainer.should_stop = True
+            if not parallel.rank():
+                epochs = f"{self._options.patience} epochs (classify.patience)"
+                print(f"stopped: no better score in {epochs}", file=sys.stderr)
 
     def configure_optimizers(self) -> Any:
         """AdamW or Adam with a one-cycle schedule over all steps, or ExplainSeg's SGD."""

@@ -180,7 +180,8 @@ def verdict(facts: dict[str, Any]) -> str:
             said.append(f"may ignore the {what}")
     if facts["uninformative"]:
         said.append("uninformative: masks look the same where the finding is absent")
-    return "; ".join(said) or "depends on model and finding"
+    compared = "model and finding" if facts["other"] is not None else "the model"
+    return "; ".join(said) or f"depends on {compared}"
 
 
 def _uninformative(facts: dict[str, Any]) -> bool | None:
