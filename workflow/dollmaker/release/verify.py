@@ -150,6 +150,8 @@ def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[st
     parts = [table.select("path", "sha256") for _, table in _tables(folder, damaged)]
     if not parts:
         return []
+    rows = pl.concat(parts).unique(maintain_order=True).rows()
+    missing = f": missing under {root}"
 
     def check(image: tuple[str, str]) -> str:
         name, digest = image
@@ -158,12 +160,16 @@ def _verify_images(folder: Path, damaged: Container[str], root: Path) -> list[st
         except DataError as error:
             return str(error)
         if not path.is_file():
-            return f"image {name}: missing under {root}"
+            return f"image {name}{missing}"
         changed = sha256_file(path) != digest
         return f"image {name}: not the file that the masks were made from" if changed else ""
 
     with ThreadPoolExecutor(cores()) as pool:
-        return [*filter(None, pool.map(check, pl.concat(parts).unique(maintain_order=True).rows()))]
+        faults = [*filter(None, pool.map(check, rows))]
+    if faults and len(faults) == len(rows) and all(fault.endswith(missing) for fault in faults):
+        one = rows[0][0]
+        return [f"no image is under {root}; give --images the folder that {one} is relative to"]
+    return faults
 
 
 # --- masks --------------------------------------------------------------------------------------
