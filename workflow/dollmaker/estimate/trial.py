@@ -96,8 +96,8 @@ class Trial:
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 work(self._few)  # the first call loads libraries
-            less, few = self._clock(work, self._few)
-            seconds, units = self._clock(work, self._all)
+                less, few = self._clock(work, self._few)
+                seconds, units = self._clock(work, self._all)
         except torch.OutOfMemoryError:
             self.unknown[key] = "a batch does not fit this GPU's memory"
         except DollmakerError as error:
