@@ -35,7 +35,7 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 	@snakefmt --check Snakefile workflow 2>/dev/null || { echo "snakefmt: run make format."; exit 1; }
 	@snakemake --lint >/dev/null
 	@mypy
-	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests
+	@OMP_NUM_THREADS=1 pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 test-slow: install  ## the tests that take minutes
 	@pytest -q -m "slow and not slurm" tests

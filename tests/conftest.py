@@ -9,11 +9,6 @@ import pytest
 import fake_results
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest file first: one worker has it, while the other has the rest (``make test``)."""
-    items.sort(key=lambda item: item.path.name != "test_workflow.py")
-
-
 class Tree(NamedTuple):
     """Where the tree is."""
 

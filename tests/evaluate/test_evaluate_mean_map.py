@@ -57,6 +57,13 @@ def test_the_image_itself_is_left_out(files: list[tuple[Path, Path]], number: in
     assert_array_equal(found.mask, mask)
 
 
+def test_a_map_of_equals_has_no_more_than_the_mean_area(files: list[tuple[Path, Path]]) -> None:
+    made = MeanMap(files, "resize")
+    made._sums["F"].map = np.zeros((SIDE, SIDE))
+    found = made.guess("i3", "F", np.zeros((SIDE, SIDE)), 0.0, SIDE, SIDE)
+    assert found.mask.mean() == pytest.approx(np.mean(AREAS[KEPT]), abs=0.5 / SIDE**2)
+
+
 def test_some_of_many_maps_are_enough(
     files: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,5 +86,6 @@ class MeanMap:
         mean = (sums.map - values * own) / count
         large = source_map(mean, width, height, self._fit)
         pixels = round((sums.area - area * own) / count * large.size)
-        level = np.sort(large, axis=None)[::-1][:pixels].min(initial=np.inf)
-        return Guess(large >= level, large)
+        mask = np.zeros(large.size, bool)
+        mask[np.argsort(-large, axis=None, kind="stable")[:pixels]] = True  # of equals the first
+        return Guess(mask.reshape(large.shape), large)
