@@ -112,6 +112,19 @@ def draw(number: int) -> npt.NDArray[np.uint8]:
     return np.clip(picture, 0, 255).astype(np.uint8)[None]
 
 
+def scored_things(results: Path, data: Path) -> dict[str, Any]:
+    """What the stage evaluate reads of the tree, by the names of its inputs; no segmenter."""
+    return {
+        "index": results / "index.parquet",
+        "images": results / "images",
+        "data_root": data,
+        "committee": sorted((results / "committee").iterdir()),
+        "relevance": results / "relevance",
+        "masks": results / "masks",
+        "tasks": sorted((results / "tasks" / "organs").iterdir()),
+    }
+
+
 def build(root: Path, config: dict[str, Any]) -> tuple[Path, Path]:
     """Write the tree.
 

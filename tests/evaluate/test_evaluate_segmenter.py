@@ -52,17 +52,8 @@ def test_masks_are_where_the_logit_is_positive(folder: Path) -> None:
 def test_the_segmenter_has_rows_on_the_pairs_of_the_released_recipe(
     tree: Any, folder: Path, tmp_path: Path
 ) -> None:
-    results = tree.results
-    inputs = Inputs(
-        index=results / "index.parquet",
-        images=results / "images",
-        data_root=tree.data,
-        committee=sorted((results / "committee").iterdir()),
-        relevance=results / "relevance",
-        masks=results / "masks",
-        segmenter=folder,
-    )
-    evaluate(resolved(tree.config), inputs, tmp_path / "scores")
+    inputs = fake.scored_things(tree.results, tree.data) | {"segmenter": folder, "tasks": ()}
+    evaluate(resolved(tree.config), Inputs(**inputs), tmp_path / "scores")
     pairs = tables.read(tmp_path / "scores/pairs.parquet")
     key = ["target", "image_id", "finding"]
     mine, centre = (pairs.filter(recipe=name).sort(key) for name in (SEGMENTER, "centre"))

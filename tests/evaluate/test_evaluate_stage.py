@@ -17,16 +17,7 @@ from dollmaker.store import tables
 
 
 def _run(tree: Any, output: Path, **changes: Any) -> dict[str, pl.DataFrame]:
-    results = tree.results
-    arguments: dict[str, Any] = {
-        "index": results / "index.parquet",
-        "images": results / "images",
-        "data_root": tree.data,
-        "committee": sorted((results / "committee").iterdir()),
-        "relevance": results / "relevance",
-        "masks": results / "masks",
-        "tasks": sorted((results / "tasks" / "organs").iterdir()),
-    }
+    arguments = fake.scored_things(tree.results, tree.data)
     config = changes.pop("config", tree.config)
     evaluate(resolved(config), Inputs(**(arguments | changes)), output)
     return {file.stem: tables.read(file) for file in output.iterdir()}

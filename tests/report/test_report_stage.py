@@ -48,20 +48,8 @@ def _report(config: dict[str, Any], results: Path, data: Path, output: Path) -> 
 @pytest.fixture(scope="module")
 def scored(tree: Any) -> Any:
     """The tree with scores."""
-    results = tree.results
-    evaluate(
-        resolved(tree.config),
-        Inputs(
-            index=results / "index.parquet",
-            images=results / "images",
-            data_root=tree.data,
-            committee=sorted((results / "committee").iterdir()),
-            relevance=results / "relevance",
-            masks=results / "masks",
-            tasks=sorted((results / "tasks" / "organs").iterdir()),
-        ),
-        results / "scores",
-    )
+    inputs = Inputs(**fake.scored_things(tree.results, tree.data))
+    evaluate(resolved(tree.config), inputs, tree.results / "scores")
     return tree
 
 

@@ -113,12 +113,10 @@ def score_pairs(
         explained = index.filter(pl.col("split").is_in(config.attribute.splits))
         images, fit = ImageShards(folders.images), config.prepare.fit
         shards = sorted(explained["shard"].unique())
-        scorer = _Scorer(config, findings, images, truth, cuts)
-        if folders.segmenter is not None:
-            scorer.segmenter = Segmenter(folders.segmenter, fit)
-        if cuts is None:
-            files = (_files(config, config.release.recipe, folders, shard) for shard in shards)
-            scorer.mean_map = MeanMap(files, fit)
+        segmenter = Segmenter(folders.segmenter, fit) if folders.segmenter else None
+        files = (_files(config, config.release.recipe, folders, shard) for shard in shards)
+        mean_map = MeanMap(files, fit) if cuts is None else None
+        scorer = _Scorer(config, findings, images, truth, cuts, segmenter, mean_map)
         progress = Progress("score masks", len(explained))
         for shard in shards:
             with open_recipes(config, folders, shard) as recipes:
@@ -159,7 +157,7 @@ def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
     return RecipeShards(masks, maps, table, scales, place, frozenset(image for image, _ in pairs))
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Scorer:
     """What all images are scored with."""
 
@@ -168,8 +166,8 @@ class _Scorer:
     images: ImageShards
     truth: Truth
     cuts: Mapping[str, Cuts] | None
-    segmenter: Segmenter | None = None
-    mean_map: MeanMap | None = None
+    segmenter: Segmenter | None
+    mean_map: MeanMap | None
 
     def score(
         self, row: Mapping[str, Any], recipes: Mapping[str, RecipeShards]

@@ -50,13 +50,17 @@ class MeanMap:
             for row in np.flatnonzero(table.get("kept", np.zeros(0, bool))).tolist():
                 place = maps_file, row, str(table["image_id"][row]), float(table["area"][row])
                 places[str(table["finding"][row])].append(place)
+        chosen: dict[Path, list[tuple[str, int, str, float]]] = defaultdict(list)
         for finding, every in places.items():
-            sums = self._sums[finding]
             for file, row, image, area in (every[i] for i in evenly(len(every), MOST)):
-                with Shard(file, "relevance") as maps:
+                chosen[file].append((finding, row, image, area))
+        for file, those in chosen.items():
+            with Shard(file, "relevance") as maps:
+                for finding, row, image, area in those:
+                    sums = self._sums[finding]
                     sums.map = sums.map + maps.read("map", row).astype(np.float64)
-                sums.area += area
-                sums.images.add(image)
+                    sums.area += area
+                    sums.images.add(image)
 
     def guess(
         self,
