@@ -38,7 +38,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_masks_are_where_the_logit_is_positive(folder: Path) -> None:
     image = fake.draw(5)
-    drawn = Segmenter(folder, "letterbox").draw(image, fake.SIZE, fake.SIZE)
+    segmenter = Segmenter(folder, "letterbox")
+    drawn = segmenter.draw(image, fake.FINDINGS, fake.SIZE, fake.SIZE)
+    assert list(segmenter.draw(image, fake.FINDINGS[1:2], fake.SIZE, fake.SIZE)) == [
+        fake.FINDINGS[1]
+    ]
     import segmentation_models_pytorch as smp
 
     with torch.no_grad():

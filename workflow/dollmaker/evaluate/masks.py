@@ -173,70 +173,84 @@ class _Scorer:
         self, row: Mapping[str, Any], recipes: Mapping[str, RecipeShards]
     ) -> Iterator[dict[str, Any]]:
         """Rows of one image."""
-        width, height, fit = row["width"], row["height"], self.config.prepare.fit
-        least = self.config.evaluate.min_probability
         released = recipes[self.config.release.recipe]
         if self.config.attribute.max_images is not None and row["image_id"] not in released.images:
             return
-        names = (
-            *recipes,
-            *([SEGMENTER] if self.segmenter else []),
-            *([MEAN_MAP] if self.mean_map else []),
-            *BASELINES,
-        )
-        drawn: dict[str, Mapping[str, Guess]] = {}  # of an image, by name and finding
-        for finding in self.findings:
+        known = {finding: self._known(row, finding, recipes) for finding in self.findings}
+        asked = [finding for finding, areas in known.items() if areas]
+        drawn = self._guesses(row, asked, released)
+        size = row["width"], row["height"], self.config.prepare.fit
+        for finding in asked:
             pair = row["image_id"], finding
-            if self.cuts is not None and not (
-                row[finding] == PRESENT and all(pair in recipe.place for recipe in recipes.values())
-            ):
-                continue
-            targets = {name: self.truth.mask(row, finding, name) for name in self.truth.targets}
-            known = {name: area for name, area in targets.items() if area is not None}
-            if self.cuts is not None:
-                known = {name: area for name, area in known.items() if area.any()}
-            if not known:
-                continue
-            if not drawn and pair in released.place:
-                image = self.images.read(row["shard"], row["row"])
-                guesses = {name: guess(name, image, width, height, fit) for name in BASELINES}
-                drawn = {n: dict.fromkeys(self.findings, each) for n, each in guesses.items()}
-                if self.segmenter:
-                    drawn[SEGMENTER] = self.segmenter.draw(image, width, height)
-            if self.mean_map and pair in released.place:
-                at = released.place[pair]
-                own = released.maps.read("map", at), float(released.table["area"][at])
-                mean = self.mean_map.guess(*pair, *own, width, height)
-                drawn[MEAN_MAP] = {finding: mean}
-            for name in names:
+            for name in (*recipes, *drawn):
                 recipe = recipes.get(name, released)
                 place = recipe.place.get(pair)
                 facts = _facts(row, name, finding, recipe, place)
                 if place is None:
-                    for target, area in known.items():
+                    for target, area in known[finding].items():
                         if area.any():
                             yield facts | {"target": target} | _unexplained(area)
                     continue
-                kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
                 scores_at = None
                 if name in recipes:
-                    proposal = read_pair(recipe, place, width, height, fit)
+                    proposal = read_pair(recipe, place, *size)
                     if self.cuts is not None:
-                        levels = _levels(
-                            recipe, place, chosen_of(self.cuts[name], finding), row, fit
-                        )
-                        shown = shown_only(proposal.values, width, height, fit)
-                        scores_at = partial(at_levels, shown, levels)
+                        chosen = chosen_of(self.cuts[name], finding)
+                        levels = _levels(recipe, place, chosen, row, size[2])
+                        scores_at = partial(at_levels, shown_only(proposal.values, *size), levels)
                 else:
                     proposal = drawn[name][finding]
                     facts["quality"] = None
+                least = self.config.evaluate.min_probability
+                kept = bool(recipe.table["kept"][place]) and not facts["probability"] < least
                 mask = proposal.mask if self.cuts is not None else proposal.mask & kept
-                for target, area in known.items():
+                for target, area in known[finding].items():
                     scored = compare_mask(mask, proposal.values, area)
                     if scores_at:
                         each = (values.tolist() for values in scores_at(area))
                         scored |= dict(zip(_AT, each, strict=True))
                     yield facts | {"target": target} | scored
+
+    def _known(
+        self, row: Mapping[str, Any], finding: str, recipes: Mapping[str, RecipeShards]
+    ) -> dict[str, npt.NDArray[np.bool_]]:
+        """The true areas of a pair that is scored, by target."""
+        pair = row["image_id"], finding
+        if self.cuts is not None and not (
+            row[finding] == PRESENT and all(pair in recipe.place for recipe in recipes.values())
+        ):
+            return {}
+        areas = {name: self.truth.mask(row, finding, name) for name in self.truth.targets}
+        some = self.cuts is None
+        return {n: area for n, area in areas.items() if area is not None and (some or area.any())}
+
+    def _guesses(
+        self, row: Mapping[str, Any], asked: Sequence[str], released: RecipeShards
+    ) -> dict[str, dict[str, Guess]]:
+        """What segmenter and baselines draw of the findings that are asked for and explained."""
+        places = {finding: released.place.get((row["image_id"], finding)) for finding in asked}
+        places = {finding: at for finding, at in places.items() if at is not None}
+        names = (
+            *([SEGMENTER] if self.segmenter else []),
+            *([MEAN_MAP] if self.mean_map else []),
+            *BASELINES,
+        )
+        drawn: dict[str, dict[str, Guess]] = {name: {} for name in names}
+        if not places:
+            return drawn
+        width, height = row["width"], row["height"]
+        image = self.images.read(row["shard"], row["row"])
+        if self.segmenter:
+            drawn[SEGMENTER] = self.segmenter.draw(image, places, width, height)
+        if self.mean_map:
+            for finding, at in places.items():
+                own = released.maps.read("map", at), float(released.table["area"][at])
+                mean = self.mean_map.guess(row["image_id"], finding, *own, width, height)
+                drawn[MEAN_MAP][finding] = mean
+        for name in BASELINES:
+            one = guess(name, image, width, height, self.config.prepare.fit)
+            drawn[name] = dict.fromkeys(places, one)
+        return drawn
 
 
 def _facts(

@@ -1,5 +1,6 @@
 """The pre-trained segmenter as it is: what a network made of the pseudo-masks, no true one seen."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,14 @@ class Segmenter:
         self._input, self._findings = Input(**facts["input"]), facts["findings"]
         self._fit: Fit = fit
 
-    def draw(self, image: npt.NDArray[Any], width: int, height: int) -> dict[str, Guess]:
+    def draw(
+        self, image: npt.NDArray[Any], findings: Iterable[str], width: int, height: int
+    ) -> dict[str, Guess]:
         """Masks (probability over 0.5) and probabilities of an image at the size of its source.
 
         Args:
             image: Stored pixels (C, S, S).
+            findings: Those that are asked for.
             width: Of the source image.
             height: Of the source image.
 
@@ -50,8 +54,9 @@ class Segmenter:
         with torch.no_grad():  # one image a pass: what is drawn does not depend on its neighbours
             logits = self._network(self._input.prepare(pixels))[0].float()
         size = width, height, self._fit
-        drawn = zip(self._findings, logits.numpy(), logits.sigmoid().numpy(), strict=True)
-        return {
-            finding: Guess(source_mask(levels, *size), source_map(chances, *size))
-            for finding, levels, chances in drawn
-        }
+        drawn = {}
+        for finding in findings:
+            levels = logits[self._findings.index(finding)]
+            chances = source_map(levels.sigmoid().numpy(), *size)
+            drawn[finding] = Guess(source_mask(levels.numpy(), *size), chances)
+        return drawn
