@@ -1,5 +1,6 @@
 """The fake results tree and a small release, built once."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 import fake_results
+from micro_run import finish_once
+
+# Threads that wait leave the core to the other worker; by default they turn in circles.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 class Tree(NamedTuple):
@@ -30,6 +35,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from release.small_release import build
 
     return build(tmp_path_factory.mktemp("made") / "x")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the whole workflow, one for all workers of pytest-xdist."""
+    base = tmp_path_factory.getbasetemp()
+    return finish_once((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "whole")
 
 
 @pytest.fixture

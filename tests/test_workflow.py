@@ -1,12 +1,10 @@
-"""The workflow from end to end, killed on the way, and in other shards."""
+"""The workflow from end to end, and what a finished run does when it is called again."""
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,34 +12,14 @@ import polars as pl
 import pytest
 import segmentation_models_pytorch as smp
 import torch
-from PIL import Image
 
 from dollmaker.evaluate.release import score_release
 from dollmaker.pixels.truth import open_truth
 from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
+from micro_run import COMMAND, MICRO, snakemake
 
-ROOT = Path(__file__).parents[1]
-COMMAND = [
-    *(sys.executable, "-m", "snakemake", "--configfile", str(ROOT / "tests/micro.yaml")),
-    *("-s", str(ROOT / "Snakefile"), "--cores", "2"),
-]
 COSTLY = ("train_member", "explain_images", "explain_sample", "pretrain_segmenter")
-
-
-def snakemake(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        [*COMMAND, *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    snakemake(folder)
-    return folder
 
 
 def test_every_stage_leaves_what_was_promised(finished: Path) -> None:
@@ -99,7 +77,7 @@ def test_a_change_of_the_configuration_reruns_its_stages_and_says_why(
     finished: Path, tmp_path: Path
 ) -> None:
     copied(finished, tmp_path)
-    text = (ROOT / "tests/micro.yaml").read_text()
+    text = MICRO.read_text()
     (tmp_path / "c.yaml").write_text(text.replace("nodes: 2", "nodes: 3"))
     planned = snakemake(tmp_path, "--dry-run", "--configfile", "c.yaml")
     assert "explain_images" in planned and "make_masks" in planned
@@ -154,48 +132,3 @@ def test_a_second_snakemake_on_the_folder_refuses(finished: Path, tmp_path: Path
 def test_snakemakes_own_report_can_be_made(finished: Path) -> None:
     snakemake(finished, "--report", "report.zip")
     assert (finished / "report.zip").stat().st_size > 10_000
-
-
-def test_recipes_are_compared_by_name(finished: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished / "results", tmp_path / "results")
-    config = (ROOT / "tests/micro.yaml").read_text()
-    config += "compare: {recipes: [doll, tokencut, micranet]}\n"
-    (tmp_path / "compare.yaml").write_text(config)
-    snakemake(tmp_path, "compare", "--configfile", "compare.yaml")
-    results = tmp_path / "results/micro"
-    table = pl.read_parquet(results / "scores/recipes.parquet")
-    own = {"doll", "band", "tokencut", "micranet"}
-    assert set(table["recipe"]) == own | {"centre", "intensity", "whole"}
-    assert set(table["rule"]) >= {"as published", "tuned", "few-shot", "stability"}
-    assert table.filter(recipe="micranet")["seconds"].min() > 0
-    page = (results / "comparison/README.md").read_text()
-    (verdict,) = re.findall(r"\| tokencut \|.*ignores the finding.*", page)
-    assert "may ignore" not in verdict
-    for name in ("scores.png", "masks.png"):
-        assert Image.open(results / "comparison" / name).size[0] > 200
-
-
-def test_killed_and_in_other_shards_the_release_has_the_same_bytes(
-    finished: Path, tmp_path: Path
-) -> None:
-    config = (ROOT / "tests/micro.yaml").read_text().replace("shards: 2", "shards: 3")
-    (tmp_path / "other.yaml").write_text(config)
-    words = ["results/micro/release.verified", "--configfile", "other.yaml"]
-    command = [*COMMAND, *words]
-    log = tmp_path / "results/micro/logs/train_member-a.log"
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    while not (log.exists() and "epoch 1/" in log.read_text()):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "results/micro/committee/a").exists()
-    snakemake(tmp_path, "--unlock", "--configfile", "other.yaml")
-    snakemake(tmp_path, *words)
-    again = tmp_path / "results/micro/release/SHA256SUMS"
-    assert again.read_text() == (finished / "results/micro/release/SHA256SUMS").read_text()
-    text = log.read_text()
-    assert "epoch 2/" in text or "epoch 3/" in text
