@@ -82,6 +82,7 @@ AUDIT = {"audit_images", *REPORT}
 INDEX = {"build_index", *AUDIT, *CLASSIFY}
 DECODE = {"decode_images", *INDEX}
 LIST = {"list_images", *DECODE}
+CONVERT = {"convert_source", *LIST}
 
 
 def run(settings: dict[str, Any], *words: str) -> str:
@@ -323,24 +324,26 @@ TABLE = {"kind": "table", "table": SETTINGS["source"]["table"]}
 
 
 @pytest.mark.parametrize(
-    ("changes", "file", "rules"),
+    ("changes", "files"),
     [
-        ({"source": {"kind": "nih", "nih": {"folder": "n"}}}, "n/test_list.txt", LIST),
-        ({"source": {"kind": "msd", "msd": {"folder": "n"}}}, "n/labelsTr/a.nii", "convert_source"),
-        ({"source": {"kind": "patches", "patches": PATCHES}}, "m/a.png", "convert_source"),
-        ({"source": {"kind": "dicom", "dicom": STUDIES}}, "t.csv", "convert_source"),
-        ({"source": {"kind": "dicom", "dicom": STUDIES}}, "k", "convert_source"),
-        ({"source": {"kind": "dicom", "dicom": STUDIES}}, "n/new.dcm", "convert_source"),
-        ({"source": {"kind": "folder", "folder": {"root": "n"}}}, "n/imagesTr/new.png", LIST),
-        ({"source": TABLE, "truth": BY_NAME}, "m/a.png", SCORES),
-        ({"source": TABLE, "truth": BY_NAME}, "m/new.png", LIST),
-        ({"source": TABLE, "truth": {"kind": "boxes", "file": "b.csv"}}, "b.csv", SCORES),
+        ({"source": {"kind": "nih", "nih": {"folder": "n"}}}, {"n/test_list.txt": LIST}),
+        ({"source": {"kind": "msd", "msd": {"folder": "n"}}}, {"n/labelsTr/a.nii": CONVERT}),
+        ({"source": {"kind": "patches", "patches": PATCHES}}, {"m/a.png": CONVERT}),
+        (
+            {"source": {"kind": "dicom", "dicom": STUDIES}},
+            {"t.csv": CONVERT, "k": CONVERT, "n/new.dcm": CONVERT},
+        ),
+        (
+            {"source": {"kind": "folder", "folder": {"root": "n"}}},
+            {"n/imagesTr/new.png": LIST},
+        ),
+        ({"source": TABLE, "truth": BY_NAME}, {"m/a.png": SCORES, "m/new.png": LIST}),
+        ({"source": TABLE, "truth": {"kind": "boxes", "file": "b.csv"}}, {"b.csv": SCORES}),
     ],
 )
 def test_every_source_and_truth_notices_its_files(
     changes: dict[str, Any],
-    file: str,
-    rules: set[str] | str,
+    files: dict[str, set[str]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     blind: None,
@@ -352,9 +355,16 @@ def test_every_source_and_truth_notices_its_files(
     settings = {"dataset": "x", "data_root": "data", **changes}
     make_up(settings)
     assert planned(settings) == {}
-    Path("data", file).write_text("X" * len(file))
-    wanted = {"convert_source", *LIST} if isinstance(rules, str) else rules
-    assert set(planned(settings)) == wanted - {"adapt_segmenter", "choose_thresholds"}
+    for name, rules in files.items():
+        file = Path("data", name)
+        before = (file.read_bytes(), file.stat()) if file.exists() else None
+        file.write_text("X" * len(name))
+        assert set(planned(settings)) == rules - {"adapt_segmenter", "choose_thresholds"}, name
+        if before:
+            file.write_bytes(before[0])
+            os.utime(file, ns=(before[1].st_atime_ns, before[1].st_mtime_ns))
+        else:
+            file.unlink()
 
 
 def test_a_comparison_is_made_anew_for_corrected_masks(
