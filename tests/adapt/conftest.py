@@ -20,7 +20,7 @@ def config() -> dict[str, Any]:
             "device": "cpu",
             "prepare": {"size": 32, "channels": 1},
             "segment": {
-                "encoder": "tu-mobilenetv3_small_050",
+                "encoder": "tu-test_efficientnet",
                 "arguments": {"decoder_channels": [16, 16, 8, 8, 8]},
             },
             "tasks": {

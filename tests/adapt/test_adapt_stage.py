@@ -97,7 +97,7 @@ def test_starts_differ_in_what_is_loaded_only(config: dict[str, Any], starts: Pa
 
 
 def test_segmenter_that_does_not_fit(config: dict[str, Any], starts: Path) -> None:
-    with pytest.raises(ModelError, match="Unet with encoder tu-mobilenetv3_small_050"):
+    with pytest.raises(ModelError, match="Unet with encoder tu-test_efficientnet"):
         beginning_of({**config, "segment": {**config["segment"], "encoder": "x"}}, "doll", starts)
     file = starts / "segmenter" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4] + b"abcd")
@@ -354,7 +354,7 @@ def test_of_several_rates_validation_chooses_for_each_n(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rates = [1e-5, 0.01, 10.0]
-    config["adapt"].update(steps=12, evaluations=1, learning_rate=0.01)
+    config["adapt"].update(steps=6, evaluations=1, learning_rate=0.01)
     alone = {}
     for rate in rates:
         config["adapt"]["learning_rate"] = rate

@@ -93,9 +93,8 @@ def test_member_starts_the_encoder(tmp_path: Path) -> None:
 
 def test_file_starts_the_encoder(tmp_path: Path) -> None:
     source = create(OPTIONS, channels=1, classes=2, size=32, seed=5).get_submodule("encoder")
-    save_file(
-        {k: v.contiguous() for k, v in source.state_dict().items()}, tmp_path / "net.safetensors"
-    )
+    state = {name: tensor.contiguous() for name, tensor in source.state_dict().items()}
+    save_file(state, tmp_path / "net.safetensors")
     own = SegmentConfig(init="net.safetensors")
     start = find_start(own, [], tmp_path, channels=1, size=32)
     target = create(OPTIONS, channels=1, classes=2, size=32, seed=6).get_submodule("encoder")
@@ -104,7 +103,7 @@ def test_file_starts_the_encoder(tmp_path: Path) -> None:
     assert start.input == Input(channels=1, size=32)  # it names no mean: pixels in [-1, 1]
     mean = {"mean": "[0.2, 0.4, 0.6]", "std": "[0.1, 0.1, 0.4]"}
     named = tmp_path / "timm--test_resnet.r160_in1k.safetensors"
-    save_file(dict(source.state_dict()), named, metadata=mean)
+    save_file(state, named, metadata=mean)
     published = SegmentConfig(init="timm:test_resnet.r160_in1k")
     start = find_start(published, [], tmp_path, channels=3, size=32)
     assert start.input.mean == (0.2, 0.4, 0.6) and start.input.std == (0.1, 0.1, 0.4)

@@ -2,6 +2,6 @@
 
 NETWORK = {
     "architecture": "Unet",
-    "encoder": "tu-mobilenetv3_small_050",
+    "encoder": "tu-test_efficientnet",
     "arguments": {"decoder_channels": [16, 16, 8, 8, 8]},
 }

@@ -161,7 +161,8 @@ def test_frozen_batch_norm_stays(config: dict[str, Any], world: Path) -> None:
     config["segment"].update(freeze_batch_norm=True, epochs=2, init="start.safetensors")
     options, prepare = SegmentConfig(**config["segment"]), config["prepare"]
     before = stage.create(options, channels=1, classes=2, size=prepare["size"], seed=0).state_dict()
-    start = {n.removeprefix("encoder."): t for n, t in before.items() if n.startswith("encoder.")}
+    own = {n: t.contiguous() for n, t in before.items() if n.startswith("encoder.")}
+    start = {name.removeprefix("encoder."): tensor for name, tensor in own.items()}
     (world / "weights").mkdir()
     save_file(start, world / "weights/start.safetensors")
     after = load_file(train(config, world, "segmenter") / "model.safetensors")
