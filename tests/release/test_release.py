@@ -110,21 +110,30 @@ def test_two_builds_and_other_shards_give_the_same_bytes(made: Path, tmp_path: P
     assert sums[0] == sums[1] == sums[2]
 
 
+def flipped(content: bytes, place: int) -> bytes:
+    """The content with one bit changed."""
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
 def test_any_changed_missing_or_added_file_is_named(release: Path) -> None:
     files = [p for p in sorted(release.rglob("*")) if p.is_file()]
     assert len(files) >= 22
-    for path in files:
-        name = path.relative_to(release).as_posix()
-        if name == "SHA256SUMS":
-            continue
-        whole = path.read_bytes()
-        for place in {0, len(whole) // 2, len(whole) - 1}:
-            flipped = bytearray(whole)
-            flipped[place] ^= 1
-            path.write_bytes(bytes(flipped))
-            (fault,) = verify(release)
-            assert fault.startswith(f"{name}: "), (name, place, fault)
-        path.write_bytes(whole)
+    whole = {p: p.read_bytes() for p in files if p.name != "SHA256SUMS"}
+    names = {path: path.relative_to(release).as_posix() for path in whole}
+    for path, content in whole.items():
+        path.write_bytes(flipped(content, len(content) // 2))
+        (fault,) = verify(release)
+        assert fault.startswith(f"{names[path]}: "), fault
+        path.write_bytes(content)
+    for place in (0, -1):  # of all files at once
+        for path, content in whole.items():
+            path.write_bytes(flipped(content, place))
+        faults = [fault.partition(": ")[0] for fault in verify(release)]
+        assert sorted(faults) == sorted(names.values())
+    for path, content in whole.items():
+        path.write_bytes(content)
     assert verify(release) == []
     (release / "extra.txt").touch()
     assert verify(release) == ["extra.txt: not listed in SHA256SUMS"]
@@ -137,9 +146,7 @@ def test_damaged_sums_are_named(release: Path) -> None:
     path = release / "SHA256SUMS"
     whole = path.read_bytes()
     for place in (0, 64, 70, len(whole) // 2, len(whole) - 1):
-        flipped = bytearray(whole)
-        flipped[place] ^= 1
-        path.write_bytes(bytes(flipped))
+        path.write_bytes(flipped(whole, place))
         faults = verify(release)
         assert faults and any("SHA256SUMS" in fault for fault in faults), place
 
