@@ -29,8 +29,18 @@ def test_baselines_are_what_their_names_say() -> None:
     assert (made["white"] == 255).all()
     assert made["mean"][0, :, 5, 7].tolist() == [10, 20, 30]
     assert made["median"][0, 1, 0, 0] == images[0, 1].median()
+    ring = torch.ones(32, 32, dtype=torch.bool)
+    ring[1:-1, 1:-1] = False
+    assert made["border"][1, 2, 9, 9] == images[1, 2][ring].median()
     assert made["blur"].std() < 0.2 * images.std()
     assert made["blur"].mean() == pytest.approx(float(images.mean()), rel=0.05)
+
+
+def test_the_border_is_black_around_a_brain_and_bright_around_a_cell() -> None:
+    images = torch.stack([torch.zeros(3, 8, 9), torch.full((3, 8, 9), 230.0)])
+    images[:, :, 2:6, 2:6] = 120
+    made = make_baseline("border", images, torch.zeros(3), WHOLE)
+    assert torch.equal(made, images[:, :, :1, :1].expand_as(images))
 
 
 def test_reductions() -> None:

@@ -110,6 +110,17 @@ def test_a_finding_is_explained_by_those_who_know_it(folder: Path, frames: Frame
     assert each[2, :, 0].isnan().all()
 
 
+def test_the_blur_is_a_64th_of_the_side_unless_a_recipe_names_one(folder: Path) -> None:
+    members = load(folder, "grey")
+    made = [
+        committee(members, nodes=2, smoothing=sigma).explain(images(), ["p", "q"], PAIRS)
+        for sigma in (None, 32 / 64, 0.0)
+    ]
+    left, named, sharp = (one.consensus.maps for one in made)
+    assert torch.equal(left, named)
+    assert not torch.equal(left, sharp)
+
+
 def test_a_finding_that_nobody_knows_is_refused(folder: Path) -> None:
     alone = committee(load(folder, "vit"))
     with pytest.raises(ModelError, match=r"\(vit\) knows the finding 'bright'; leave it out"):

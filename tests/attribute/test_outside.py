@@ -36,7 +36,7 @@ FITS: dict[str, tuple[Fit, list[tuple[int, int]]]] = {
 PAIRS = [(0, 0), (1, 1), (0, 2), (2, 0)]
 ADAPTIVE = {"criterion": "convergence", "target": 0.999, "first": 2, "max_nodes": 9}
 NOISE = {"kind": "smoothgrad", "samples": 2, "stdev": 0.15}
-EVERY = ["black", "white", "mean", "median", "blur"]
+EVERY = ["black", "white", "mean", "border", "median", "blur"]
 
 RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"method": name, "baselines": ["mean"]} for name in METHODS},

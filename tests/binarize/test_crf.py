@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from dollmaker.binarize.crf import OF_MAP, dense_crf, of_map
 from dollmaker.binarize.fields import Kernels, lattice_field, mean_field
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
-from dollmaker.binarize.thresholds import otsu
+from dollmaker.binarize.thresholds import fraction_of_maximum, otsu, quantile
 from dollmaker.runtime.errors import ConfigError, ModelError
 
 #: Of the lattice, in probability.
@@ -154,6 +155,18 @@ def test_the_map_needs_no_mask_and_starts_half_at_its_top_share() -> None:
         np.testing.assert_array_equal(done.mask == 1, values > done.threshold)
 
 
+def test_a_map_starts_at_the_threshold_of_the_step_before() -> None:
+    start, image = scene()
+    given = pair(start > 0.5, image, map=(start - 0.3).astype(np.float32))
+    for chosen in (otsu, quantile):
+        cut = chosen(replace(given, mask=None))
+        done = dense_crf(cut, unary="map", q=0.9)
+        wanted = OF_MAP.enlarged(max(given.map.shape) / 128)
+        field = lattice_field(of_map(given.map, cut.threshold), image, wanted, 5)
+        np.testing.assert_array_equal(done.mask, field > 0.5)
+        assert done.threshold == cut.threshold
+
+
 def test_the_share_may_be_of_the_lit_pixels() -> None:
     values = np.random.default_rng(0).random((40, 40)).astype(np.float32)
     image = np.random.default_rng(1).integers(0, 5, (3, 40, 40), np.uint8)  # as JPEG leaves it
@@ -185,7 +198,7 @@ def test_the_kernels_of_a_map_grow_with_the_picture() -> None:
     assert half == OF_MAP.enlarged(0.5)
 
 
-def test_a_map_of_which_nothing_is_left_gets_otsus_mask() -> None:
+def test_a_map_of_which_nothing_is_left_gets_the_mask_before_or_otsus() -> None:
     values = np.zeros((48, 48), np.float32)
     values[::12, ::12] = 1.0  # single pixels on an even ground
     image = np.full((1, 48, 48), 80, np.uint8)
@@ -194,6 +207,10 @@ def test_a_map_of_which_nothing_is_left_gets_otsus_mask() -> None:
     by_otsu = otsu(given)
     np.testing.assert_array_equal(strong.mask, by_otsu.mask)
     assert strong.threshold == by_otsu.threshold
+    cut = fraction_of_maximum(given, fraction=0.9)
+    kept = dense_crf(cut, unary="map", gaussian_compat=50.0)
+    np.testing.assert_array_equal(kept.mask, cut.mask)
+    assert kept.mask is not None and kept.mask.any()
 
 
 @pytest.mark.parametrize("unary", ["mask", "map"])
@@ -306,3 +323,6 @@ def test_without_pydensecrf_the_sentence_names_the_other_solver(
     start, image = np.full((8, 8), 0.4, np.float32), np.zeros((1, 8, 8), np.uint8)
     with pytest.raises(ModelError, match=r"does not build on Python 3\.13.*solver: sampled"):
         lattice_field(start, image, Kernels(), 1)
+    with pytest.raises(ModelError, match="solver: sampled"):  # before the first job
+        make_chain([{"dense_crf": {"unary": "map"}}])
+    make_chain([{"dense_crf": {"unary": "map", "solver": "sampled"}}])

@@ -115,7 +115,10 @@ def plain_baseline(name: str, picture: Tensor, mean: Tensor) -> Tensor:
     if name == "blur":
         blurred: Tensor = functional.gaussian_blur(picture[None], [11, 11], [2.5, 2.5])[0]
         return blurred
+    edge = torch.ones(picture.shape[1:], dtype=torch.bool)
+    edge[1:-1, 1:-1] = False
     levels = {
+        "border": torch.stack([channel[edge].median() for channel in picture]),
         "black": torch.zeros(3),
         "white": torch.full((3,), 255.0),
         "mean": mean,

@@ -45,8 +45,8 @@ def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frame
     """The baseline of each image, in the stored pixel range.
 
     Args:
-        name: ``black``, ``white``, ``mean`` (of the data set), ``median`` (of the picture) or
-            ``blur`` (the picture without its details).
+        name: ``black``, ``white``, ``mean`` (of the data set), ``border`` or ``median`` (of the
+            picture), or ``blur`` (the picture without its details).
         images: float (B, C, H, W) in 0..255, B at least 1.
         channel_mean: Mean of each channel over the training images, (C,), 0..255.
         frames: Where the pictures lie; outside, the baseline is the image.
@@ -81,6 +81,14 @@ def _median(pictures: Tensor, _: Tensor) -> Tensor:
     return pictures.flatten(2).median(-1).values[..., None, None].expand_as(pictures)
 
 
+def _border(pictures: Tensor, _: Tensor) -> Tensor:
+    """The median of the outermost pixels: mostly what there is where nothing is shown."""
+    sides = (pictures[..., 0, :], pictures[..., -1, :])
+    ends = (pictures[..., 1:-1, 0], pictures[..., 1:-1, -1])
+    ring = torch.cat([*sides, *ends], -1)
+    return ring.median(-1).values[..., None, None].expand_as(pictures)
+
+
 def _blur(pictures: Tensor, _: Tensor) -> Tensor:
     """Blurred by a 16th of the long side; edges are reflected, narrow sides within their length."""
     height, width = pictures.shape[2:]
@@ -95,6 +103,7 @@ BASELINES: dict[str, Baseline] = {
     "black": _black,
     "white": _white,
     "mean": _mean,
+    "border": _border,
     "median": _median,
     "blur": _blur,
 }

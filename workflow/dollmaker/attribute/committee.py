@@ -283,7 +283,8 @@ class Committee:
         Smoothing repeats the edges of the picture. The cut comes after the resize, which can carry
         relevance a pixel over the edge.
         """
-        options = self.options
+        options, size = self.options, self.setup.size
+        sigma = size / consensus.SIDES if options.smoothing is None else options.smoothing
         mine = frames.of([image for image, _ in pairs])
         maps = []
         for member in attributions:
@@ -293,8 +294,8 @@ class Committee:
             else:
                 merged = noise.combine(member, spread.kind) if spread else member[:, 0]
                 reduced = consensus.reduce_channels(merged, options.reduction)
-            sized = mine.repeat_edges(consensus.resize(reduced, self.setup.size))
-            maps.append(mine.cut(consensus.smooth(sized, options.smoothing)))
+            sized = mine.repeat_edges(consensus.resize(reduced, size))
+            maps.append(mine.cut(consensus.smooth(sized, sigma)))
         return consensus.agree(maps)
 
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from dollmaker.attribute.passes import enlarge
 
+#: How many sigmas of the blur the side of a map has, where a recipe names none (our choice).
+SIDES = 64
+
 Reduction = Literal["abs", "positive", "signed"]
 
 

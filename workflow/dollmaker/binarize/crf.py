@@ -63,16 +63,17 @@ def dense_crf(
     With ``unary: mask`` a pixel starts at its value in the mask. Defaults are IRNet's; lengths are
     in pixels, for images of 200 to 500 pixels. Ignored pixels start undecided.
 
-    With ``unary: map`` no mask is needed: a pixel starts at :func:`of_map`, so that the size of the
-    mask follows the image. Defaults are :data:`OF_MAP`; their lengths are for a picture whose
-    longer side has 128 pixels, and scale with it. The threshold of the pair is the value from which
-    on a pixel starts as foreground. If nothing is left, the mask is Otsu's.
+    With ``unary: map`` a pixel starts at :func:`of_map`, so that the size of the mask follows the
+    image. It starts as foreground over the threshold of an earlier step, or, without one, over the
+    quantile 1 - ``q``; this is the threshold of the pair. Defaults are :data:`OF_MAP`; their
+    lengths are for a picture whose longer side has 128 pixels, and scale with it. If nothing is
+    left, the mask is that of the earlier step, or Otsu's.
 
     Args:
         pair: With a mask, or (``map``) without.
         unary: Where a pixel starts.
         certainty: Probability that a pixel's value in the mask is right.
-        q: Share of the pixels that start as foreground, for ``map``.
+        q: Share of the pixels that start as foreground, for ``map`` without a threshold before it.
         within: Of which pixels ``q`` is a share: of all, or of the ``lit`` ones, of which a channel
             is over :data:`_LIT` of the picture's brightest (a brain on black).
         channel: The only channel of the image that is looked at; ``None`` is all.
@@ -123,14 +124,10 @@ def dense_crf(
         return filled(after, after.size) if fill else after
 
     if unary == "map":
-        known = pair.map
-        if within == "lit" and pair.image.any():
-            bright = pair.image.max(0)
-            known = pair.map[bright > _LIT * bright.max()]
-        t = float(np.quantile(known, 1 - q))
+        t = pair.threshold if np.isfinite(pair.threshold) else _top_share(pair, q, within)
         after = refined(of_map(pair.map, t))
         if not after.any():
-            return otsu(pair)
+            return otsu(pair) if pair.mask is None else pair
         return replace(pair, mask=after.astype(np.uint8), threshold=t)
     mask = decided(pair, "dense_crf")
     before = pair.foreground
@@ -145,6 +142,15 @@ def dense_crf(
     if _overlap(before, after) <= keep:
         return pair
     return replace(pair, mask=after.astype(np.uint8))
+
+
+def _top_share(pair: Pair, q: float, within: Within) -> float:
+    """The value that a share of the pixels is over."""
+    known = pair.map
+    if within == "lit" and pair.image.any():
+        bright = pair.image.max(0)
+        known = pair.map[bright > _LIT * bright.max()]
+    return float(np.quantile(known, 1 - q))
 
 
 def of_map(values: Array, t: float) -> Array:

@@ -1,6 +1,7 @@
 """The mean field of DenseCRF (Kraehenbuehl & Koltun 2011), in two approximations."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,15 +51,10 @@ def lattice_field(
     of the foreground, float32 (H, W).
 
     Raises:
-        ModelError: If pydensecrf is not installed.
+        ModelError: As :func:`require_lattice`.
     """
-    try:
-        from pydensecrf import densecrf
-    except ModuleNotFoundError:
-        raise ModelError(
-            "dense_crf with solver: lattice needs pydensecrf2, which is not installed (it does not "
-            "build on Python 3.13); give the step solver: sampled, or install it."
-        ) from None
+    require_lattice()
+    from pydensecrf import densecrf
 
     height, width = foreground.shape
     energy = -np.log(np.stack([1 - foreground, foreground])).reshape(2, -1).astype(np.float32)
@@ -78,6 +74,19 @@ def lattice_field(
         crf.addPairwiseEnergy(features, compat=kernels.bilateral_compat)
     field = np.asarray(crf.inference(iterations), np.float32)[1]
     return np.asarray(field.reshape(height, width))
+
+
+def require_lattice() -> None:
+    """Refuse the lattice where there is none.
+
+    Raises:
+        ModelError: If pydensecrf is not installed.
+    """
+    if find_spec("pydensecrf") is None:
+        raise ModelError(
+            "dense_crf with solver: lattice needs pydensecrf2, which is not installed (it does not "
+            "build on Python 3.13); give the step solver: sampled, or install it."
+        )
 
 
 def appearance(image: npt.NDArray[np.uint8], kernels: Kernels) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from dollmaker.binarize.crf import dense_crf
+from dollmaker.binarize.fields import require_lattice
 from dollmaker.binarize.morphology import clean, morphology
 from dollmaker.binarize.ncut import ncut
 from dollmaker.binarize.pair import Pair, Step
@@ -75,6 +76,7 @@ def make_chain(steps: Steps) -> Callable[[Pair], Pair]:
 
     Raises:
         ConfigError: For an unknown step or argument, or an argument out of range.
+        ModelError: If a step needs a library that is not installed.
     """
     functions = [_bind(name, options) for name, options in _named(steps)]
     gates = [_bind(name, options) for name, options in _named(steps) if name in _NO_MASK]
@@ -120,6 +122,8 @@ def _named(steps: Steps) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _bind(name: str, options: Mapping[str, Any]) -> Callable[[Pair], Pair]:
     if name not in STEPS:
         raise ConfigError(unknown("step", name, STEPS))
+    if name == "dense_crf" and options.get("solver", "lattice") == "lattice":
+        require_lattice()  # before the first job, not after the last map
     hints = get_type_hints(STEPS[name], include_extras=True)
     known = [key for key in hints if key not in ("pair", "return")]
     for key, value in options.items():

@@ -130,16 +130,17 @@ class MapsConfig(Section):
     """Window of occlusion as a share of the side."""
     stride: Number = Field(default=0.1, le=1, gt=0)
     """Step of occlusion's window as a share of the side."""
-    baselines: Some[Literal["black", "white", "mean", "median", "blur", "negatives"]] = Field(
-        default=["black"]
+    baselines: Some[Literal["black", "white", "mean", "border", "median", "blur", "negatives"]] = (
+        Field(default=["border"])
     )
-    """Baselines to average over: black, white, mean (data set), median (image), blur, negatives
-    (six training images without any finding)."""
+    """Baselines to average over: black, white, mean (data set), border (the median of the image's
+    outermost pixels: black around a brain, the bright field around a cell), median (image), blur,
+    negatives (six training images without any finding)."""
     reduction: Literal["abs", "positive", "signed", "brighter"] = "abs"
     """Channels to one map. brighter is positive where the image is brighter than the baseline, one
     baseline at a time: for findings that are denser than what should be there (opacities)."""
-    smoothing: Number = Field(default=1.0, ge=0)
-    """Gaussian blur of the consensus (sigma in pixels of the map)."""
+    smoothing: Number | None = Field(default=None, ge=0)
+    """Gaussian blur of the consensus (sigma in pixels of the map); null is 1/64 of its side."""
 
 
 class RecipeConfig(Section):

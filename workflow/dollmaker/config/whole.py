@@ -148,7 +148,11 @@ class Config(Section):
     attribute: AttributeConfig = AttributeConfig()
     """What is explained."""
     recipes: Named[Name, RecipeConfig] = Field(
-        default={"doll": RecipeConfig(binarize=[{"gate": {}}, {"otsu": {}}, {"clean": {}}])}
+        default={
+            "doll": RecipeConfig(
+                binarize=[{"gate": {}}, {"otsu": {}}, {"dense_crf": {"unary": "map"}}]
+            )
+        }
     )
     """Recipe name -> its chain of steps, or {} for the recipe of that name in the catalogue
     (dollmaker/config/catalogue.yaml)."""

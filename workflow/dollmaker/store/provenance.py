@@ -28,7 +28,7 @@ STAGES: dict[str, int] = {
     "sample": 5,
     "thresholds": 4,
     "sanity": 3,
-    "binarize": 4,
+    "binarize": 5,
     "labels": 3,
     "release": 5,
     "segment": 8,
