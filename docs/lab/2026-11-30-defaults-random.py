@@ -1,10 +1,11 @@
 """Networks with random weights by the default recipe: are its masks the networks' doing?
 
-python docs/lab/2026-11-30-defaults-random.py CONFIG RESULTS TRUTH
+python docs/lab/2026-11-30-defaults-random.py CONFIG RESULTS TRUTH [released]
 
-Arguments as in 2026-11-30-defaults.py. Of 24 pairs whose finding is there, drawn by the hash of
-their image: IoU with the truth of the committee's own masks and of two random draws of its weights
-(mean), and IoU of the two with each other (median), as the sanity check has it.
+Arguments as in 2026-11-30-defaults.py; ``released`` asks it of the configuration's own recipe. Of
+24 pairs whose finding is there, drawn by the hash of their image: IoU with the truth of the
+committee's own masks and of two random draws of its weights (mean), and IoU of the two with each
+other (median), as the sanity check has it.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import torch
 
 from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.sample import _randomised
+from dollmaker.binarize.label_free import cuts_of, read_thresholds
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import make_chain
 from dollmaker.config import settings
@@ -32,9 +34,10 @@ from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards
 
 PAIRS, DRAWS = 24, 2
+DEFAULT: list[dict[str, Any]] = [{"otsu": {}}, {"dense_crf": {"unary": "map"}}]
 
 
-def main(source: str, results: Path, truth_root: Path) -> None:
+def main(source: str, results: Path, truth_root: Path, released: bool) -> None:
     """Explain, cut and score."""
     config = settings.loaded(source)
     size, fit = config.prepare.size, config.prepare.fit
@@ -52,11 +55,17 @@ def main(source: str, results: Path, truth_root: Path) -> None:
     mean = torch.tensor(tables.read_header(results / "index.parquet")["channel_mean"])
     folders = [results / "committee" / name for name in config.classify.members]
     members = [load_member(folder, torch.device("cpu")) for folder in folders]
-    chain = make_chain([{"otsu": {}}, {"dense_crf": {"unary": "map"}}])
+    recipe = config.release.recipe
+    options = config.maps(recipe) if released else MapsConfig(nodes=8)
+    steps = config.recipes[recipe].steps if released else DEFAULT
+    table = results / f"thresholds/{recipe}.parquet"
+    cuts = read_thresholds(table) if released and table.exists() else {}
+    chain = make_chain([step for step in steps if "gate" not in step])
     kinds = [members, *([_randomised(m, seed) for m in members] for seed in range(DRAWS))]
     drawn: list[list[np.ndarray]] = []
+    scales: dict[tuple[str, str], float] = {}  # random networks are cut at the scale of the pair
     for kind in kinds:
-        committee = Committee(kind, MapsConfig(nodes=8), Setup(channel_mean=mean, size=size))
+        committee = Committee(kind, options, Setup(channel_mean=mean, size=size))
         masks = []
         for row, finding, area in found:
             stored = images.read(row["shard"], row["row"])
@@ -66,8 +75,15 @@ def main(source: str, results: Path, truth_root: Path) -> None:
             shown = torch.from_numpy(np.ascontiguousarray(stored))[None]
             made = committee.explain(shown, [row["image_id"]], pair, frames)
             values = made.consensus.maps[0].numpy().astype(np.float16).astype(np.float32)
+            key = row["image_id"], finding
+            scales.setdefault(key, float(made.consensus.scale[0]))
             given = Pair(
-                map=inside(values, where), image=inside(stored, where), label=1, probability=1.0
+                map=inside(values, where),
+                image=inside(stored, where),
+                label=1,
+                probability=1.0,
+                scale=scales[key],
+                cuts=cuts_of(cuts, finding),
             )
             cut = chain(given)
             mask = np.zeros(values.shape, np.uint8)
@@ -82,4 +98,4 @@ def main(source: str, results: Path, truth_root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:] == ["released"])
