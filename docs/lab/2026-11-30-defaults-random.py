@@ -57,7 +57,7 @@ def main(source: str, results: Path, truth_root: Path, released: bool) -> None:
     members = [load_member(folder, torch.device("cpu")) for folder in folders]
     recipe = config.release.recipe
     options = config.maps(recipe) if released else MapsConfig(nodes=8)
-    steps = config.recipes[recipe].steps if released else DEFAULT
+    steps = config.recipes[recipe].binarize if released else DEFAULT
     table = results / f"thresholds/{recipe}.parquet"
     cuts = read_thresholds(table) if released and table.exists() else {}
     chain = make_chain([step for step in steps if "gate" not in step])

@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 MINIMAL: dict[str, Any] = {"dataset": "x", "source": {"kind": "phantoms"}}
 
 
+def test_a_recipe_that_names_no_steps_is_cut_as_one_that_is_left_out() -> None:
+    source = {"dataset": "d", "source": {"kind": "folder", "folder": {"root": "r"}}}
+    mine = resolved({**source, "recipes": {"doll": {"attribute": {"baselines": ["mean"]}}}})
+    assert mine.maps("doll").baselines == ["mean"]
+    assert mine.recipes["doll"].binarize == resolved(source).recipes["doll"].binarize
+    assert "dense_crf" in mine.recipes["doll"].binarize[-1]
+
+
 def test_defaults_reach_every_depth() -> None:
     full = config.resolved({**MINIMAL, "recipes": {"doll": {"binarize": [{"otsu": {}}]}}}).dump()
     assert full["classify"]["members"] == {
@@ -94,7 +102,7 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"source": {"kind": "dicom", "dicom": None}}, ["'source' lacks the key 'dicom'"]),
         ({"truth": {"kind": "masks", "folder": None}}, ["truth.folder is missing"]),
         ({"truth": {"kind": "masks", "folder": "m", "targets": {"a": [1]}}}, ["truth.column is"]),
-        ({"recipes": {"doll": {"attribute": {}, "binarize": None}}}, ["lacks the key 'binarize'"]),
+        ({"recipes": {"doll": {"attribute": {}, "binarize": None}}}, ["binarize' is null"]),
         ({"classify": {"epochz": 3}}, ["did you mean 'epochs'?"]),
         ({"prepare": {"size": 8}}, ["'prepare.size' is 8; give at least 16."]),
         ({"prepare": {"test": 1}}, ["'prepare.test' is 1; give less than 1."]),

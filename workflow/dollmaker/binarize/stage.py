@@ -57,7 +57,7 @@ def open_recipe(config: Config, recipe: str, thresholds: Path | None) -> Cutter:
     """
     if recipe not in config.recipes:
         raise ConfigError(unknown("recipe", recipe, config.recipes))
-    steps = config.recipes[recipe].steps
+    steps = config.recipes[recipe].binarize
     cuts = read_thresholds(thresholds) if thresholds else {}
     return Cutter(steps=steps, chain=make_chain(steps), cuts=cuts)
 

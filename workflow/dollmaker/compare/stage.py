@@ -122,7 +122,7 @@ def time_recipes(
             chunk=config.attribute.chunk or 8,
         )
         committee = Committee(members, maps, setup)
-        cutter = Cutter(steps=recipe.steps, chain=make_chain(recipe.steps), cuts=cuts[name])
+        cutter = Cutter(steps=recipe.binarize, chain=make_chain(recipe.binarize), cuts=cuts[name])
         spent = []
         for number, image in enumerate(stored):
             started = time.perf_counter()

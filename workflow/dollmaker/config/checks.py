@@ -142,8 +142,6 @@ def _check_recipes(config: Config) -> None:
         raise ConfigError(f"recipes.{name}: the tables of scores have rows {name}; rename it.")
     whole = [key for key, one in recipes.items() if isinstance(one.attribute, MapsConfig)]
     for name, recipe in recipes.items():
-        if recipe.binarize is None:
-            raise ConfigError(f"recipes.{name} lacks the key 'binarize'; add its steps.")
         maps = recipe.attribute
         if isinstance(maps, MapsConfig):
             _check_method(name, maps)

@@ -1,7 +1,7 @@
 """From images to masks: what is explained, the recipes, their sample and their comparison."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -146,17 +146,12 @@ class MapsConfig(Section):
 class RecipeConfig(Section):
     """A recipe: how maps are made, and how they become masks."""
 
-    may_lack: ClassVar = frozenset({"binarize"})
-
     attribute: str | MapsConfig = Field(default_factory=MapsConfig)
     """How maps are made, or the name of another recipe whose maps are used."""
-    binarize: Filled[Step] | None = None
+    binarize: Filled[Step] = Field(
+        default=[{"gate": {}}, {"otsu": {}}, {"dense_crf": {"unary": "map"}}]
+    )
     """Steps from map to mask, in order; each is one name with its arguments."""
-
-    @property
-    def steps(self) -> Steps:
-        """The steps: a resolved recipe has some."""
-        return self.binarize or []
 
 
 class SampleConfig(Section):

@@ -147,13 +147,7 @@ class Config(Section):
     """The committee of multi-label classifiers."""
     attribute: AttributeConfig = AttributeConfig()
     """What is explained."""
-    recipes: Named[Name, RecipeConfig] = Field(
-        default={
-            "doll": RecipeConfig(
-                binarize=[{"gate": {}}, {"otsu": {}}, {"dense_crf": {"unary": "map"}}]
-            )
-        }
-    )
+    recipes: Named[Name, RecipeConfig] = Field(default={"doll": RecipeConfig()})
     """Recipe name -> its chain of steps, or {} for the recipe of that name in the catalogue
     (dollmaker/config/catalogue.yaml)."""
     sample: SampleConfig = SampleConfig()

@@ -211,7 +211,7 @@ def _reduce(config: Config) -> Config:
             nodes = min(_NODES, maps.nodes)
             maps = maps.replace(nodes=nodes, baselines=baselines, adaptive=None, noise=noise)
         # Thresholds chosen without truth are not known yet; Otsu's takes as long.
-        steps = [_OTSU_STEP if "label_free" in step else step for step in recipe.steps]
+        steps = [_OTSU_STEP if "label_free" in step else step for step in recipe.binarize]
         recipes[name] = RecipeConfig(attribute=maps, binarize=steps)
     donor = config.donor(config.release.recipe)
     recipes[_OTSU] = RecipeConfig(attribute=donor, binarize=[_OTSU_STEP])

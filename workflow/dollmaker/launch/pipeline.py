@@ -171,7 +171,7 @@ def sample(config: Config, recipe: str) -> str:
 def thresholds(config: Config, recipe: str) -> list[str]:
     """The table of thresholds chosen without truth, if the recipe asks for it."""
     table = f"results/{config.dataset}/thresholds/{config.donor(recipe)}.parquet"
-    steps = config.recipes[recipe].steps
+    steps = config.recipes[recipe].binarize
     return [table] if any("label_free" in step for step in steps) else []
 
 

@@ -145,8 +145,8 @@ def _check_recipes(config: Config, names: Sequence[str]) -> None:
                 f"finding {lacking!r}; set attribute.findings to [{known}] or fewer, or add a "
                 "member that knows it."
             )
-        make_chain(options.steps)
-        check_order(options.steps)
+        make_chain(options.binarize)
+        check_order(options.binarize)
 
 
 def _to_train(listed: pl.DataFrame | None) -> int | None:

@@ -112,7 +112,7 @@ def _committee(
     experts = Committee(members, maps, setup)
     table = folder / THRESHOLDS
     cuts = read_thresholds(table) if table.is_file() else {}
-    cutter = Cutter(steps=recipe.steps, chain=make_chain(recipe.steps), cuts=cuts)
+    cutter = Cutter(steps=recipe.binarize, chain=make_chain(recipe.binarize), cuts=cuts)
     every = members[0].findings
     letterbox = origin.fit == "letterbox"
 
