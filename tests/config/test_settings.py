@@ -19,9 +19,9 @@ MINIMAL: dict[str, Any] = {"dataset": "x", "source": {"kind": "phantoms"}}
 
 def test_a_recipe_that_names_no_steps_is_cut_as_one_that_is_left_out() -> None:
     source = {"dataset": "d", "source": {"kind": "folder", "folder": {"root": "r"}}}
-    mine = resolved({**source, "recipes": {"doll": {"attribute": {"baselines": ["mean"]}}}})
+    mine = config.resolved({**source, "recipes": {"doll": {"attribute": {"baselines": ["mean"]}}}})
     assert mine.maps("doll").baselines == ["mean"]
-    assert mine.recipes["doll"].binarize == resolved(source).recipes["doll"].binarize
+    assert mine.recipes["doll"].binarize == config.resolved(source).recipes["doll"].binarize
     assert "dense_crf" in mine.recipes["doll"].binarize[-1]
 
 
