@@ -83,8 +83,9 @@ def polyps() -> None:
 
 
 def brain_mr() -> None:
-    """Experiment 3: every seed of every start and rate."""
-    runs = pl.read_csv(DOCS / "lab/2026-11-30-brain-mr.csv").sort("n", "start", "learning_rate")
+    """Experiment 3: every seed of every start and rate, 200 steps."""
+    runs = pl.read_csv(DOCS / "lab/2026-11-30-brain-mr.csv").filter(steps=200)
+    runs = runs.sort("n", "start", "learning_rate")
     figure, axes = plt.subplots(1, 2, figsize=(6.4, 2.8), sharey=True)
     for axis, n in zip(axes, (5, 20), strict=True):
         for start, colour in (("imagenet", OTHER), ("doll", OURS)):
