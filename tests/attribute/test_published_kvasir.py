@@ -131,6 +131,7 @@ def test_explainsegs_map_is_the_published_rule(count: int, size: int, samples: i
     member = Member(name="probe", network=net, findings=["a", "b"], input=spec, sha256="")
     recipe: dict[str, Any] = {
         "nodes": 4, "noise": {"kind": "smoothgrad", "samples": samples, "stdev": 0.15},
+        "baselines": ["black"], "smoothing": 1.0,
     }  # fmt: skip
     config = configuration.resolved(
         {
