@@ -23,6 +23,7 @@ def own_network(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> nn.
         folder: Where the weights file is put that the library would download.
         monkeypatch: Shows it that file.
     """
+    torch.manual_seed(5)  # the weights, before they are made lively
     models = library().models
     file = folder / "theirs.pt"
     if xrv.NETWORKS[name].architecture == "densenet121":
