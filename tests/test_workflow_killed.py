@@ -14,10 +14,9 @@ from PIL import Image
 
 from micro_run import COMMAND, MICRO, snakemake
 
-#: One shard, where the run that it is compared with has two.
-OTHER = MICRO.read_text().replace("shards: 2", "shards: 1")
-#: A map follows the threads of its job in its last bits; they are those of jobs of two shards.
-WORDS = ("--configfile", "other.yaml", "--set-threads", "explain_images=1")
+#: Three shards, where the run that it is compared with has two.
+OTHER = MICRO.read_text().replace("shards: 2", "shards: 3")
+WORDS = ("--configfile", "other.yaml")
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,6 @@ from hostile.place import GOOD, Case, Place, prepare_words, write_table
 
 HEAD = "image,patient,A,B"
 
-#: So many rows that what is quadratic never ends.
-MANY = 200_000
-
 
 def table(
     name: str, content: str | bytes, *refused: str, check: Any = None, **options: Any
@@ -69,9 +66,9 @@ def binary() -> pl.DataFrame:
     return pl.DataFrame({"image": [b"\xff\xfe"], "patient": ["p"], "A": [1], "B": [0]})
 
 
-def many_rows(place: Place) -> None:
-    """200,000 rows of patients with ten images."""
-    n = pl.arange(MANY, eager=True)
+def million(place: Place) -> None:
+    """10^6 rows of patients with ten images."""
+    n = pl.arange(10**6, eager=True)
     table = pl.DataFrame({"image": n.cast(pl.String) + ".png", "patient": n // 10})
     table.with_columns(A=n % 2, B=n % 3 - 1).write_csv(place.data / "labels.csv")
 
@@ -80,10 +77,10 @@ def list_only(place: Place) -> list[list[str]]:
     return prepare_words(place)[:1]
 
 
-def many_listed(place: Place) -> bool:
+def million_listed(place: Place) -> bool:
     plan = pl.read_parquet(place.results / "listing.parquet")
     patients = plan.group_by("patient_id").agg(pl.col("split").n_unique())
-    return len(plan) == MANY and patients["split"].max() == 1 and plan["B"].min() == -1
+    return len(plan) == 10**6 and patients["split"].max() == 1 and plan["B"].min() == -1
 
 
 def two_splits(place: Place) -> None:
@@ -245,7 +242,7 @@ CASES = [
         make=parquet(binary),
         refused=("labels.parquet", "not readable"),
     ),
-    Case(name="table: 200,000 rows", make=many_rows, commands=list_only, check=many_listed),
+    Case(name="table: 10^6 rows", make=million, commands=list_only, check=million_listed),
     Case(
         name="CheXpert: a path without a patient",
         make=chexpert("x/train/a.jpg," + CHEXPERT_ROW),
