@@ -3,15 +3,16 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
-from dollmaker.pixels.mask_forms import Form, ImageFacts, Pixels
+from dollmaker.pixels.mask_forms import ImageFacts, OneFile, Pixels
 from dollmaker.pixels.masks import require_upright
-from dollmaker.pixels.names import Names, posix
+from dollmaker.pixels.names import posix
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
 
@@ -50,24 +51,8 @@ _BLANK = {"", "na", "nan", "null", "none"}
 #: So many boxes do not lie in the same quarter of their square by chance.
 _MANY = 8
 
-_WANTED = (
-    "name the columns image and finding, and x, y, width, height (the box's left top corner and "
-    "size) or x_min, y_min, x_max, y_max (its corners)"
-)
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Columns:
-    """What columns are called; ``corners`` tells right and bottom from width and height."""
-
-    image: str
-    finding: str
-    box: list[str]
-    corners: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
+class _Row(NamedTuple):
     """A line of the table; ``box`` is ``None`` where it names an image without one."""
 
     line: int
@@ -76,7 +61,7 @@ class _Row:
     box: Box | None
 
 
-class BoxTable(Form):
+class BoxTable(OneFile):
     """Rectangles by image and finding, from a table whose header tells what its columns are.
 
     Names are findings. The boxes of a finding in an image are its mask; of an image's other
@@ -94,26 +79,23 @@ class BoxTable(Form):
     """
 
     def __init__(self, file: Path, space: int | None, key: str) -> None:
-        super().__init__()
         rows = list(_read(file, key))
+        super().__init__([row.image for row in rows], f"entries of {file.name}")
         self._file, self._space, self._key = file, space, key
-        _require_pixels(rows, space, file, key)
-        if space is not None:
-            _require_space(rows, space, file, key)
+        _require_space({row.line: row.box for row in rows if row.box}, space, file, key)
         self._boxes: dict[tuple[str, str], list[Box]] = defaultdict(list)
         for row in rows:
-            if row.box is not None:
+            if row.box:
                 self._boxes[row.image, row.finding.casefold()].append(row.box)
         #: The findings that have boxes, as the table calls them.
-        self.findings = {row.finding for row in rows if row.box is not None}
+        self.findings = {row.finding for row in rows if row.box}
         self._told = {finding for _, finding in self._boxes}
         self._boxed = {image for image, _ in self._boxes}
         self._inside: list[bool] = []
-        self._names = Names([row.image for row in rows], f"entries of {file.name}")
 
     def has(self, image: ImageFacts, name: str | None = None) -> bool:
         """See :meth:`Form.has`."""
-        found = self._names.find(image.path, image.identifier)
+        found = self.entry(image)
         return found in self._boxed if name is None else (found, name.casefold()) in self._boxes
 
     def tells(self, image: ImageFacts, name: str) -> bool:
@@ -122,8 +104,7 @@ class BoxTable(Form):
 
     def area(self, image: ImageFacts, name: str) -> Pixels | None:
         """See :meth:`Form.area`; also raises if a box lies outside of what it was drawn on."""
-        found = self._names.find(image.path, image.identifier)
-        boxes = None if found is None else self._boxes.get((found, name.casefold()))
+        boxes = self._boxes.get((self.entry(image) or "", name.casefold()))
         if boxes is None:
             return None
         width, height = image.width, image.height
@@ -170,25 +151,20 @@ def _outside(box: Box, width: int, height: int) -> bool:
     return min(box) < -slack or box[2] > width + slack or box[3] > height + slack
 
 
-def _require_pixels(rows: Sequence[_Row], space: int | None, file: Path, key: str) -> None:
-    """Refuse shares of the sides where pixels are asked for."""
-    boxes = [row.box for row in rows if row.box is not None]
-    sides = [side for box in boxes for side in box]
+def _require_space(boxes: Mapping[int, Box], space: int | None, file: Path, key: str) -> None:
+    """Refuse boxes of lines that were drawn on another square, and shares of sides for pixels."""
+    sides = [side for box in boxes.values() for side in box]
     if sides and space != 1 and max(sides) <= 1 and any(side % 1 for side in sides):
         raise DataError(
             f"{file} gives boxes as shares of the image's sides (none is over 1), not in pixels; "
             f"set {key}.space to 1."
         )
-
-
-def _require_space(rows: Sequence[_Row], space: int, file: Path, key: str) -> None:
-    """Refuse boxes that were drawn on another square."""
-    for row in rows:
-        if row.box is not None and _outside(row.box, space, space):
+    for line, box in boxes.items():
+        if space is not None and _outside(box, space, space):
             raise DataError(
-                f"{file} line {row.line}: the box is {_tell(row.box)}, outside of {space}x{space} "
-                f"pixels; set {key}.space to the side of the pictures that boxes were drawn on, or "
-                "to null if these are the images themselves."
+                f"{file} line {line}: the box is {_tell(box)}, outside of {space}x{space} pixels; "
+                f"set {key}.space to the side of the pictures that boxes were drawn on, or to null "
+                "if these are the images themselves."
             )
 
 
@@ -201,18 +177,24 @@ def _read(file: Path, key: str) -> Iterator[_Row]:
     """The rows of a table that are not empty."""
     if not file.is_file():
         raise DataError(f"truth file {file} does not exist; correct {key}.file or data_root.")
-    table = tables.read_source(file)
-    columns = _find_columns(table.columns, file)
-    box = table.select(columns.box)
-    decimal = _has_decimal_commas(text for series in box for text in series.drop_nulls())
-    rows = zip(table[columns.image], table[columns.finding], box.rows(), strict=True)
+    table = tables.read_source(file).with_columns(pl.all().fill_null(""))
+    image_column, finding_column, box_columns, corners = _find_columns(table.columns, file)
+    texts = table.select(box_columns)
+    if _has_decimal_commas(text for series in texts for text in series):
+        texts = texts.select(pl.all().str.replace_all(",", ".", literal=True))
+    rows = zip(table[image_column], table[finding_column], texts.iter_rows(), strict=True)
     for line, (image, finding, sides) in enumerate(rows, start=2):
-        if image or finding or any(sides):
-            texts = [side or "" for side in sides]
-            if decimal:
-                texts = [text.replace(",", ".") for text in texts]
-            where = f"truth file {file} line {line}"
-            yield _read_row(image or "", finding or "", texts, columns.corners, where, line)
+        if not (image or finding or any(sides)):
+            continue
+        blank = all(text.lower() in _BLANK for text in sides)
+        box = None if blank else _read_box(sides, corners)
+        if not image or not (blank or (finding and box)):
+            ends = "right and bottom" if corners else "width and height"
+            raise DataError(
+                f"truth file {file} line {line}: no image, finding, left, top, {ends}; correct the "
+                "line."
+            )
+        yield _Row(line, posix(image), _ALIASES.get(finding, finding), box)
 
 
 def _has_decimal_commas(texts: Iterable[str]) -> bool:
@@ -221,7 +203,8 @@ def _has_decimal_commas(texts: Iterable[str]) -> bool:
     return not all(re.fullmatch(r"-?\d{1,3}(,\d{3})+", text) for text in commas)
 
 
-def _find_columns(header: Sequence[str], file: Path) -> _Columns:
+def _find_columns(header: Sequence[str], file: Path) -> tuple[str, str, list[str], bool]:
+    """Names of image, finding and the box, and whether that has corners, not width and height."""
     plain = [_plain(cell) for cell in header]
     names = dict(zip(plain, header, strict=True))
     image = next((name for name in _IMAGE if name in names), None)
@@ -233,36 +216,21 @@ def _find_columns(header: Sequence[str], file: Path) -> _Columns:
         shown = ", ".join(header)[:200]
         raise DataError(
             f"truth file {file} does not tell in its header ({shown}) what its columns are; "
-            f"{_WANTED}."
+            "name the columns image and finding, and x, y, width, height (the box's left top "
+            "corner and size) or x_min, y_min, x_max, y_max (its corners)."
         )
     twice = [name for name in (image, finding, *box) if plain.count(name) > 1]
     if twice:
         raise DataError(
             f"truth file {file} has two columns {names[twice[0]][:80]!r}; keep one of them."
         )
-    return _Columns(
-        image=names[image],
-        finding=names[finding],
-        box=[names[name] for name in box],
-        corners=corners is not None,
-    )
+    return names[image], names[finding], [names[name] for name in box], corners is not None
 
 
 def _plain(name: str) -> str:
     """``Bbox [x``, ``X Min`` and ``x_min`` in one form."""
     letters = re.sub(r"[^a-z0-9]+", "", name.lower())
     return letters.removeprefix("bbox").removeprefix("box")
-
-
-def _read_row(
-    image: str, finding: str, texts: Sequence[str], corners: bool, where: str, line: int
-) -> _Row:
-    blank = all(text.lower() in _BLANK for text in texts)
-    box = None if blank else _read_box(texts, corners)
-    if not image or not (blank or (finding and box)):
-        sides = "right and bottom" if corners else "width and height"
-        raise DataError(f"{where}: no image, finding, left, top, {sides}; correct the line.")
-    return _Row(line=line, image=posix(image), finding=_ALIASES.get(finding, finding), box=box)
 
 
 def _read_box(texts: Sequence[str], corners: bool) -> Box | None:

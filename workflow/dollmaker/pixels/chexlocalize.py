@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.pixels.mask_forms import Form, ImageFacts, Pixels
+from dollmaker.pixels.mask_forms import ImageFacts, OneFile, Pixels
 from dollmaker.pixels.masks import require_upright
-from dollmaker.pixels.names import Names
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import rle
@@ -24,7 +23,7 @@ Entry = Mapping[str, Any]
 _ALIASES = {"Lung Opacity": "Airspace Opacity"}
 
 
-class FindingFiles(Form):
+class FindingFiles(OneFile):
     """``{image: {finding: {"size": [h, w], "counts": COCO's RLE}}}``, from one or more files.
 
     What several files say of an image is joined. A finding that occurs in no entry of any file is
@@ -44,18 +43,13 @@ class FindingFiles(Form):
     def __init__(
         self, files: Sequence[Path], key: str, classes: Mapping[str, Sequence[Any]] | None = None
     ) -> None:
-        super().__init__()
         self._entries, self._classes = _join(files, key), classes
         self._named = {name for entry in self._entries.values() for name in entry}
         self._what = ", ".join(file.name for file in files)
-        self._names = Names(self._entries, f"entries of {self._what}")
+        super().__init__(self._entries, f"entries of {self._what}")
         self.lack = f"{self._what} has no image of this name"
         for members in (classes or {}).values():
             self.require_told(map(str, members))
-
-    def has(self, image: ImageFacts, name: str | None = None) -> bool:
-        """See :meth:`Form.has`."""
-        return self._names.find(image.path, image.identifier) is not None
 
     def tells(self, image: ImageFacts, name: str) -> bool:
         """See :meth:`Form.tells`."""
@@ -63,7 +57,7 @@ class FindingFiles(Form):
 
     def area(self, image: ImageFacts, name: str) -> Pixels | None:
         """See :meth:`Form.area`."""
-        found = self._names.find(image.path, image.identifier)
+        found = self.entry(image)
         if found is None:
             return None
         require_upright(image.turned)

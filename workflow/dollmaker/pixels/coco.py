@@ -10,16 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.pixels.chexlocalize import Mask, paint_runs, read_object, require_size, whole
-from dollmaker.pixels.mask_forms import Form, ImageFacts, Pixels
+from dollmaker.pixels.mask_forms import ImageFacts, OneFile, Pixels
 from dollmaker.pixels.masks import require_upright
-from dollmaker.pixels.names import Names, posix
+from dollmaker.pixels.names import posix
 from dollmaker.runtime.errors import ConfigError, DataError
 
 #: Width and height in pixels; ``None`` where the file does not say.
 Size = tuple[int | None, int | None]
 
 
-class CocoFile(Form):
+class CocoFile(OneFile):
     """Polygons or run lengths of instances; a class is categories by name or by number.
 
     Numbers match whether they are written as numbers or as text. A category's name under two
@@ -37,7 +37,6 @@ class CocoFile(Form):
     """
 
     def __init__(self, file: Path, classes: Mapping[str, Sequence[int | str]], key: str) -> None:
-        super().__init__()
         content = read_object(file, f"{key}.masks")
         try:
             self._categories = _read_categories(content)
@@ -47,6 +46,7 @@ class CocoFile(Form):
             raise DataError(
                 f"{file} is not COCO's JSON of instances ({error}); export it again."
             ) from None
+        super().__init__(self._sizes, f"images of {file.name}")
         self._wanted = {
             name: {number for one in some for number in _find(self._categories, one, file, key)}
             for name, some in classes.items()
@@ -64,16 +64,11 @@ class CocoFile(Form):
         self._instances: dict[str, list[tuple[str, Any]]] = defaultdict(list)
         for image, category, code in instances:
             self._instances[owners[image]].append((category, code))
-        self._names = Names(self._sizes, f"images of {file.name}")
         self.lack = f"{file.name} has no image of this name"
-
-    def has(self, image: ImageFacts, name: str | None = None) -> bool:
-        """See :meth:`Form.has`."""
-        return self._names.find(image.path, image.identifier) is not None
 
     def area(self, image: ImageFacts, name: str) -> Pixels | None:
         """See :meth:`Form.area`."""
-        found = self._names.find(image.path, image.identifier)
+        found = self.entry(image)
         if found is None:
             return None
         require_upright(image.turned)
@@ -87,11 +82,12 @@ class CocoFile(Form):
         return channel
 
 
-def _paint(code: Any, category: str, width: int, height: int) -> npt.NDArray[np.bool_]:
+def _paint(code: Any, category: str, width: int, height: int) -> Mask:
     if code == []:
         raise DataError(f"an instance of {category[:80]!r} has a box at most but no outline")
     try:
-        return paint(code, width, height)
+        draw = paint_runs if isinstance(code, dict) else _paint_polygons
+        return draw(code, width, height)
     except DataError as error:
         raise DataError(f"an instance of {category[:80]!r}: {error}") from None
 
@@ -208,17 +204,6 @@ def _require_listed(
         raise DataError(
             f"{file} has annotations, {' and '.join(told)}; list these, or remove the annotations."
         )
-
-
-def paint(code: Any, width: int, height: int) -> Mask:
-    """The area (height, width) of a ``segmentation``: polygons, or run lengths.
-
-    Raises:
-        DataError: The reason why it has none.
-    """
-    if isinstance(code, dict):
-        return paint_runs(code, width, height)
-    return _paint_polygons(code, width, height)
 
 
 def _paint_polygons(code: Any, width: int, height: int) -> Mask:

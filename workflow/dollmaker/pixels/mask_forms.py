@@ -118,6 +118,27 @@ class Form(ABC):
         return np.stack([nothing if area is None else area for area in areas])
 
 
+class OneFile(Form):
+    """Masks of many images in one file; its entries are called as the images are.
+
+    Args:
+        names: Of the entries.
+        what: What they are, in the plural, for messages.
+    """
+
+    def __init__(self, names: Iterable[str], what: str) -> None:
+        super().__init__()
+        self._names = Names(names, what)
+
+    def has(self, image: ImageFacts, name: str | None = None) -> bool:
+        """See :meth:`Form.has`."""
+        return self.entry(image) is not None
+
+    def entry(self, image: ImageFacts) -> str | None:
+        """The name of an image's entry, see :meth:`dollmaker.pixels.names.Names.find`."""
+        return self._names.find(image.path, image.identifier)
+
+
 class Folder:
     """A folder of masks, listed once when the first is looked for.
 
