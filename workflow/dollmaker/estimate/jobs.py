@@ -24,24 +24,16 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What a run has to do.
+    """What a run has to do."""
 
-    Attributes:
-        images: Split -> images.
-        pairs: Pairs to explain; a lower bound if ``most`` is larger.
-        most: Most pairs there can be: with ``attribute.min_probability`` only the trained committee
-            knows their number.
-        sample: Maps of a recipe's sample.
-        segment: Split -> images of the segmenter's training, if every mask is kept.
-        tasks: Task -> split -> images.
-    """
-
-    images: dict[str, int]
-    pairs: int
+    images: dict[str, int]  #: Split -> images.
+    pairs: int  #: Pairs to explain; a lower bound if ``most`` is larger.
+    #: Most pairs there can be: with ``attribute.min_probability`` only the trained committee knows
+    #: their number.
     most: int
-    sample: int
-    segment: dict[str, int]
-    tasks: dict[str, dict[str, int]]
+    sample: int  #: Maps of a recipe's sample.
+    segment: dict[str, int]  #: Split -> images of the segmenter's training, if every mask is kept.
+    tasks: dict[str, dict[str, int]]  #: Task -> split -> images.
 
 
 def count(config: Config, index: pl.DataFrame, localized: list[str], root: Path) -> Counts:
@@ -94,25 +86,15 @@ LOOKED_AT = 1 / 3
 
 @dataclass(frozen=True)
 class Jobs:
-    """Jobs of a rule that are alike.
+    """Jobs of a rule that are alike."""
 
-    Attributes:
-        rule: Name of the rule.
-        part: Member, recipe or run, as in the names of its files; empty if it has none.
-        units: What all of them have to do; of trainings the images that are learned from.
-        unit: Of what, e.g. ``maps``.
-        trial: The trial that measures a unit; empty if there is none.
-        number: How many jobs.
-        gpu: Whether they ask for a GPU.
-    """
-
-    rule: str
-    part: str
-    units: float
-    unit: str
-    trial: str = ""
-    number: int = 1
-    gpu: bool = False
+    rule: str  #: Name of the rule.
+    part: str  #: Member, recipe or run, as in the names of its files; empty if it has none.
+    units: float  #: What all of them have to do; of trainings the images that are learned from.
+    unit: str  #: Of what, e.g. ``maps``.
+    trial: str = ""  #: The trial that measures a unit; empty if there is none.
+    number: int = 1  #: How many jobs.
+    gpu: bool = False  #: Whether they ask for a GPU.
 
 
 def list_jobs(config: Config, counts: Counts) -> list[Jobs]:

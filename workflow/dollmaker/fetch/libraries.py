@@ -28,30 +28,21 @@ _UNKNOWN = (None, "", "unknown")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where published weights lie, and what they are.
+    """Where published weights lie, and what they are."""
 
-    Attributes:
-        name: Full name; ``pretrained`` is resolved.
-        files: Names of the file, the best first; the first that is there is taken.
-        repo: Owner and repository of the Hub; empty if the file lies elsewhere.
-        revision: Of the repository.
-        url: Of the file, where it does not lie on the Hub.
-        extras: Files of the repository that may say how images were normalised.
-        network: Name by which timm makes the network that brings the weights into its own form;
-            empty if they stay as they are.
-        normalisation: How images were normalised; ``None`` if an extra must tell.
-        licence: As the library has it; empty if it does not say.
-    """
-
-    name: str
-    files: tuple[str, ...]
-    repo: str = ""
-    revision: str = _NEWEST
-    url: str = ""
+    name: str  #: Full name; ``pretrained`` is resolved.
+    files: tuple[str, ...]  #: Names of the file, the best first; the first that is there is taken.
+    repo: str = ""  #: Owner and repository of the Hub; empty if the file lies elsewhere.
+    revision: str = _NEWEST  #: Of the repository.
+    url: str = ""  #: Of the file, where it does not lie on the Hub.
+    #: Files of the repository that may say how images were normalised.
     extras: tuple[str, ...] = ()
+    #: Name by which timm makes the network that brings the weights into its own form; empty if they
+    #: stay as they are.
     network: str = ""
+    #: How images were normalised; ``None`` if an extra must tell.
     normalisation: Normalisation | None = None
-    licence: str = ""
+    licence: str = ""  #: As the library has it; empty if it does not say.
 
     def address(self, file: str) -> str:
         """Where a file lies."""

@@ -63,17 +63,12 @@ def files(config: Config, start: Start) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """A weights file that jobs will read.
+    """A weights file that jobs will read."""
 
-    Attributes:
-        name: Of published weights, as :func:`weight_names.parse` gives it; empty for a user's file.
-        file: Below ``weights_root``.
-        place: Where the configuration asks for it.
-    """
-
+    #: Of published weights, as :func:`weight_names.parse` gives it; empty for a user's file.
     name: str
-    file: Path
-    place: str
+    file: Path  #: Below ``weights_root``.
+    place: str  #: Where the configuration asks for it.
 
 
 def of_config(config: Config) -> list[Need]:

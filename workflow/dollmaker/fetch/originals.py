@@ -28,19 +28,13 @@ _FIRST_WORD = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
-    """A published file on this machine.
+    """A published file on this machine."""
 
-    Attributes:
-        path: Where it lies.
-        file: Its name in its place; of the Hub with folders.
-        revision: Commit of the Hub's repository; empty if it is not known or there is none.
-        by_hand: Whether somebody has put it there, so that it is not ours to remove.
-    """
-
-    path: Path
-    file: str
+    path: Path  #: Where it lies.
+    file: str  #: Its name in its place; of the Hub with folders.
+    #: Commit of the Hub's repository; empty if it is not known or there is none.
     revision: str = ""
-    by_hand: bool = False
+    by_hand: bool = False  #: Whether somebody has put it there, so that it is not ours to remove.
 
     def discard(self) -> None:
         """Remove a file that is damaged from its library's cache, so that it is fetched anew."""

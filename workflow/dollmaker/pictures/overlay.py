@@ -101,16 +101,11 @@ class Panel:
     """A picture in the shape of a source image, of what the networks' square shows of it.
 
     What a crop does not show is black.
-
-    Attributes:
-        shape: Height and width of the panel.
-        where: The source's part of the square.
-        shown: Where it lies in the panel.
     """
 
-    shape: tuple[int, int]
-    where: Box
-    shown: Box
+    shape: tuple[int, int]  #: Height and width of the panel.
+    where: Box  #: The source's part of the square.
+    shown: Box  #: Where it lies in the panel.
 
     @classmethod
     def of(cls, width: int, height: int, fit: Fit, *, size: int, side: int) -> "Panel":

@@ -8,7 +8,7 @@ are looked up here, because pydicom counts their entries in the depth of their v
 
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +53,12 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
+def starts_as_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    with path.open("rb") as handle:
+        return is_dicom(handle.read(_HEAD))
+
+
 def read_dicom(data: bytes, max_pixels: int, bits: Bits = 8) -> Stored:
     """Decode a DICOM file to what a viewer shows.
 
@@ -60,12 +66,8 @@ def read_dicom(data: bytes, max_pixels: int, bits: Bits = 8) -> Stored:
     the window becomes black to white, whatever the image holds of it. Without a window, values of
     at most 8 bits stay, deeper and rescaled ones are scaled by their percentiles
     (:mod:`dollmaker.store.depth`). MONOCHROME1, where high values are dark, is inverted, so that
-    bones are bright; padding takes no part in any range and is 0.
-
-    Args:
-        data: The file.
-        max_pixels: Larger images are refused before they are decoded.
-        bits: Of the result.
+    bones are bright; padding takes no part in any range and is 0. Images over ``max_pixels`` are
+    refused before they are decoded.
 
     Returns:
         uint8 or uint16 (H, W), or (H, W, 3) with colours.
@@ -109,15 +111,11 @@ def _require_one_image(content: Any, max_pixels: int) -> None:
 
 def _lift_groups(content: Any) -> None:
     """Bring the rescaling and the window of an enhanced object's one frame to where others are."""
-    for frame in _first_items(content, _GROUPS):
-        for element in chain.from_iterable(_first_items(frame, _IN_GROUPS)):
-            if element.tag not in content or content[element.tag].is_empty:
-                content.add(element)
-
-
-def _first_items(content: Any, sequences: Iterable[str]) -> list[Any]:
-    """The first item of each sequence that is there."""
-    return [content[name][0] for name in sequences if content.get(name)]
+    frames = [content[name][0] for name in _GROUPS if content.get(name)]
+    items = [frame[name][0] for frame in frames for name in _IN_GROUPS if frame.get(name)]
+    for element in chain.from_iterable(items):
+        if element.tag not in content or content[element.tag].is_empty:
+            content.add(element)
 
 
 def _decode(content: Any, bits: Bits) -> Stored:
@@ -219,8 +217,7 @@ def _modality(stored: Values, content: Any) -> Values:
         item = content.ModalityLUTSequence[0]
         table = _table(item.LUTDescriptor, item.LUTData, content)
         return _look_up(stored, item.LUTDescriptor, table)
-    rescaled: Values = apply_rescale(stored, content)
-    return rescaled
+    return np.asarray(apply_rescale(stored, content))
 
 
 def _windowed(values: Values, content: Any, bits: Bits) -> Stored | None:
@@ -270,36 +267,19 @@ def _table(descriptor: Sequence[int], data: Any, content: Any) -> Values:
 def _look_up(values: Values, descriptor: Sequence[int], table: Values) -> Values:
     """The entries of values; those beyond an end of the table have the entry of that end."""
     places = np.rint(values.astype(np.float64) - int(descriptor[1]))
-    found: Values = table[np.clip(places, 0, len(table) - 1).astype(np.intp)]
-    return found
+    return np.asarray(table[np.clip(places, 0, len(table) - 1).astype(np.intp)])
 
 
 class Header(NamedTuple):
-    """The header of an image; what it does not say is empty.
+    """The header of an image; what it does not say is empty."""
 
-    Attributes:
-        modality: As CR, DX.
-        view: ViewPosition, as PA, AP, LL.
-        patient: PatientID.
-        study: StudyInstanceUID.
-        image: SOPInstanceUID.
-        frames: Number of frames, at least 1.
-        burned_in: Whether it says that names or dates may be written into its pixels.
-    """
-
-    modality: str
-    view: str
-    patient: str
-    study: str
-    image: str
-    frames: int
-    burned_in: bool
-
-
-def starts_as_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do (PS3.10)."""
-    with path.open("rb") as handle:
-        return is_dicom(handle.read(_HEAD))
+    modality: str  #: As CR, DX.
+    view: str  #: ViewPosition, as PA, AP, LL.
+    patient: str  #: PatientID.
+    study: str  #: StudyInstanceUID.
+    image: str  #: SOPInstanceUID.
+    frames: int  #: Number of frames, at least 1.
+    burned_in: bool  #: Whether it says that names or dates may be written into its pixels.
 
 
 def read_header(path: Path) -> Header | None:
@@ -342,5 +322,5 @@ def _text(value: Any) -> str:
     """The text of an element; several values as the file has them."""
     if value is None:
         return ""
-    many = value if isinstance(value, (list, tuple)) or hasattr(value, "append") else [value]
+    many = value if hasattr(value, "append") or isinstance(value, tuple) else [value]
     return "\\".join(map(str, many)).strip(" \0\t\r\n")

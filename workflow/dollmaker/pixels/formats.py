@@ -36,7 +36,8 @@ _PIXEL_BYTES, _OTHER_BYTES = 16, 1 << 20
 #: How files begin that stand for a picture, and what to do.
 _FOREIGN = {**POINTERS, b"<!DOCTYPE html": WEB_PAGE, b"<html": WEB_PAGE}
 
-_ORIENTATION, _SOFTWARE = 0x0112, 0x0131
+#: Tags of EXIF and TIFF.
+ORIENTATION, SOFTWARE = 0x0112, 0x0131
 #: Software that TIFF files name which this program wrote: their deep values are pixels already.
 OWN = "dollmaker"
 #: How the data of JPEG 2000 begin, in a file of its own or in another.
@@ -54,29 +55,22 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """One decoded picture, turned upright by its EXIF tag.
+    """One decoded picture, turned upright by its EXIF tag."""
 
-    Attributes:
-        image: The picture where it has at most 8 bits a channel, ``None`` where it is deeper.
-        deep: The stored values of a deeper one, (H, W) or (H, W, 3).
-        scaled: Whether these are pixels already, of which the type's largest value is white.
-        alpha: What to multiply a deep one by to lay it on black, 0..1 (H, W), or ``None``.
-        white_is_zero: Whether small stored values are bright; ``image`` is turned round already.
-        top: The stored value of white where ``image`` was stretched from a smaller one, or 255.
-        lossy: Whether the compression changes values.
-        orientation: The EXIF tag that it was turned by, 1..8; 1 is upright.
-        sha256: Checksum of the file.
-    """
-
+    #: The picture where it has at most 8 bits a channel, ``None`` where it is deeper.
     image: Image.Image | None = None
-    deep: npt.NDArray[Any] | None = None
+    deep: npt.NDArray[Any] | None = None  #: The stored values of a deeper one, (H, W) or (H, W, 3).
+    #: Whether these are pixels already, of which the type's largest value is white.
     scaled: bool = False
+    #: What to multiply a deep one by to lay it on black, 0..1 (H, W), or ``None``.
     alpha: npt.NDArray[np.float64] | None = None
+    #: Whether small stored values are bright; ``image`` is turned round already.
     white_is_zero: bool = False
+    #: The stored value of white where ``image`` was stretched from a smaller one, or 255.
     top: int = 255
-    lossy: bool = False
-    orientation: int = 1
-    sha256: str = ""
+    lossy: bool = False  #: Whether the compression changes values.
+    orientation: int = 1  #: The EXIF tag that it was turned by, 1..8; 1 is upright.
+    sha256: str = ""  #: Checksum of the file.
 
     @property
     def size(self) -> tuple[int, int]:
@@ -93,12 +87,9 @@ def read_frame(path: Path, max_pixels: int) -> Frame:
 
 
 def decode_frame(data: bytes, max_pixels: int, bits: Bits = 8) -> Frame:
-    """Decode the bytes of a file of untrusted origin.
+    """Decode the bytes of a file of untrusted origin; larger pictures are refused before that.
 
-    Args:
-        data: The file.
-        max_pixels: Larger pictures are refused before they are decoded.
-        bits: What the window of a DICOM image is scaled to.
+    ``bits`` is what the window of a DICOM image is scaled to.
 
     Raises:
         DataError: With the reason why the picture cannot be used.
@@ -193,10 +184,10 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Frame:
             raise DataError(f"holds {first.samplesperpixel} channels; save it as grey or RGB")
         white_is_zero = int(first.photometric) == 0
         lossy = int(first.compression) in _LOSSY_TIFF
-        written = str(first.tags.valueof(_SOFTWARE) or "")
+        written = str(first.tags.valueof(SOFTWARE) or "")
         if max(np.ravel(first.bitspersample)) > 8 or set(np.ravel(first.sampleformat)) != {1}:
             values, extra = _deep_page(first)
-            found = _deep(values, known_orientation(first.tags.valueof(_ORIENTATION)), extra)
+            found = _deep(values, known_orientation(first.tags.valueof(ORIENTATION)), extra)
             return replace(found, white_is_zero=white_is_zero, lossy=lossy, scaled=written == OWN)
         turned = white_is_zero and first.bitspersample == 1 and "tifffile" in written
     found = replace(_decode_pillow(data, max_pixels, page=place), lossy=lossy)
@@ -214,10 +205,8 @@ def whole_pages(file: Any) -> dict[int, Any]:
 
 def goes_on(file: Any) -> bool:
     """Whether more frames follow the first page unlisted, as ImageJ and tifffile write stacks."""
-    shaped = file.shaped_metadata or ()
-    return int((file.imagej_metadata or {}).get("images", 1)) > 1 or any(
-        entry.get("truncated") for entry in shaped
-    )
+    images = int((file.imagej_metadata or {}).get("images", 1))
+    return images > 1 or any(entry.get("truncated") for entry in file.shaped_metadata or ())
 
 
 def _deep_page(page: Any) -> tuple[npt.NDArray[Any], int]:
@@ -241,7 +230,6 @@ def _deep_page(page: Any) -> tuple[npt.NDArray[Any], int]:
 
 
 def _from_cmyk(inks: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The colours (H, W, 3) of inks (H, W, 4)."""
     if inks.shape[2:] != (4,) or inks.dtype.kind != "u":
         raise DataError(f"holds inks of the shape {inks.shape}, {inks.dtype}; save it as RGB")
     light = 1 - inks / np.iinfo(inks.dtype).max
@@ -270,7 +258,6 @@ def _deep(values: npt.NDArray[Any], orientation: int, extra: int = 2) -> Frame:
 
 
 def _codecs() -> Any:
-    """The library that reads what is deeper than 8 bits."""
     try:
         import imagecodecs
     except ModuleNotFoundError:
@@ -286,7 +273,7 @@ def _decode_deep_png(data: bytes, max_pixels: int) -> Frame:
     check_size(width, height, max_pixels)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
         _require_one_frame(image)
-        orientation = known_orientation(image.getexif().get(_ORIENTATION))
+        orientation = known_orientation(image.getexif().get(ORIENTATION))
     return _deep(_codecs().png_decode(data), orientation)
 
 
@@ -310,7 +297,7 @@ def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> Fra
         elif page:
             image.seek(page)
         check_size(*image.size, max_pixels)
-        orientation = known_orientation(image.getexif().get(_ORIENTATION))
+        orientation = known_orientation(image.getexif().get(ORIENTATION))
         form, top = image.format, _top(image)
         if top > 255 and image.mode == "RGB":
             return Frame(deep=_deep_pnm(image, data))

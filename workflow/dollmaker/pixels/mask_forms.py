@@ -26,25 +26,15 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """The image that a mask is of.
+    """The image that a mask is of."""
 
-    Attributes:
-        path: Its file, relative to the folder of images.
-        width: In pixels, upright; 0 where masks are looked for by names alone.
-        height: Likewise.
-        turned: Whether it was turned by its EXIF tag.
-        identifier: Its ``image_id``, which a mask may be called by.
-        mask: The file of its mask, if a table names it.
-        split: train, valid or test; masks may lie in folders of these names.
-    """
-
-    path: str
-    width: int = 0
-    height: int = 0
-    turned: bool = False
-    identifier: str | None = None
-    mask: str | None = None
-    split: str = ""
+    path: str  #: Its file, relative to the folder of images.
+    width: int = 0  #: In pixels, upright; 0 where masks are looked for by names alone.
+    height: int = 0  #: Likewise.
+    turned: bool = False  #: Whether it was turned by its EXIF tag.
+    identifier: str | None = None  #: Its ``image_id``, which a mask may be called by.
+    mask: str | None = None  #: The file of its mask, if a table names it.
+    split: str = ""  #: train, valid or test; masks may lie in folders of these names.
 
 
 class Form(ABC):

@@ -28,30 +28,20 @@ MARGIN = 32
 
 @dataclass(frozen=True, kw_only=True)
 class MaskPicture:
-    """A picture of a mask, upright.
+    """A picture of a mask, upright."""
 
-    Attributes:
-        numbers: The number in each pixel, int64 (H, W).
-        shown: How bright each pixel is shown, 0..1 (H, W): its brightest channel over black.
-        white: The number of white: 1 (one bit, black-and-white palettes), 255, 65535 ...
-        lossy: Whether the compression changed values.
-        coloured: Whether numbers are places in a palette with colours.
-        white_is_zero: Whether numbers were turned round.
-        palette: Place -> colour, of the places in a palette with colours that the mask has.
-        plain: Whether of such a palette it has black and white only, or one colour on transparent
-            ground.
-        painted: Whether it was drawn in several colours, which no number tells apart.
-    """
-
-    numbers: Ints
+    numbers: Ints  #: The number in each pixel, int64 (H, W).
+    #: How bright each pixel is shown, 0..1 (H, W): its brightest channel over black.
     shown: npt.NDArray[np.float64]
-    white: int
-    lossy: bool
-    coloured: bool = False
-    white_is_zero: bool = False
+    white: int  #: The number of white: 1 (one bit, black-and-white palettes), 255, 65535 ...
+    lossy: bool  #: Whether the compression changed values.
+    coloured: bool = False  #: Whether numbers are places in a palette with colours.
+    white_is_zero: bool = False  #: Whether numbers were turned round.
+    #: Place -> colour, of the places in a palette with colours that the mask has.
     palette: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    #: Whether of such a palette it has black and white only, or one colour on transparent ground.
     plain: bool = False
-    painted: bool = False
+    painted: bool = False  #: Whether it was drawn in several colours, which no number tells apart.
 
     def is_number(self, number: int | None) -> Bools:
         """Where a pixel has a number, bool (H, W); nowhere for ``None``.

@@ -108,17 +108,11 @@ def is_picture(path: Path) -> bool:
 
 
 class Tree(NamedTuple):
-    """Names below a folder, sorted; hidden ones and what systems leave behind are left out.
+    """Names below a folder, sorted; hidden ones and what systems leave behind are left out."""
 
-    Attributes:
-        top: The folder, links resolved.
-        folders: Folders below it, as paths relative to it.
-        files: Files below it, likewise.
-    """
-
-    top: Path
-    folders: list[str]
-    files: list[str]
+    top: Path  #: The folder, links resolved.
+    folders: list[str]  #: Folders below it, as paths relative to it.
+    files: list[str]  #: Files below it, likewise.
 
 
 def walk(data_root: Path, name: str, links: bool, without: str | None = None) -> Tree:

@@ -21,17 +21,12 @@ _GREY = np.array([299, 587, 114], np.int64)
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What is known of the file of a picture.
+    """What is known of the file of a picture."""
 
-    Attributes:
-        sha256: Checksum of the file.
-        orientation: The EXIF tag that the picture was turned by, 1..8; 1 is upright.
-        plain: Whether it has at most 8 bits a channel and no transparency: every program shows it
-            alike, its orientation apart.
-    """
-
-    sha256: str
-    orientation: int
+    sha256: str  #: Checksum of the file.
+    orientation: int  #: The EXIF tag that the picture was turned by, 1..8; 1 is upright.
+    #: Whether it has at most 8 bits a channel and no transparency: every program shows it alike,
+    #: its orientation apart.
     plain: bool
 
 
@@ -74,13 +69,8 @@ def read_channels(path: Path, *, channels: int | None, bits: Bits, max_pixels: i
     One channel is grey, three are red, green and blue; a grey picture has three that are alike.
     Any other number must be what the file holds: pages or bands of a TIFF, an array
     (:func:`dollmaker.pixels.stacks.read_stack`), and so may one and three be. All else as
-    :func:`read_picture`. 8 bits become 16 without a loss, deep values by the same window.
-
-    Args:
-        path: The file.
-        channels: Number of channels; ``None`` is one of grey pictures, three of others.
-        bits: Of the result.
-        max_pixels: Larger pictures are refused before they are decoded.
+    :func:`read_picture`. 8 bits become 16 without a loss, deep values by the same window. Of
+    ``None`` channels grey pictures have one, others three.
 
     Raises:
         DataError: With the reason why the picture cannot be used.
@@ -97,26 +87,17 @@ def read_channels(path: Path, *, channels: int | None, bits: Bits, max_pixels: i
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A decoded image.
+    """A decoded image."""
 
-    Attributes:
-        pixels: uint8 or uint16 of shape (C, size, size).
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        sha256: Checksum of the file.
-        orientation: The EXIF tag that it was turned by, 1..8; 1 is upright.
-        mean: Mean of each channel of what the square shows of the source, 0..255: without the bars
-            of a letterbox, and without what a crop cuts off.
-        hash: What it looks like in the square (:mod:`dollmaker.pixels.image_hash`).
-    """
-
-    pixels: Stored
-    width: int
-    height: int
-    sha256: str
-    orientation: int
+    pixels: Stored  #: uint8 or uint16 of shape (C, size, size).
+    width: int  #: Width of the source in pixels.
+    height: int  #: Height of the source in pixels.
+    sha256: str  #: Checksum of the file.
+    orientation: int  #: The EXIF tag that it was turned by, 1..8; 1 is upright.
+    #: Mean of each channel of what the square shows of the source, 0..255: without the bars of a
+    #: letterbox, and without what a crop cuts off.
     mean: list[float]
-    hash: str
+    hash: str  #: What it looks like in the square (:mod:`dollmaker.pixels.image_hash`).
 
 
 def decode(
@@ -145,7 +126,10 @@ def decode(
 
 def _of_colours(frame: Frame, channels: int | None, bits: Bits) -> Stored:
     """Grey, or red, green and blue, (C, H, W)."""
-    grey = frame.deep.ndim == 2 if frame.deep is not None else _is_grey(frame)
+    if frame.deep is not None:
+        grey = frame.deep.ndim == 2
+    else:
+        grey = frame.image is not None and frame.image.mode in ("1", "L", "LA")
     channels = channels or (1 if grey else 3)
     if channels not in (1, 3):
         held = "one channel, grey" if grey else "three channels, red, green and blue"
@@ -174,10 +158,6 @@ def _eight_bits(frame: Frame, mode: str | None) -> Image.Image:
     else:
         image = _over_black(frame.image)
     return image.convert(mode or ("L" if image.mode in ("1", "L") else "RGB"))
-
-
-def _is_grey(frame: Frame) -> bool:
-    return frame.image is not None and frame.image.mode in ("1", "L", "LA")
 
 
 def _from_deep(frame: Frame, bits: Bits) -> Stored:

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.pixels.formats import (
+    ORIENTATION,
     OWN,
+    SOFTWARE,
     check_size,
     decoded,
     goes_on,
@@ -26,7 +28,6 @@ from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import Bits, Stored, by_percentiles, deepened, scale
 
 _ARRAY = b"\x93NUMPY"
-_ORIENTATION, _SOFTWARE = 0x0112, 0x0131
 
 #: TIFF's kinds of pictures whose samples can be channels: grey (white or black is zero), RGB.
 _KINDS = (0, 1, 2)
@@ -44,15 +45,10 @@ def read_stack(
     """Decode the bytes of a file of untrusted origin, if its channels are no colours.
 
     Read are a TIFF of so many grey pages of one size, a TIFF with so many bands that are neither
-    one nor three, and an array ``.npy`` of numbers, (H, W), (C, H, W) or (H, W, C). 8 bits stay as
-    they are; of deeper values the percentiles 0.5 and 99.5 of each channel become black and white.
-    Of what :func:`write_stack` has written, values are pixels already.
-
-    Args:
-        data: The file.
-        channels: How many it must hold; an array of one may be repeated to three.
-        bits: Of the result.
-        max_pixels: Larger pictures are refused before they are decoded.
+    one nor three, and an array ``.npy`` of numbers, (H, W), (C, H, W) or (H, W, C), of which one
+    channel may be repeated to three. 8 bits stay as they are; of deeper values the percentiles 0.5
+    and 99.5 of each channel become black and white. Of what :func:`write_stack` has written, values
+    are pixels already.
 
     Returns:
         Pixels, uint8 or uint16 (C, H, W), and the tag that they were turned by, 1..8; ``None`` if
@@ -91,8 +87,8 @@ def _tiff(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stor
             values = stored if first.planarconfig == 2 else np.moveaxis(stored, -1, 0)
         else:
             return None
-        orientation = known_orientation(first.tags.valueof(_ORIENTATION))
-        own = first.tags.valueof(_SOFTWARE) == OWN
+        orientation = known_orientation(first.tags.valueof(ORIENTATION))
+        own = first.tags.valueof(SOFTWARE) == OWN
         depth = int(np.max(np.ravel(first.bitspersample)))
         pixels = _scaled(values, depth, bits, own)
         if int(first.photometric) == 0:
@@ -133,9 +129,8 @@ def _has_bands(page: Any, channels: int) -> bool:
 
 def _array(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stored, int]:
     """An array, checked by its header before its values are read."""
-    stream = io.BytesIO(data)
-    older = np.lib.format.read_magic(stream) == (1, 0)
-    form = np.lib.format
+    stream, form = io.BytesIO(data), np.lib.format
+    older = form.read_magic(stream) == (1, 0)
     shape, _, kind = (form.read_array_header_1_0 if older else form.read_array_header_2_0)(stream)
     if kind.kind not in "iuf":
         raise DataError(f"holds an array of the type {kind}, not numbers")
@@ -150,18 +145,17 @@ def _array(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Sto
 
 def _place(shape: tuple[int, ...], channels: int) -> int | None:
     """The axis of the channels, ``None`` if there is none."""
-    held = f"holds an array of the shape {shape}, and prepare.channels asks for {channels}"
     if len(shape) == 2 and channels in (1, 3) and all(shape):
         return None
-    places = []
-    if len(shape) == 3 and all(shape):
-        places = [axis for axis in (0, 2) if shape[axis] == channels]
-        if channels == 3 and not places:
-            places = [axis for axis in (0, 2) if shape[axis] == 1]
-    if not places:
-        raise DataError(held)
-    if len(places) > 1:
-        raise DataError(f"{held}, which its first and its last axis have")
+    ends = (0, 2) if len(shape) == 3 and all(shape) else ()
+    places = [axis for axis in ends if shape[axis] == channels]
+    if channels == 3 and not places:
+        places = [axis for axis in ends if shape[axis] == 1]
+    if len(places) != 1:
+        why = ", which its first and its last axis have" if places else ""
+        raise DataError(
+            f"holds an array of the shape {shape}, and prepare.channels asks for {channels}{why}"
+        )
     return places[0]
 
 

@@ -36,28 +36,20 @@ _SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Where the findings of images really are.
+    """Where the findings of images really are."""
 
-    Attributes:
-        form: The masks; its names are findings, or targets if there are several.
-        called: What a mask of an image and a name is called in messages.
-        targets: Names of the areas that masks are scored against; the first is the headline.
-        by_target: Whether the form's names are targets, alike for all findings.
-        findings: Those that it is of; nothing is known of others. ``None`` means all.
-        missing: What an image without a mask is.
-        when_labelled: Whether a mask counts only where the label of the finding is 1.
-        option: The option that a fault is in; empty where the caller knows it.
-        remedy: What to do about a mask that cannot be used.
-    """
-
-    form: Form
+    form: Form  #: The masks; its names are findings, or targets if there are several.
+    #: What a mask of an image and a name is called in messages.
     called: Callable[[ImageFacts, str], str]
+    #: Names of the areas that masks are scored against; the first is the headline.
     targets: list[str] = field(default_factory=lambda: ["finding"])
-    by_target: bool = False
+    by_target: bool = False  #: Whether the form's names are targets, alike for all findings.
+    #: Those that it is of; nothing is known of others. ``None`` means all.
     findings: Collection[str] | None
-    missing: Missing = UNKNOWN
-    when_labelled: bool = False
-    option: str = ""
+    missing: Missing = UNKNOWN  #: What an image without a mask is.
+    when_labelled: bool = False  #: Whether a mask counts only where the label of the finding is 1.
+    option: str = ""  #: The option that a fault is in; empty where the caller knows it.
+    #: What to do about a mask that cannot be used.
     remedy: str = "correct it or take it out of the truth."
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:

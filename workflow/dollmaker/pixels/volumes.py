@@ -27,18 +27,13 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Volume:
-    """One channel of a file.
+    """One channel of a file."""
 
-    Attributes:
-        name: The file, with its folder.
-        values: float32 (X, Y, Z); the axes run to the right, to the front and upwards, or as close
-            to that as whole axes can (nibabel's closest canonical orientation, RAS+).
-        affine: float64 (4, 4), from voxels to millimetres in the world.
-    """
-
-    name: str
+    name: str  #: The file, with its folder.
+    #: float32 (X, Y, Z); the axes run to the right, to the front and upwards, or as close to that
+    #: as whole axes can (nibabel's closest canonical orientation, RAS+).
     values: npt.NDArray[np.float32]
-    affine: npt.NDArray[np.float64]
+    affine: npt.NDArray[np.float64]  #: float64 (4, 4), from voxels to millimetres in the world.
 
 
 def read_volume(path: Path, *, channel: int | None, max_voxels: int) -> Volume:

@@ -55,30 +55,21 @@ class _File(NamedTuple):
 
 @dataclass
 class _Found:
-    """What was found in a tree.
+    """What was found in a tree."""
 
-    Attributes:
-        images: Images to use, with their header.
-        broken: Files that could be images to use, and why they cannot be used.
-        skipped: What was not asked for -> number of files.
-    """
-
-    images: list[_File] = field(default_factory=list)
+    images: list[_File] = field(default_factory=list)  #: Images to use, with their header.
+    #: Files that could be images to use, and why they cannot be used.
     broken: list[tuple[str, str]] = field(default_factory=list)
+    #: What was not asked for -> number of files.
     skipped: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the source data lie.
+    """Where the source data lie."""
 
-    Attributes:
-        root: Their folder.
-        links: Whether links may leave it.
-    """
-
-    root: Path
-    links: bool
+    root: Path  #: Their folder.
+    links: bool  #: Whether links may leave it.
 
     def find(self, name: str) -> Path:
         """A path below the folder."""

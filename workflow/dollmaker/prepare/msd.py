@@ -34,18 +34,13 @@ _LONGEST = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One volume of ``dataset.json``.
+    """One volume of ``dataset.json``."""
 
-    Attributes:
-        name: What its pictures are called.
-        images: Of each channel, relative path of the file that holds it -> the channel's number
-            in it, ``None`` if the file has one only. The first that exists is read.
-        label: Relative path of the label.
-    """
-
-    name: str
+    name: str  #: What its pictures are called.
+    #: Of each channel, relative path of the file that holds it -> the channel's number in it,
+    #: ``None`` if the file has one only. The first that exists is read.
     images: list[dict[str, int | None]]
-    label: str
+    label: str  #: Relative path of the label.
 
 
 def list_items(options: MsdConfig, prepare: PrepareConfig, find: Find) -> list[Item]:

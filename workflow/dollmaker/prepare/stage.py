@@ -45,15 +45,10 @@ def list_images(config: Config, data_root: Path, output: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What is decoded.
+    """What is decoded."""
 
-    Attributes:
-        listing: The listing made by ``prepare-list``.
-        data_root: Folder of the source.
-    """
-
-    listing: Path
-    data_root: Path
+    listing: Path  #: The listing made by ``prepare-list``.
+    data_root: Path  #: Folder of the source.
 
 
 def decode_shard(

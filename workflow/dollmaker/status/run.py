@@ -64,42 +64,25 @@ def write_plan(folder: Path, logs: Iterable[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One job.
+    """One job."""
 
-    Attributes:
-        name: Rule and wildcards, as its log is called.
-        rule: The rule.
-        state: ``silent`` has not failed, but not said anything for a long time either.
-        changed: When its log or, if it is done, its benchmark was written, seconds.
-        log: Its log.
-        last: Last line of the log.
-    """
-
-    name: str
-    rule: str
-    state: State
-    changed: float
-    log: Path
-    last: str
+    name: str  #: Rule and wildcards, as its log is called.
+    rule: str  #: The rule.
+    state: State  #: ``silent`` has not failed, but not said anything for a long time either.
+    changed: float  #: When its log or, if it is done, its benchmark was written, seconds.
+    log: Path  #: Its log.
+    last: str  #: Last line of the log.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """All jobs of a rule.
+    """All jobs of a rule."""
 
-    Attributes:
-        rule: The rule.
-        jobs: Those that were started.
-        total: How many there will be, as far as the files tell.
-        per_hour: Jobs an hour, of the last finished ones; ``None`` if unknown.
-        seconds_left: Until all are done at this rate; ``None`` if unknown.
-    """
-
-    rule: str
-    jobs: list[Job]
-    total: int
-    per_hour: float | None
-    seconds_left: float | None
+    rule: str  #: The rule.
+    jobs: list[Job]  #: Those that were started.
+    total: int  #: How many there will be, as far as the files tell.
+    per_hour: float | None  #: Jobs an hour, of the last finished ones; ``None`` if unknown.
+    seconds_left: float | None  #: Until all are done at this rate; ``None`` if unknown.
 
     def count(self, *states: State) -> int:
         """Jobs in one of some states."""
@@ -108,25 +91,15 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The state of a run.
+    """The state of a run."""
 
-    Attributes:
-        folder: The results folder.
-        images: Images of the source; ``None`` before they are listed.
-        shards: Shards; ``None`` before the images are listed.
-        quarantined: Images left out; ``None`` before the index is made.
-        damaged: Files that were moved out of the way.
-        stages: Rules with at least one job, started or planned.
-        finished: The report is written and nothing is under way.
-    """
-
-    folder: Path
-    images: int | None
-    shards: int | None
-    quarantined: int | None
-    damaged: list[Path] = field(default_factory=list)
-    stages: list[Stage]
-    finished: bool
+    folder: Path  #: The results folder.
+    images: int | None  #: Images of the source; ``None`` before they are listed.
+    shards: int | None  #: Shards; ``None`` before the images are listed.
+    quarantined: int | None  #: Images left out; ``None`` before the index is made.
+    damaged: list[Path] = field(default_factory=list)  #: Files that were moved out of the way.
+    stages: list[Stage]  #: Rules with at least one job, started or planned.
+    finished: bool  #: The report is written and nothing is under way.
 
 
 def read_run(folder: Path, now: float) -> Run:

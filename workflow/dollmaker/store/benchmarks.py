@@ -12,19 +12,12 @@ _SHARDED = ("decode_images", "explain_images", "make_masks")
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """A finished job; of a resumed one the last attempt alone.
+    """A finished job; of a resumed one the last attempt alone."""
 
-    Attributes:
-        rule: Its rule.
-        part: Its member, recipe or run; empty if the rule has none.
-        seconds: By the clock, of each time that it was measured.
-        memory_mb: The most memory, likewise; none of a job that was over at once.
-    """
-
-    rule: str
-    part: str
-    seconds: list[float]
-    memory_mb: list[float]
+    rule: str  #: Its rule.
+    part: str  #: Its member, recipe or run; empty if the rule has none.
+    seconds: list[float]  #: By the clock, of each time that it was measured.
+    memory_mb: list[float]  #: The most memory, likewise; none of a job that was over at once.
 
 
 def read_finished(folder: Path) -> Iterator[Finished]:

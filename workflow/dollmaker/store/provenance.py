@@ -75,15 +75,10 @@ def header(
 
 @dataclass(frozen=True)
 class Commit:
-    """The commit of the code that runs.
+    """The commit of the code that runs."""
 
-    Attributes:
-        name: 40 hexadecimal digits, with ``-dirty`` where files differ from it.
-        date: ISO 8601 date of the commit.
-    """
-
-    name: str
-    date: str
+    name: str  #: 40 hexadecimal digits, with ``-dirty`` where files differ from it.
+    date: str  #: ISO 8601 date of the commit.
 
 
 def find_commit() -> Commit | None:
