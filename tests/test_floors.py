@@ -86,5 +86,5 @@ def test_no_modules_import_each_other() -> None:
 
 def test_the_graph_sees_imports() -> None:
     edges = graph()
-    assert "dollmaker.fetch.libraries" in edges["dollmaker.fetch.before"]  # in a function
+    assert "dollmaker.fetch.libraries" in edges["dollmaker.fetch.needed"]  # in a function
     assert "dollmaker.runtime.errors" in edges["dollmaker.store.files"]

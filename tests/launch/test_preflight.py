@@ -13,7 +13,7 @@ from safetensors.numpy import save, save_file
 
 from dollmaker.config import settings as config
 from dollmaker.config.whole import Config, TruthConfig
-from dollmaker.fetch import before
+from dollmaker.fetch import needed
 from dollmaker.launch import preflight
 from dollmaker.launch.network_checks import MEMORY
 from dollmaker.runtime.errors import ConfigError, DataError, ModelError
@@ -102,7 +102,7 @@ def test_what_the_segmenter_could_not_learn_from(changes: Any, rows: Any, said: 
 def test_weights_that_are_none(content: bytes, said: str, tmp_path: Path) -> None:
     (tmp_path / "w.st").write_bytes(content)
     with pytest.raises(ModelError, match=said) as caught:
-        before.check_weights(tmp_path / "w.st")
+        needed.check_weights(tmp_path / "w.st")
     assert str(caught.value).startswith(f"weights file {tmp_path / 'w.st'} ")
 
 
@@ -113,7 +113,7 @@ def test_weights_whose_header_looks_like_something_else(tmp_path: Path) -> None:
         if file.read_bytes()[0] == 0x80:
             break
     assert file.read_bytes()[0] == 0x80
-    before.check_weights(file)
+    needed.check_weights(file)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,17 @@ from dollmaker.config.whole import Config
 from dollmaker.launch import pipeline
 from dollmaker.pixels.geometry import Fit, box
 from dollmaker.prepare import audit as module
-from dollmaker.prepare import confounding
-from dollmaker.prepare.audit import audit, border_features, resampled, shape_features, warnings
-from dollmaker.prepare.confounding import FOLDS, deal, predictability, ridge
+from dollmaker.prepare.audit import (
+    FOLDS,
+    audit,
+    border_features,
+    deal,
+    predictability,
+    resampled,
+    ridge,
+    shape_features,
+    warnings,
+)
 from dollmaker.runtime import cli
 from dollmaker.store import provenance, tables
 from dollmaker.store.shards import Shard, create_shard
@@ -36,7 +44,7 @@ def test_ridge_agrees_with_the_definition() -> None:
     labels = (features[:, 0] + rng.normal(size=60) > 3).astype(float)
     scaled = (features - features.mean(axis=0)) / features.std(axis=0)
     centred, best = labels - labels.mean(), (np.inf, np.zeros(5))
-    for penalty in 60 * confounding._PENALTIES:
+    for penalty in 60 * module._PENALTIES:
         inverse = np.linalg.inv(scaled.T @ scaled + penalty * np.eye(5))
         hat = scaled @ inverse @ scaled.T
         left = np.square(centred - hat @ centred).sum()

@@ -10,8 +10,7 @@ import pytest
 
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import DataError
-from dollmaker.status.page import render
-from dollmaker.status.run import RULES, SILENT, read_run, write_plan
+from dollmaker.status.run import RULES, SILENT, read_run, render, write_plan
 from dollmaker.store import provenance, tables
 
 NOW = 1_800_000_000.0

@@ -25,7 +25,6 @@ from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
 from dollmaker.config.masks import AttributeConfig, MapsConfig, RecipeConfig, Step
 from dollmaker.config.whole import Config
-from dollmaker.estimate.jobs import SPLITS, passes
 from dollmaker.launch import pipeline
 from dollmaker.prepare import stage as prepare
 from dollmaker.release import labels
@@ -36,6 +35,11 @@ from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
 from dollmaker.store.index import read_index
 from dollmaker.store.shards import Kind, Shard
+
+SPLITS = ("train", "valid", "test")
+
+#: An image that is only looked at costs this share of one that is learned from.
+_LOOKED_AT = 1 / 3
 
 #: The only shard.
 _SHARD = "0000"
@@ -247,3 +251,8 @@ def sample(index: pl.DataFrame, localized: list[str], number: int) -> pl.DataFra
     return rows.with_columns(
         pl.Series("split", splits), shard=pl.lit(_SHARD), patient_id="image_id"
     )
+
+
+def passes(train: float, valid: float, test: float = 0) -> float:
+    """Images that are learned from, and what others cost that are only looked at."""
+    return train + (valid + test) * _LOOKED_AT

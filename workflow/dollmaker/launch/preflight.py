@@ -12,7 +12,7 @@ from dollmaker.config import catalogue, ready, weight_names, xrv
 from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.stage import load_truth
-from dollmaker.fetch import before, needed
+from dollmaker.fetch import needed
 from dollmaker.launch import network_checks
 from dollmaker.pixels.pictures import Channels, read_channels
 from dollmaker.pixels.truth import require_sound
@@ -56,7 +56,7 @@ def preflight(config: Config) -> Listing:
     models.check(config)
     _check_init(config)
     _require_ready(config)
-    before.require_weights(needed.of_config(config), Path(config.weights_root))
+    needed.require_weights(needed.of_config(config), Path(config.weights_root))
     listed, names = _list(config, root)
     check_findings(names, config)
     if listed is not None:
@@ -107,7 +107,7 @@ def preflight_study(config: Config, listing: Listing) -> None:
             run = grid.run_config(config, architecture, str(task), init, name)
             where = f"{place}, study.tunings {name}"
             wanted.append(network_checks.of_tuning(where, run, init, changes["tuning"]))
-    before.require_weights(needed.of_study(config), Path(config.weights_root))
+    needed.require_weights(needed.of_study(config), Path(config.weights_root))
     network_checks.run_checks(wanted)
 
 

@@ -29,17 +29,10 @@ _STEPS = 127
 
 
 def box(width: int, height: int, size: int, fit: Fit) -> Box:
-    """Where the picture lies inside the square.
+    """Where a source of so many pixels lies inside the square of side ``size``, in its pixels.
 
-    Args:
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        size: Side of the square.
-        fit: ``letterbox`` keeps the aspect ratio and centres; ``resize`` fills the square with the
-            whole picture, ``crop`` with its centre.
-
-    Returns:
-        left, top, right, bottom in pixels of the square.
+    ``letterbox`` keeps the aspect ratio and centres; ``resize`` fills the square with the whole
+    picture, ``crop`` with its centre.
     """
     if fit != "letterbox":
         return 0, 0, size, size
@@ -50,11 +43,7 @@ def box(width: int, height: int, size: int, fit: Fit) -> Box:
 
 
 def window(width: int, height: int, fit: Fit) -> Box:
-    """Which part of the source the square shows: all of it, or of a crop the centre square.
-
-    Returns:
-        left, top, right, bottom in pixels of the source.
-    """
+    """Which part of the source the square shows: all of it, or of a crop the centre square."""
     if fit != "crop":
         return 0, 0, width, height
     side = min(width, height)
@@ -89,15 +78,13 @@ def fit_image(pixels: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[Any]
 def fit_mask(mask: npt.NDArray[Any], size: int, fit: Fit) -> npt.NDArray[np.uint8]:
     """Scale a mask of small integers (h, w) into the square by nearest neighbour."""
     whole = np.asarray(mask, dtype=np.uint8)[None]
-    square: npt.NDArray[np.uint8] = _fit(whole, size, fit, Image.Resampling.NEAREST)[0]
-    return square
+    return np.asarray(_fit(whole, size, fit, Image.Resampling.NEAREST)[0])
 
 
 def shown(pixels: npt.NDArray[Any], fit: Fit) -> npt.NDArray[Any]:
     """The part of an image (..., h, w) that the square shows: a view."""
     height, width = pixels.shape[-2:]
-    part: npt.NDArray[Any] = inside(pixels, window(width, height, fit))
-    return part
+    return np.asarray(inside(pixels, window(width, height, fit)))
 
 
 def resized(
@@ -157,9 +144,8 @@ def taps(
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Linear interpolation from one number of pixels to another.
 
-    Returns:
-        For each of the ``outer`` pixels the two of ``inner`` that it lies between, and the share
-        of the second.
+    For each of the ``outer`` pixels the two of ``inner`` that it lies between, and the second's
+    share.
     """
     place = ((np.arange(outer) + 0.5) * (inner / outer) - 0.5).clip(0, inner - 1)
     first = np.floor(place).astype(np.int64)
@@ -231,10 +217,7 @@ def _nearby(
 def source_mask(
     levels: npt.NDArray[Any], width: int, height: int, fit: Fit
 ) -> npt.NDArray[np.bool_]:
-    """The mask of a level set (S, S) at the size of the source, (height, width).
-
-    Nothing is foreground that a crop does not show.
-    """
+    """The mask of a level set (S, S) at the size of the source, without what a crop does not show."""
     return np.asarray(unfit_map(levels, width, height, fit) > 0)
 
 

@@ -49,13 +49,8 @@ _BLOCK = 2_000_000
 def perceptual_hash(picture: npt.NDArray[Any]) -> str:
     """The hash of a picture: 256 bits, as 64 hexadecimal digits.
 
-    It looks at 8 bits, and at the mean of all channels.
-
-    Args:
-        picture: Pixels or levels (C, h, w), without the bars of a letterbox.
-
-    Returns:
-        The hash; empty for a picture of one grey, which has no looks.
+    It looks at 8 bits of pixels or levels (C, h, w) without the bars of a letterbox, and at the
+    mean of all channels. A picture of one grey has no looks, and an empty hash.
     """
     eight = to_eight_bits(picture)
     grey = eight[0] if len(eight) == 1 else np.rint(eight.mean(axis=0, dtype=np.float32))
@@ -69,11 +64,9 @@ def perceptual_hash(picture: npt.NDArray[Any]) -> str:
 
 
 def near_pairs(one: Sequence[str], other: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Positions of all pairs of hashes that differ in at most :data:`NEAR` bits.
+    """Positions of all pairs of hashes, one of each, that differ in at most :data:`NEAR` bits.
 
-    Args:
-        one: N hashes; empty ones are like no other.
-        other: M hashes, likewise.
+    Empty ones are like no other.
     """
     (first, mine), (second, theirs) = _words(one), _words(other)
     rows = max(1, _BLOCK // max(1, len(theirs)))

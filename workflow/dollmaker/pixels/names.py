@@ -172,12 +172,11 @@ def pictures(tree: Tree) -> list[str]:
     A link counts by its name alone, and is not looked at: where it may not be followed, or leads
     to nothing, the stage that opens it says so.
     """
-    files = ((name, tree.top / name) for name in tree.files)
-    return [
-        name
-        for name, path in files
-        if (path.suffix.lower() in SUFFIXES if path.is_symlink() else is_picture(path))
-    ]
+
+    def counts(path: Path) -> bool:
+        return path.suffix.lower() in SUFFIXES if path.is_symlink() else is_picture(path)
+
+    return [name for name in tree.files if counts(tree.top / name)]
 
 
 def list_pictures(folder: Path) -> list[str]:
@@ -215,9 +214,7 @@ class Names:
     def find(self, path: str, identifier: str | None = None) -> str | None:
         """The thing of an image; ``None`` if there is none.
 
-        Args:
-            path: The image's path, with or without folders above it.
-            identifier: Its ``image_id``, which a thing may be called by.
+        An image is known by its path, with or without folders above it, and by its ``image_id``.
 
         Raises:
             DataError: If two things fit the image equally well, or the thing fits another image

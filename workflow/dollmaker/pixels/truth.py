@@ -53,12 +53,7 @@ class Truth:
     remedy: str = "correct it or take it out of the truth."
 
     def mask(self, row: Row, finding: str, target: str) -> Mask | None:
-        """The true mask of a finding in an image.
-
-        Args:
-            row: A row of the index.
-            finding: A finding.
-            target: One of ``targets``.
+        """The true mask of a finding, and of one of ``targets``, in an image of the index.
 
         Returns:
             bool of shape (height, width) of the source, all False where the finding is known to
@@ -93,8 +88,7 @@ class Truth:
     def look(self, row: Row) -> None:
         """Read the truth of an image, of whatever finding, for :func:`require_sound`.
 
-        Args:
-            row: A row of the listing, with ``width``, ``height`` and ``orientation``.
+        The row of the listing has ``width``, ``height`` and ``orientation``.
 
         Raises:
             DataError: As :meth:`mask`.

@@ -37,10 +37,10 @@ class Volume:
 
 
 def read_volume(path: Path, *, channel: int | None, max_voxels: int) -> Volume:
-    """Read one channel of a NIfTI file.
+    """Read one channel of a file ``.nii`` or ``.nii.gz``; a fourth axis is that of channels.
 
     Args:
-        path: A file ``.nii`` or ``.nii.gz`` with three axes, or with a fourth one of channels.
+        path: The file.
         channel: Which channel, from 0; ``None`` if the file must have one only.
         max_voxels: Files with more voxels (all channels) are refused before any is read.
 

@@ -23,7 +23,7 @@ from dollmaker.config.sources import (
 )
 from dollmaker.config.whole import Config
 from dollmaker.pixels.stacks import write_stack
-from dollmaker.prepare.pieces import Item, Piece, Row
+from dollmaker.prepare.listing import Item, Piece, Row
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
 from dollmaker.store.files import atomic_path, inside, write_json

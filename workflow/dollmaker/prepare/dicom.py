@@ -18,8 +18,7 @@ from dollmaker.pixels import names
 from dollmaker.pixels.dicom import Header, read_header, starts_as_dicom
 from dollmaker.pixels.names import Tree, walk
 from dollmaker.pixels.pictures import read_channels
-from dollmaker.prepare.listing import check_names, filled, labels, patients
-from dollmaker.prepare.pieces import Item, Piece
+from dollmaker.prepare.listing import Item, Piece, check_names, filled, labels, patients
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import inside, safe_name, sha256_file

@@ -17,8 +17,7 @@ from dollmaker.pixels.geometry import fit_mask
 from dollmaker.pixels.levels import objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.names import is_junk, is_picture
-from dollmaker.prepare.listing import Find
-from dollmaker.prepare.pieces import Item, Piece
+from dollmaker.prepare.listing import Find, Item, Piece
 from dollmaker.runtime.errors import DataError
 from dollmaker.store.depth import Bits, Stored, type_of
 

@@ -1,23 +1,32 @@
-"""The listing: its columns, which values the user's tables may hold, and the split of a patient.
+"""What sources hand over: a listing, or pieces to convert to pictures; and what tables may hold.
 
 A patient is wholly in train, in valid or in test.
 """
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from dollmaker.pixels import names
+from dollmaker.pixels.levels import Numbers
 from dollmaker.runtime.errors import DataError
+from dollmaker.store.depth import Stored
 
 #: One row per image (:mod:`dollmaker.prepare.sources`), and the names of the findings.
 Listing = tuple[pl.DataFrame, list[str]]
 
 #: Joins a path to the data root, and refuses what leaves it.
 Find = Callable[[str], Path]
+
+#: A row of a converted table: image, mask, patient and view, and the label of each finding.
+Row = dict[str, Any]
 
 #: Columns of the listing before the findings.
 COLUMNS = ("image_id", "path", "patient_id", "split", "view", "mask")
@@ -42,6 +51,31 @@ _WORDS = {
     "false": 0,
     **dict.fromkeys(("na", "n/a", "nan", "<na>", "null")),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """One picture to write."""
+
+    name: str  #: File name of picture and mask, without suffix.
+    #: uint8 or uint16 (C, h, w). 8 bits of one or three channels become PNG, all else a TIFF with a
+    #: page for each channel.
+    image: Stored
+    mask: npt.NDArray[np.uint8] | None  #: uint8 (h, w), or ``None`` if no mask is known.
+    #: Finding -> 1 or 0; of DICOM also -1, or ``None`` where it is not mentioned.
+    labels: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One thing to convert: an image to cut, a volume, a raw file."""
+
+    source: str  #: What the user knows it by.
+    patient: str  #: The patient of all its pieces.
+    #: Reads it and returns its pieces; a :class:`DataError` says why it cannot be used.
+    make: Callable[[], Sequence[Piece]]
+    reader: Numbers | None = None  #: Of the masks of all items, if they hold class numbers.
+    view: str | None = None  #: The view of its pieces, in small letters, if the source tells views.
 
 
 def check_names(findings: Iterable[str], where: str, more: Iterable[str] = ()) -> None:

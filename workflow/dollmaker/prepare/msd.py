@@ -19,8 +19,7 @@ from dollmaker.config.checks import require_volumes
 from dollmaker.config.sources import MsdConfig, PrepareConfig
 from dollmaker.pixels.names import is_junk
 from dollmaker.pixels.volumes import SUFFIXES, read_volume, require_same_grid, whole_numbers
-from dollmaker.prepare.listing import Find
-from dollmaker.prepare.pieces import Item, Piece
+from dollmaker.prepare.listing import Find, Item, Piece
 from dollmaker.runtime import encoding
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.depth import Bits, Stored, type_of

@@ -20,8 +20,7 @@ from dollmaker.pixels.geometry import resized
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import read_mask
 from dollmaker.pixels.pictures import read_channels
-from dollmaker.prepare.listing import Find, assign, paths, patients
-from dollmaker.prepare.pieces import Item, Piece, Row
+from dollmaker.prepare.listing import Find, Item, Piece, Row, assign, paths, patients
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import tables
 

@@ -21,7 +21,7 @@ from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 COMMANDS = {
     "init": "launch.layout:init",
     "estimate": "estimate.page:tell_costs",
-    "status": "status.page:show_status",
+    "status": "status.run:show_status",
     "completion": "runtime.completion:completion",
     "fetch": "fetch.stage:fetch_weights",
     "phantom": "phantoms.dataset:write_dataset",

@@ -1,4 +1,4 @@
-"""What the files of a run say about it.
+"""The command status: what the files of a run say about it.
 
 Every job has a log and, once it has succeeded, a benchmark of the same name; a log without a newer
 benchmark belongs to a job that runs or has failed. plan.json names the jobs that Snakemake set out
@@ -8,12 +8,14 @@ to run when it started last. Nothing is locked: the run may be on another machin
 import csv
 import logging
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.progress import duration
 from dollmaker.store import tables
 from dollmaker.store.files import read_json, write_json
 
@@ -48,6 +50,9 @@ _END, _LAST_LINES = 8192, 50
 
 #: What a job says at last, if it can.
 _SAID = re.compile(r"(dollmaker|[\w.]*Error): (.+)")
+
+#: Longest line of a log that is shown.
+_WIDTH = 160
 
 State = Literal["done", "running", "failed", "stopped", "silent"]
 
@@ -216,6 +221,91 @@ def _listing(folder: Path) -> tuple[int | None, int | None]:
 def _rows(table: Path) -> int:
     with table.open(encoding="utf-8", newline="") as handle:
         return max(0, sum(1 for _ in csv.reader(handle)) - 1)
+
+
+def show_status(
+    results: Path, /, watch: bool = False, every: float = 5.0, tail: int = 5
+) -> str | None:
+    """Tell how far a run is, what runs and what failed.
+
+    Args:
+        results: Folder of a run, e.g. results/phantoms.
+        watch: Show it anew every few seconds, until it is finished.
+        every: Seconds between two looks.
+        tail: Lines of the log of a failed job.
+    """
+    run = read_run(results, time.time())
+    while watch:
+        print(f"\x1b[2J\x1b[H{render(run, tail)}", flush=True)
+        if run.finished:
+            return None
+        time.sleep(max(0.1, every))
+        run = read_run(results, time.time())
+    return render(run, tail)
+
+
+def render(run: Run, lines: int) -> str:
+    """Stages, what runs, what failed.
+
+    Args:
+        run: The state.
+        lines: Lines of the log of each failed job.
+    """
+    parts = [_head(run), "", _table(run.stages)]
+    jobs = [job for stage in run.stages for job in stage.jobs]
+    running = [job for job in jobs if job.state == "running"]
+    if running:
+        parts += ["", "running"]
+        parts += [f"  {job.name}: {job.last[:_WIDTH]}" for job in running]
+    for state, word in (
+        ("failed", "failed"),
+        ("stopped", "stopped, the next run goes on from there"),
+        ("silent", f"without a word for {duration(SILENT)}: killed, or waiting?"),
+    ):
+        found = [job for job in jobs if job.state == state]
+        if found:
+            parts += ["", word]
+            parts += [line for job in found for line in _failure(job, lines)]
+    if run.damaged:
+        parts += ["", "damaged and moved, made anew by the next run"]
+        parts += [f"  {path}" for path in run.damaged]
+    parts += ["", "finished: see report.html there" if run.finished else "not finished"]
+    return "\n".join(parts)
+
+
+def _head(run: Run) -> str:
+    if run.images is None:
+        return f"{run.folder}: images are not listed yet"
+    text = f"{run.folder}: {run.images} images in {run.shards} shards"
+    if run.quarantined:
+        return f"{text}, {run.quarantined} in quarantine (quarantine.csv)"
+    return text if run.quarantined is None else f"{text}, none in quarantine"
+
+
+def _table(stages: list[Stage]) -> str:
+    rows = [("stage", "done", "of", "running", "failed", "an hour", "left")]
+    for stage in stages:
+        done = stage.count("done")
+        open_ = done < stage.total
+        rate = f"{stage.per_hour:.1f}" if open_ and stage.per_hour is not None else ""
+        left = duration(stage.seconds_left) if open_ and stage.seconds_left is not None else ""
+        failed = stage.count("failed", "stopped", "silent")
+        rows.append(
+            (stage.rule, str(done), str(stage.total), str(stage.count("running") or ""),
+             str(failed or ""), rate, left)
+        )  # fmt: skip
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _failure(job: Job, lines: int) -> list[str]:
+    return [f"  {job.name} ({job.log})"] + [f"    {x[:_WIDTH]}" for x in tail(job.log, lines)]
 
 
 def mend_error(record: logging.LogRecord) -> bool:

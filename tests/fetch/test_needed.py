@@ -13,7 +13,7 @@ import yaml
 
 from dollmaker.config import settings as configuration
 from dollmaker.config.whole import Config
-from dollmaker.fetch import before, lock, needed, originals
+from dollmaker.fetch import lock, needed, originals
 from dollmaker.fetch.stage import fetch
 from dollmaker.launch import preflight
 from dollmaker.runtime.errors import ModelError
@@ -40,7 +40,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def look() -> None:
-    before.require_weights(needed.of_config(resolved()), Path("weights"))
+    needed.require_weights(needed.of_config(resolved()), Path("weights"))
 
 
 def test_what_can_be_reached_passes_and_nothing_is_fetched_yet(hub: Hub, root: Path) -> None:
@@ -109,8 +109,8 @@ def test_a_look_at_what_is_there_loads_no_library(hub: Hub, root: Path) -> None:
         "import sys\n"
         "from pathlib import Path\n"
         "from dollmaker.config.settings import loaded\n"
-        "from dollmaker.fetch import before, needed\n"
-        "before.require_weights(needed.of_config(loaded(sys.argv[1])), Path('weights'))\n"
+        "from dollmaker.fetch import needed\n"
+        "needed.require_weights(needed.of_config(loaded(sys.argv[1])), Path('weights'))\n"
         "assert not {'timm', 'torch', 'torchvision', 'huggingface_hub'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code, json.dumps(resolved().dump())], check=True)
