@@ -53,19 +53,6 @@ class Source:
         return str(hf_hub_url(self.repo, file, revision=self.revision))
 
 
-def describe(name: str) -> Source:
-    """What a name stands for.
-
-    Args:
-        name: As :func:`dollmaker.config.weight_names.parse` gives it.
-
-    Raises:
-        ModelError: If the library has no such weights.
-    """
-    library, _, rest = name.partition(":")
-    return _DESCRIBE[library](rest)
-
-
 def locked(name: str, root: Path) -> Source:
     """What a name stands for as the lock has it: the default of then, and the same revision.
 
@@ -77,14 +64,14 @@ def locked(name: str, root: Path) -> Source:
         ModelError: If the library has no such weights, or the lock is damaged.
     """
     noted = lock.read(root).get(name, {})
-    source = describe(noted.get("weights") or name)
+    library, _, rest = (noted.get("weights") or name).partition(":")
+    source = _DESCRIBE[library](rest)
     if source.repo and noted.get("revision"):
         return replace(source, revision=noted["revision"])
     return source
 
 
 def _timm(rest: str) -> Source:
-    """Weights of timm's, by network and tag."""
     import timm
 
     network, _, tag = rest.partition(".")
@@ -108,7 +95,6 @@ def _timm(rest: str) -> Source:
 
 
 def _torchvision(rest: str) -> Source:
-    """Weights of torchvision's, by network and name."""
     import torchvision
 
     network, _, name = rest.partition(".")

@@ -47,12 +47,7 @@ def read(root: Path) -> dict[str, Entry]:
 
 
 def check(root: Path, name: str, sha256: str) -> None:
-    """Refuse weights that are not those of the lock; what it does not name may be anything.
-
-    Args:
-        root: ``weights_root``.
-        name: Of the weights.
-        sha256: Of the safetensors file.
+    """Refuse weights whose safetensors file the lock notes otherwise; others may be anything.
 
     Raises:
         ModelError: If they differ.

@@ -33,9 +33,6 @@ _FOREIGN = {
     b"<": WEB_PAGE,
 }
 
-#: Where the configuration asks for a start, and which.
-Asked = tuple[str, Start]
-
 
 def pattern(config: Config) -> str:
     """The files of names, with the wildcard ``weights``."""
@@ -92,7 +89,7 @@ def of_config(config: Config) -> list[Need]:
     Raises:
         ConfigError: If a name is not as its library's are.
     """
-    asked: list[Asked] = [
+    asked: list[tuple[str, Start]] = [
         (f"classify.members.{name}.weights", of_member(config, name))
         for name in config.classify.members
     ]
@@ -109,7 +106,7 @@ def of_study(config: Config) -> list[Need]:
     Raises:
         ConfigError: If a name is not as its library's are.
     """
-    asked: list[Asked] = []
+    asked: list[tuple[str, Start]] = []
     for architecture in config.study.architectures:
         for start in config.study.inits:
             if start in config.study.pretrainings:
@@ -143,7 +140,7 @@ def join(*several: list[Need]) -> list[Need]:
     return list(found.values())
 
 
-def _each_once(config: Config, asked: list[Asked]) -> list[Need]:
+def _each_once(config: Config, asked: list[tuple[str, Start]]) -> list[Need]:
     root, needs = Path(config.weights_root), []
     for place, start in asked:
         if start is None:
@@ -162,10 +159,6 @@ def require_weights(needs: Iterable[Need], root: Path) -> None:
     What has a name may be fetched yet; the libraries are loaded for what is not there only. Where
     they are not installed, jobs bring an environment of their own, and it is the rule that says
     what it cannot have.
-
-    Args:
-        needs: The weights.
-        root: ``weights_root``.
 
     Raises:
         ModelError: With the first reason, in one sentence.
@@ -206,7 +199,6 @@ def check_weights(path: Path) -> None:
 
 
 def _foreign(path: Path, error: Exception) -> str:
-    """What a file that is no whole safetensors file is, and what to do."""
     with path.open("rb") as handle:
         head = handle.read(32)
     for start, kind in _FOREIGN.items():
@@ -217,9 +209,8 @@ def _foreign(path: Path, error: Exception) -> str:
 
 
 def _require_reachable(name: str, root: Path) -> None:
-    if not all(find_spec(module) for module in _LIBRARIES):
-        return
-    from dollmaker.fetch.libraries import locked
-    from dollmaker.fetch.originals import require_reachable
+    if all(find_spec(module) for module in _LIBRARIES):
+        from dollmaker.fetch.libraries import locked
+        from dollmaker.fetch.originals import require_reachable
 
-    require_reachable(locked(name, root), root / weight_names.stem(name))
+        require_reachable(locked(name, root), root / weight_names.stem(name))

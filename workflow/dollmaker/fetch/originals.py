@@ -6,10 +6,11 @@ huggingface_hub and torch.hub fetch, with their caches, retries, tokens and prog
 import re
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from dollmaker.fetch.libraries import Source
 from dollmaker.networks import dry_run
@@ -43,11 +44,7 @@ class Original:
 
 
 def obtain(source: Source, folder: Path) -> Original:
-    """The file of published weights.
-
-    Args:
-        source: Which weights.
-        folder: Where it may have been put by hand, under its own name.
+    """The file of published weights; it may have been put by hand into the folder.
 
     Raises:
         ModelError: If it cannot be had, or is not the file that its place says it is.
@@ -83,12 +80,10 @@ def look_for_licence(source: Source) -> str:
     from huggingface_hub import HfApi
 
     try:
-        card = (
-            HfApi().model_info(source.repo, revision=source.revision, timeout=_FIRST_WORD).card_data
-        )
+        found = HfApi().model_info(source.repo, revision=source.revision, timeout=_FIRST_WORD)
     except Exception:  # the weights themselves are there: it is no reason to stop
         return ""
-    stated = card.license if card else None
+    stated = found.card_data.license if found.card_data else None
     return stated if isinstance(stated, str) else ""
 
 
@@ -136,30 +131,21 @@ def _of_hub(source: Source, folder: Path) -> Original:
 def _reach_hub(source: Source, folder: Path) -> None:
     from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
 
-    cached = (
-        try_to_load_from_cache(source.repo, file, revision=source.revision) for file in source.files
-    )
-    if any(isinstance(path, str) for path in cached):
-        return
-
-    def ask(file: str) -> None:
-        get_hf_file_metadata(source.address(file), timeout=_FIRST_WORD)
-
-    _first_there(source, folder, ask)
+    load = partial(try_to_load_from_cache, source.repo, revision=source.revision)
+    if not any(isinstance(load(file), str) for file in source.files):
+        ask = partial(get_hf_file_metadata, timeout=_FIRST_WORD)
+        _first_there(source, folder, lambda file: ask(source.address(file)))
 
 
 def _first_there(source: Source, folder: Path, get: Callable[[str], T]) -> T:
     """What is got of the first of a source's files that its repository has."""
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
-    *others, last = source.files
-    for file in others:
-        with _explained(source, folder):
-            try:
-                return get(file)
-            except RemoteEntryNotFoundError:
-                continue
     with _explained(source, folder):
+        *others, last = source.files
+        for file in others:
+            with suppress(RemoteEntryNotFoundError):
+                return get(file)
         return get(last)
 
 
@@ -211,31 +197,31 @@ def _explained(source: Source, folder: Path, file: str = "") -> Iterator[None]:
     except Exception as error:
         if out_of_space(error):
             raise
-        _refuse(source, folder, file or source.files[0], error)
+        raise ModelError(_reason(source, folder, file or source.files[0], error)) from None
 
 
-def _refuse(source: Source, folder: Path, file: str, error: Exception) -> NoReturn:
+def _reason(source: Source, folder: Path, file: str, error: Exception) -> str:
     url = source.address(file)
     status = getattr(getattr(error, "response", None), "status_code", getattr(error, "code", None))
     if status in (401, 403):
-        raise ModelError(
+        return (
             f"the weights {source.name} are not given to everybody, or not there at all ({url}, "
             f"status {status}); accept their terms and log in with `hf auth login`, or correct the "
             "name."
-        ) from None
+        )
     if status == 404:
-        raise ModelError(
+        return (
             f"the weights {source.name} are not there ({url}, status 404); correct the name, the "
             "revision or the file."
-        ) from None
+        )
     detail = dry_run.first_line(error)
     if "Consistency check failed" in detail:
-        raise ModelError(
+        return (
             f"the file of the weights {source.name} came incomplete from {url} ({detail}); fetch "
             "it again."
-        ) from None
-    raise ModelError(
+        )
+    return (
         f"the weights {source.name} cannot be fetched from here ({detail}); put {url} at "
         f"{folder / Path(file).name}, or run `dollmaker fetch --config` with this "
         "configuration where there is a network and copy weights_root."
-    ) from None
+    )

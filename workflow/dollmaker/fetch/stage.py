@@ -56,10 +56,6 @@ def fetch_weights(
 def listed(needs: Iterable[Need], root: Path) -> str:
     """Every weights file, whether it is there, where it is had and where to put it.
 
-    Args:
-        needs: The weights.
-        root: ``weights_root``.
-
     Raises:
         ModelError: If a library has no such weights.
     """
@@ -99,9 +95,6 @@ def fetch(name: str, root: Path) -> Path:
     Args:
         name: As :func:`dollmaker.config.weight_names.parse` gives it.
         root: ``weights_root``.
-
-    Returns:
-        The safetensors file.
 
     Raises:
         ModelError: If the weights cannot be had or read, or are not those of the lock.
@@ -158,9 +151,6 @@ def _read(source: Source, original: originals.Original) -> State:
     """The weights in the library's own names.
 
     A pickle is read here, as tensors only (``weights_only``), and nowhere else.
-
-    Raises:
-        ModelError: If it holds anything but tensors, or not those of the network.
     """
     import timm
 
@@ -201,18 +191,13 @@ def _said_beside(source: Source, folder: Path) -> Normalisation | None:
     for name in source.extras:
         path = originals.obtain_extra(source, folder, name)
         said = read_json(path) if path else None
-        found = _normalisation(source, said) if isinstance(said, dict) else None
-        if found:
+        if isinstance(said, dict) and (found := _normalisation(source, said)):
             return found
     return None
 
 
 def _normalisation(source: Source, said: Mapping[str, Any]) -> Normalisation | None:
-    """Mean and deviation of timm's, segmentation-models-pytorch's or transformers' description.
-
-    Raises:
-        ModelError: If images have their channels in another order.
-    """
+    """Mean and deviation of timm's, segmentation-models-pytorch's or transformers' description."""
     inner = said.get("pretrained_cfg", said)
     if not isinstance(inner, dict):
         return None

@@ -217,7 +217,7 @@ def _nearby(
 def source_mask(
     levels: npt.NDArray[Any], width: int, height: int, fit: Fit
 ) -> npt.NDArray[np.bool_]:
-    """The mask of a level set (S, S) at the size of the source, without what a crop does not show."""
+    """The mask of a level set (S, S) at the size of its source; 0 where a crop does not show it."""
     return np.asarray(unfit_map(levels, width, height, fit) > 0)
 
 

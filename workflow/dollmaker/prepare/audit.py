@@ -24,10 +24,11 @@ from dollmaker.pixels.geometry import Box, Fit, box, inside
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import to_eight_bits
 from dollmaker.store.index import read_index
-from dollmaker.store.shards import Shard
+from dollmaker.store.shards import Array, Shard
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 #: Width of the border as a share of the picture's shorter side.
 _DEPTH = 0.04
@@ -99,14 +100,9 @@ def audit_images(config: Config, index_file: Path, images: Path, output: Path) -
 
 
 _ROW: dict[str, Any] = {
-    "finding": pl.String,
-    "part": pl.String,
-    "images": pl.Int64,
-    "positives": pl.Int64,
-    "patients": pl.Int64,
-    "auc": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    **dict.fromkeys(("finding", "part"), pl.String),
+    **dict.fromkeys(("images", "positives", "patients"), pl.Int64),
+    **dict.fromkeys(("auc", "low", "high"), pl.Float64),
     "alarming": pl.Boolean,
 }
 
@@ -184,19 +180,11 @@ def warnings(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [*sentences, _REMEDY] if sentences else []
 
 
-def border_features(
-    images: npt.NDArray[Any],
-    widths: npt.NDArray[Any],
-    heights: npt.NDArray[Any],
-    fit: Fit,
-) -> Floats:
+def border_features(images: Array, widths: Array, heights: Array, fit: Fit) -> Floats:
     """The border of pictures: the outer 4 %, inside the bars of a letterbox.
 
-    Args:
-        images: (N, C, S, S) in levels, pictures in their squares; 8 bits of them count.
-        widths: Width of each source in pixels (N).
-        heights: Height of each source in pixels (N).
-        fit: How the sources lie in the squares.
+    Images are (N, C, S, S) in levels, of which 8 bits count; widths and heights, those of the
+    sources in pixels (N), tell where pictures lie in their squares.
 
     Returns:
         (N, 4 * 32 * C + 2 * C + 2), of each channel the mean over the depth along the upper, lower,
@@ -232,7 +220,7 @@ def _of_one_shape(images: npt.NDArray[np.uint8], where: Box) -> Floats:
     columns = [
         *(profile.reshape(len(images), -1) for profile in profiles),
         *(ring.mean(axis=2, dtype=np.float32), ring.std(axis=2, dtype=np.float32)),
-        *(np.stack([black.mean(axis=1), white.mean(axis=1)], axis=1),),
+        np.stack([black.mean(axis=1), white.mean(axis=1)], axis=1),
     ]
     return np.concatenate(columns, axis=1, dtype=np.float32)
 
@@ -248,7 +236,7 @@ def resampled(values: Floats, count: int = _VALUES) -> Floats:
     return np.asarray(np.diff(at, axis=-1) * (count / length), np.float32)
 
 
-def shape_features(widths: npt.NDArray[Any], heights: npt.NDArray[Any]) -> Floats:
+def shape_features(widths: Array, heights: Array) -> Floats:
     """Shape and size of the source files, by their widths and heights in pixels (N).
 
     Returns:
@@ -283,31 +271,26 @@ def predictability(
     """
     known = np.isin(labels, (0, 1))
     truth, people = labels[known].astype(np.float64), np.asarray(patients, object)[known]
+    found = [Interval(np.nan, np.nan, np.nan)] * len(parts)
     fold = deal(people.tolist(), truth > 0)
     if fold is None:
-        return [Interval(np.nan, np.nan, np.nan)] * len(parts)
-    moments = _moments(features, np.flatnonzero(known), truth, fold)
+        return found
+    rows = np.flatnonzero(known)
+    moments = _moments(features, rows, truth, fold)
     groups = np.unique(people.astype(str), return_inverse=True)[1]
-    found = []
-    for columns in parts:
-        scores = _scores(features, np.flatnonzero(known), fold, moments, np.asarray(columns))
-        if not scores.any():
-            found.append(Interval(np.nan, np.nan, np.nan))
-        else:
-            found.append(auroc_interval(truth, scores, groups, replicates=_REPLICATES, seed=seed))
+    for k, columns in enumerate(parts):
+        scores = _scores(features, rows, fold, moments, np.asarray(columns))
+        if scores.any():
+            found[k] = auroc_interval(truth, scores, groups, replicates=_REPLICATES, seed=seed)
     return found
 
 
-def deal(patients: Sequence[str], positive: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64] | None:
+def deal(patients: Sequence[str], positive: npt.NDArray[np.bool_]) -> Ints | None:
     """Deal patients into parts, evenly those with a positive image and those with a negative one.
 
     They are dealt one after the other: first those with positive images alone, last those with
     negative ones alone, so that both kinds are runs. Within these the order is that of a hash of
     the patient, so that it follows nothing in the table.
-
-    Args:
-        patients: Patient of each row.
-        positive: Whether each row is positive (N).
 
     Returns:
         The part of each row, 0..4 (N); ``None`` if there are too few patients of either kind for
@@ -328,12 +311,7 @@ def _place(patient: str) -> str:
     return hashlib.sha256(f"dollmaker audit {patient}".encode()).hexdigest()
 
 
-def _moments(
-    features: Floats,
-    rows: npt.NDArray[np.int64],
-    truth: Doubles,
-    fold: npt.NDArray[np.int64],
-) -> Doubles:
+def _moments(features: Floats, rows: Ints, truth: Doubles, fold: Ints) -> Doubles:
     """Sums of products of (1, features, label) over the rows of each part, (5, P + 2, P + 2)."""
     width = features.shape[1] + 2
     moments = np.zeros((FOLDS, width, width))
@@ -346,13 +324,7 @@ def _moments(
     return moments
 
 
-def _scores(
-    features: Floats,
-    rows: npt.NDArray[np.int64],
-    fold: npt.NDArray[np.int64],
-    moments: Doubles,
-    columns: npt.NDArray[np.int64],
-) -> Doubles:
+def _scores(features: Floats, rows: Ints, fold: Ints, moments: Doubles, columns: Ints) -> Doubles:
     """What a regression on the other parts says of each row, as a deviation from their mean.
 
     The mean of the labels in those parts is left out: where a part has more positives than its

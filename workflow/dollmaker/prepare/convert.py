@@ -6,6 +6,7 @@ The converted folder holds ``labels.csv`` (image, mask, patient, one column per 
 source: which file each picture was). Afterwards it is read as any other table.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from PIL import Image
 
 from dollmaker.config.sources import (
     DicomConfig,
@@ -138,8 +140,6 @@ def convert(config: Config, data_root: Path, output: Path, workers: int = 1) -> 
 
 def _write(folder: Path, item: Item) -> list[Row] | str:
     """Make and save the pieces of one item; their rows, or why there are none."""
-    from PIL import Image
-
     try:
         pieces = item.make()
     except DataError as error:
@@ -150,16 +150,14 @@ def _write(folder: Path, item: Item) -> list[Row] | str:
         if piece.mask is not None:
             mask = f"{piece.name}.png"
             Image.fromarray(piece.mask).save(folder / "masks" / mask)
-        row = {"image": image, "mask": mask, "patient": item.patient}
         view = {} if item.view is None else {"view": item.view}
-        rows.append({**row, **view, **piece.labels})
+        facts = {"image": image, "mask": mask, "patient": item.patient}
+        rows.append({**facts, **view, **piece.labels})
     return rows
 
 
 def _save(folder: Path, piece: Piece) -> str:
     """Write the picture of a piece; what the file is called."""
-    from PIL import Image
-
     pixels = piece.image
     if pixels.dtype != np.uint8 or len(pixels) not in (1, 3):
         file = f"{piece.name}.tif"
@@ -186,14 +184,12 @@ def _check(left_out: Sequence[tuple[str, str]], count: int, most: float) -> None
 
 
 def _check_names(rows: Sequence[Row]) -> None:
-    seen: set[str] = set()
-    for row in rows:
-        if row["image"] in seen:
+    for name, times in Counter(row["image"] for row in rows).items():
+        if times > 1:
             raise DataError(
-                f"the source makes two pictures {row['image']!r}; list each image once, under a "
-                "name of its own."
+                f"the source makes two pictures {name!r}; list each image once, under a name of "
+                "its own."
             )
-        seen.add(row["image"])
 
 
 def _check_findings(rows: Sequence[Row], findings: Sequence[str]) -> None:

@@ -63,16 +63,11 @@ class _Found:
     skipped: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the source data lie."""
+class Place(NamedTuple):
+    """The folder of the source data, and whether links may leave it."""
 
-    root: Path  #: Their folder.
-    links: bool  #: Whether links may leave it.
-
-    def find(self, name: str) -> Path:
-        """A path below the folder."""
-        return inside(self.root, name, self.links)
+    root: Path
+    links: bool
 
     def walk(self, options: DicomConfig) -> Tree:
         """What lies in the folder of the studies."""
@@ -136,7 +131,7 @@ def _caller(options: DicomConfig, place: Place) -> Callable[[str, str], str]:
     """Gives an image or a patient its name, from the kind of thing and its name in the header."""
     if options.keep_ids:
         return lambda kind, text: safe_name(text) if kind == "image" else text
-    file = place.find(options.key or "")
+    file = inside(place.root, options.key or "", place.links)
     try:
         key = file.read_bytes().strip()
     except OSError as error:
@@ -159,7 +154,7 @@ def _caller(options: DicomConfig, place: Place) -> Callable[[str, str], str]:
 
 def _read_labels(options: DicomConfig, place: Place) -> dict[str, Labels]:
     """Name of a patient, study or image -> its labels; refuses rows that are at odds."""
-    file, by = place.find(options.labels), options.by
+    file, by = inside(place.root, options.labels, place.links), options.by
     column, findings = options.id_column or _ELEMENTS[by], options.finding_columns
     table = tables.read_source(file)
     tables.require_columns(table, [column, *findings], file)

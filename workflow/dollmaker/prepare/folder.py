@@ -72,16 +72,14 @@ def read_folder(options: FolderConfig, config: Config, data_root: Path) -> Listi
     _tell_counts(classes, splits, given, options)
     _tell_left_out(tree, masks, loose, set(found))
     labels = pl.Series([image.label for image in placed])
-    listing = pl.DataFrame(
-        {
-            "image_id": ids,
-            "path": paths if root == "." else [f"{root}/{path}" for path in paths],
-            "patient_id": people,
-            "split": splits,
-            **{name: (labels == name).cast(pl.Int8) for name in findings},
-        }
-    )
-    return listing, findings
+    columns = {
+        "image_id": ids,
+        "path": paths if root == "." else [f"{root}/{path}" for path in paths],
+        "patient_id": people,
+        "split": splits,
+        **{name: (labels == name).cast(pl.Int8) for name in findings},
+    }
+    return pl.DataFrame(columns), findings
 
 
 def _splits_given(tree: Tree, images: Sequence[str], splits: str) -> bool:
@@ -152,12 +150,12 @@ def _folded(name: str) -> str:
 
 def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int]:
     """Class -> number of images, by name; folders without images are told."""
-    counts = Counter(image.label for image in placed)
-    depth = 1 if given else 0
+    counts, depth = Counter(image.label for image in placed), 1 if given else 0
     folders = {path for path in tree.folders if path.count("/") == depth}
     full = {"/".join(image.path.split("/")[: depth + 1]) for image in placed}
     if empty := sorted(folders - full):
-        _say(f"{_listed(empty)} without images: no class.")
+        more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
+        _say(f"{', '.join(map(repr, empty[:3]))}{more} without images: no class.")
     if not counts:
         raise DataError(
             f"folder {tree.top} has no class folder with a picture that can be read; correct "
@@ -188,17 +186,17 @@ def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int
 
 def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
     """The classes that are findings: all but the negative one."""
-    if negative is None:
-        for name in classes:
-            if _folded(name) in _NEGATIVE:
-                _say(
-                    f"the class {name!r} sounds like the absence of a finding, and is taken for "
-                    f"one that gets masks; source.folder.negative: {name!r} changes that."
-                )
-        return list(classes)
-    if _plain(negative) not in classes:
-        raise ConfigError(f"source.folder.negative: {unknown('class', negative, classes)}")
-    return [name for name in classes if name != _plain(negative)]
+    if negative is not None:
+        if _plain(negative) not in classes:
+            raise ConfigError(f"source.folder.negative: {unknown('class', negative, classes)}")
+        return [name for name in classes if name != _plain(negative)]
+    for name in classes:
+        if _folded(name) in _NEGATIVE:
+            _say(
+                f"the class {name!r} sounds like the absence of a finding, and is taken for one "
+                f"that gets masks; source.folder.negative: {name!r} changes that."
+            )
+    return list(classes)
 
 
 def _require_one_label(top: Path, images: Sequence[_Image]) -> None:
@@ -254,17 +252,15 @@ def _splits(placed: Sequence[_Image], people: Sequence[str], prepare: PrepareCon
     splits: list[str] = []
     known: dict[str, tuple[str, str]] = {}
     for image, patient in zip(placed, people, strict=True):
-        split = image.split
-        if split in (None, "train"):
-            split = assign(patient, valid, test)
-        splits.append(str(split))
-        other = known.setdefault(patient, (splits[-1], image.path))
-        if other[0] != splits[-1]:
+        held = image.split if image.split in ("valid", "test") else None
+        split = held or assign(patient, valid, test)
+        other, path = known.setdefault(patient, (split, image.path))
+        if other != split:
             raise DataError(
-                f"patient {patient!r} has {other[1]!r} in {other[0]} and {image.path!r} in "
-                f"{splits[-1]}; move the images of a patient into one split, or correct "
-                "source.folder.patient."
+                f"patient {patient!r} has {path!r} in {other} and {image.path!r} in {split}; move "
+                "the images of a patient into one split, or correct source.folder.patient."
             )
+        splits.append(split)
     return splits
 
 
@@ -294,11 +290,6 @@ def _tell_left_out(
         kinds = Counter(Path(path).suffix.lower() or "no suffix" for path in others)
         shown = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(4))
         _say(f"{len(others):,} files are no pictures that can be read ({shown}): {others[0]!r} ...")
-
-
-def _listed(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - 3:,} more" if len(paths) > 3 else ""
-    return f"{', '.join(map(repr, paths[:3]))}{more}"
 
 
 def _say(text: str) -> None:

@@ -50,11 +50,12 @@ def list_items(options: JsrtConfig, prepare: PrepareConfig, find: Find) -> list[
             f"none of the masks (the first is of {min(masks)}) is called as an image (the first is "
             f"{files[0].stem}); correct source.jsrt.masks."
         )
-    make = partial(_make, options=options, prepare=prepare)
-    return [
-        Item(source=path.name, patient=name, make=partial(make, path, masks.get(name, {})))
-        for path, name in ((path, path.stem.upper()) for path in files)
-    ]
+    items = []
+    for path in files:
+        name = path.stem.upper()
+        make = partial(_make, path, masks.get(name, {}), options, prepare)
+        items.append(Item(source=path.name, patient=name, make=make))
+    return items
 
 
 def _folder(name: str, key: str, find: Find) -> Path:
@@ -106,22 +107,19 @@ def _read_raw(path: Path, options: JsrtConfig, bits: Bits) -> Stored:
     if values.max() > _BRIGHTEST:
         raise DataError(f"it holds {values.max():.0f}, more than 12 bits: not big-endian raw data")
     kind = type_of(bits)
-    white = int(np.iinfo(kind).max)
+    white = np.iinfo(kind).max
     grey = Image.fromarray((_BRIGHTEST - values) * (white / _BRIGHTEST))
     if size != raw_size:
         grey = grey.resize((size, size), Image.Resampling.BOX)
-    pixels: Stored = np.asarray(grey).round().clip(0, white).astype(kind)
-    return pixels
+    return np.asarray(np.asarray(grey).round().clip(0, white), kind)
 
 
 def _read_masks(masks: Mapping[str, Path], size: int, max_pixels: int) -> npt.NDArray[np.uint8]:
     """The organs of an image as sum of their bits, uint8 (size, size)."""
     if missing := [organ for organ in ORGANS if organ not in masks]:
         raise DataError(f"its mask of the {missing[0]} is missing")
-    areas = {
-        organ: objects(read_mask(masks[organ], size=None, max_pixels=max_pixels))
-        for organ in ORGANS
-    }
+    read = partial(read_mask, size=None, max_pixels=max_pixels)
+    areas = {organ: objects(read(masks[organ])) for organ in ORGANS}
     shapes = {area.shape for area in areas.values()}
     width, height = shapes.pop()
     if shapes or width != height:

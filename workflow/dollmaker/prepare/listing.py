@@ -46,11 +46,7 @@ _SHORTENED = re.compile(r"\d[.,]\d+E\+\d+")
 
 #: Cells of other programs, in small letters. A missing value is a finding not mentioned; "None" and
 #: "yes" are no labels: a reader could mean by them that the finding was looked for.
-_WORDS = {
-    "true": 1,
-    "false": 0,
-    **dict.fromkeys(("na", "n/a", "nan", "<na>", "null")),
-}
+_WORDS = {"true": 1, "false": 0, **dict.fromkeys(("na", "n/a", "nan", "<na>", "null"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +113,7 @@ def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
     values = table[column]
     known: dict[str, int | None] = {}
     for text in values.drop_nulls().unique(maintain_order=True):
-        number = _NUMBER.fullmatch(text.lower())
-        if number:
+        if number := _NUMBER.fullmatch(text.lower()):
             known[text] = int(number[1])
         elif text.lower() in _WORDS:
             known[text] = _WORDS[text.lower()]
@@ -159,13 +154,8 @@ def paths(table: pl.DataFrame, column: str, file: Path) -> list[str]:
 def assign(patient_id: str, valid: float, test: float) -> str:
     """The split of a patient, from a hash of the identifier alone.
 
-    The same patient gets the same split in every data set and task that uses the same
-    identifiers and shares, whatever the other patients, the seed or the order.
-
-    Args:
-        patient_id: The patient.
-        valid: Share of patients in ``valid``, 0..1.
-        test: Share of patients in ``test``, 0..1.
+    The same patient gets the same split in every data set and task that uses the same identifiers
+    and shares of patients, 0..1, whatever the other patients, the seed or the order.
     """
     digest = hashlib.sha256(f"dollmaker split {patient_id}".encode()).digest()
     place = int.from_bytes(digest[:8], "big") / 2**64

@@ -27,6 +27,8 @@ from dollmaker.store.depth import Bits, Stored, type_of
 #: The schema's default of ``findings``: who did not choose them is told of labels beyond them.
 DEFAULT_FINDINGS = {"tumour": [1, 2, 3]}
 
+Floats = npt.NDArray[np.float32]
+
 #: Bytes of a case's name; the number of a slice is added to it.
 _LONGEST = 200
 
@@ -43,13 +45,10 @@ class Case:
 
 
 def list_items(options: MsdConfig, prepare: PrepareConfig, find: Find) -> list[Item]:
-    """One item per volume of ``dataset.json`` that has a label.
+    """One item per volume of ``dataset.json`` that has a label; ``find`` begins in its folder.
 
-    Args:
-        options: Section ``source.msd``.
-        prepare: Volumes with more voxels than ``max_pixels`` (all channels) are left out,
-            ``channels`` must be the number of those that are chosen, slices get ``bits``.
-        find: Joins paths to the folder of the task.
+    Volumes with more voxels than ``max_pixels`` (all channels) are left out, ``channels`` must be
+    the number of those that are chosen, slices get ``bits``.
 
     Raises:
         ConfigError: If a channel does not exist, or they are not as many as asked for.
@@ -249,7 +248,7 @@ def _require_findings(
         )
 
 
-def _outside(values: npt.NDArray[np.float32]) -> float:
+def _outside(values: Floats) -> float:
     """The value of what is not the body: that of all eight corners (CT: air), or else 0."""
     corners = values[np.ix_(*((0, length - 1) for length in values.shape))]
     first = float(corners[0, 0, 0])
@@ -257,15 +256,11 @@ def _outside(values: npt.NDArray[np.float32]) -> float:
 
 
 def _grey(
-    values: npt.NDArray[np.float32],
-    body: npt.NDArray[np.bool_],
-    window: Sequence[float],
-    bits: Bits,
+    values: Floats, body: npt.NDArray[np.bool_], window: Sequence[float], bits: Bits
 ) -> Stored:
     """Values from the percentiles of those of the body to black and white."""
     low, high = np.percentile(values[body], window)
     kind = type_of(bits)
     white = int(np.iinfo(kind).max)
     scaled = (values - low) * (white / max(high - low, 1e-6))
-    grey: Stored = np.clip(scaled, 0, white).round().astype(kind)
-    return grey
+    return np.asarray(np.clip(scaled, 0, white).round(), kind)

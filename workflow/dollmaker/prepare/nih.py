@@ -14,21 +14,9 @@ from dollmaker.store.findings import NO_FINDING
 
 #: The 14 findings of ChestX-ray14, and the label of images with none of them.
 NIH = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Effusion",
-    "Infiltration",
-    "Mass",
-    "Nodule",
-    "Pneumonia",
-    "Pneumothorax",
-    "Consolidation",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Pleural_Thickening",
-    "Hernia",
-    NO_FINDING,
+    *("Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia"),
+    *("Pneumothorax", "Consolidation", "Edema", "Emphysema", "Fibrosis", "Pleural_Thickening"),
+    *("Hernia", NO_FINDING),
 )
 
 _COLUMNS = ("Image Index", "Finding Labels", "Patient ID", "View Position")
@@ -95,17 +83,14 @@ def table_file(options: NihConfig, find: Find) -> Path:
 
 
 def _labels(texts: list[str], images: list[str], file: Path) -> dict[str, pl.Series]:
-    present: dict[str, list[int]] = {name: [] for name in NIH}
-    for text, image in zip(texts, images, strict=True):
-        names = {name.strip() for name in text.split("|")}
+    present = [{name.strip() for name in text.split("|")} for text in texts]
+    for names, image in zip(present, images, strict=True):
         if unknown := sorted(names.difference(NIH)):
             raise DataError(
                 f"table {file} gives {image!r} the finding {unknown[0]!r}; it must be one of: "
                 f"{', '.join(NIH)}."
             )
-        for name in NIH:
-            present[name].append(int(name in names))
-    return {name: pl.Series(values, dtype=pl.Int8) for name, values in present.items()}
+    return {name: pl.Series([name in names for names in present]).cast(pl.Int8) for name in NIH}
 
 
 def _find(folder: Path) -> dict[str, str]:

@@ -28,11 +28,8 @@ from dollmaker.store import tables
 def list_items(options: PatchesConfig, prepare: PrepareConfig, find: Find) -> list[Item]:
     """One item per row of the table.
 
-    Args:
-        options: Section ``source.patches``.
-        prepare: Images over ``max_pixels`` are left out. They stay grey or in colours where
-            ``channels`` is 1 or 3, and have as many channels else.
-        find: Joins paths to the data root.
+    Images over ``max_pixels`` are left out. They stay grey or in colours where ``channels`` is 1 or
+    3, and have as many channels else.
 
     Raises:
         DataError: If the table, a column or a folder is missing.
@@ -94,9 +91,8 @@ class _Cutter:
         if side > min(width, height):
             raise DataError(f"{width}x{height} pixels are less than one patch of {side}")
         pieces = []
-        for top, left in product(
-            range(0, height - side + 1, stride), range(0, width - side + 1, stride)
-        ):
+        tops, lefts = (range(0, length - side + 1, stride) for length in (height, width))
+        for top, left in product(tops, lefts):
             part = area[top : top + side, left : left + side]
             share = float(part.mean())
             pieces.append(

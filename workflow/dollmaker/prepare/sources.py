@@ -48,10 +48,7 @@ from dollmaker.store.files import inside
 
 
 def list_source(config: Config, data_root: Path) -> Listing:
-    """List the images of the configured source.
-
-    Returns:
-        The listing and the names of the findings.
+    """List the images of the configured source, with the names of the findings.
 
     Raises:
         DataError: If the folder or a table is not as described.
@@ -94,8 +91,8 @@ def _read(config: Config, data_root: Path) -> Listing:
         patient_column="patient",
         finding_columns=converted_findings(config.source),
     )
-    view_column = "view" if config.source.kind == "dicom" else None
-    return _read_table(converted, prepare, find, mask_column, view_column)
+    view = "view" if config.source.kind == "dicom" else ""
+    return _read_table(converted, prepare, find, mask_column, view)
 
 
 def _named_masks(listing: pl.DataFrame, config: Config, data_root: Path) -> pl.DataFrame:
@@ -114,9 +111,7 @@ def _named_masks(listing: pl.DataFrame, config: Config, data_root: Path) -> pl.D
     if not folder.is_dir():
         raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
     known = pixel_names.Names(pixel_names.list_pictures(folder), f"masks of {folder}")
-    masks = [
-        known.find(path, name) for path, name in listing.select("path", "image_id").iter_rows()
-    ]
+    masks = [known.find(*image) for image in listing.select("path", "image_id").iter_rows()]
     if not any(masks):
         raise DataError(
             f"mask folder {folder} has no file for any image, e.g. {listing['path'][0]!r}; call "
@@ -190,18 +185,14 @@ def _from_patient(path: str, file: Path) -> str:
 
 
 def _read_table(
-    options: TableConfig,
-    prepare: PrepareConfig,
-    find: Find,
-    mask_column: str | None,
-    view_column: str | None = None,
+    options: TableConfig, prepare: PrepareConfig, find: Find, mask: str | None, view: str = ""
 ) -> Listing:
     """Any CSV or Parquet file and a folder of images."""
     file = find(options.file)
     table = tables.read_source(file)
     wanted = (
         *(options.image_column, options.patient_column, options.label_column),
-        *(options.split_column, *(options.finding_columns or ()), mask_column),
+        *(options.split_column, *(options.finding_columns or ()), mask),
     )
     tables.require_columns(table, [column for column in wanted if column], file)
     images = paths(table, options.image_column, file)
@@ -218,21 +209,18 @@ def _read_table(
         splits = assign_all(people, prepare.valid, prepare.test)
     known = _table_labels(table, options, file)
     folder = options.images.strip("/")
-    listing = pl.DataFrame(
-        {
-            "image_id": ids,
-            "path": [_in_folder(folder, name) for name in images],
-            "patient_id": people,
-            "split": splits,
-            **known,
-        }
-    )
-    if view_column:
-        listing = listing.with_columns(table[view_column].cast(pl.String).alias("view"))
-    if mask_column:
-        masks = [pixel_names.mask_file(name) for name in table[mask_column]]
-        listing = listing.with_columns(pl.Series("mask", masks, dtype=pl.String))
-    return listing, list(known)
+    columns = {
+        "image_id": ids,
+        "path": [_in_folder(folder, name) for name in images],
+        "patient_id": people,
+        "split": splits,
+        **known,
+    }
+    if view:
+        columns["view"] = table[view]
+    if mask:
+        columns["mask"] = pl.Series(map(pixel_names.mask_file, table[mask]), dtype=pl.String)
+    return pl.DataFrame(columns), list(known)
 
 
 def _in_folder(folder: str, name: str) -> str:

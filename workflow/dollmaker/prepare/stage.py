@@ -88,10 +88,7 @@ def decode_shard(
             return str(error)
 
     rows: list[dict[str, Any]] = []
-    with (
-        create_shard(output, "images", header) as writer,
-        ThreadPoolExecutor(workers) as pool,
-    ):
+    with create_shard(output, "images", header) as writer, ThreadPoolExecutor(workers) as pool:
         empty = (0, options.channels, options.size, options.size)
         writer.append(_identities([]), image=np.zeros(empty, type_of(options.bits)))
         good_count = 0
@@ -174,13 +171,13 @@ def build_index(
     if config.source.kind == "folder":
         _tell_alike(index, names)
     means = good.filter(pl.col("split") == "train")["mean"].to_list()
-    channel_mean = np.mean(means, axis=0).tolist() if means else [127.5] * options.channels
-    facts = {
+    header = {
+        **_header(options, "index"),
         "findings": names,
         "quarantine": bad.head(1000).to_dicts(),
-        "channel_mean": channel_mean,
+        "channel_mean": np.mean(means, axis=0).tolist() if means else [127.5] * options.channels,
     }
-    tables.write(index, output, {**_header(options, "index"), **facts})
+    tables.write(index, output, header)
 
 
 def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
@@ -189,10 +186,8 @@ def _without_duplicates(images: pl.DataFrame) -> pl.DataFrame:
     The first stays. The same file with two patients could be learned from and scored at once.
     """
     twice = ~pl.col("image_id").is_first_distinct()
-    again = pl.col("sha256").is_not_null() & (
-        pl.col("patient_id") != pl.col("patient_id").first().over("sha256")
-    )
     owner = pl.col("patient_id").first().over("sha256")
+    again = pl.col("sha256").is_not_null() & (pl.col("patient_id") != owner)
     reason = (
         pl.when(twice)
         .then(pl.lit("image_id occurs twice"))
@@ -222,10 +217,7 @@ def _tell_alike(index: pl.DataFrame, findings: Sequence[str]) -> None:
 
 def _header(prepare: PrepareConfig, stage: str) -> dict[str, Any]:
     """Of the section ``prepare`` what a stage gets: the rest would be defaults."""
-    asked = reads.READS[stage].keys
-    chosen = {
-        key: value
-        for key, value in prepare.dump().items()
-        if "prepare" in asked or f"prepare.{key}" in asked
-    }
-    return provenance.header("prepare", chosen)
+    asked, options = reads.READS[stage].keys, prepare.dump()
+    if "prepare" not in asked:
+        options = {key: value for key, value in options.items() if f"prepare.{key}" in asked}
+    return provenance.header("prepare", options)

@@ -58,12 +58,7 @@ State = Literal["done", "running", "failed", "stopped", "silent"]
 
 
 def write_plan(folder: Path, logs: Iterable[str]) -> None:
-    """Write down which jobs a start of Snakemake is going to run.
-
-    Args:
-        folder: The results folder.
-        logs: The jobs' logs.
-    """
+    """Write down in the results folder which jobs, by their logs, a start is going to run."""
     write_json(folder / _PLAN, sorted({Path(log).stem for log in logs if log.endswith(".log")}))
 
 
@@ -86,12 +81,24 @@ class Stage:
     rule: str  #: The rule.
     jobs: list[Job]  #: Those that were started.
     total: int  #: How many there will be, as far as the files tell.
-    per_hour: float | None  #: Jobs an hour, of the last finished ones; ``None`` if unknown.
-    seconds_left: float | None  #: Until all are done at this rate; ``None`` if unknown.
 
     def count(self, *states: State) -> int:
         """Jobs in one of some states."""
         return sum(job.state in states for job in self.jobs)
+
+    @property
+    def per_hour(self) -> float | None:
+        """Jobs an hour, of the last finished ones; ``None`` if unknown."""
+        times = sorted(job.changed for job in self.jobs if job.state == "done")[-_RECENT:]
+        if len(times) < 2 or times[-1] == times[0]:
+            return None
+        return 3600 * (len(times) - 1) / (times[-1] - times[0])
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until all are done at this rate; ``None`` if unknown."""
+        rate = self.per_hour
+        return 3600 * (self.total - self.count("done")) / rate if rate else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +115,7 @@ class Run:
 
 
 def read_run(folder: Path, now: float) -> Run:
-    """Read the state of a run.
-
-    Args:
-        folder: The results folder, ``results/{dataset}``.
-        now: The time, seconds since 1970.
+    """Read the state of a run from ``results/{dataset}``, ``now`` seconds after 1970.
 
     Raises:
         DataError: If the folder is none of a run.
@@ -132,7 +135,7 @@ def read_run(folder: Path, now: float) -> Run:
         mine = [job for job in jobs if job.rule == rule]
         total = len(mine) + sum(name.split("-")[0] == rule for name in waiting)
         if total:
-            stages.append(_stage(rule, mine, total))
+            stages.append(Stage(rule=rule, jobs=mine, total=total))
     quarantine = folder / "quarantine.csv"
     done = any(s.rule == "write_report" and s.count("done") for s in stages)
     return Run(
@@ -200,18 +203,7 @@ def tail(log: Path, lines: int) -> list[str]:
     return [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
 
 
-def _stage(rule: str, jobs: list[Job], total: int) -> Stage:
-    times = sorted(job.changed for job in jobs if job.state == "done")[-_RECENT:]
-    left = total - sum(job.state == "done" for job in jobs)
-    per_hour = seconds = None
-    if len(times) > 1 and times[-1] > times[0]:
-        per_hour = 3600 * (len(times) - 1) / (times[-1] - times[0])
-        seconds = 3600 * left / per_hour
-    return Stage(rule=rule, jobs=jobs, total=total, per_hour=per_hour, seconds_left=seconds)
-
-
 def _listing(folder: Path) -> tuple[int | None, int | None]:
-    """Images and shards of the listing."""
     plan = folder / "prepare/listing.parquet"
     if not plan.is_file():
         return None, None
@@ -245,27 +237,21 @@ def show_status(
 
 
 def render(run: Run, lines: int) -> str:
-    """Stages, what runs, what failed.
-
-    Args:
-        run: The state.
-        lines: Lines of the log of each failed job.
-    """
+    """Stages, what runs, and what failed with so many lines of its log."""
     parts = [_head(run), "", _table(run.stages)]
     jobs = [job for stage in run.stages for job in stage.jobs]
-    running = [job for job in jobs if job.state == "running"]
-    if running:
-        parts += ["", "running"]
-        parts += [f"  {job.name}: {job.last[:_WIDTH]}" for job in running]
+    if running := [job for job in jobs if job.state == "running"]:
+        parts += ["", "running", *(f"  {job.name}: {job.last[:_WIDTH]}" for job in running)]
     for state, word in (
         ("failed", "failed"),
         ("stopped", "stopped, the next run goes on from there"),
         ("silent", f"without a word for {duration(SILENT)}: killed, or waiting?"),
     ):
-        found = [job for job in jobs if job.state == state]
-        if found:
+        if found := [job for job in jobs if job.state == state]:
             parts += ["", word]
-            parts += [line for job in found for line in _failure(job, lines)]
+            for job in found:
+                said = (f"    {line[:_WIDTH]}" for line in tail(job.log, lines))
+                parts += [f"  {job.name} ({job.log})", *said]
     if run.damaged:
         parts += ["", "damaged and moved, made anew by the next run"]
         parts += [f"  {path}" for path in run.damaged]
@@ -294,18 +280,9 @@ def _table(stages: list[Stage]) -> str:
             (stage.rule, str(done), str(stage.total), str(stage.count("running") or ""),
              str(failed or ""), rate, left)
         )  # fmt: skip
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k == 0 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
-
-
-def _failure(job: Job, lines: int) -> list[str]:
-    return [f"  {job.name} ({job.log})"] + [f"    {x[:_WIDTH]}" for x in tail(job.log, lines)]
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    line = "  ".join([f"{{:<{first}}}", *(f"{{:>{width}}}" for width in others)])
+    return "\n".join(line.format(*row).rstrip() for row in rows)
 
 
 def mend_error(record: logging.LogRecord) -> bool:

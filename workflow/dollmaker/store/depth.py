@@ -35,15 +35,9 @@ def by_percentiles(
 ) -> Stored:
     """Scale deep values by their own robust range: one hot pixel does not darken a radiograph.
 
-    Args:
-        values: Real numbers, (H, W) or (H, W, 3); colours share one range, so that hues stay.
-        valid: bool (H, W), the pixels that count for the range; the others become 0. ``None``
-            means all.
-        bits: Of the result.
-
-    Returns:
-        uint8 or uint16 of the same shape; where the percentiles are equal, their range is that of
-        all values, and a picture of one value is black.
+    Values are (H, W) or (H, W, 3); colours share one range, so that hues stay. Pixels that are not
+    ``valid``, bool (H, W), do not count for it and become 0. Where the percentiles are equal the
+    range is that of all values, and a picture of one value is black.
 
     Raises:
         DataError: If a value is not finite.
@@ -69,8 +63,7 @@ def scale(values: npt.NDArray[Any], low: float, high: float, bits: Bits = 8) -> 
     if high <= low:
         return np.zeros(values.shape, kind)
     share = (values.astype(np.float64) - low) / (high - low)
-    rounded: Stored = (np.clip(share, 0, 1) * np.iinfo(kind).max).round().astype(kind)
-    return rounded
+    return np.asarray((np.clip(share, 0, 1) * np.iinfo(kind).max).round().astype(kind))
 
 
 def white_of(pixels: Stored) -> int:
@@ -95,8 +88,7 @@ def to_eight_bits(pixels: npt.NDArray[Any]) -> Pixels:
     if pixels.dtype == np.uint8:
         return pixels
     levels = pixels if pixels.dtype.kind == "f" else to_levels(pixels)
-    eight: Pixels = np.rint(levels).astype(np.uint8)
-    return eight
+    return np.asarray(np.rint(levels), np.uint8)
 
 
 def to_show(image: npt.NDArray[Any]) -> Pixels:

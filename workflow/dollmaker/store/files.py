@@ -29,12 +29,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
     The temporary name is unique per attempt, so that a forgotten process that still writes can
     never mix its bytes with those of its successor. A rename inside one folder is atomic. On
     success, what killed attempts left is removed; an attempt that is still alive then fails.
-
-    Args:
-        target: The file or folder to make. Its parents are created.
-
-    Yields:
-        A path that does not exist yet; the caller creates a file or a folder there.
+    Parents are created; the caller creates a file or a folder.
 
     Raises:
         ArtifactError: If another attempt has finished meanwhile.
@@ -71,8 +66,7 @@ def require_new(output: Path) -> None:
     Raises:
         DataError: If the path is taken.
     """
-    taken = any(output.iterdir()) if output.is_dir() else output.exists()
-    if taken:
+    if any(output.iterdir()) if output.is_dir() else output.exists():
         raise DataError(f"{output} exists already; give a new folder, or delete it first.")
 
 
@@ -120,16 +114,10 @@ def sha256_file(path: Path) -> str:
 
 
 def inside(root: Path, relative: str, links: bool = False) -> Path:
-    """Join a path from untrusted data to its root.
+    """Join a path from untrusted data to its root, which must not be left, and resolve its links.
 
-    Args:
-        root: The folder that must not be left.
-        relative: A path as found in a table.
-        links: Whether symbolic links below the root may lead out of it (``allow_links``): the
-            user named the root, and trusts what lies there.
-
-    Returns:
-        The joined path, symbolic links resolved.
+    With ``links`` (``allow_links``) symbolic links below the root may lead out of it: the user
+    named the root, and trusts what lies there.
 
     Raises:
         DataError: If the path is absolute, or leaves the root by ``..`` or a link.

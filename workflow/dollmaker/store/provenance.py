@@ -50,16 +50,13 @@ def header(
     seed: int | None = None,
     inputs: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Describe the origin of an artifact.
+    """Describe the origin of an artifact, for JSON: equal inputs give equal headers.
 
     Args:
         stage: Name of the stage that writes it.
         settings: The stage's section of the configuration.
         seed: Seed of its random numbers, if it has any.
         inputs: Name -> sha256 of the models and files it was made from.
-
-    Returns:
-        A JSON-serialisable dictionary without times or paths: equal inputs give equal headers.
     """
     return {
         "format": FORMAT,

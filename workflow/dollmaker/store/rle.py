@@ -71,18 +71,14 @@ def read_runs(counts: str) -> Runs:
     Raises:
         DataError: If it is not such a text.
     """
+    damaged = DataError("its run-length code is damaged")
     codes = np.frombuffer(counts.encode("ascii", errors="replace"), np.uint8).astype(np.int64) - 48
     last = np.flatnonzero((codes & 0x20) == 0)
-    if (
-        not len(codes)
-        or codes.min() < 0
-        or codes.max() >= 64
-        or last[-1:].tolist() != [len(codes) - 1]
-    ):
-        raise DataError("its run-length code is damaged")
+    if not len(last) or last[-1] != len(codes) - 1 or codes.min() < 0 or codes.max() >= 64:
+        raise damaged
     first = np.concatenate([[0], last[:-1] + 1])
     if (last - first).max() >= _LONGEST:
-        raise DataError("its run-length code is damaged")
+        raise damaged
     shifts = 5 * (np.arange(len(codes)) - np.repeat(first, last - first + 1))
     runs: Runs = np.add.reduceat((codes & 0x1F) << shifts, first)
     # The highest bit of a number's last character is its sign.
@@ -90,7 +86,7 @@ def read_runs(counts: str) -> Runs:
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     if runs.min() < 0:
-        raise DataError("its run-length code is damaged")
+        raise damaged
     return runs
 
 

@@ -8,12 +8,14 @@ where a shard comes from (:mod:`dollmaker.store.provenance`).
 One process writes a shard, once, and it appears whole under its name or not at all.
 """
 
+import io
 import json
 import operator
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self, SupportsIndex
@@ -43,12 +45,7 @@ class ShardWriter:
         self._columns: dict[str, list[Array]] = {}
 
     def append(self, table: Mapping[str, Sequence[Any] | Array], **arrays: Array) -> None:
-        """Append rows.
-
-        Args:
-            table: Column name -> values, all of one length P. Strings become UTF-8.
-            arrays: Array name -> values of shape (P, ...).
-        """
+        """Append P rows: columns of the table (P), strings as UTF-8, and arrays (P, ...)."""
         for name, column in table.items():
             self._columns.setdefault(name, []).append(np.asarray(column))
         for name, values in arrays.items():
@@ -120,54 +117,34 @@ def _row(row: SupportsIndex, count: int) -> int:
     return number
 
 
-class _Spool:
+class _Spool(io.FileIO):
     """A file for HDF5 that never fails: HDF5 crashes the process when a write does.
 
     After the first failure nothing more is written; :meth:`check` tells.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w+b", buffering=0)
-        self._failure: OSError | None = None
+    _failure: OSError | None = None
 
-    def _try(self, call: Callable[[], int | None], otherwise: int) -> int:
+    def _try(self, call: Callable[[], int], otherwise: int) -> int:
         if self._failure is None:
             try:
-                done = call()
-                return otherwise if done is None else done
+                return call()
             except OSError as error:
                 self._failure = error
         return otherwise
 
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
-
     def write(self, data: Any) -> int:
         """Write, or pretend to."""
         size = memoryview(data).nbytes
-        written = self._try(lambda: self._file.write(data), size)
-        if written < size and self._failure is None:  # the disk took a part
-            self._try(lambda: self._file.write(memoryview(data).cast("B")[written:]), 0)
+        written = self._try(partial(super().write, data), size)
+        if written < size:  # the disk took a part
+            rest = memoryview(data).cast("B")[written:]
+            self._try(partial(super().write, rest), 0)
         return size
 
-    def truncate(self, size: int) -> int:
-        return self._try(lambda: self._file.truncate(size), size)
-
-    def flush(self) -> None:
-        """Do nothing: the file has no buffer."""
-        self._try(lambda: self._file.flush(), 0)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def readinto(self, buffer: Any) -> int | None:
-        return self._file.readinto(buffer)
-
-    def close(self) -> None:
-        self._file.close()
+    def truncate(self, size: int | None = None) -> int:
+        """Cut, or pretend to."""
+        return self._try(partial(super().truncate, size), size or 0)
 
     def check(self) -> None:
         """Raise what went wrong."""
@@ -181,14 +158,11 @@ def create_shard(
 ) -> Iterator[ShardWriter]:
     """Write a shard: open, append, close, rename.
 
-    Args:
-        path: Where the finished shard appears.
-        kind: What it holds.
-        header: Provenance, see :func:`dollmaker.store.provenance.header`.
-        gzip: Use gzip, which every HDF5 reader has, instead of LZ4. For released files.
+    Released files use gzip, which every HDF5 reader has, instead of LZ4. The header is that of
+    :func:`dollmaker.store.provenance.header`.
     """
     with atomic_path(path) as part:
-        spool = _Spool(part)
+        spool = _Spool(part, "w+")
         try:
             with closing(spool), h5py.File(spool, "w", libver=_VERSION, track_order=True) as file:
                 file.attrs["kind"] = np.bytes_(kind.encode())
@@ -203,10 +177,6 @@ def create_shard(
 
 class Shard:
     """An open shard, read-only.
-
-    Args:
-        path: The file.
-        kind: The kind that is expected.
 
     Raises:
         ArtifactError: If the file is missing, damaged, half-written or of another kind.
@@ -240,18 +210,18 @@ class Shard:
 
     def table(self) -> dict[str, Array]:
         """All columns, strings as Python ``str`` in object arrays."""
-        return {name: self._column(name) for name in self._names("table")}
+        found = {}
+        for name in self._names("table"):
+            with self._checked():
+                dataset = self._file[f"table/{name}"]
+                text = h5py.check_string_dtype(dataset.dtype)
+                values = dataset.asstr()[:] if text else dataset[:]
+                found[name] = np.asarray(values, dtype=object if text else None)
+        return found
 
     def _names(self, group: str) -> list[str]:
         with self._checked():  # not `get`, which calls a damaged group absent
             return list(self._file[group]) if group in self._file else []
-
-    def _column(self, name: str) -> Array:
-        with self._checked():
-            dataset = self._file[f"table/{name}"]
-            if h5py.check_string_dtype(dataset.dtype):
-                return np.asarray(dataset.asstr()[:], dtype=object)
-            return np.asarray(dataset[:])
 
     def __len__(self) -> int:
         for group in ("table", "arrays"):
@@ -262,9 +232,7 @@ class Shard:
     def read(self, name: str, rows: int | slice | Sequence[int] | None = None) -> Array:
         """Read rows of an array; images come in levels (:mod:`dollmaker.store.depth`).
 
-        Args:
-            name: Array name, e.g. ``"image"``.
-            rows: One row, a slice, increasing row numbers, or ``None`` for all.
+        Rows are one, a slice, increasing numbers, or ``None`` for all.
 
         Raises:
             DamagedError: If the file is not as it was written.
@@ -284,8 +252,7 @@ class Shard:
     def _find(self, name: str) -> Any:
         """A data set or ``None``; looking a name up takes as long as reading a row."""
         if name not in self._arrays:
-            # Not `get`, which calls a damaged one absent.
-            known = name in self._file
+            known = name in self._file  # not `get`, which calls a damaged one absent
             self._arrays[name] = self._file[name] if known else None
         return self._arrays[name]
 
@@ -326,10 +293,7 @@ def tables_of_pairs(masks: Shard, maps: Shard) -> tuple[dict[str, Array], dict[s
 class ShardSeries:
     """Shards of masks that follow each other, as one: rows are numbered through.
 
-    Files are opened on first use in each process.
-
-    Args:
-        paths: The files in order; none is an empty series.
+    Files are opened on first use in each process; none is an empty series.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -364,14 +328,10 @@ class ShardSeries:
 
 
 class ImageShards:
-    """Random access to the images of all shards of a data set.
+    """Random access to the images of all shards of a data set, ``{shard}.h5`` in a folder.
 
     Files are opened on first use in each process (h5py objects do not survive a fork) and at most
     ``max_open`` stay open.
-
-    Args:
-        folder: The folder with ``{shard}.h5``.
-        max_open: Number of files kept open.
     """
 
     def __init__(self, folder: Path, max_open: int = 32) -> None:

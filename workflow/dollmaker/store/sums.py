@@ -9,9 +9,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -74,11 +74,9 @@ def _sums(folder: Path) -> dict[str, str]:
     paths = (path for path in folder.rglob("*") if path.is_file())
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     names = [name for name in names if name not in (CHECKSUMS, SIGNATURE)]
-    # Hashing lets other threads run.
-    with ThreadPoolExecutor(cores()) as pool:
-        return dict(
-            zip(names, pool.map(lambda name: sha256_file(folder / name), names), strict=True)
-        )
+    with ThreadPoolExecutor(cores()) as pool:  # hashing lets other threads run
+        digests = pool.map(lambda name: sha256_file(folder / name), names)
+        return dict(zip(names, digests, strict=True))
 
 
 def content(
@@ -107,38 +105,37 @@ def _content(
     files: tuple[str, ...], listed: tuple[str, ...], named: tuple[str, ...], memory: Path
 ) -> str:
     """The same, once a process: every fine-tuning of a task asks for it."""
-    known = _read(memory)
-    before = dict(known)
-    digest = hashlib.sha256()
-    for path in map(Path, files):
-        for name, file in _walk(path):
-            digest.update(f"{name} {_sum(file, known)}\n".encode())
-    for path in map(Path, listed):
-        for name, file in _walk(path):
-            digest.update(f"{name} {file.stat().st_size}\n".encode())
-    for path in map(Path, named):
-        for name, _ in _walk(path):
-            digest.update(f"{name}\n".encode())
-    if known != before:
-        _write(memory, known)
-    return digest.hexdigest()[:16]
+    with _remembering(memory) as known:
+        lines = [f"{name} {_sum(file, known)}" for name, file in _walk(files)]
+    lines += [f"{name} {file.stat().st_size}" for name, file in _walk(listed)]
+    lines += [name for name, _ in _walk(named)]
+    return hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()[:16]
 
 
 def sha256(file: Path, memory: Path = MEMORY) -> str:
     """SHA-256 of one file, read again only when it is another."""
+    with _remembering(memory) as known:
+        return _sum(file, known)
+
+
+@contextmanager
+def _remembering(memory: Path) -> Iterator[Known]:
+    """The checksums that are known, and written down if there are others afterwards."""
     known = _read(memory)
     before = dict(known)
-    found = _sum(file, known)
+    yield known
     if known != before:
-        _write(memory, known)
-    return found
+        with suppress(OSError):  # files are read again next time
+            write_json(memory, known)
 
 
-def _walk(path: Path) -> list[tuple[str, Path]]:
-    """A file, or all files below a folder with their names in it, sorted."""
-    if path.is_dir():
-        return sorted(_below(path))
-    return [("", path)] if path.is_file() else []
+def _walk(paths: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Files, and all files below folders with their names in them, sorted."""
+    for path in map(Path, paths):
+        if path.is_dir():
+            yield from sorted(_below(path))
+        elif path.is_file():
+            yield "", path
 
 
 def _below(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -175,15 +172,5 @@ def _read(memory: Path) -> Known:
     return {path: one for path, one in found.items() if isinstance(one, list) and len(one) == 3}
 
 
-def _write(memory: Path, known: Known) -> None:
-    with suppress(OSError):  # files are read again next time
-        write_json(memory, known)
-
-
-def main(folder: str, file: str) -> None:
-    """Write the checksums of all files of a folder into a file."""
-    write_text(Path(file), checksums(Path(folder)))
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    write_text(Path(sys.argv[2]), checksums(Path(sys.argv[1])))

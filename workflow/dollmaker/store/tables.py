@@ -61,9 +61,9 @@ def read_source(path: Path) -> pl.DataFrame:
         packed = path.suffix.lower() in {".parquet", ".pq"}
         names, cells = _read_parquet(path) if packed else _read_csv(path)
     except Exception as error:  # polars raises many types; the file is the user's
-        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        detail = _first_line(error)[:300]
         raise DataError(
-            f"table {path} is not readable ({detail[:300]}); save it as CSV in UTF-8 or Parquet."
+            f"table {path} is not readable ({detail}); save it as CSV in UTF-8 or Parquet."
         ) from None
     cells = cells.select(
         pl.all().str.strip_chars(_BLANKS).str.replace(r'^="([^"]*)"$', "$1").replace("", None)
@@ -93,8 +93,7 @@ def _named(names: list[str], cells: pl.DataFrame, path: Path) -> pl.DataFrame:
 
 def _read_parquet(path: Path) -> Cells:
     table = pl.read_parquet(path, glob=False, hive_partitioning=False)
-    columns = [_as_text(column) for column in table]
-    return table.columns, pl.DataFrame(columns)
+    return table.columns, pl.DataFrame([_as_text(column) for column in table])
 
 
 def _as_text(column: pl.Series) -> pl.Series:
@@ -234,26 +233,23 @@ def read(path: Path) -> pl.DataFrame:
         ArtifactError: If it is missing or damaged.
     """
     try:
-        table = _read(path)
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        parquet = None
+    try:
+        if parquet is None:
+            return pl.read_parquet(path, glob=False, hive_partitioning=False)
+        # With pyarrow, which jobs have, every page's checksum is compared.
+        table = parquet.read_table(path, page_checksum_verification=True, partitioning=None)
+        return pl.DataFrame(pl.from_arrow(table))
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; run the stage that makes it.") from None
     except Exception as error:  # any damage of the file
-        detail = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DamagedError(f"{path} is damaged ({detail})", path) from None
-    return table
+        raise DamagedError(f"{path} is damaged ({_first_line(error)})", path) from None
 
 
-def _read(path: Path) -> pl.DataFrame:
-    """The table; with pyarrow, which jobs have, every page's checksum is compared."""
-    try:
-        from pyarrow import parquet
-    except ModuleNotFoundError:
-        return pl.read_parquet(path, glob=False, hive_partitioning=False)
-    found = pl.from_arrow(
-        parquet.read_table(path, page_checksum_verification=True, partitioning=None)
-    )
-    assert isinstance(found, pl.DataFrame)
-    return found
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def read_header(path: Path) -> dict[str, Any]:

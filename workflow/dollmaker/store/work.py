@@ -6,7 +6,6 @@ writing. So every attempt signs the folder, and whoever finds another signature 
 """
 
 import glob
-import hashlib
 import os
 import secrets
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from dollmaker.runtime import parallel
 from dollmaker.runtime.errors import ArtifactError
-from dollmaker.store.files import remove, write_text
+from dollmaker.store.files import remove, sha256_file, write_text
 
 
 class Work:
@@ -27,12 +26,10 @@ class Work:
     Args:
         output: The output that the job will make.
         key: Hash of all that determines the result.
-
-    Attributes:
-        folder: Where the state lies: beside the output, never part of it.
     """
 
     def __init__(self, output: Path, key: str) -> None:
+        #: Where the state lies: beside the output, never part of it.
         self.folder = output.with_name(f".{output.name}-{key}.work")
         if parallel.rank():
             return
@@ -73,9 +70,7 @@ _GENERATIONS = 2
 
 def state_name(number: int, part: Path) -> str:
     """The name of a state file: its number and its checksum."""
-    with part.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return f"state-{number:09d}-{digest[:16]}.ckpt"
+    return f"state-{number:09d}-{sha256_file(part)[:16]}.ckpt"
 
 
 def newest_state(folder: Path) -> Path | None:
