@@ -19,8 +19,7 @@ import segmentation_models_pytorch as smp
 import torch
 from pycocotools.mask import decode
 
-from dollmaker.pictures.overlay import MASK, TRUTH, heat, outline, tint, to_rgb
-from dollmaker.pictures.sheet import sheet, to_png
+from dollmaker.pictures.overlay import MASK, TRUTH, heat, outline, sheet, tint, to_png, to_rgb
 from dollmaker.pixels.geometry import fit_mask
 
 FINDINGS = ("Cardiomegaly", "Consolidation", "Pneumothorax")

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from dollmaker.pictures.sheet import captioned, sheet, strip, to_png
+from dollmaker.pictures.overlay import captioned, sheet, strip, to_png
 
 RED = np.full((10, 12, 3), (200, 0, 0), np.uint8)
 

@@ -16,8 +16,7 @@ from dollmaker.evaluate.means import MEAN
 from dollmaker.measures.baselines import BASELINES
 from dollmaker.measures.words import number
 from dollmaker.pictures.charts import SERIES, chart
-from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline
-from dollmaker.pictures.sheet import sheet, to_png
+from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline, sheet, to_png
 from dollmaker.pixels.geometry import Fit
 from dollmaker.pixels.truth import Truth
 from dollmaker.runtime.picks import evenly

@@ -27,7 +27,7 @@ from dollmaker.explain.measures import (
 from dollmaker.explain.network import Segmenter, load_segmenter
 from dollmaker.explain.pairs import CHUNK, Block, Drawn, list_pairs, read_blocks
 from dollmaker.explain.seg_cam import Explained, Method, PixelSet, choose_pixels, explain_pixels
-from dollmaker.pictures.sheet import sheet, to_png
+from dollmaker.pictures.overlay import sheet, to_png
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.runtime.picks import evenly

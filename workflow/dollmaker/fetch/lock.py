@@ -47,11 +47,7 @@ def read(root: Path) -> dict[str, Entry]:
 
 
 def check(root: Path, name: str, sha256: str) -> None:
-    """Refuse weights whose safetensors file the lock notes otherwise; others may be anything.
-
-    Raises:
-        ModelError: If they differ.
-    """
+    """Refuse, by a :class:`ModelError`, weights that the lock notes with another SHA-256."""
     noted = read(root).get(name)
     if noted and noted["sha256"] != sha256:
         raise ModelError(

@@ -101,11 +101,7 @@ def of_config(config: Config) -> list[Need]:
 
 
 def of_study(config: Config) -> list[Need]:
-    """What the pre-trainings and the start imagenet of each architecture of the study need.
-
-    Raises:
-        ConfigError: If a name is not as its library's are.
-    """
+    """What the pre-trainings and the start imagenet of each architecture of the study need."""
     asked: list[tuple[str, Start]] = []
     for architecture in config.study.architectures:
         for start in config.study.inits:

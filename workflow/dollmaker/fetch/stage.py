@@ -54,11 +54,7 @@ def fetch_weights(
 
 
 def listed(needs: Iterable[Need], root: Path) -> str:
-    """Every weights file, whether it is there, where it is had and where to put it.
-
-    Raises:
-        ModelError: If a library has no such weights.
-    """
+    """Every weights file, whether it is there, where it is had and where to put it."""
     lines = []
     for need in needs:
         there = need.file.is_file()

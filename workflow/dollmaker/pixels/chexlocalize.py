@@ -82,11 +82,7 @@ class FindingFiles(OneFile):
             raise DataError(f"{member!r}: {error}") from None
 
     def require_told(self, findings: Iterable[str]) -> None:
-        """Refuse files that tell of none of these findings.
-
-        Raises:
-            DataError: Naming what they tell of.
-        """
+        """Refuse files that tell of none of these findings."""
         known = [self._called(finding) or finding for finding in findings]
         require_called(known, self._named, self._what)
 
@@ -159,11 +155,7 @@ def called(name: str, names: Collection[str]) -> str | None:
 
 
 def require_called(wanted: Iterable[str], names: Collection[str], what: str) -> None:
-    """Refuse a file that tells of other findings only; one without any tells of no image either.
-
-    Raises:
-        DataError: If none of its ``names`` is wanted.
-    """
+    """Refuse a file that tells of other findings only; one without any tells of no image either."""
     asked = list(wanted)
     if names and asked and not any(called(name, names) for name in asked):
         there, here = (", ".join(sorted(set(some))[:20])[:300] for some in (names, asked))
@@ -182,22 +174,14 @@ def whole(value: Any) -> int | None:
 
 
 def require_size(size: tuple[int | None, int | None], width: int, height: int) -> None:
-    """Refuse what was drawn on a picture of another size, or of a size that is not known.
-
-    Raises:
-        DataError: The reason.
-    """
+    """Refuse what was drawn on a picture of another size, or of a size that is not known."""
     if size != (width, height):
         drawn = "unknown size" if None in size else f"{size[0]}x{size[1]} pixels"
         raise DataError(f"{drawn}, its image has {width}x{height}")
 
 
 def paint_runs(code: Any, width: int, height: int) -> Mask:
-    """The area (height, width) of ``{"size": [height, width], "counts": text or numbers}``.
-
-    Raises:
-        DataError: The reason why it has none.
-    """
+    """The area (height, width) of ``{"size": [height, width], "counts": text or numbers}``."""
     if not isinstance(code, dict) or not isinstance(code.get("counts"), (str, list)):
         raise DataError("not a COCO run-length code")
     size = code.get("size")

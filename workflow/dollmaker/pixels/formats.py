@@ -90,9 +90,6 @@ def decode_frame(data: bytes, max_pixels: int, bits: Bits = 8) -> Frame:
     """Decode the bytes of a file of untrusted origin; larger pictures are refused before that.
 
     ``bits`` is what the window of a DICOM image is scaled to.
-
-    Raises:
-        DataError: With the reason why the picture cannot be used.
     """
     frame = decoded(data, max_pixels, lambda: _decode(data, max_pixels, bits))
     return replace(frame, sha256=sha256(data).hexdigest())
@@ -112,11 +109,7 @@ def _decode(data: bytes, max_pixels: int, bits: Bits) -> Frame:
 
 
 def decoded(data: bytes, max_pixels: int, decode: Callable[[], Result]) -> Result:
-    """What a decoder makes of the bytes of a file.
-
-    Raises:
-        DataError: With the reason why it makes nothing of them.
-    """
+    """What a decoder makes of the bytes of a file."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -134,11 +127,7 @@ def decoded(data: bytes, max_pixels: int, decode: Callable[[], Result]) -> Resul
 
 
 def read_bytes(path: Path, max_pixels: int) -> bytes:
-    """The bytes of an untrusted file: never of a pipe or a device, and never without end.
-
-    Raises:
-        DataError: With the reason why it cannot be read.
-    """
+    """The bytes of an untrusted file: never of a pipe or a device, and never without end."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):

@@ -88,20 +88,12 @@ class Form(ABC):
         return ""
 
     def require(self, image: ImageFacts) -> None:
-        """Refuse an image without a mask, by names alone.
-
-        Raises:
-            DataError: As :meth:`has`, and if there is none.
-        """
+        """Refuse an image without a mask, by names alone."""
         if not self.has(image):
             raise DataError(self.lack)
 
     def channels(self, image: ImageFacts, names: Iterable[str]) -> Pixels:
-        """Where K names are in an image that needs a mask, uint8 (K, height, width).
-
-        Raises:
-            DataError: As :meth:`require` and :meth:`area`.
-        """
+        """Where K names are in an image that needs a mask, uint8 (K, height, width)."""
         self.require(image)
         nothing = np.zeros((image.height, image.width), np.uint8)
         areas = (self.area(image, name) for name in names)

@@ -83,11 +83,7 @@ def read_mask(
 
 
 def require_upright(turned: bool) -> None:
-    """Refuse masks that say nothing of how they lie, beside an image that was turned by a tag.
-
-    Raises:
-        DataError: If the image was turned.
-    """
+    """Refuse masks that say nothing of how they lie, beside an image that was turned by a tag."""
     if turned:
         raise DataError(
             "has no EXIF orientation but its image was turned by one; save the image upright, or "

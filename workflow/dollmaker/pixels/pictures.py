@@ -48,9 +48,6 @@ def read_picture(path: Path, *, mode: str | None, max_pixels: int) -> Picture:
         path: The file.
         mode: ``L`` (grey) or ``RGB``; ``None`` keeps grey images grey, all others become RGB.
         max_pixels: Larger pictures are refused before they are decoded.
-
-    Raises:
-        DataError: With the reason why the picture cannot be used.
     """
     frame = read_frame(path, max_pixels)
     return Picture(_eight_bits(frame, mode), _origin(frame))
@@ -71,9 +68,6 @@ def read_channels(path: Path, *, channels: int | None, bits: Bits, max_pixels: i
     (:func:`dollmaker.pixels.stacks.read_stack`), and so may one and three be. All else as
     :func:`read_picture`. 8 bits become 16 without a loss, deep values by the same window. Of
     ``None`` channels grey pictures have one, others three.
-
-    Raises:
-        DataError: With the reason why the picture cannot be used.
     """
     data = read_bytes(path, max_pixels)
     if channels and (stack := read_stack(data, channels, bits, max_pixels)):
@@ -103,11 +97,7 @@ class Decoded:
 def decode(
     path: Path, *, size: int, channels: int, fit: Fit, max_pixels: int, bits: Bits = 8
 ) -> Decoded:
-    """Decode a file to so many channels and bits, and fit it into the square.
-
-    Raises:
-        DataError: With the reason why the image cannot be used.
-    """
+    """Decode a file to so many channels and bits, and fit it into the square."""
     whole, origin = read_channels(path, channels=channels, bits=bits, max_pixels=max_pixels)
     height, width = whole.shape[1:]
     pixels = fit_image(whole, size, fit)

@@ -89,9 +89,6 @@ class Truth:
         """Read the truth of an image, of whatever finding, for :func:`require_sound`.
 
         The row of the listing has ``width``, ``height`` and ``orientation``.
-
-        Raises:
-            DataError: As :meth:`mask`.
         """
         image = _facts(row)
         for name in self.targets if self.by_target else self.findings or ():

@@ -80,11 +80,7 @@ def read_volume(path: Path, *, channel: int | None, max_voxels: int) -> Volume:
 
 
 def require_same_grid(volume: Volume, label: Volume) -> None:
-    """Refuse a label whose voxels are not those of its volume.
-
-    Raises:
-        DataError: With the reason, which names both.
-    """
+    """Refuse a label whose voxels are not those of its volume."""
     if volume.values.shape != label.values.shape:
         raise DataError(
             f"{label.name} has the shape {label.values.shape}, {volume.name} "

@@ -110,12 +110,7 @@ def list_items(options: DicomConfig, prepare: PrepareConfig, place: Place) -> li
 
 
 def look(options: DicomConfig, place: Place) -> None:
-    """As :func:`list_items`, by the headers of at most some hundred files: in seconds.
-
-    Raises:
-        ConfigError: As :func:`list_items`.
-        DataError: As :func:`list_items`, of what these files tell.
-    """
+    """As :func:`list_items`, by the headers of at most some hundred files: in seconds."""
     _caller(options, place)
     rows, tree = _read_labels(options, place), place.walk(options)
     files = tree.files[:: -(-len(tree.files) // _LOOK) or 1]

@@ -1,6 +1,7 @@
 """What sources hand over: a listing, or pieces to convert to pictures; and what tables may hold.
 
-A patient is wholly in train, in valid or in test.
+What they may not hold is refused by a :class:`DataError` that names the line. A patient is wholly
+in train, in valid or in test.
 """
 
 import hashlib
@@ -75,11 +76,7 @@ class Item:
 
 
 def check_names(findings: Iterable[str], where: str, more: Iterable[str] = ()) -> None:
-    """Refuse findings that are called as a column of the index, or as one more that is taken.
-
-    Raises:
-        DataError: Naming the finding.
-    """
+    """Refuse findings that are called as a column of the index, or as one more that is taken."""
     taken = {*COLUMNS, *DECODED, *_OF_A_SHARD, *more}
     for name in findings:
         if name in taken:
@@ -87,11 +84,7 @@ def check_names(findings: Iterable[str], where: str, more: Iterable[str] = ()) -
 
 
 def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
-    """Values of a column that may not be blank.
-
-    Raises:
-        DataError: Naming the line.
-    """
+    """Values of a column that may not be blank."""
     values = table[column]
     if values.null_count():
         row = int(values.is_null().arg_true()[0]) + 2
@@ -106,9 +99,6 @@ def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
 
     1, 0 and -1 may be written as any program does (``1.00``, ``1,0``, ``TRUE``). Not mentioned is
     what is blank, and what R, Python and databases write for a missing value: NA, NaN, NULL.
-
-    Raises:
-        DataError: Naming the line.
     """
     values = table[column]
     known: dict[str, int | None] = {}
@@ -127,11 +117,7 @@ def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
 
 
 def patients(table: pl.DataFrame, column: str, file: Path) -> list[str]:
-    """The patient of each row, see :func:`dollmaker.pixels.names.patient`; none may be blank.
-
-    Raises:
-        DataError: Naming the line; also for a number that an office program has shortened.
-    """
+    """The patient of each row, see :func:`dollmaker.pixels.names.patient`; all in full."""
     found = [names.patient(text) for text in filled(table, column, file)]
     for row, text in enumerate(found, start=2):
         if _SHORTENED.fullmatch(text):
@@ -143,11 +129,7 @@ def patients(table: pl.DataFrame, column: str, file: Path) -> list[str]:
 
 
 def paths(table: pl.DataFrame, column: str, file: Path) -> list[str]:
-    """The file that each row names, see :func:`dollmaker.pixels.names.posix`; none may be blank.
-
-    Raises:
-        DataError: Naming the line.
-    """
+    """The file that each row names, see :func:`dollmaker.pixels.names.posix`; none may be blank."""
     return [names.posix(text) for text in filled(table, column, file)]
 
 
@@ -171,11 +153,7 @@ def assign_all(patients: Sequence[str], valid: float, test: float) -> list[str]:
 
 
 def assert_disjoint(index: pl.DataFrame) -> None:
-    """Refuse an index in which a patient is in two splits.
-
-    Raises:
-        DataError: Naming a patient.
-    """
+    """Refuse an index in which a patient is in two splits."""
     counts = index.group_by("patient_id").agg(pl.col("split").n_unique().alias("splits"))
     shared = counts.filter(pl.col("splits") > 1).sort("patient_id")
     if len(shared):

@@ -71,11 +71,7 @@ def read_nih(options: NihConfig, prepare: PrepareConfig, find: Find) -> Listing:
 
 
 def table_file(options: NihConfig, find: Find) -> Path:
-    """The table of all images.
-
-    Raises:
-        DataError: If it does not exist.
-    """
+    """The table of all images; there must be one."""
     file = find(f"{options.folder}/{options.table}")
     if not file.is_file():
         raise DataError(f"table {file} does not exist; correct data_root or source.nih.")

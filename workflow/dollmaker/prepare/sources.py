@@ -246,11 +246,7 @@ def _table_labels(table: pl.DataFrame, options: TableConfig, file: Path) -> dict
 
 
 def check_findings(names: Sequence[str], config: Config) -> None:
-    """Refuse configured findings that the data set does not have.
-
-    Raises:
-        ConfigError: Naming the finding and those there are.
-    """
+    """Refuse, by a :class:`ConfigError`, findings that the data set does not have."""
     chosen = list(config.attribute.findings or ())
     chosen += [name for name in config.classify.uncertain if name != "default"]
     findings.localized(names, chosen)

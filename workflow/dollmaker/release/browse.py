@@ -10,8 +10,17 @@ import polars as pl
 from PIL import Image
 
 from dollmaker.measures import scores
-from dollmaker.pictures.overlay import CLASSES, MASK, Rgb, outline, tint, to_rgb
-from dollmaker.pictures.sheet import captioned, sheet, to_png
+from dollmaker.pictures.overlay import (
+    CLASSES,
+    MASK,
+    Rgb,
+    captioned,
+    outline,
+    sheet,
+    tint,
+    to_png,
+    to_rgb,
+)
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, KEY, Row, Tree

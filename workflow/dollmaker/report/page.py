@@ -16,7 +16,7 @@ from dollmaker.explain.measures import MEASURES
 from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.measures.words import finite, headline_split
 from dollmaker.pictures.charts import Chart
-from dollmaker.pictures.sheet import data_uri, strip, to_png
+from dollmaker.pictures.overlay import data_uri, strip, to_png
 from dollmaker.release.parts import SPLITS, Row, Tree
 from dollmaker.report.gather import Results
 from dollmaker.report.pictures import Examples, Gallery

@@ -22,10 +22,12 @@ from dollmaker.pictures.overlay import (
     Rgb,
     outline,
     panel_shape,
+    sheet,
+    strip,
     tint,
+    to_png,
     to_rgb,
 )
-from dollmaker.pictures.sheet import sheet, strip, to_png
 from dollmaker.pixels.geometry import Fit, level_set, source_mask, unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.release.parts import Row

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dollmaker.config.whole import Config
-from dollmaker.pictures.sheet import to_png
+from dollmaker.pictures.overlay import to_png
 from dollmaker.report import pictures
 from dollmaker.report.figures import make_charts
 from dollmaker.report.gather import gather

@@ -61,11 +61,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def require_new(output: Path) -> None:
-    """Refuse to write where something of the user's lies; an empty folder may be there.
-
-    Raises:
-        DataError: If the path is taken.
-    """
+    """Refuse, by a :class:`DataError`, a path that something lies at; an empty folder may."""
     if any(output.iterdir()) if output.is_dir() else output.exists():
         raise DataError(f"{output} exists already; give a new folder, or delete it first.")
 

@@ -192,11 +192,7 @@ def _frame(rows: list[list[str]]) -> pl.DataFrame:
 
 
 def require_columns(table: pl.DataFrame, columns: Iterable[str], path: Path) -> None:
-    """Refuse a table that lacks a column.
-
-    Raises:
-        DataError: Naming the column and those there are.
-    """
+    """Refuse, by a :class:`DataError`, a table that lacks a column."""
     known = " ".join(", ".join(table.columns).split())[:500]
     if len(table.columns) == 1:
         known += ", as one column: cells are divided by commas, semicolons or tabs"

@@ -12,7 +12,7 @@ import polars as pl
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.tasks import MEAN, NOTHING
 from dollmaker.measures.words import number
-from dollmaker.pictures.sheet import to_png
+from dollmaker.pictures.overlay import to_png
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.report.pictures import examples_sheet, make_examples
 from dollmaker.runtime.errors import DataError
