@@ -59,7 +59,7 @@ def test_recipes_are_compared_by_name(killed: Path, tmp_path: Path) -> None:
     table = pl.read_parquet(results / "scores/recipes.parquet")
     own = {"doll", "band", "tokencut", "micranet"}
     assert set(table["recipe"]) == own | {"centre", "intensity", "whole"}
-    assert set(table["rule"]) >= {"as published", "tuned", "few-shot", "stability"}
+    assert set(table["rule"]) >= {"as published", "tuned", "few-shot", "evidence"}
     assert table.filter(recipe="micranet")["seconds"].min() > 0
     page = (results / "comparison/README.md").read_text()
     (verdict,) = re.findall(r"\| tokencut \|.*ignores the finding.*", page)

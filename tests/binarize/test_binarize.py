@@ -74,16 +74,16 @@ def test_the_gate_goes_by_the_label_or_by_what_is_predicted() -> None:
 
 
 def test_label_free_takes_the_cut_of_its_finding() -> None:
-    cuts = {("stability", family): Cut(family, 0.25) for family in FAMILIES}
-    cuts |= {("agreement", FAMILY): Cut("otsu", 1.0)}
+    cuts = {("evidence", family): Cut(family, 0.25) for family in FAMILIES}
+    cuts |= {("stability", FAMILY): Cut("otsu", 1.0)}
     values = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     given = pair(values, cuts=cuts, scale=0.4)
     for family in FAMILIES:
         done = label_free(given, family=family)
         assert done.threshold == level(values, Cut(family, 0.25), 0.4)
         np.testing.assert_array_equal(done.mask, values > done.threshold)
-    assert label_free(given).threshold == label_free(given, family="root").threshold
-    by_otsu = label_free(given, criterion="agreement").mask
+    assert label_free(given).threshold == label_free(given, family=FAMILY).threshold
+    by_otsu = label_free(given, criterion="stability").mask
     assert by_otsu is not None and (by_otsu == otsu(pair(values)).mask).all()
     empty = label_free(pair(np.zeros((8, 8), np.float32), cuts=cuts)).mask
     assert empty is not None and not empty.any()
@@ -205,7 +205,7 @@ def test_wrong_chains_are_refused(steps: list[dict], words: str) -> None:
 
 
 def test_every_step_returns_a_pair_of_the_same_size() -> None:
-    thresholded = otsu(pair(cuts={("stability", FAMILY): Cut("area", 0.1)}))
+    thresholded = otsu(pair(cuts={("evidence", FAMILY): Cut("area", 0.1)}))
     for name, step in STEPS.items():
         done = step(thresholded)
         assert done.mask is not None and done.mask.shape == (64, 64), name

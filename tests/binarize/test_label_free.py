@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from skimage.filters import threshold_otsu
 
 from dollmaker.binarize.cuts import AREAS, COUNT, FAMILIES, Cut, candidates, level
 from dollmaker.binarize.label_free import (
@@ -16,6 +15,7 @@ from dollmaker.binarize.label_free import (
     chosen_of,
     curves,
     cuts_of,
+    likelihood,
     read_thresholds,
 )
 from dollmaker.store import provenance
@@ -49,13 +49,6 @@ def blobs(areas: list[float], *, noise: float, seed: int, members: int = 1) -> n
             drawn = gaussian_filter(rng.standard_normal((48, 48)), 2)
             views[k][place] = gaussian_filter(disk, 1) + noise * drawn / drawn.std()
     return views - views.min((3, 4), keepdims=True)
-
-
-def kappa(a: np.ndarray, b: np.ndarray) -> float:
-    """Cohen's kappa from its table of counts."""
-    table = np.array([[np.sum((a == i) & (b == j)) for j in (0, 1)] for i in (0, 1)]) / a.size
-    expected = np.outer(table.sum(1), table.sum(0))
-    return float((np.trace(table) - np.trace(expected)) / (1 - np.trace(expected)))
 
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -124,21 +117,49 @@ def test_what_is_drawn_without_the_finding_is_not_worth_much() -> None:
     assert with_null.max() == pytest.approx(alone.max(), abs=0.15)
 
 
-def test_agreement_is_cohens_kappa_between_members() -> None:
-    views = blobs([0.1] * 3, noise=0.3, seed=3, members=2)
-    for number in (5, 12, COUNT - 1):
-        cut = Cut("area", AREAS[number])
-        masks = [[view > level(view, cut) for view in image[:, 0]] for image in views]
-        expected = np.mean([kappa(a, b) for a, b in masks])
-        assert curve(views, "agreement")[number] == pytest.approx(expected, abs=1e-6)
+def test_the_likelihood_of_a_pixel_is_calibrated() -> None:
+    """A fifth of the pixels is the finding; the others are as in images without it."""
+    rng = np.random.default_rng(0)
+    there = rng.random((20, 3000)) < 0.2
+    logits = rng.normal(np.where(there, 2.5, 0.0), 1.0).astype(np.float32)
+    likely = likelihood(logits, rng.normal(size=(20, 3000)).astype(np.float32))
+    assert likely.mean() == pytest.approx(0.2, abs=0.03)
+    true = 1 / (1 + 4 * np.exp(2.5**2 / 2 - 2.5 * logits))  # Bayes' rule for the two bells
+    assert np.abs(likely - true).mean() < 0.03
+    order = np.argsort(logits.ravel())
+    assert (np.diff(likely.ravel()[order]) >= 0).all()
 
 
-def test_separability_is_largest_at_otsus_threshold() -> None:
-    views = blobs([0.1] * 4, noise=0.2, seed=4)
-    found = curves(seen(views), seen(views[:0]), NUMBERS)["separability"]
-    assert found["otsu"][0] >= found["area"].max() - 1e-3
-    expected = threshold_otsu(views[0, 0, 0])
-    assert level(views[0, 0, 0], Cut("otsu", 1.0)) == pytest.approx(expected)
+def test_nothing_is_likely_where_images_without_the_finding_look_alike() -> None:
+    same = np.random.default_rng(0).random((4, 500), np.float32)
+    assert likelihood(same, same).max() == 0
+    assert likelihood(np.zeros_like(same), same).max() == 0
+    assert likelihood(np.zeros_like(same), same - 2).max() == 0
+    assert likelihood(same + 2, same).min() == 1
+
+
+def test_expectation_written_out() -> None:
+    views = blobs([0.1] * 4, noise=0.3, seed=1, members=2)
+    null = blobs([0.005] * 3, noise=0.3, seed=2, members=2)
+    likely = likelihood(*(v.mean((1, 2)).reshape(len(v), -1) for v in (views, null)))
+    found = curve(views, "expectation", null)
+    for number in (3, 12, 20):
+        expected = []
+        for image, chances in zip(views.mean((1, 2)), likely, strict=True):
+            mask = (image > level(image, Cut("area", AREAS[number]))).ravel()
+            expected.append(chances[mask].sum() / (mask.sum() + chances[~mask].sum()))
+        assert found[number] == pytest.approx(np.mean(expected), abs=1e-5)
+    evidence = curve(views, "stability", null) + found / 2
+    assert curve(views, "evidence", null) == pytest.approx(evidence)
+
+
+@pytest.mark.parametrize("area", [0.03, 0.1, 0.3])
+def test_expectation_finds_the_area_that_images_without_the_finding_lack(area: float) -> None:
+    views, null = (blobs([a] * 12, noise=0.15, seed=3) for a in (area, 0.0))
+    found = curve(views, "expectation", null)
+    assert AREAS[found.argmax()] == pytest.approx(area, rel=0.35)
+    assert curve(views, "expectation").max() == 0  # nothing to compare with
+    assert (curve(views, "evidence") == curve(views, "stability")).all()
 
 
 def test_a_finding_with_few_pairs_follows_the_others() -> None:

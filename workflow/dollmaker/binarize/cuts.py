@@ -4,13 +4,14 @@ A family turns the number of a finding into the threshold of each map. Under ``a
 finding have one size; under the others the size follows the image:
 
 - ``root``: relevance times the square root of the map's ``scale``, over the number; between
-  ``fraction`` and ``logits``. Our own, and the default (docs/lab/2026-11-29-recipes.md).
+  ``fraction`` and ``logits``. Our own.
 - ``logits``: relevance in logits per pixel (the map times its ``scale``), over the number.
 - ``null``: as ``logits``, with candidates by the share of pixels that they keep of pairs without
   the finding.
 - ``fraction``: relevance over a share of the map's maximum.
 - ``mass``: the fewest pixels that hold a share of the map's positive relevance.
-- ``otsu``: the map's minimum plus the number times the distance to Otsu's threshold (1979).
+- ``otsu``: the map's minimum plus the number times the distance to Otsu's threshold (1979). The
+  default (docs/evidence.md, "Thresholds without truth").
 - ``area``: the most relevant share of the pixels.
 """
 
@@ -27,7 +28,7 @@ Family = Literal["root", "logits", "null", "fraction", "mass", "otsu", "area"]
 FAMILIES = get_args(Family)
 
 #: The family that is taken where none is named.
-FAMILY: Family = "root"
+FAMILY: Family = "otsu"
 
 #: Candidates of each family.
 COUNT = 24

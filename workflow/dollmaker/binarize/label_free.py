@@ -2,14 +2,14 @@
 
 Each criterion is a number for every candidate threshold; the best candidate wins:
 
+- ``evidence``: the sum of ``stability`` and half of ``expectation``. Our own, and the default
+  (docs/evidence.md, "Thresholds without truth").
 - ``stability``: how much more the masks that different members draw of an image and its mirror
   image resemble each other (mean IoU) than masks of other images, with or without the finding,
   whichever resemble them more. Noise does not come again; what comes again in other images is not
-  evidence of the finding. A single member is compared with itself in the mirror. Our own, and the
-  default (docs/lab/2026-11-29-recipes.md).
-- ``agreement``: Cohen's kappa between members' masks (of a single member: between an image and its
-  mirror image), overlap beyond what areas alone would give.
-- ``separability``: Otsu's share of the map's variance that lies between inside and outside.
+  evidence of the finding. A single member is compared with itself in the mirror.
+- ``expectation``: the mean IoU to expect if what is more relevant than in images without the
+  finding is the finding, see :func:`likelihood`; 0 without such images.
 
 Candidates are those of :mod:`dollmaker.binarize.cuts`. The curve of a finding is drawn towards the
 mean over findings, the more the fewer pairs it has, and smoothed over neighbouring thresholds.
@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+from scipy.optimize import isotonic_regression
 
 from dollmaker.binarize.cuts import COUNT, FAMILIES, Cut, candidates, levels
 from dollmaker.store import provenance, tables
@@ -32,7 +33,7 @@ from dollmaker.store.files import sha256_file
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.shards import Shard
 
-Criterion = Literal["stability", "agreement", "separability"]
+Criterion = Literal["evidence", "stability", "expectation"]
 CRITERIA = get_args(Criterion)
 
 #: One row per finding and candidate; the finding "" stands for all that have no pair.
@@ -51,6 +52,13 @@ PRIOR = 10
 #: Weights of neighbouring candidates when a curve is smoothed.
 _NEIGHBOURS = np.array([0.25, 0.75, 1.0, 0.75, 0.25]) / 3
 _REACH = len(_NEIGHBOURS) // 2
+
+#: What an IoU that is expected is worth beside one that is seen.
+_WEIGHT = 0.5
+
+#: Bins of relevance that likelihoods are counted in, and the share of the pixels without the
+#: finding that may be over a level from which the finding's share is read.
+_BINS, _MOST = 200, 0.5
 
 Curve = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -98,6 +106,12 @@ class Views:
         """The views by some of the members."""
         return Views(self.maps[:, members], self.scales[:, members])
 
+    def joined(self) -> tuple[Floats, Floats]:
+        """The mean of all views of an image (P, N), and its scale (P,), more than 0."""
+        scales = np.maximum(self.scales.mean((1, 2)), np.finfo(np.float32).tiny)
+        logits = (self.maps * self.scales[..., None]).mean((1, 2))
+        return np.asarray(logits / scales[:, None]), np.asarray(scales)
+
     def known(self) -> tuple[Floats, Floats]:
         """The maps (K, N) that are not NaN, and their scales (K,)."""
         known = ~np.isnan(self.scales)
@@ -131,17 +145,58 @@ def curves(
     ``numbers`` are the candidates (G,) of each family.
     """
     found: dict[str, dict[str, Curve]] = {name: {} for name in CRITERIA}
-    straight = views.maps[:, :, 0]
-    total, variance = straight.mean(-1), straight.var(-1)
+    maps, scales = views.joined()
+    likely = _likely(maps, scales, null)
     for family, values in numbers.items():
         drawn = (_masks(family, values, some) for some in (views, null))
-        rows = []
-        for masks, absent in zip(*drawn, strict=True):
-            separable = _separability(straight, total, variance, masks)
-            rows.append((_stability(masks, absent), _agreement(masks), separable))
-        for name, curve in zip(CRITERIA, np.array(rows).T, strict=True):
-            found[name][family] = curve
+        stability = np.array([_stability(*masks) for masks in zip(*drawn, strict=True)])
+        cut = levels(family, values, maps, scales)
+        expected = _expected(maps > cut[..., None], likely)
+        found["stability"][family], found["expectation"][family] = stability, expected
+        found["evidence"][family] = stability + _WEIGHT * expected
     return found
+
+
+def _likely(maps: Floats, scales: Floats, null: Views) -> Floats:
+    """The likelihood of joined maps' pixels (P, N); 0 without null images."""
+    if not len(null.maps):
+        return np.zeros_like(maps)
+    without, per_pixel = null.joined()
+    return likelihood(maps * scales[:, None], without * per_pixel[:, None])
+
+
+def likelihood(logits: Floats, without: Floats) -> Floats:
+    """How likely each pixel of images with a finding belongs to it, from its relevance alone.
+
+    Pixels of images with the finding are a mixture: a share of them is the finding, the others are
+    as in images without it. The share is the largest that both distributions allow (Blanchard, Lee
+    and Scott 2010), and what a level has in excess of the others' is the finding's (learning from
+    positive and unlabelled data, Ivanov 2020), more at higher levels.
+
+    Args:
+        logits: (P, N), relevance in logits per pixel with the finding.
+        without: (Q, N), without it; Q >= 1.
+
+    Returns:
+        (P, N) in 0..1.
+    """
+    edges = np.unique(np.quantile(logits, np.linspace(0, 1, _BINS + 1), method="lower"))
+    if len(edges) < 2:
+        return np.zeros_like(logits)
+    here = np.histogram(logits, edges)[0] / logits.size
+    there = np.histogram(np.minimum(without, edges[-1]), edges)[0] / without.size
+    above, above_without = here[::-1].cumsum(), there[::-1].cumsum()
+    low = above_without < _MOST
+    share = ((above - above_without)[low] / (1 - above_without[low])).max(initial=0.0)
+    found = isotonic_regression(1 - (1 - share) * there / here, weights=here).x.clip(0, 1)
+    return np.asarray(found[np.searchsorted(edges[1:-1], logits, side="right")], np.float32)
+
+
+def _expected(masks: npt.NDArray[np.bool_], likely: Floats) -> Curve:
+    """The mean IoU of masks (G, P, N) to expect where pixels are the finding's as likely, (G,)."""
+    inside = np.where(masks, likely, 0).sum(-1)
+    either = masks.sum(-1) + likely.sum(-1) - inside
+    return np.asarray((inside / np.maximum(either, 1e-9)).mean(-1), np.float64)
 
 
 def _masks(family: str, numbers: npt.NDArray[np.float64], views: Views) -> Iterator[Masks]:
@@ -217,38 +272,6 @@ def _overlaps(a: Masks, b: Masks) -> Floats:
     both = a.pixels @ b.pixels.T
     either = a.areas[:, None] + b.areas[None] - both
     return np.asarray(both / np.maximum(either, 1))
-
-
-def _agreement(masks: Masks) -> float:
-    """Mean of Cohen's kappa over members' masks as they are, or of one and its mirror."""
-    members = masks.pixels.shape[1]
-    pairs = [(masks.view(a, 0), masks.view(b, 0)) for a in range(members) for b in range(a)]
-    return float(
-        np.mean([_kappa(a, b) for a, b in pairs or [(masks.view(0, 0), masks.view(0, 1))]])
-    )
-
-
-def _kappa(a: Masks, b: Masks) -> float:
-    """Mean of Cohen's kappa over masks (P, N)."""
-    places = a.pixels.shape[1]
-    p, q = a.areas.astype(np.float64) / places, b.areas.astype(np.float64) / places
-    both = np.einsum("pn,pn->p", a.pixels, b.pixels) / places
-    observed = 1 - p - q + 2 * both
-    chance = p * q + (1 - p) * (1 - q)
-    known = chance < 1
-    return float(np.mean(np.where(known, (observed - chance) / np.where(known, 1 - chance, 1), 0)))
-
-
-def _separability(maps: Floats, total: Floats, variance: Floats, masks: Masks) -> float:
-    """Share of the variance of maps (P, M, N) between inside and outside, averaged over maps.
-
-    ``total`` and ``variance`` are the maps' (P, M), ``masks`` those of all views (P, M, 2, N).
-    """
-    share = masks.areas[:, :, 0] / maps.shape[-1]
-    inside = np.einsum("...n,...n->...", maps, masks.pixels[:, :, 0]) / maps.shape[-1]
-    gap = inside - total * share
-    below = share * (1 - share) * variance
-    return float(np.mean(np.where(below > 0, gap**2 / np.where(below > 0, below, 1), 0)))
 
 
 def choose_thresholds(sample: Path, output: Path) -> None:

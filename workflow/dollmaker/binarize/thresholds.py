@@ -69,12 +69,12 @@ def two_threshold(pair: Pair, *, foreground: Level = 0.3, background: Level = 0.
     return replace(pair, mask=mask, threshold=high)
 
 
-def label_free(pair: Pair, *, criterion: Criterion = "stability", family: Family = FAMILY) -> Pair:
+def label_free(pair: Pair, *, criterion: Criterion = "evidence", family: Family = FAMILY) -> Pair:
     """The threshold of the finding that was chosen without truth.
 
     Args:
         pair: A pair whose maps have a sample (see :mod:`dollmaker.binarize.label_free`).
-        criterion: ``stability``, ``agreement`` or ``separability``.
+        criterion: ``evidence``, ``stability`` or ``expectation``.
         family: What the threshold is a number of, see :mod:`dollmaker.binarize.cuts`.
     """
     cut = pair.cuts.get((criterion, family))

@@ -26,9 +26,9 @@ STAGES: dict[str, int] = {
     "classify": 5,
     "attribute": 5,
     "sample": 5,
-    "thresholds": 4,
+    "thresholds": 5,
     "sanity": 3,
-    "binarize": 5,
+    "binarize": 6,
     "labels": 3,
     "release": 5,
     "segment": 8,
@@ -36,7 +36,7 @@ STAGES: dict[str, int] = {
     "adapt": 10,
     "study": 9,
     "evaluate": 7,
-    "compare": 5,
+    "compare": 6,
     "report": 4,
 }
 
