@@ -17,7 +17,7 @@ from dollmaker.fetch.stage import fetch
 from dollmaker.networks.classifiers import create_network, head_name
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.prepare import stage
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 
 ROOT = Path(__file__).parents[1]
 

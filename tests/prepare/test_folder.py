@@ -19,7 +19,7 @@ from dollmaker.prepare.folder import _folded
 from dollmaker.prepare.listing import assign
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 
 TWO = ["a/1.png", "a/2.png", "b/1.png", "b/2.png"]
 

@@ -18,8 +18,8 @@ from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.findings import CHEXPERT
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import Shard
+from dollmaker.store.tables import read_index
 
 TABLE = {"file": "t.csv", "images": "images", "image_column": "name", "label_column": "class"}
 

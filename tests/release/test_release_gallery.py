@@ -11,7 +11,7 @@ from small_release import build
 
 from dollmaker.release.labels import read_pairs
 from dollmaker.release.parts import SPLITS, read_rows
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 
 
 def facts(gallery: Path) -> dict[str, Any]:

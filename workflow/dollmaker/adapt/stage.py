@@ -28,7 +28,7 @@ from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
 from dollmaker.store.files import atomic_path
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 from dollmaker.store.work import Work
 
 #: Starts that no image of the data set has taught anything.

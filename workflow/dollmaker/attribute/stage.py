@@ -31,8 +31,8 @@ from dollmaker.runtime.errors import ArtifactError, ConfigError, unknown
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import sha256_file
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import Array, ImageShards, Shard, create_shard
+from dollmaker.store.tables import read_index
 from dollmaker.store.work import Work
 
 #: Images explained and written at a time.

@@ -36,8 +36,8 @@ from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, sha256_file
-from dollmaker.store.index import digest_index, read_index
 from dollmaker.store.shards import ImageShards
+from dollmaker.store.tables import digest_index, read_index
 from dollmaker.store.work import Work
 
 

@@ -29,8 +29,8 @@ from dollmaker.runtime.progress import Progress
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_text
 from dollmaker.store.findings import PRESENT
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards
+from dollmaker.store.tables import read_index
 
 
 def compare(config: Config, results: Path, data_root: Path) -> None:

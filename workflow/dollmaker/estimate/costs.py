@@ -70,14 +70,9 @@ def make_estimate(
 ) -> dict[str, Any]:
     """What a run of a configuration costs on a device like this one.
 
-    Finished jobs below ``results/{dataset}/benchmarks`` stand for others of their kind.
-
-    Args:
-        config: The resolved configuration.
-        numbers: Numbers of jobs at a time.
-        images: Images that the stages are tried on; 0 tries nothing.
-        light: Seconds until a job without networks begins its work.
-        heavy: Seconds until one with networks does.
+    Stages are tried on so many images; finished jobs below ``results/{dataset}/benchmarks`` stand
+    for others of their kind. Jobs without networks begin their work after ``light`` seconds, those
+    with networks after ``heavy``.
 
     Returns:
         ``counts``, ``rules`` (jobs, units, ``seconds`` of a job as low, middle and high or
@@ -128,7 +123,6 @@ def make_estimate(
 def _estimate(
     config: Config, jobs: Jobs, finished: Sequence[Finished], trial: Trial, start: float
 ) -> dict[str, Any]:
-    """A row of the result."""
     mine = [one for one in finished if (one.rule, one.part) == (jobs.rule, jobs.part)]
     done = [seconds for one in mine for seconds in one.seconds]
     memory = max((most for one in mine for most in one.memory_mb), default=None)

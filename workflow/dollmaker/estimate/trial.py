@@ -33,8 +33,8 @@ from dollmaker.runtime.picks import evenly
 from dollmaker.segment import stage as segment
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import Kind, Shard
+from dollmaker.store.tables import read_index
 
 SPLITS = ("train", "valid", "test")
 
@@ -59,19 +59,14 @@ _NODES, _TIMES = 4, 4
 
 
 class Trial:
-    """The stages on a fourth of some images and on all, in two folders laid out as results are.
-
-    Attributes:
-        seconds: Key -> seconds of a unit.
-        unknown: Key -> why it could not be tried.
-    """
+    """The stages on a fourth of some images and on all, in two folders laid out as results are."""
 
     def __init__(self, config: Config, device: torch.device, folder: Path) -> None:
         self._full, self._config, self._device = config, _reduce(config), device
         self._few, self._all = folder / "few", folder / "all"
         self._weights = Path(config.weights_root)
-        self.seconds: dict[str, float] = {}
-        self.unknown: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}  #: Key -> seconds of a unit.
+        self.unknown: dict[str, str] = {}  #: Key -> why it could not be tried.
 
     def run(self, plan: pl.DataFrame, names: list[str], root: Path) -> None:
         """Try every stage on the images of a plan, which lie below ``root``."""
@@ -247,8 +242,7 @@ def sample(index: pl.DataFrame, localized: list[str], number: int) -> pl.DataFra
     chosen = index if chosen.is_empty() else chosen
     places = evenly(len(chosen), number)
     splits = [("train", "valid", "train", "test")[k % 4] for k in range(len(places))]
-    rows: pl.DataFrame = chosen[places].drop("row")
-    return rows.with_columns(
+    return pl.DataFrame(chosen[places].drop("row")).with_columns(
         pl.Series("split", splits), shard=pl.lit(_SHARD), patient_id="image_id"
     )
 

@@ -18,7 +18,7 @@ from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import inside
 from dollmaker.store.findings import localized
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,8 @@ from dollmaker.runtime.picks import evenly
 from dollmaker.runtime.progress import Progress
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, sha256_file, write_text
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import create_shard
+from dollmaker.store.tables import read_index
 
 #: Rows of the picture.
 _SHOWN = 8

@@ -16,9 +16,6 @@ from dollmaker.store import rle
 
 Mask = npt.NDArray[np.bool_]
 
-#: Finding -> run lengths, ``{"size": [h, w], "counts": text or numbers}``.
-Entry = Mapping[str, Any]
-
 #: CheXpert's name -> CheXlocalize's (Saporta et al. 2022).
 _ALIASES = {"Lung Opacity": "Airspace Opacity"}
 
@@ -95,7 +92,13 @@ def _join(files: Sequence[Path], key: str) -> dict[str, dict[str, Any]]:
     """Image -> finding -> code, of all files."""
     joined: dict[str, dict[str, Any]] = {}
     for file in files:
-        for image, entry in _read(file, key).items():
+        content = read_object(file, key)
+        if not all(isinstance(entry, dict) for entry in content.values()):
+            raise DataError(
+                f"{file} is not of the form {{image: {{finding: RLE}}}}; use CheXlocalize's "
+                "gt_segmentations files."
+            )
+        for image, entry in content.items():
             known = joined.setdefault(image, {})
             for finding, code in entry.items():
                 if known.setdefault(finding, code) != code:
@@ -104,16 +107,6 @@ def _join(files: Sequence[Path], key: str) -> dict[str, dict[str, Any]]:
                         f"file before it; keep one of the two in {key}."
                     )
     return joined
-
-
-def _read(file: Path, key: str) -> Mapping[str, Entry]:
-    content = read_object(file, key)
-    if not all(isinstance(entry, dict) for entry in content.values()):
-        raise DataError(
-            f"{file} is not of the form {{image: {{finding: RLE}}}}; use CheXlocalize's "
-            "gt_segmentations files."
-        )
-    return content
 
 
 def read_object(file: Path, key: str) -> dict[str, Any]:

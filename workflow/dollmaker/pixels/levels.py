@@ -15,6 +15,8 @@ import numpy.typing as npt
 from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture
 from dollmaker.runtime.errors import DataError
 
+#: Numbers that white has in masks of two levels: one bit, 8 and 16 bits.
+_WHITES = {1, 255, 65535}
 #: Levels between black and white, from which on edges were smoothed if no area has one.
 _SOFT_LEVELS = 3
 #: More numbers than a few classes have: edges were smoothed, or there are many instances.
@@ -31,8 +33,7 @@ def objects(mask: MaskPicture) -> Bools:
     """
     if mask.lossy:
         _require_black_and_white(mask)
-        return np.asarray(mask.shown > 0.5)
-    if _is_smoothed(mask):
+    if mask.lossy or _is_smoothed(mask):
         return np.asarray(mask.shown > 0.5)
     if mask.coloured:
         return np.asarray(mask.shown > 0)
@@ -128,12 +129,10 @@ class Numbers:
     def fault(self, some: bool = False) -> str:
         """What is wrong with the set as a whole, part of a sentence; empty if nothing is.
 
-        Args:
-            some: Only some masks of the set were read: one class in them is enough.
+        If only ``some`` masks of the set were read, one class in them is enough.
         """
-        written = self._whites | self._others
         mixed = self._whites - self.asked
-        others = (written - mixed) | self._others
+        others = (self._whites & self.asked) | self._others
         if mixed and others:
             return (
                 f"{min(self._classes)!r}: some masks write it as {min(mixed)}, others hold "
@@ -164,10 +163,6 @@ class Numbers:
 
     def _has(self, number: int, wanted: Collection[int]) -> bool:
         return any(number & bit for bit in wanted) if self._bits else number in wanted
-
-
-#: Numbers that white has in masks of two levels: one bit, 8 and 16 bits.
-_WHITES = {1, 255, 65535}
 
 
 def _listed(numbers: Iterable[int]) -> str:

@@ -38,25 +38,20 @@ class ImageFacts:
 
 
 class Form(ABC):
-    """True masks of many images.
+    """True masks of many images."""
 
-    Attributes:
-        lack: What is wrong with an image that needs a mask and has none, part of a sentence.
-        seen: The names or numbers in the masks that were read, as the files have them.
-    """
-
+    #: What is wrong with an image that needs a mask and has none, part of a sentence.
     lack = "file is missing"
 
     def __init__(self) -> None:
+        #: The names or numbers in the masks that were read, as the files have them.
         self.seen: set[str] = set()
 
     @abstractmethod
     def has(self, image: ImageFacts, name: str | None = None) -> bool:
-        """Whether there is a mask of an image, by names alone.
+        """Whether there is a mask of an image (and of a name, in a form with one for each).
 
-        Args:
-            image: The image.
-            name: Whose mask, in a form with one for each name; ``None`` means any.
+        Names of files and entries alone tell it.
 
         Raises:
             DataError: If the mask is missing that a table names, or one fits two images.
@@ -80,11 +75,7 @@ class Form(ABC):
         return True
 
     def fault(self, some: bool = False) -> str:
-        """What is wrong with the masks that were read, part of a sentence; empty if nothing is.
-
-        Args:
-            some: Whether only some of the masks were read.
-        """
+        """What is wrong with the masks, of which ``some`` or all were read; empty if nothing is."""
         return ""
 
     def require(self, image: ImageFacts) -> None:
@@ -122,12 +113,9 @@ class OneFile(Form):
 
 
 class Folder:
-    """A folder of masks, listed once when the first is looked for.
+    """A folder of masks, listed once when the first is looked for; ``links`` may leave it.
 
-    Args:
-        path: The folder.
-        links: Whether links may leave it.
-        named: Whether only masks that a table names count; else a mask may be called as its image.
+    With ``named`` only masks that a table names count; else a mask may be called as its image.
     """
 
     def __init__(self, path: Path, *, links: bool, named: bool = False) -> None:
@@ -155,13 +143,7 @@ class Folder:
 
 
 class Pictures(Form):
-    """One picture an image: a pixel holds a class number, or a sum of class bits.
-
-    Args:
-        folder: Where they lie.
-        numbers: What is which class in them.
-        max_pixels: Larger files are refused.
-    """
+    """One picture an image: a pixel holds a class number, or a sum of class bits."""
 
     def __init__(self, folder: Folder, numbers: Numbers, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__()
@@ -178,13 +160,12 @@ class Pictures(Form):
 
     def area(self, image: ImageFacts, name: str) -> Pixels | None:
         """See :meth:`Form.area`."""
-        last = self._last
-        if last is None or last[0] != image:
+        if self._last is None or self._last[0] != image:
             path = self._folder.find(image)
             if path is None:
                 return None
-            last = self._last = image, self._read(path, image)
-        values, ignore = last[1], self._numbers.ignore
+            self._last = image, self._read(path, image)
+        values, ignore = self._last[1], self._numbers.ignore
         channel = self._numbers.area(values, name).astype(np.uint8)
         if ignore is not None:
             channel[values == ignore] = IGNORE

@@ -57,19 +57,11 @@ class MaskPicture:
 
 
 def read_mask(
-    path: Path,
-    *,
-    size: tuple[int, int] | None,
-    turned: bool = False,
-    max_pixels: int = MAX_PIXELS,
+    path: Path, *, size: tuple[int, int] | None, turned: bool = False, max_pixels: int = MAX_PIXELS
 ) -> MaskPicture:
-    """Read the picture of an image's mask.
+    """Read the picture of the mask of an image of that width and height, upright, or of any.
 
-    Args:
-        path: The file.
-        size: Width and height of the image, upright; ``None`` takes any.
-        turned: Whether the image was turned by its EXIF tag: then its mask must be, too.
-        max_pixels: Larger files are refused.
+    If the image was ``turned`` by its EXIF tag its mask must be, too.
 
     Raises:
         DataError: If it cannot be read, has another size, or is not turned as its image is.
@@ -128,7 +120,7 @@ def _from_image(frame: Frame, image: Image.Image) -> MaskPicture:
     if image.mode == "1":
         bits = np.asarray(image).astype(np.int64)
         # Two levels: which of them is stored as 0 does not matter.
-        return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, lossy=False)
+        return _levels(bits, 1, lossy=False)
     if image.mode == "P" and "transparency" not in image.info:
         return _from_palette(image, facts)
     if image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
@@ -142,28 +134,31 @@ def _from_image(frame: Frame, image: Image.Image) -> MaskPicture:
     return _from_colours(np.asarray(image), facts)
 
 
+def _levels(numbers: Ints, white: int, **facts: Any) -> MaskPicture:
+    """Numbers from black, which is 0, to white."""
+    return MaskPicture(numbers=numbers, shown=numbers / white, white=white, **facts)
+
+
 def _from_palette(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
     """Levels where a palette is a grey ramp, white where it has no other colours, else places."""
     places, colours = np.asarray(image).astype(np.int64), _colours(image)
     ramp = (colours == np.arange(256)[:, None]).all(-1)
     used = _used(places, colours)
     if ramp[places].all():
-        facts = {**facts, "palette": used}
-        return MaskPicture(numbers=places, shown=places / 255, white=255, **facts)
+        return _levels(places, 255, palette=used, **facts)
     shown = colours[places]
     if _is_grey(colours) and np.isin(colours[~ramp], (0, 255)).all():
-        bits = (shown[..., 0] > 0).astype(np.int64)
-        return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, **facts)
+        return _levels((shown[..., 0] > 0).astype(np.int64), 1, **facts)
     plain = set(used.values()) <= {(0, 0, 0), (255, 255, 255)}
     facts = {**facts, "white": 256, "coloured": True, "palette": used, "plain": plain}
     return MaskPicture(numbers=places, shown=shown.max(-1) / 255, **facts)
 
 
 def _from_clear_palette(
-    image: Image.Image, opacity: Ints, visible: Bools, facts: dict[str, Any]
+    image: Image.Image, drawn: Bools, visible: Bools, facts: dict[str, Any]
 ) -> MaskPicture:
     """Places of a palette where they are drawn, 0 where they are transparent."""
-    drawn, places = opacity > 0, np.asarray(image).astype(np.int64)
+    places = np.asarray(image).astype(np.int64)
     used = _used(places[drawn], _colours(image))
     plain = len(np.unique(places[visible])) == 1
     facts = {**facts, "white": 256, "coloured": True, "palette": used, "plain": plain}
@@ -191,25 +186,21 @@ def _from_transparent(image: Image.Image, facts: dict[str, Any]) -> MaskPicture:
     over: Ints = np.asarray(np.round(colours * (opacity[..., None] / 255)), np.int64)
     if image.mode == "P":
         visible: Bools = np.asarray(over.any(-1) if over.any() else opacity > 0)
-        return _from_clear_palette(image, opacity, visible, facts)
+        return _from_clear_palette(image, opacity > 0, visible, facts)
     if not over.any():
-        return MaskPicture(numbers=opacity, shown=opacity / 255, white=255, **facts)
+        return _levels(opacity, 255, **facts)
     if _is_grey(over, MARGIN if facts["lossy"] else 0):
-        grey: Ints = np.asarray(over.max(-1))
-        return MaskPicture(numbers=grey, shown=grey / 255, white=255, **facts)
+        return _levels(np.asarray(over.max(-1)), 255, **facts)
     drawn: Bools = np.asarray(over.any(-1))
-    bits = drawn.astype(np.int64)
     painted = len(np.unique(colours[drawn], axis=0)) > 1 and not facts["lossy"]
-    return MaskPicture(numbers=bits, shown=bits.astype(float), white=1, painted=painted, **facts)
+    return _levels(drawn.astype(np.int64), 1, painted=painted, **facts)
 
 
 def _from_colours(values: npt.NDArray[Any], facts: dict[str, Any]) -> MaskPicture:
     """Grey that is written as three channels; a lossy one's may differ a little."""
-    if facts["lossy"] and _is_grey(values.astype(np.int64), MARGIN):
-        numbers = values.max(-1).astype(np.int64)
-    else:
-        numbers = _one_channel(values).astype(np.int64)
-    return MaskPicture(numbers=numbers, shown=numbers / 255, white=255, **facts)
+    grey = facts["lossy"] and _is_grey(values.astype(np.int64), MARGIN)
+    numbers = values.max(-1) if grey else _one_channel(values)
+    return _levels(numbers.astype(np.int64), 255, **facts)
 
 
 def _is_grey(values: Ints, most: int = 0) -> bool:

@@ -13,15 +13,13 @@ from dollmaker.runtime.errors import DataError
 from dollmaker.store.files import inside
 
 #: Suffixes of the pictures that are read, in any case.
-SUFFIXES = frozenset(
-    {
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".webp"),
-        *(".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".dcm", ".dicom"),
-    }
-)
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".webp"),
+    *(".tif", ".tiff", ".bmp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".dcm", ".dicom"),
+}
 
 #: Pictures that a table may name; folders hold such files for other ends, too.
-_NAMED = frozenset({".npy"})
+_NAMED = {".npy"}
 
 _SIGNATURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
@@ -119,12 +117,8 @@ def walk(data_root: Path, name: str, links: bool, without: str | None = None) ->
     """List what lies below a folder; no file is opened.
 
     Links to folders are followed once, unless what they lead to is in the tree by its own name.
-
-    Args:
-        data_root: Folder of the source data.
-        name: The folder, below the data root.
-        links: Whether links may leave the data root (``allow_links``).
-        without: A folder below the data root that is left out.
+    The folder, and another ``without`` that is left out, are below the data root, which ``links``
+    may leave (``allow_links``).
 
     Raises:
         DataError: If the folder does not exist, a link to a folder leaves the data root, or a name

@@ -28,10 +28,6 @@ Row = Mapping[str, Any]
 #: What it means that the truth has no entry of an image: nothing is known of it (our reading), or
 #: its findings are absent (CheXlocalize's), so that a mask there is a false alarm.
 Missing = Literal["unknown", "empty"]
-UNKNOWN: Missing = "unknown"
-EMPTY: Missing = "empty"
-
-_SPLITS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +42,7 @@ class Truth:
     by_target: bool = False  #: Whether the form's names are targets, alike for all findings.
     #: Those that it is of; nothing is known of others. ``None`` means all.
     findings: Collection[str] | None
-    missing: Missing = UNKNOWN  #: What an image without a mask is.
+    missing: Missing = "unknown"  #: What an image without a mask is.
     when_labelled: bool = False  #: Whether a mask counts only where the label of the finding is 1.
     option: str = ""  #: The option that a fault is in; empty where the caller knows it.
     #: What to do about a mask that cannot be used.
@@ -65,12 +61,12 @@ class Truth:
         if self.findings is not None and finding not in self.findings:
             return None
         unlabelled = self.when_labelled and row.get(finding) != PRESENT
-        if unlabelled and (self.missing == UNKNOWN or row.get("mask")):
+        if unlabelled and (self.missing == "unknown" or row.get("mask")):
             return None
         image, name = _facts(row), target if self.by_target else finding
         with self._naming(image, name):
             if not self.form.has(image, name):
-                absent = self.missing == EMPTY and self.form.tells(image, name)
+                absent = self.missing == "empty" and self.form.tells(image, name)
                 return np.zeros((image.height, image.width), bool) if absent else None
             area = self.form.area(image, name)
         return None if area is None else area == 1
@@ -164,7 +160,7 @@ def open_truth(
     findings: Sequence[str],
     classes: Mapping[str, Sequence[int]],
     space: int | None,
-    missing: Missing = UNKNOWN,
+    missing: Missing = "unknown",
 ) -> Truth:
     """The truth in a file or folder; its form shows in its name and content.
 
@@ -195,7 +191,8 @@ def open_truth(
         )
     if path.is_dir():
         places = {finding: _Places(path, finding) for finding in findings}
-        if not any(place.at(split) for place in places.values() for split in ("", *_SPLITS)):
+        splits = ("", "train", "valid", "test")
+        if not any(place.at(split) for place in places.values() for split in splits):
             raise ConfigError(
                 f"{path} has no folder named as a finding; give the pixel values of the classes "
                 f"of its files, e.g. --classes {safe_name(findings[0])}=1."

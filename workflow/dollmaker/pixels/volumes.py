@@ -39,10 +39,8 @@ class Volume:
 def read_volume(path: Path, *, channel: int | None, max_voxels: int) -> Volume:
     """Read one channel of a file ``.nii`` or ``.nii.gz``; a fourth axis is that of channels.
 
-    Args:
-        path: The file.
-        channel: Which channel, from 0; ``None`` if the file must have one only.
-        max_voxels: Files with more voxels (all channels) are refused before any is read.
+    Channels count from 0; ``None`` means that the file must have one only. Files with more voxels,
+    of all channels, are refused before any is read.
 
     Raises:
         DataError: With the reason why the file cannot be used; it begins with the file's name.

@@ -23,8 +23,8 @@ from dollmaker.measures.scores import Interval, auroc_interval
 from dollmaker.pixels.geometry import Box, Fit, box, inside
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import to_eight_bits
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import Array, Shard
+from dollmaker.store.tables import read_index
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -130,17 +130,14 @@ def audit(
     patients: Sequence[str],
     seed: int,
 ) -> list[dict[str, Any]]:
-    """How well features predict labels.
+    """How well features (N, P) predict labels, one row a finding and part; AUCs have four digits.
 
     Args:
-        features: (N, P).
-        split: Number of columns that are of the border; the rest is of the shape.
+        features: (N, P), first of the border, then of the shape.
+        split: Number of columns that are of the border.
         labels: Finding -> (N) of 1 and 0; other values do not count.
         patients: Patient of each row.
         seed: Seed of the intervals.
-
-    Returns:
-        One row a finding and part. AUCs have four digits.
     """
     width = features.shape[1]
     columns = {"border": range(split), "shape": range(split, width), "both": range(width)}
@@ -343,13 +340,10 @@ def _scores(features: Floats, rows: Ints, fold: Ints, moments: Doubles, columns:
 
 
 def ridge(moments: Doubles) -> tuple[Doubles, Doubles]:
-    """A ridge regression from sums of products.
+    """A ridge regression from Z'Z of the rows Z = (1, features, label), (P + 2, P + 2).
 
     Features are scaled to unit variance, one that does not vary has no weight. The penalty is the
     one of the least n RSS / (n - 1 - t)^2, t the effective number of features.
-
-    Args:
-        moments: Z'Z of the rows Z = (1, features, label), (P + 2, P + 2).
 
     Returns:
         The features' means (P), and their weights (P): label - its mean = (features - means) w.

@@ -28,10 +28,10 @@ from dollmaker.runtime.cores import cores, mapping
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import findings, provenance, tables
 from dollmaker.store.files import atomic_path, read_json, write_json, write_text
-from dollmaker.store.index import read_index
 from dollmaker.store.rle import encode
 from dollmaker.store.shards import Shard, create_shard, tables_of_pairs
 from dollmaker.store.sums import CHECKSUMS, checksums
+from dollmaker.store.tables import read_index
 
 #: Sections that determine the masks; the number of shards or the device do not belong to them.
 SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sample", "recipes")

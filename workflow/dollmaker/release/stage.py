@@ -22,9 +22,9 @@ from dollmaker.release.parts import BOUND, SPLITS, Tree, find_parts, read_rows
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json, write_text
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, ShardSeries
 from dollmaker.store.sums import CHECKSUMS, checksums
+from dollmaker.store.tables import read_index
 
 
 @dataclass(frozen=True, kw_only=True)

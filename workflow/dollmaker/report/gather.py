@@ -17,7 +17,7 @@ from dollmaker.store import findings as labels
 from dollmaker.store import tables
 from dollmaker.store.benchmarks import read_finished
 from dollmaker.store.files import read_json
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 
 #: Stage -> the rules whose seconds are its.
 RULES = {

@@ -15,8 +15,8 @@ from dollmaker.pixels import geometry
 from dollmaker.store import provenance
 from dollmaker.store.files import sha256_file, write_json
 from dollmaker.store.findings import PRESENT
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards, Shard
+from dollmaker.store.tables import read_index
 
 #: A median IoU of masks with those of random weights over this: more than half of what either draws
 #: needs no learning, the recipe ignores the model (our choice).

@@ -28,9 +28,9 @@ from dollmaker.segment.structure import make_structure
 from dollmaker.segment.train import Lessons, SegmenterTraining, pseudo_miou
 from dollmaker.store import findings, provenance
 from dollmaker.store.files import atomic_path, sha256_file, write_json, write_text
-from dollmaker.store.index import digest_index, read_index
 from dollmaker.store.shards import ImageShards
 from dollmaker.store.sums import CHECKSUMS
+from dollmaker.store.tables import digest_index, read_index
 from dollmaker.store.work import Work
 
 #: Images that the clusters of the structure are found from.

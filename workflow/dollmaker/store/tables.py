@@ -1,7 +1,8 @@
-"""Tables: the user's CSV and Parquet files, and the pipeline's own Parquet files."""
+"""Tables: the user's CSV and Parquet files, and the pipeline's own, of which one is the index."""
 
 import csv
 import gzip
+import hashlib
 import io
 import json
 import re
@@ -158,7 +159,6 @@ def _divided(text: str) -> tuple[str, str]:
 
 
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
-    """The rows of a CSV text."""
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
@@ -262,3 +262,18 @@ def read_header(path: Path) -> dict[str, Any]:
     except Exception as error:  # any damage of the file
         raise DamagedError(f"{path} is damaged ({' '.join(str(error).split())})", path) from None
     return header
+
+
+def read_index(path: Path) -> tuple[pl.DataFrame, list[str]]:
+    """The index, a row for each image that could be decoded, and its findings."""
+    index = read(path)
+    return index, list(read_header(path)["findings"])
+
+
+def digest_index(index: pl.DataFrame) -> str:
+    """SHA-256 of an index, whatever the number of its shards.
+
+    Orientation and perceptual hash are left out: the checksums of the files decide the pixels.
+    """
+    text = index.drop("shard", "row", "orientation", "hash", strict=False).write_csv()
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -18,7 +18,7 @@ from dollmaker.report.pictures import examples_sheet, make_examples
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, write_json, write_text
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 from dollmaker.study import grid
 from dollmaker.study.gather import BEST, check_hygiene, gather
 
