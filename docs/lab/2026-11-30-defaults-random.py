@@ -30,8 +30,8 @@ from dollmaker.networks.member import load_member
 from dollmaker.pixels.geometry import box, inside, level_set, source_mask
 from dollmaker.store import tables
 from dollmaker.store.findings import localized
-from dollmaker.store.index import read_index
 from dollmaker.store.shards import ImageShards
+from dollmaker.store.tables import read_index
 
 PAIRS, DRAWS = 24, 2
 DEFAULT: list[dict[str, Any]] = [{"otsu": {}}, {"dense_crf": {"unary": "map"}}]

@@ -21,7 +21,7 @@ from dollmaker.evaluate.masks import Folders, score_pairs
 from dollmaker.evaluate.stage import load_truth
 from dollmaker.measures.scores import bootstrap_interval
 from dollmaker.store.findings import localized
-from dollmaker.store.index import read_index
+from dollmaker.store.tables import read_index
 
 OTSU: list[dict[str, Any]] = [{"gate": {}}, {"otsu": {}}, {"clean": {}}]
 CRF: list[dict[str, Any]] = [{"gate": {}}, {"otsu": {}}, {"dense_crf": {"unary": "map"}}]

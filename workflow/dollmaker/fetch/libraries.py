@@ -15,8 +15,7 @@ from dollmaker.runtime.errors import ModelError, unknown
 #: Files of the Hub that hold the weights of a whole network, the best first.
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
-#: Small files beside them that say how images were normalised: timm's and
-#: segmentation-models-pytorch's, then transformers'.
+#: Small files beside them with how images were normalised: timm's and smp's, then transformers'.
 _HUB_EXTRAS = ("config.json", "preprocessor_config.json")
 
 #: The revision of the Hub where none is named.
@@ -116,7 +115,6 @@ def _torchvision(rest: str) -> Source:
 
 
 def _hub(rest: str) -> Source:
-    """Any repository of the Hub."""
     owner, _, path = rest.partition("/")
     repo, _, file = path.partition("/")
     repo, _, revision = repo.partition("@")
@@ -130,7 +128,6 @@ def _hub(rest: str) -> Source:
 
 
 def _pretrained(network: str) -> Source:
-    """The default of a network's library."""
     library, _, name = network.rpartition(":")
     if library == "smp":
         return _encoder(name)

@@ -139,13 +139,12 @@ def join(*several: list[Need]) -> list[Need]:
 def _each_once(config: Config, asked: list[tuple[str, Start]]) -> list[Need]:
     root, needs = Path(config.weights_root), []
     for place, start in asked:
-        if start is None:
-            continue
         try:
-            name, file = weight_names.parse(*start), weight_names.locate(root, *start)
+            if start is not None:
+                name, file = weight_names.parse(*start), weight_names.locate(root, *start)
+                needs.append(Need(name=name, file=file, place=place))
         except ConfigError as error:
             raise ConfigError(f"{place}: {error}") from None
-        needs.append(Need(name=name, file=file, place=place))
     return join(needs)
 
 

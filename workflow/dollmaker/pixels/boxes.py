@@ -65,13 +65,9 @@ class BoxTable(OneFile):
     """Rectangles by image and finding, from a table whose header tells what its columns are.
 
     Names are findings. The boxes of a finding in an image are its mask; of an image's other
-    findings, and of images without a box, nothing is known.
-
-    Args:
-        file: The table, as :func:`dollmaker.store.tables.read_source` reads it.
-        space: Side in pixels of the square that the boxes were drawn on; they are scaled from there
-            to the image's own size. ``None``: they are in pixels of the image.
-        key: The configuration's section that names both, for messages.
+    findings, and of images without a box, nothing is known. ``space`` is the side in pixels of the
+    square that boxes were drawn on, from which they are scaled to the image's own size; ``None``
+    means that they are in pixels of the image.
 
     Raises:
         DataError: If the file is missing, its header or a line is not as described, or a box lies

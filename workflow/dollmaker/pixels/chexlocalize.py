@@ -25,12 +25,7 @@ class FindingFiles(OneFile):
 
     What several files say of an image is joined. A finding that occurs in no entry of any file is
     unknown everywhere; one that occurs somewhere but not in an image's entry is absent there. It is
-    called by the files' name or by CheXpert's.
-
-    Args:
-        files: JSON files.
-        key: The configuration's key that names them, for messages.
-        classes: Class -> its findings; ``None`` means that names are findings.
+    called by the files' name or by CheXpert's. Names are findings, or classes of several.
 
     Raises:
         DataError: If a file is missing or not of the form, if two disagree on a mask, or if they

@@ -23,12 +23,8 @@ class CocoFile(OneFile):
     """Polygons or run lengths of instances; a class is categories by name or by number.
 
     Numbers match whether they are written as numbers or as text. A category's name under two
-    numbers is one category, an image listed twice is one image with the instances of both.
-
-    Args:
-        file: The JSON file.
-        classes: Class name -> categories; what is no name of a category is its number.
-        key: Name of the task's options, for messages.
+    numbers is one category, an image listed twice is one image with the instances of both. What is
+    no name of a category in ``classes`` is its number.
 
     Raises:
         DataError: If it is missing or not of the form, if a number stands for two things, or if an

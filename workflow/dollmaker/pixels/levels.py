@@ -46,11 +46,7 @@ class Numbers:
 
     In a mask of two levels white is the one number that is asked for, if that is 1 or white;
     whether the whole set agrees with that, and holds every class, :meth:`fault` says at its end.
-
-    Args:
-        classes: Class -> its numbers, or bits.
-        bits: Whether a pixel holds a sum of bits.
-        ignore: The number of pixels that are not known, if there is one.
+    ``ignore`` is the number of pixels that are not known, if there is one.
     """
 
     def __init__(

@@ -92,12 +92,7 @@ class Form(ABC):
 
 
 class OneFile(Form):
-    """Masks of many images in one file; its entries are called as the images are.
-
-    Args:
-        names: Of the entries.
-        what: What they are, in the plural, for messages.
-    """
+    """Masks of many images in one file; its entries are called as the images are."""
 
     def __init__(self, names: Iterable[str], what: str) -> None:
         super().__init__()
@@ -186,12 +181,8 @@ class Pictures(Form):
 class PartFiles(Form):
     """A picture for each part of each name, in folders of the parts (as SCR has organs).
 
-    A name is where a picture of it is not black. What a picture says to ignore is ignored in its
-    name, where no other part of it is.
-
-    Args:
-        parts: Name -> part -> its folder.
-        ignore: The number of pixels that are not known, if there is one.
+    A name is where a picture of it is not black. What a picture says to ignore, by that number, is
+    ignored in its name, where no other part of it is. Parts are name -> part -> its folder.
     """
 
     lack = "file is missing in every class's folder"

@@ -186,11 +186,8 @@ class Names:
 
     A thing fits an image if the path of one, without suffix, is the end of the other's: ``001``
     and ``p1/001.png`` fit ``images/p1/001.jpg``, ``p2/001`` does not. Of several the longest is
-    taken. A name that fits two is refused, never taken for both.
-
-    Args:
-        names: What the things are called.
-        what: What they are, in the plural, for messages: ``masks``, ``entries of x.json``.
+    taken. A name that fits two is refused, never taken for both. What they are is told in messages,
+    in the plural: ``masks``, ``entries of x.json``.
     """
 
     def __init__(self, names: Iterable[str], what: str) -> None:

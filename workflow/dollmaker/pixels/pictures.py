@@ -44,10 +44,8 @@ def read_picture(path: Path, *, mode: str | None, max_pixels: int) -> Picture:
     RGB, white-is-zero is turned round. Deeper pictures than 8 bits are scaled by their percentiles
     0.5 and 99.5 (:mod:`dollmaker.store.depth`), DICOM by its window. DICOM needs pydicom.
 
-    Args:
-        path: The file.
-        mode: ``L`` (grey) or ``RGB``; ``None`` keeps grey images grey, all others become RGB.
-        max_pixels: Larger pictures are refused before they are decoded.
+    The mode is ``L`` (grey) or ``RGB``; ``None`` keeps grey images grey, all others become RGB.
+    Pictures over ``max_pixels`` are refused before they are decoded.
     """
     frame = read_frame(path, max_pixels)
     return Picture(_eight_bits(frame, mode), _origin(frame))

@@ -82,10 +82,7 @@ class Truth:
             return self.form.has(image)
 
     def look(self, row: Row) -> None:
-        """Read the truth of an image, of whatever finding, for :func:`require_sound`.
-
-        The row of the listing has ``width``, ``height`` and ``orientation``.
-        """
+        """Read the truth of an image whose size is known, for :func:`require_sound`."""
         image = _facts(row)
         for name in self.targets if self.by_target else self.findings or ():
             with self._naming(image, name):

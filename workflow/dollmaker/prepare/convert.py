@@ -25,6 +25,7 @@ from dollmaker.config.sources import (
 )
 from dollmaker.config.whole import Config
 from dollmaker.pixels.stacks import write_stack
+from dollmaker.prepare import dicom, jsrt, msd, patches
 from dollmaker.prepare.listing import Item, Piece, Row
 from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
@@ -57,21 +58,13 @@ def list_items(config: Config, data_root: Path) -> list[Item]:
     prepare, find = config.prepare, partial(inside, data_root, links=config.allow_links)
     match config.source:
         case SourceConfig(kind="patches", patches=PatchesConfig() as cut):
-            from dollmaker.prepare import patches
-
             return patches.list_items(cut, prepare, find)
         case SourceConfig(kind="msd", msd=MsdConfig() as volumes):
-            from dollmaker.prepare import msd
-
             inner = partial(inside, find(volumes.folder), links=config.allow_links)
             return msd.list_items(volumes, prepare, inner)
         case SourceConfig(kind="jsrt", jsrt=JsrtConfig() as raw):
-            from dollmaker.prepare import jsrt
-
             return jsrt.list_items(raw, prepare, find)
         case SourceConfig(kind="dicom", dicom=DicomConfig() as studies):
-            from dollmaker.prepare import dicom
-
             return dicom.list_items(studies, prepare, dicom.Place(data_root, config.allow_links))
     raise ValueError(f"{config.source.kind} is not converted")
 
@@ -82,12 +75,10 @@ def look_at_original(config: Config, data_root: Path) -> None:
     Of a tree of studies a part of the headers is read, of the others all is listed.
 
     Raises:
-        ConfigError: If an option does not fit the source.
-        DataError: If a folder, table or column is missing, or nothing could be used.
+        ConfigError: As :func:`list_items`.
+        DataError: As :func:`list_items`, and if nothing could be used.
     """
     if config.source.kind == "dicom" and config.source.dicom:
-        from dollmaker.prepare import dicom
-
         dicom.look(config.source.dicom, dicom.Place(data_root, config.allow_links))
     else:
         list_items(config, data_root)
@@ -203,9 +194,7 @@ def _check_findings(rows: Sequence[Row], findings: Sequence[str]) -> None:
 
 
 def _thin(rows: list[Row], config: Config, folder: Path) -> list[Row]:
-    from dollmaker.prepare.patches import thin
-
-    kept = thin(rows, config)
+    kept = patches.thin(rows, config)
     names = {row["image"] for row in kept}
     for row in rows:
         if row["image"] not in names:

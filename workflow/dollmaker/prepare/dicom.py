@@ -256,14 +256,13 @@ def _require_some(
 
 def _require_named(images: Sequence[_File], options: DicomConfig) -> None:
     """Refuse images that no split could be found for."""
-    of_study = options.patient == "study"
-    lack = [path for path, h in images if not (h.study if of_study else h.patient)]
-    if lack:
-        remedy = "mend it" if of_study else "set source.dicom.patient: study to keep studies whole"
+    key, remedy = "patient", "set source.dicom.patient: study to keep studies whole"
+    if options.patient == "study":
+        key, remedy = "study", "mend it"
+    if lack := [path for path, header in images if not getattr(header, key)]:
         raise DataError(
-            f"{len(lack)} of {len(images)} images have no "
-            f"{'StudyInstanceUID' if of_study else 'PatientID'} in their header, e.g. {lack[0]!r}; "
-            f"{remedy}."
+            f"{len(lack)} of {len(images)} images have no {_ELEMENTS[key]} in their header, e.g. "
+            f"{lack[0]!r}; {remedy}."
         )
 
 
@@ -281,9 +280,9 @@ def _require_patients(images: Sequence[_File], options: DicomConfig) -> None:
 
 def _tell(found: _Found, options: DicomConfig, rows: Mapping[str, Labels]) -> None:
     seen = {_row_of(header, options) for _, header in found.images}
+    people, studies = ({getattr(h, key) for _, h in found.images} for key in ("patient", "study"))
     lines = [
-        f"{len(found.images):,} images of {len({h.patient for _, h in found.images}):,} patients "
-        f"and {len({h.study for _, h in found.images}):,} studies."
+        f"{len(found.images):,} images of {len(people):,} patients and {len(studies):,} studies."
     ]
     if found.skipped:
         shown = ", ".join(f"{what} {count:,}" for what, count in found.skipped.most_common())

@@ -155,10 +155,8 @@ def _own_case(name: str, images: Sequence[str], label: str, chosen: Sequence[int
 
 def _found_case(name: str, ending: str, chosen: Sequence[int]) -> Case:
     """A case of nnU-Net 2, known by its label only."""
-    together, label = f"imagesTr/{name}{ending}", f"labelsTr/{name}{ending}"
-    images = [
-        {f"imagesTr/{name}_{number:04d}{ending}": None, together: number} for number in chosen
-    ]
+    start, label = f"imagesTr/{name}", f"labelsTr/{name}{ending}"
+    images = [{f"{start}_{n:04d}{ending}": None, f"{start}{ending}": n} for n in chosen]
     return Case(name=_name(name), images=images, label=label)
 
 

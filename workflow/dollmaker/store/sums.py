@@ -41,10 +41,7 @@ def checksums(folder: Path) -> str:
 def verify_checksums(folder: Path) -> dict[str, str]:
     """What is wrong with the files of a folder that has its SHA256SUMS.
 
-    Comments are passed over: releases of version 0.1 end with one.
-
-    Returns:
-        File -> fault.
+    File -> fault. Comments are passed over: releases of version 0.1 end with one.
 
     Raises:
         ArtifactError: If there is no SHA256SUMS.
