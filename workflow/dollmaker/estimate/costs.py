@@ -200,7 +200,6 @@ def _count_sample(labels: Any, options: SampleConfig) -> int:
 
 
 def _count_task(config: Config, name: str, root: Path) -> dict[str, int]:
-    """Images of a task by split; its masks are not opened."""
     listed = list_images(name, config.tasks[name], root, config.allow_links)
     splits = split_patients(name, config, root, listed.patients)
     return {split: splits.count(split) for split in SPLITS}

@@ -166,7 +166,6 @@ def _of_url(source: Source, folder: Path) -> Original:
 
 
 def _cached(source: Source) -> Path:
-    """Where torch.hub keeps a file."""
     import torch
 
     return Path(torch.hub.get_dir(), "checkpoints", source.files[0])

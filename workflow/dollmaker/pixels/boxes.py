@@ -34,10 +34,7 @@ _FINDING = (
 
 #: Left, top, right and bottom; told from the next by their last two, so they come first.
 _CORNERS = (
-    "xmin ymin xmax ymax",
-    "x1 y1 x2 y2",
-    "x0 y0 x1 y1",
-    "left top right bottom",
+    *("xmin ymin xmax ymax", "x1 y1 x2 y2", "x0 y0 x1 y1", "left top right bottom"),
     "xtl ytl xbr ybr",
 )
 
@@ -170,7 +167,6 @@ def _tell(box: Box) -> str:
 
 
 def _read(file: Path, key: str) -> Iterator[_Row]:
-    """The rows of a table that are not empty."""
     if not file.is_file():
         raise DataError(f"truth file {file} does not exist; correct {key}.file or data_root.")
     table = tables.read_source(file).with_columns(pl.all().fill_null(""))

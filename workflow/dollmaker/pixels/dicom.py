@@ -119,7 +119,6 @@ def _lift_groups(content: Any) -> None:
 
 
 def _decode(content: Any, bits: Bits) -> Stored:
-    """The picture, (H, W) or (H, W, 3)."""
     from pydicom.pixels import get_decoder
 
     syntax = content.file_meta.TransferSyntaxUID
@@ -192,7 +191,6 @@ def _by_depth(
 
 
 def _is_padding(stored: Values, depth: int, content: Any) -> npt.NDArray[np.bool_]:
-    """Where stored values (H, W) are the padding around the image."""
     if "PixelPaddingValue" not in content:
         return np.zeros(stored.shape, np.bool_)
     signed = bool(content.PixelRepresentation)
@@ -319,7 +317,6 @@ def read_header(path: Path) -> Header | None:
 
 
 def _text(value: Any) -> str:
-    """The text of an element; several values as the file has them."""
     if value is None:
         return ""
     many = value if hasattr(value, "append") or isinstance(value, tuple) else [value]

@@ -279,7 +279,6 @@ def _decode_jpeg_2000(data: bytes, max_pixels: int) -> Frame:
 
 
 def _decode_pillow(data: bytes, max_pixels: int, page: int | None = None) -> Frame:
-    """The picture, or that page of several."""
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if page is None:
             _require_one_frame(image)

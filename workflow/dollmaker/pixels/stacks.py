@@ -97,7 +97,6 @@ def _tiff(data: bytes, channels: int, bits: Bits, max_pixels: int) -> tuple[Stor
 
 
 def _pages(file: Any, pages: list[Any], channels: int) -> npt.NDArray[Any]:
-    """The values (C, H, W) of grey pages."""
     kinds = {(page.shape, str(page.dtype), int(page.photometric)) for page in pages}
     shape, _, kind = next(iter(kinds))
     if len(kinds) > 1 or len(shape) != 2 or kind not in _KINDS[:2]:

@@ -90,7 +90,6 @@ class Truth:
 
     @contextmanager
     def _naming(self, image: ImageFacts, name: str = "") -> Iterator[None]:
-        """Say of which mask a reason is."""
         try:
             yield
         except DataError as error:
@@ -170,7 +169,7 @@ def open_truth(
             where a mask is not black, or a folder ``{image}.png`` whose pixel values are classes.
         findings: The findings that are scored.
         classes: Finding -> its pixel values, for files with classes.
-        space: Side of the square that boxes were drawn on; ``None``: each image's own pixels.
+        space: As of :class:`dollmaker.pixels.boxes.BoxTable`.
         missing: What an image is that the truth has no entry or file of.
 
     Raises:

@@ -128,7 +128,6 @@ def _read_header(path: Path) -> Any:
 
 
 def _place(name: str, shape: tuple[int, ...], channel: int | None) -> tuple[slice | int, ...]:
-    """Where one channel lies in an array of that shape."""
     several = [length for length in shape[3:] if length > 1]
     if len(shape) < 3 or min(shape) < 1 or len(several) > 1:
         raise DataError(

@@ -255,7 +255,6 @@ def _require_some(
 
 
 def _require_named(images: Sequence[_File], options: DicomConfig) -> None:
-    """Refuse images that no split could be found for."""
     key, remedy = "patient", "set source.dicom.patient: study to keep studies whole"
     if options.patient == "study":
         key, remedy = "study", "mend it"
@@ -267,7 +266,6 @@ def _require_named(images: Sequence[_File], options: DicomConfig) -> None:
 
 
 def _require_patients(images: Sequence[_File], options: DicomConfig) -> None:
-    """Refuse headers that do not tell patients apart."""
     _require_named(images, options)
     people, studies = ({getattr(h, key) for _, h in images} for key in ("patient", "study"))
     if options.patient == "header" and len(people) == 1 < len(studies):

@@ -185,7 +185,6 @@ def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int
 
 
 def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
-    """The classes that are findings: all but the negative one."""
     if negative is not None:
         if _plain(negative) not in classes:
             raise ConfigError(f"source.folder.negative: {unknown('class', negative, classes)}")

@@ -80,7 +80,6 @@ def list_items(options: MsdConfig, prepare: PrepareConfig, find: Find) -> list[I
 
 
 def _chosen(options: MsdConfig, channels: Mapping[int, str]) -> list[int]:
-    """The numbers of the channels that are chosen, in their order."""
     wanted = options.channels
     if wanted is None:
         return [_channel("channel", options.channel, channels)]
@@ -93,7 +92,6 @@ def _chosen(options: MsdConfig, channels: Mapping[int, str]) -> list[int]:
 
 
 def _channel(key: str, wanted: int | str, channels: Mapping[int, str]) -> int:
-    """The number of a channel that is given by number or by name."""
     for number, name in channels.items():
         if wanted == number or str(wanted).lower() == name.lower():
             return number
@@ -166,7 +164,6 @@ def _path(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A text that can be a path."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     value.encode()  # raises on halves of characters

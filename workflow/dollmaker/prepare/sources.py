@@ -173,7 +173,6 @@ def _released(path: str) -> str:
 
 
 def _from_patient(path: str, file: Path) -> str:
-    """A path from the folder of its patient on."""
     parts = path.split("/")
     named = [n for n, part in enumerate(parts[:-1]) if re.fullmatch(r"patient\d+", part)]
     if not named:
@@ -229,7 +228,6 @@ def _in_folder(folder: str, name: str) -> str:
 
 
 def _table_labels(table: pl.DataFrame, options: TableConfig, file: Path) -> dict[str, pl.Series]:
-    """Finding -> label of each row."""
     if options.finding_columns:
         known = {name: labels(table, name, file) for name in options.finding_columns}
     else:

@@ -116,9 +116,7 @@ def _identities(good: Sequence[tuple[str, Decoded]]) -> dict[str, Any]:
 
 _ROW: dict[str, Any] = {
     "image_id": pl.String,
-    "row": pl.Int64,
-    "width": pl.Int64,
-    "height": pl.Int64,
+    **dict.fromkeys(("row", "width", "height"), pl.Int64),
     "sha256": pl.String,
     "orientation": pl.Int8,
     "mean": pl.List(pl.Float64),

@@ -150,7 +150,6 @@ def read_run(folder: Path, now: float) -> Run:
 
 
 def _planned(folder: Path) -> tuple[set[str], float]:
-    """Names of the planned jobs, and when they were planned."""
     plan = folder / _PLAN
     if not plan.is_file():
         return set(), 0.0
@@ -300,7 +299,6 @@ def mend_error(record: logging.LogRecord) -> bool:
 
 
 def _last_words(logs: Iterable[str]) -> dict[str, str]:
-    """Who spoke at the end of the first log with an error, and what it said."""
     for log in logs:
         for line in reversed(tail(Path(log), _LAST_LINES)):
             if said := _SAID.match(line):

@@ -10,20 +10,9 @@ from dollmaker.runtime.errors import ConfigError, unknown
 
 #: The 14 observations of CheXpert, in the order of its columns (Irvin et al. 2019).
 CHEXPERT = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
+    *("No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion"),
+    *("Edema", "Consolidation", "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion"),
+    *("Pleural Other", "Fracture", "Support Devices"),
 )
 
 #: The one observation without a place in the image: classified, never localized.
@@ -40,7 +29,6 @@ def localized(findings: Sequence[str], chosen: Sequence[str] | None = None) -> l
     """
     if chosen is None:
         return [finding for finding in findings if finding != NO_FINDING]
-    for name in chosen:
-        if name not in findings:
-            raise ConfigError(unknown("finding", name, findings))
+    if missing := [name for name in chosen if name not in findings]:
+        raise ConfigError(unknown("finding", missing[0], findings))
     return [finding for finding in findings if finding in chosen]

@@ -67,7 +67,6 @@ def verify_checksums(folder: Path) -> dict[str, str]:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """File -> its sha256, sorted by name."""
     paths = (path for path in folder.rglob("*") if path.is_file())
     names = sorted(path.relative_to(folder).as_posix() for path in paths)
     names = [name for name in names if name not in (CHECKSUMS, SIGNATURE)]

@@ -126,7 +126,6 @@ def _read_csv(path: Path) -> Cells:
 
 
 def _content(path: Path) -> bytes:
-    """The bytes of a text file, unpacked."""
     with path.open("rb") as handle:
         packed = handle.read(2) == b"\x1f\x8b"
     with gzip.open(path) if packed else path.open("rb") as file:
