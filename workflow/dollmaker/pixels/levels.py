@@ -134,7 +134,9 @@ class Numbers:
                 f"{min(self._classes)!r}: some masks write it as {min(mixed)}, others hold "
                 f"{_listed(others)}; write all alike, or list each number as a class"
             )
-        if self._is_moved():
+        # Where programs sorted the palettes, places change their colours, colours theirs.
+        places, colours = ({one[k] for one in self._colours} for k in (0, 1))
+        if len(places) < len(self._colours) > len(colours):
             return (
                 f"{min(self._classes)!r}: the masks have different palettes, one colour is at two "
                 "places; save all with one palette"
@@ -150,12 +152,6 @@ class Numbers:
             values, there = self._classes[absent[0]], _listed(self.seen)
             return f"{absent[0]!r} (values {values}) is in no mask; values there: {there}"
         return ""
-
-    def _is_moved(self) -> bool:
-        """Whether programs sorted the palettes: places change their colours, colours theirs."""
-        places = {place for place, _ in self._colours}
-        colours = {colour for _, colour in self._colours}
-        return len(places) < len(self._colours) > len(colours)
 
     def _has(self, number: int, wanted: Collection[int]) -> bool:
         return any(number & bit for bit in wanted) if self._bits else number in wanted

@@ -85,10 +85,11 @@ def audit_images(config: Config, index_file: Path, images: Path, output: Path) -
     index = index.sort("shard", "row")
     border = np.concatenate(list(_borders(index, images, config.prepare.fit)))
     shape = shape_features(index["width"].to_numpy(), index["height"].to_numpy())
+    blank = 0 if config.classify.blank == "zeros" else -1  # which does not count
     rows = audit(
         np.concatenate([border, shape], axis=1),
         border.shape[1],
-        labels={name: _labels(index[name], config.classify.blank) for name in names},
+        labels={name: index[name].fill_null(blank).to_numpy().astype(np.int8) for name in names},
         patients=index["patient_id"].to_list(),
         seed=config.seed,
     )
@@ -115,11 +116,6 @@ def _borders(index: pl.DataFrame, folder: Path, fit: Fit) -> Iterator[Floats]:
                 pixels = shard.read("image", block["row"].to_list())
                 widths, heights = (block[side].to_numpy() for side in ("width", "height"))
                 yield border_features(pixels, widths, heights, fit)
-
-
-def _labels(column: pl.Series, blank: str) -> npt.NDArray[np.int8]:
-    """Labels as they are learned: 1, 0, and -1 for what does not count."""
-    return column.fill_null(0 if blank == "zeros" else -1).to_numpy().astype(np.int8)
 
 
 def audit(

@@ -111,16 +111,14 @@ def _splits_given(tree: Tree, images: Sequence[str], splits: str) -> bool:
 def _without_masks(images: Sequence[str], given: bool) -> tuple[list[str], list[str]]:
     """Pictures, and masks that lie among them: ``COVID/masks/x.png``, ``benign/x_mask.png``."""
     known, above = {names.without_suffix(path) for path in images}, 2 if given else 1
-    kept, masks = [], []
+    kept: list[str] = []
+    masks: list[str] = []
     for path in images:
         nested = {part.lower() for part in path.split("/")[above:-1]}
         folder, _, stem = names.without_suffix(path).rpartition("/")
         beside = _MASK_FILE.fullmatch(stem)
-        is_mask = not nested.isdisjoint(_MASK_FOLDERS)
-        if is_mask or (beside and f"{folder}/{beside[1]}" in known):
-            masks.append(path)
-        else:
-            kept.append(path)
+        is_mask = nested & _MASK_FOLDERS or (beside and f"{folder}/{beside[1]}" in known)
+        (masks if is_mask else kept).append(path)
     return kept, masks
 
 

@@ -145,7 +145,9 @@ def _read_chexpert(options: ChexpertConfig, prepare: PrepareConfig, find: Find) 
         file = find(_in_folder(folder, f"{split}.csv"))
         table = tables.read_source(file)
         tables.require_columns(table, ("Path", "Frontal/Lateral", *findings.CHEXPERT), file)
-        released = [_released(path) for path in paths(table, "Path", file)]
+        # Below the released folder, whatever that is called here and what lies above it.
+        found = paths(table, "Path", file)
+        released = [re.sub(r"(?s)^(.*/)?CheXpert[^/]*/", "", path) for path in found]
         # Called as CheXlocalize calls them: patient00001_study1_view1_frontal.
         views = [_from_patient(path, file) for path in released]
         people = [view.split("/")[0] for view in views]
@@ -165,22 +167,14 @@ def _read_chexpert(options: ChexpertConfig, prepare: PrepareConfig, find: Find) 
     return pl.concat(parts).filter(wanted), list(findings.CHEXPERT)
 
 
-def _released(path: str) -> str:
-    """A path below the released folder, whatever that is called here and what lies above it."""
-    parts = path.split("/")
-    above = [n for n, part in enumerate(parts[:-1]) if part.startswith("CheXpert")]
-    return "/".join(parts[above[-1] + 1 :]) if above else path
-
-
 def _from_patient(path: str, file: Path) -> str:
-    parts = path.split("/")
-    named = [n for n, part in enumerate(parts[:-1]) if re.fullmatch(r"patient\d+", part)]
+    named = re.match(r"(?s)(?:.*/)?(patient\d+/.*)", path)
     if not named:
         raise DataError(
             f"path {path!r} in table {file} names no patient; expected "
             ".../patient00001/study1/view1_frontal.jpg."
         )
-    return "/".join(parts[named[-1] :])
+    return named[1]
 
 
 def _read_table(

@@ -45,10 +45,15 @@ def list_images(config: Config, data_root: Path, output: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What is decoded."""
+    """What is decoded.
 
-    listing: Path  #: The listing made by ``prepare-list``.
-    data_root: Path  #: Folder of the source.
+    Attributes:
+        listing: The listing made by ``prepare-list``.
+        data_root: Folder of the source.
+    """
+
+    listing: Path
+    data_root: Path
 
 
 def decode_shard(
