@@ -106,8 +106,8 @@ def make_subject(given: argparse.Namespace) -> Subject:
 
 
 def _phantoms(images: int, size: int) -> Tensor:
-    from dollmaker.phantoms import FINDINGS, render_frontal, sample_patient
-    from dollmaker.phantoms.patient import draw_sign
+    from dollmaker.phantoms.patient import draw_sign, sample_patient
+    from dollmaker.phantoms.study import FINDINGS, render_frontal
 
     rng = np.random.default_rng(1234)
     pictures = []

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from dollmaker.phantoms import FINDINGS, write_dataset
-from dollmaker.phantoms.dataset import ORGAN_BITS
+from dollmaker.phantoms.dataset import ORGAN_BITS, write_dataset
 from dollmaker.phantoms.patient import OPACITIES
+from dollmaker.phantoms.study import FINDINGS
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.findings import CHEXPERT
 

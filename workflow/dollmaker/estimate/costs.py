@@ -20,7 +20,7 @@ from dollmaker.config.tuning import AdaptConfig
 from dollmaker.config.whole import Config
 from dollmaker.estimate.trial import SPLITS, Trial, passes, sample
 from dollmaker.launch import pipeline
-from dollmaker.phantoms import write_dataset
+from dollmaker.phantoms.dataset import write_dataset
 from dollmaker.prepare.sources import check_findings, list_source
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dollmaker.phantoms.grid import Canvas, Grid, Map, Mask, ball, step
+from dollmaker.phantoms.grid import Canvas, Grid, Map, Mask, Materials, ball, step
 from dollmaker.phantoms.patient import SIDES, Patient, Side
 
 APEX = -13.2  # y of the lungs' tops
@@ -19,16 +19,11 @@ HILUM = (4.1, -0.4)  # |x|, y where vessels and bronchi enter the lung
 
 
 @dataclass
-class Chest:
-    """Thickness maps in cm along the beam, and the outlines findings refer to; all (H, W)."""
+class Chest(Materials):
+    """Thickness maps of a frontal chest, and the outlines findings refer to; all (H, W)."""
 
     grid: Grid
     patient: Patient
-    soft: Map
-    fat: Map
-    lung: Map
-    bone: Map
-    metal: Map
     vessels: Map  # the part of `soft` that is lung vessels
     fields: dict[Side, Mask]  # lung fields as a reader would outline them
     halves: dict[Side, Mask]  # lung fields with the heart's share of each side
@@ -43,6 +38,10 @@ class Chest:
     def lungs(self) -> Mask:
         """Both lung fields."""
         return self.fields[-1] | self.fields[1]
+
+    def dome(self, side: Side) -> float:
+        """Y of the dome of one side."""
+        return self.patient.domes[SIDES.index(side)]
 
     def fill(self, share: Map) -> None:
         """Replace a share of the air-filled lung, 0..1, by soft tissue or fluid."""

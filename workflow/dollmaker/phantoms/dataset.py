@@ -46,6 +46,8 @@ _QUALITY = 92
 _POSE = ("field", "roll", "yaw", "shift", "exposure", "contrast")
 
 Split = Literal["train", "valid"]
+Task = Literal["organs", "infection"]
+_TASKS: tuple[Task, ...] = ("organs", "infection")
 Labels = dict[str, int | None]
 Rle = dict[str, object]
 
@@ -93,9 +95,8 @@ def write_dataset(
         "train": list(islice(_views("train", size, seed), images - valid)),
         "valid": list(islice(_views("valid", size, seed), valid)),
     }
-    organs = list(islice(_task_views("organs", size, seed), task_images))
-    infection = list(islice(_task_views("infection", size, seed), task_images))
-    jobs = [*splits["train"], *splits["valid"], *organs, *infection]
+    tasks = {task: list(islice(_task_views(task, size, seed), task_images)) for task in _TASKS}
+    jobs = [view for views in (*splits.values(), *tasks.values()) for view in views]
     with atomic_path(output.resolve()) as folder:
         truths = list(_render_all(jobs, folder, workers))
         start = 0
@@ -107,10 +108,9 @@ def write_dataset(
             )
             write_text(folder / ROOT / f"{split}.csv", _table(COLUMNS, map(_row, views)))
             start += len(views)
-        for task, task_views in (("organs", organs), ("infection", infection)):
+        for task, task_views in tasks.items():
             if task_views:
-                rows = [_task_row(view) for view in task_views]
-                table = _table(("image", "mask", "patient_id"), rows)
+                table = _table(("image", "mask", "patient_id"), map(_task_row, task_views))
                 write_text(folder / task / "index.csv", table)
 
 
@@ -142,18 +142,11 @@ def _views(split: Split, size: int, seed: int) -> Iterator[View]:
             pose = _posed(patient, rng)
             lateral = bool(rng.random() < _LATERAL_SHARE * (0.5 if ap else 1.0))
             for view in ("view1_frontal", "view2_lateral"):
+                sideways = view == "view2_lateral"
+                path = f"{ROOT}/{split}/{name}/study{study}/{view}.jpg"
                 shape, shot = _shape(size, rng), int(rng.integers(2**62))
-                if view == "view2_lateral" and not lateral:
-                    continue
-                yield View(
-                    path=f"{ROOT}/{split}/{name}/study{study}/{view}.jpg",
-                    patient=pose,
-                    signs=signs,
-                    labels=labels,
-                    lateral=view == "view2_lateral",
-                    shape=shape,
-                    seed=shot,
-                )
+                if lateral or not sideways:
+                    yield View(path, pose, signs, labels, sideways, shape, shot)
 
 
 def _posed(patient: Patient, rng: np.random.Generator) -> Patient:
@@ -168,7 +161,7 @@ def _shape(size: int, rng: np.random.Generator) -> tuple[int, int]:
     return (short, size) if rng.random() < 0.7 else (size, short)
 
 
-def _task_views(task: Literal["organs", "infection"], size: int, seed: int) -> Iterator[View]:
+def _task_views(task: Task, size: int, seed: int) -> Iterator[View]:
     """All pictures of a downstream task, one per patient, without end."""
     for number in count(1):
         rng = np.random.default_rng([seed, _KINDS[task], number])

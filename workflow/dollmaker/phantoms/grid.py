@@ -30,20 +30,13 @@ _CANVAS_SIDE = 384  # a canvas has at least this many pixels along its long side
 
 @dataclass(frozen=True)
 class Grid:
-    """Where each pixel lies in the body.
+    """Where each pixel lies in the body."""
 
-    Attributes:
-        x: Body x of each pixel centre in cm, (H, W).
-        y: Body y of each pixel centre in cm, (H, W).
-        pitch: Width of a pixel in body cm.
-        roll: Rotation of the body in the picture, radians.
-        shift: Position of the body's origin relative to the picture's centre, body cm.
-    """
-
-    x: Map
-    y: Map
-    pitch: float
-    roll: float
+    x: Map  #: Body x of each pixel centre in cm, (H, W).
+    y: Map  #: Body y of each pixel centre in cm, (H, W).
+    pitch: float  #: Width of a pixel in body cm.
+    roll: float  #: Rotation of the body in the picture, radians.
+    #: Position of the body's origin relative to the picture's centre, body cm.
     shift: tuple[float, float]
 
     @classmethod
@@ -55,18 +48,11 @@ class Grid:
         roll: float = 0.0,
         shift: tuple[float, float] = (0.0, 0.0),
     ) -> Self:
-        """Lay a grid over the body.
-
-        Args:
-            shape: Height and width in pixels.
-            field: Length of the long side in body cm.
-            roll: Rotation of the body, radians.
-            shift: Displacement of the body (right, down), body cm.
-        """
-        height, width = shape
+        """Lay a grid over the body, so many pixels high and wide, `field` body cm its long side."""
         pitch = field / max(shape)
-        rows = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) * pitch - shift[1]
-        columns = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * pitch - shift[0]
+        rows, columns = (
+            _centres(count, pitch) - away for count, away in zip(shape, shift[::-1], strict=True)
+        )
         cosine, sine = math.cos(roll), math.sin(roll)
         x = columns[None, :] * cosine + rows[:, None] * sine
         y = rows[:, None] * cosine - columns[None, :] * sine
@@ -78,7 +64,7 @@ class Grid:
         height, width = self.x.shape
         return height, width
 
-    def pixels(self, points: Points, scale: float = 1.0) -> list[tuple[float, float]]:
+    def pixels(self, points: Points, scale: float) -> list[tuple[float, float]]:
         """Turn body positions into (column, row) of a picture `scale` times as fine."""
         cosine, sine = math.cos(self.roll), math.sin(self.roll)
         height, width = self.shape
@@ -104,14 +90,10 @@ class Grid:
     def noise(self, rng: np.random.Generator, cells: Sequence[float], fall: float = 0.6) -> Map:
         """Smooth noise with about unit deviation, the same at every picture size.
 
-        Args:
-            rng: Source of chance; as much is drawn whatever the picture's size.
-            cells: Grain of each layer in body cm, coarse to fine.
-            fall: Strength of each layer relative to the one before.
+        Layers have grains of so many body cm, coarse to fine, each `fall` times as strong as the
+        one before. As much is drawn whatever the picture's size.
         """
-        height, width = self.shape
-        rows = (np.arange(height, dtype=np.float32) + 0.5 - height / 2) * self.pitch
-        columns = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) * self.pitch
+        rows, columns = (_centres(count, self.pitch) for count in self.shape)
         total = np.zeros(self.shape, np.float32)
         strength, power = 1.0, 0.0
         for cell in cells:
@@ -127,6 +109,22 @@ class Grid:
         return total / math.sqrt(power)
 
 
+@dataclass
+class Materials:
+    """Thickness maps of the materials in cm along the beam, (H, W)."""
+
+    soft: Map
+    fat: Map
+    lung: Map
+    bone: Map
+    metal: Map
+
+
+def _centres(count: int, pitch: float) -> Map:
+    """Where the centres of so many pixels lie, from the middle of their row."""
+    return (np.arange(count, dtype=np.float32) + 0.5 - count / 2) * pitch
+
+
 def _lattice(positions: Map, cell: float, count: int) -> tuple[npt.NDArray[np.intp], Map]:
     """Index of the lattice point before each position, and the smooth step towards the next."""
     place = np.clip((positions + _NOISE_REACH) / cell, 0, count - 2.001)
@@ -139,7 +137,6 @@ class Canvas:
     """A fine board for things thinner than a pixel; `thickness` brings them to the grid."""
 
     def __init__(self, grid: Grid) -> None:
-        """Lay an empty board over the grid."""
         self.grid = grid
         self.factor = max(1, math.ceil(_CANVAS_SIDE / max(grid.shape)))
         height, width = grid.shape

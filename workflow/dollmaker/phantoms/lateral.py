@@ -5,29 +5,17 @@ angle, haze, patches and nodules, wires.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from dollmaker.phantoms.anatomy import APEX, BASE
-from dollmaker.phantoms.grid import Canvas, Grid, Map, ball, step
+from dollmaker.phantoms.grid import Canvas, Grid, Map, Materials, ball, step
 from dollmaker.phantoms.patient import Patient, Sign
-
-
-@dataclass
-class LateralChest:
-    """Thickness maps in cm along the sideways beam, (H, W)."""
-
-    soft: Map
-    fat: Map
-    lung: Map
-    bone: Map
-    metal: Map
 
 
 def build_lateral(
     patient: Patient, signs: Mapping[str, Sign], grid: Grid, rng: np.random.Generator
-) -> LateralChest:
+) -> Materials:
     """Stack the structures of a lateral chest, findings included."""
     x, y = grid.x, grid.y
     rise = np.clip((y - APEX) / (BASE - APEX), 1e-3, 1)
@@ -75,7 +63,7 @@ def build_lateral(
         for _ in range(2):
             top, foot = rng.uniform(-6, 4), rng.uniform(-10, 10)
             metal.line([(-8, top), (rng.uniform(-4, 4), top + 4), (foot, 19)], 0.2, 0.12)
-    return LateralChest(
+    return Materials(
         soft=soft.astype(np.float32),
         fat=fat.astype(np.float32),
         lung=(lung - marks).astype(np.float32),

@@ -7,7 +7,7 @@ runs from 0, barely visible, to 1.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,10 +31,9 @@ def _enlarge_heart(patient: Patient, sign: Sign) -> Patient:
 def _raise_dome(patient: Patient, sign: Sign) -> Patient:
     """A collapsed lung takes less room: its dome rises, the mediastinum follows."""
     lift = 0.4 + 2.0 * sign.severity
-    domes = list(patient.domes)
-    domes[0 if sign.side < 0 else 1] -= lift
-    drift = patient.drift + sign.side * 0.9 * sign.severity
-    return replace(patient, domes=(domes[0], domes[1]), drift=drift)
+    right, left = patient.domes
+    domes = (right - lift, left) if sign.side < 0 else (right, left - lift)
+    return replace(patient, domes=domes, drift=patient.drift + sign.side * 0.9 * sign.severity)
 
 
 def _push_mediastinum(patient: Patient, sign: Sign) -> Patient:
@@ -77,15 +76,6 @@ DEFORM: Mapping[str, Callable[[Patient, Sign], Patient]] = {
 
 
 # --- changes of the chest -----------------------------------------------------------------------
-
-
-def _whole_mediastinum(chest: Chest, sign: Sign) -> Mask:
-    """Outline as CheXlocalize draws it: mediastinum and heart together."""
-    return chest.mediastinum
-
-
-def _whole_heart(chest: Chest, sign: Sign) -> Mask:
-    return chest.heart
 
 
 def _break_sites(chest: Chest, sign: Sign) -> Mask:
@@ -146,20 +136,16 @@ def _edema(chest: Chest, sign: Sign) -> Mask:
     return mask
 
 
-_LOBES: Mapping[tuple[int, str], tuple[float, float, float, float]] = {
-    # side, name: centre |x|, y and half-axes of the zone a lobe shows in the frontal view
-    (-1, "upper"): (6.0, -6.3, 5.2, 4.8),
-    (-1, "middle"): (6.8, 3.0, 5.0, 3.4),
-    (-1, "lower"): (8.6, 6.0, 4.8, 4.8),
-    (1, "upper"): (6.4, -5.4, 4.8, 5.4),
-    (1, "lower"): (9.0, 5.6, 4.6, 5.4),
+_LOBES: Mapping[Side, Sequence[tuple[float, float, float, float]]] = {
+    # from upper to lower: centre |x|, y and half-axes of the zone a lobe shows in the frontal view
+    -1: ((6.0, -6.3, 5.2, 4.8), (6.8, 3.0, 5.0, 3.4), (8.6, 6.0, 4.8, 4.8)),
+    1: ((6.4, -5.4, 4.8, 5.4), (9.0, 5.6, 4.6, 5.4)),
 }
 
 
 def _lobe(side: Side, rng: np.random.Generator) -> tuple[float, float, float, float]:
     """Draw one of a lung's zones: centre (signed x, y) and half-axes."""
-    zones = [zone for (lung, _), zone in _LOBES.items() if lung == side]
-    x, y, wide, high = zones[int(rng.integers(len(zones)))]
+    x, y, wide, high = _LOBES[side][int(rng.integers(len(_LOBES[side])))]
     return side * x, y, wide, high
 
 
@@ -209,7 +195,7 @@ def _atelectasis(chest: Chest, sign: Sign) -> Mask:
     """Plates of collapsed lung above the raised dome or, when severe, a collapsed lower lobe."""
     grid, rng = chest.grid, sign.rng()
     here = chest.halves[sign.side]  # a collapsed lower lobe hides behind the heart
-    dome = chest.patient.domes[0 if sign.side < 0 else 1]
+    dome = chest.dome(sign.side)
     share: Map = np.zeros(grid.shape, np.float32)
     if sign.severity > 0.6:  # a triangle behind the heart or beside it
         medial = np.abs(grid.x) - 3.0
@@ -280,8 +266,7 @@ def _pleural_other(chest: Chest, sign: Sign) -> Mask:
 def _effusion(chest: Chest, sign: Sign) -> Mask:
     """Fluid at the base with a meniscus climbing the side wall."""
     grid, rng = chest.grid, sign.rng()
-    dome = chest.patient.domes[0 if sign.side < 0 else 1]
-    level = dome + 2.4 - 9.5 * sign.severity**1.2
+    level = chest.dome(sign.side) + 2.4 - 9.5 * sign.severity**1.2
     climb = (1.6 + 2.6 * sign.severity) * np.exp(-np.clip(chest.wall, 0, None) / 1.3)
     wave = 0.12 * grid.noise(rng, (4.0, 2.0))
     under = grid.y - (level - climb) + wave
@@ -292,8 +277,9 @@ def _effusion(chest: Chest, sign: Sign) -> Mask:
 
 
 APPLY: Mapping[str, Callable[[Chest, Sign], Mask]] = {
-    "Enlarged Cardiomediastinum": _whole_mediastinum,
-    "Cardiomegaly": _whole_heart,
+    # Outlined as CheXlocalize does: mediastinum and heart together.
+    "Enlarged Cardiomediastinum": lambda chest, sign: chest.mediastinum,
+    "Cardiomegaly": lambda chest, sign: chest.heart,
     "Fracture": _break_sites,
     "Pneumothorax": _pneumothorax,
     "Edema": _edema,

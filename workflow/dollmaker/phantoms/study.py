@@ -6,14 +6,13 @@ The film follows Beer-Lambert's law, with scatter, quantum noise and the detecto
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from dollmaker.phantoms.anatomy import Chest, build_chest, place_grid
-from dollmaker.phantoms.grid import Canvas, Grid, Map, Mask, shrink
-from dollmaker.phantoms.lateral import LateralChest, build_lateral
+from dollmaker.phantoms.anatomy import build_chest, place_grid
+from dollmaker.phantoms.grid import Canvas, Grid, Map, Mask, Materials, shrink
+from dollmaker.phantoms.lateral import build_lateral
 from dollmaker.phantoms.pathology import apply, deform
 from dollmaker.phantoms.patient import Patient, Sign
 from dollmaker.store.findings import CHEXPERT, NO_FINDING
@@ -32,29 +31,20 @@ _PHOTONS = 4.0e6  # per square cm of open beam; noise falls with the pixel's are
 
 @dataclass(frozen=True)
 class Picture:
-    """A rendered view with its truth.
+    """A rendered view with its truth."""
 
-    Attributes:
-        image: Grey values, uint8 (H, W).
-        masks: Region of each of the 13 findings, bool (H, W), empty where absent; {} for laterals.
-        organs: Lungs, heart and clavicles, bool (H, W); {} for laterals.
-    """
-
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8]  #: Grey values, uint8 (H, W).
+    #: Region of each of the 13 findings, bool (H, W), empty where absent; {} for laterals.
     masks: dict[str, Mask]
-    organs: dict[str, Mask]
+    organs: dict[str, Mask]  #: Lungs, heart and clavicles, bool (H, W); {} for laterals.
 
 
 def render_frontal(
     patient: Patient, signs: Mapping[str, Sign], shape: tuple[int, int], seed: int
 ) -> Picture:
-    """Render a frontal view.
+    """Render a frontal view, height and width in pixels, of a patient with the findings of `signs`.
 
-    Args:
-        patient: The patient without findings.
-        signs: What the patient has.
-        shape: Height and width in pixels.
-        seed: Everything by chance in this view: vessels, texture, noise, marker.
+    The seed decides all that is by chance in this view: vessels, texture, noise, marker.
     """
     view = _View(deform(patient, signs), shape, seed)
     chest = build_chest(view.patient, view.grid, view.anatomy)
@@ -93,7 +83,7 @@ class _View:
         """Muscles and fat are not even: a few percent of their thickness, in several grains."""
         return 1 + 0.028 * self.grid.noise(self._texture, (6.0, 3.0, 1.5, 0.75, 0.4), fall=0.75)
 
-    def film(self, chest: Chest | LateralChest, reach: float) -> npt.NDArray[np.uint8]:
+    def film(self, chest: Materials, reach: float) -> npt.NDArray[np.uint8]:
         """Transmit, expose, bring to the picture's size, develop; ``reach`` as in `_develop`."""
         grid = self.grid
         direct = transmit(chest, self.patient)
@@ -109,16 +99,6 @@ class _View:
         share = shrink(mask.astype(np.float32), self.factor)
         half = share >= 0.5
         return half if half.any() else share > 0
-
-
-class Materials(Protocol):
-    """Anything with thickness maps in cm (H, W) of the known materials."""
-
-    soft: Map
-    fat: Map
-    lung: Map
-    bone: Map
-    metal: Map
 
 
 def transmit(materials: Materials, patient: Patient) -> Map:
