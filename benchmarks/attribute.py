@@ -25,13 +25,15 @@ from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import (
     Level,
+    Paths,
+    Refined,
+    Stop,
     contributions,
     fixed,
-    integrated_gradients,
     nested,
+    refine,
 )
 from dollmaker.attribute.passes import Chunk, Pairs, fitting_rows
-from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.runtime import devices
 from shared import Subject, keep, make_subject, options
 
@@ -82,7 +84,7 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
 
     def same(some: Tensor) -> None:
         pairs = _pairs(len(some), count)
-        integrated_gradients(frozen, some, origin, pairs, fixed(setting.nodes), chunk)
+        contributions(frozen, some, origin, pairs, *fixed(setting.nodes), chunk)
 
     def ceiling(some: Tensor) -> None:
         bare(frozen, some, count, setting.nodes * len(some), chunk)
@@ -168,12 +170,9 @@ def _fidelities(
     rest = x[half:]
     pairs = _pairs(len(rest), count)
     _say(f"measuring fidelity on {len(rest)} other images ...")
-    wanted = summarize(
-        integrated_gradients(
-            frozen, rest, origin, pairs, fixed(setting.reference, "midpoint"), chunk
-        ).maps
-    )
-    ours = integrated_gradients(frozen, rest, origin, pairs, fixed(setting.nodes), chunk).maps
+    (many,), (level,) = fixed(setting.reference, "midpoint"), fixed(setting.nodes)
+    wanted = summarize(contributions(frozen, rest, origin, pairs, many, chunk))
+    ours = contributions(frozen, rest, origin, pairs, level, chunk)
     theirs = torch.stack(
         [captum(rest[[i]], origin, k, setting.nodes, 8)[0].float() for i, k in pairs]
     )

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from attribute.whole_paths import integrated_gradients
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import fixed, integrated_gradients
+from dollmaker.attribute.integrated_gradients import fixed
 from dollmaker.networks.classifiers import create_network
 
 

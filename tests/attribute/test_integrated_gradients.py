@@ -6,7 +6,8 @@ import torch
 from captum.attr import IntegratedGradients
 from torch import Tensor, nn
 
-from dollmaker.attribute.integrated_gradients import fixed, integrated_gradients, nested
+from attribute.whole_paths import integrated_gradients
+from dollmaker.attribute.integrated_gradients import fixed, nested
 from dollmaker.networks.classifiers import create_network
 
 PAIRS = [(0, 2), (1, 0), (0, 0), (2, 3), (1, 1), (1, 2), (3, 0)]

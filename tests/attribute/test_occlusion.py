@@ -5,7 +5,7 @@ import torch
 from captum.attr import Occlusion
 
 from attribute.test_passes import PAIRS, check_manners, network, pictures, relative
-from dollmaker.attribute.occlusion import occlusion
+from dollmaker.attribute.methods import occlusion
 from dollmaker.attribute.passes import Question
 from dollmaker.runtime.errors import ConfigError
 

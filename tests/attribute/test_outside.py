@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from attribute.test_frozen import lively
+from attribute.whole_paths import integrated_gradients
 from dollmaker.attribute.baselines import make_baseline
 from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import fixed, integrated_gradients
+from dollmaker.attribute.integrated_gradients import Refined, fixed
 from dollmaker.attribute.methods import METHODS
-from dollmaker.attribute.refine import Refined
 from dollmaker.config.settings import resolved
 from dollmaker.networks.classifiers import create_network
 from dollmaker.networks.frames import WHOLE, Frames

@@ -22,8 +22,7 @@ from attribute.test_published import (
     plain_maskcut,
     plain_tokencut,
 )
-from dollmaker.attribute import noise
-from dollmaker.attribute.committee import Committee, Setup
+from dollmaker.attribute.committee import Committee, Setup, noisy_copies
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, features
 from dollmaker.config import settings as configuration
@@ -148,7 +147,7 @@ def test_explainsegs_map_is_the_published_rule(count: int, size: int, samples: i
     images, ids = stored(count, size), [f"image {number}" for number in range(count)]
     ours = experts.explain(images, ids, [(row, row % 2) for row in range(count)]).consensus.maps
     x, black = spec.prepare(images), spec.prepare(torch.zeros_like(images))
-    copies = noise.noisy_copies(x, ids, NoiseConfig(samples=samples, stdev=0.15), 3)
+    copies = noisy_copies(x, ids, NoiseConfig(samples=samples, stdev=0.15), 3)
     for row, mine in enumerate(ours.double().numpy()):
         plain = plain_explainseg(net, [copy[row] for copy in copies], black[row], row % 2)
         np.testing.assert_allclose(mine, plain, atol=1e-3)

@@ -8,18 +8,22 @@ import torch
 from torch import Tensor, nn
 
 from attribute.test_frozen import lively
-from dollmaker.attribute import consensus, noise
+from attribute.whole_paths import integrated_gradients
+from dollmaker.attribute import consensus
+from dollmaker.attribute.committee import noisy_copies
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.frozen import FrozenNetwork
 from dollmaker.attribute.integrated_gradients import (
     Level,
+    Paths,
+    Refined,
+    Stop,
     contributions,
     fixed,
-    integrated_gradients,
     nested,
+    refine,
 )
 from dollmaker.attribute.passes import Chunk, Pairs, fitting_rows, row_bytes
-from dollmaker.attribute.refine import Paths, Refined, Stop, refine
 from dollmaker.config.masks import NoiseConfig
 from dollmaker.networks.classifiers import create_network
 from dollmaker.runtime.errors import ModelError
@@ -145,11 +149,11 @@ def test_several_baselines_are_averaged_and_the_worst_counts() -> None:
 
 def test_noise_belongs_to_the_image_alone() -> None:
     x = images()
-    together = noise.noisy_copies(x, list("abcd"), NoiseConfig(samples=2, stdev=0.2), 7)
-    alone = noise.noisy_copies(x[[2]], ["c"], NoiseConfig(samples=2, stdev=0.2), 7)
+    together = noisy_copies(x, list("abcd"), NoiseConfig(samples=2, stdev=0.2), 7)
+    alone = noisy_copies(x[[2]], ["c"], NoiseConfig(samples=2, stdev=0.2), 7)
     assert torch.equal(alone[1][0], together[1][2])
     assert not torch.equal(together[0], together[1])
-    other = noise.noisy_copies(x, list("abcd"), NoiseConfig(samples=1, stdev=0.2), 8)
+    other = noisy_copies(x, list("abcd"), NoiseConfig(samples=1, stdev=0.2), 8)
     assert not torch.equal(other[0], together[0])
     width = float(x[0].max() - x[0].min())
     assert float((together[0][0] - x[0]).std()) == pytest.approx(0.2 * width, rel=0.05)
@@ -157,8 +161,8 @@ def test_noise_belongs_to_the_image_alone() -> None:
 
 def test_kinds_of_noise_by_hand() -> None:
     maps = torch.tensor([1.0, 2.0, 6.0]).view(1, 3, 1, 1, 1)
-    kinds = get_args(noise.Kind)
-    values = [float(noise.combine(maps, kind)) for kind in kinds]
+    kinds = get_args(consensus.Kind)
+    values = [float(consensus.combine(maps, kind)) for kind in kinds]
     assert values == pytest.approx([3.0, 41 / 3, 14 / 3])
 
 

@@ -134,8 +134,8 @@ def test_noise_wraps_other_methods_and_smoothgrad_is_the_mean(folder: Path) -> N
         Setup(channel_mean=torch.tensor([100.0]), size=32, chunk=4),
     )
     found = made.explain(images, ["p", "q"], [(1, 0), (0, 1)])
+    from dollmaker.attribute.committee import noisy_copies
     from dollmaker.attribute.methods import saliency
-    from dollmaker.attribute.noise import noisy_copies
 
     x = members[0].prepare(images)
     copies = noisy_copies(x, ["p", "q"], NoiseConfig(samples=3, stdev=0.2), 0)

@@ -12,10 +12,10 @@ from torchvision.transforms.v2 import functional
 
 from attribute.test_cutters import GRID, SMALL, scene, square
 from dollmaker.attribute.baselines import BASELINES, make_baseline
+from dollmaker.attribute.committee import noisy_copies
 from dollmaker.attribute.consensus import smooth
 from dollmaker.attribute.cutters import background_maps, mask_maps, token_maps
 from dollmaker.attribute.features import Features, of_pictures, strength
-from dollmaker.attribute.noise import noisy_copies
 from dollmaker.config.masks import NoiseConfig
 from dollmaker.networks.frames import WHOLE, Frames, frames_of
 from dollmaker.pixels.geometry import Box, box, inside

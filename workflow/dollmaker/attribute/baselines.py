@@ -32,61 +32,51 @@ def put_negative(picture: Tensor, images: Tensor, frames: Frames) -> Tensor:
     """
     if frames.boxes is None and picture.shape[1:] == images.shape[2:]:
         return picture[None]
-    whole = images.clone()
-    for row in range(len(images)):
-        where = frames.cells(row, images.shape[2:])
-        here = inside(whole[row], where)
-        size = [here.shape[1], here.shape[2]]
-        here[...] = functional.resize(picture, size, antialias=True)
-    return whole
+
+    def stretched(here: Tensor) -> Tensor:
+        size = [here.shape[2], here.shape[3]]
+        resized: Tensor = functional.resize(picture, size, antialias=True)
+        return resized[None]
+
+    return _each(images, frames, stretched)
 
 
 def make_baseline(name: str, images: Tensor, channel_mean: Tensor, frames: Frames) -> Tensor:
-    """The baseline of each image, in the stored pixel range.
+    """One of :data:`BASELINES` for each image, in the stored pixel range.
 
-    Args:
-        name: ``black``, ``white``, ``mean`` (of the data set), ``border`` or ``median`` (of the
-            picture), or ``blur`` (the picture without its details).
-        images: float (B, C, H, W) in 0..255, B at least 1.
-        channel_mean: Mean of each channel over the training images, (C,), 0..255.
-        frames: Where the pictures lie; outside, the baseline is the image.
-
-    Returns:
-        float (B, C, H, W) in 0..255; (1, C, H, W) where it is the same for all images, because
-        pictures fill their squares.
+    Images are float (B, C, H, W) in 0..255, B at least 1, and so are baselines; (1, C, H, W) where
+    it is the same for all images, because pictures fill their squares. Outside the pictures the
+    baseline is the image. ``channel_mean`` is that of the training images, (C,), 0..255.
     """
     make = BASELINES[name]
     if frames.boxes is None:
         return make(images[:1] if name in _SHARED else images, channel_mean)
+    return _each(images, frames, lambda here: make(here, channel_mean))
+
+
+def _each(images: Tensor, frames: Frames, make: Callable[[Tensor], Tensor]) -> Tensor:
+    """Images with their pictures, one by one (1, C, h, w), changed."""
     whole = images.clone()
     for row in range(len(images)):
         where = frames.cells(row, images.shape[2:])
-        inside(whole[row], where)[...] = make(inside(images[row : row + 1], where), channel_mean)[0]
+        inside(whole[row], where)[...] = make(inside(images[row : row + 1], where))[0]
     return whole
-
-
-def _black(pictures: Tensor, _: Tensor) -> Tensor:
-    return torch.zeros_like(pictures)
-
-
-def _white(pictures: Tensor, _: Tensor) -> Tensor:
-    return torch.full_like(pictures, 255)
 
 
 def _mean(pictures: Tensor, channel_mean: Tensor) -> Tensor:
     return channel_mean.to(pictures).view(1, -1, 1, 1).expand_as(pictures)
 
 
-def _median(pictures: Tensor, _: Tensor) -> Tensor:
-    return pictures.flatten(2).median(-1).values[..., None, None].expand_as(pictures)
+def _median(pictures: Tensor, pixels: Tensor) -> Tensor:
+    """Pictures of the median of some of their pixels, (B, C, N)."""
+    return pixels.median(-1).values[..., None, None].expand_as(pictures)
 
 
-def _border(pictures: Tensor, _: Tensor) -> Tensor:
-    """The median of the outermost pixels: mostly what there is where nothing is shown."""
+def _ring(pictures: Tensor) -> Tensor:
+    """The outermost pixels, (B, C, N): mostly what there is where nothing is shown."""
     sides = (pictures[..., 0, :], pictures[..., -1, :])
     ends = (pictures[..., 1:-1, 0], pictures[..., 1:-1, -1])
-    ring = torch.cat([*sides, *ends], -1)
-    return ring.median(-1).values[..., None, None].expand_as(pictures)
+    return torch.cat([*sides, *ends], -1)
 
 
 def _blur(pictures: Tensor, _: Tensor) -> Tensor:
@@ -99,11 +89,13 @@ def _blur(pictures: Tensor, _: Tensor) -> Tensor:
     return blurred
 
 
+#: Name -> its images, from pictures (B, C, h, w) and the mean of each channel: flat ones (``mean``
+#: is the data set's, ``border`` and ``median`` are the picture's), and the picture without details.
 BASELINES: dict[str, Baseline] = {
-    "black": _black,
-    "white": _white,
+    "black": lambda pictures, _: torch.zeros_like(pictures),
+    "white": lambda pictures, _: torch.full_like(pictures, 255),
     "mean": _mean,
-    "border": _border,
-    "median": _median,
+    "border": lambda pictures, _: _median(pictures, _ring(pictures)),
+    "median": lambda pictures, _: _median(pictures, pictures.flatten(2)),
     "blur": _blur,
 }

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from dollmaker.attribute.layers import Call, as_maps, last, named, outputs_of, trace
-from dollmaker.attribute.passes import Question, backward, enlarge, share_passes
+from dollmaker.attribute.passes import Pass, Question, Round, backward, enlarge, share_passes
 from dollmaker.pixels.geometry import inside
 from dollmaker.runtime.errors import ModelError
 
 Combine = Callable[[Tensor, Tensor], Tensor]
+Score = Callable[[Tensor, Pass], tuple[Tensor, list[Round]]]
 Upsample = Literal["nearest", "bilinear"]
 
 _EVERY_LAYER_UP_TO = 16
@@ -80,7 +81,7 @@ def multi_layer_cam(
     size = tuple(asked.images.shape[2:])
     calls = trace(asked.network, asked.images)
     chosen = _blocks(calls) if layers is None else named(asked.network, calls, layers)
-    maps = _layer_maps(asked, chosen, pooled, exact=layers is not None)
+    maps = layer_maps(asked, chosen, pooled, exact=layers is not None)
     maps[-1] = maps[-1].relu()
     mode = "nearest-exact" if upsample == "nearest" else "bilinear"
     of_pairs = asked.frames.of(asked.rows)
@@ -95,12 +96,9 @@ def multi_layer_cam(
 def principal_component(maps: Tensor) -> Tensor:
     """First principal component of several maps, over all pixels.
 
-    Args:
-        maps: float (L, H, W) in [0, 1], the last one the deepest. It only says what the sign of
-            the component is, unless it is the only one.
-
-    Returns:
-        float32 (H, W): 0 at the component's minimum, and everywhere if the deepest map is 0.
+    Maps are float (L, H, W) in [0, 1]. The last one, the deepest, only says what the sign of the
+    component is, unless it is the only one. The component is float32 (H, W): 0 at its minimum, and
+    everywhere if the deepest map is 0.
     """
     deepest = maps[-1].double()
     if not deepest.any():
@@ -130,7 +128,7 @@ def _cam(asked: Question, layer: str | None, combine: Combine) -> Tensor:
     network, images = asked.network, asked.images
     calls = trace(network, images)
     chosen = [last(network, images, calls)] if layer is None else named(network, calls, [layer])
-    (maps,) = _layer_maps(asked, chosen, combine, exact=layer is not None)
+    (maps,) = layer_maps(asked, chosen, combine, exact=layer is not None)
     grids = asked.frames.of(asked.rows).repeat_edges(maps[:, 0].relu())
     return enlarge(grids[:, None], images.shape[2:])
 
@@ -141,22 +139,32 @@ def _scale(maps: Tensor) -> Tensor:
     return torch.where(high > low, (maps - low) / (high - low), 0)
 
 
-def _layer_maps(
-    asked: Question, layers: Sequence[Call], combine: Combine, *, exact: bool
+def layer_maps(
+    asked: Question,
+    layers: Sequence[Call],
+    combine: Combine,
+    *,
+    exact: bool,
+    score: Score = lambda logits, one: (logits, one.rounds),
 ) -> list[Tensor]:
-    """Maps of each layer at its own size, (P, 1, h, w)."""
+    """Maps of each layer at its own size, (P, 1, h, w), of at least one pair.
+
+    ``combine`` makes maps (R, 1, h, w) of feature maps and gradients (R, K, h, w), ``exact`` is as
+    of :func:`dollmaker.attribute.layers.outputs_of`. What is differentiated is the ``score``: from
+    the logits of a pass to numbers (R, K), and the rounds that ask for them.
+    """
+
+    def of_layer(call: Call, *activations_and_gradients: Tensor) -> Tensor:
+        return combine(*(as_maps(asked.network, t, call.layout) for t in activations_and_gradients))
+
     maps: list[Tensor] = []
     for one in share_passes(asked.pairs, asked.chunk):
         with torch.enable_grad(), outputs_of([c.module for c in layers], exact=exact) as outputs:
-            logits = asked.network(asked.images[one.images])
+            scores, rounds = score(asked.network(asked.images[one.images]), one)
             tensors = [outputs[call.module] for call in layers]
-            for wanted, gradients in backward(logits, tensors, one.rounds):
-                found = [
-                    combine(
-                        *(as_maps(asked.network, t, call.layout) for t in (a.detach().float(), g))
-                    )
-                    for call, a, g in zip(layers, tensors, gradients, strict=True)
-                ]
+            activations = [tensor.detach().float() for tensor in tensors]
+            for wanted, gradients in backward(scores, tensors, rounds):
+                found = list(map(of_layer, layers, activations, gradients))
                 maps = maps or [f.new_zeros((len(asked.pairs), *f.shape[1:])) for f in found]
                 for whole, values in zip(maps, found, strict=True):
                     whole[wanted.pairs] = values[wanted.rows]
@@ -172,21 +180,15 @@ def _blocks(calls: Sequence[Call]) -> list[Call]:
             "multi_layer_cam chooses its layers in convolutional networks only; name the layers, "
             "or use another attribution method."
         )
-    if len(starts) <= _EVERY_LAYER_UP_TO:
-        return _conv_blocks(spatial, starts)
+    if len(starts) <= _EVERY_LAYER_UP_TO:  # each convolution with the layers that keep its shape
+        blocks = []
+        for start, stop in zip(starts, [*starts[1:], len(spatial)], strict=True):
+            same = [c for c in spatial[start:stop] if c.output == spatial[start].output]
+            blocks.append([c for c in same if not list(c.module.children())][-1])
+        return blocks
     last_of: dict[tuple[int, ...], Call] = {}
     for call in spatial:
         grid = call.output[2:] if call.layout == "maps" else call.output[1:3]
         last_of.pop(grid, None)
         last_of[grid] = call
     return list(last_of.values())
-
-
-def _conv_blocks(spatial: Sequence[Call], starts: Sequence[int]) -> list[Call]:
-    """Each convolution with the layers after it that keep its output's shape."""
-    blocks = []
-    for start, stop in zip(starts, [*starts[1:], len(spatial)], strict=True):
-        same = [c for c in spatial[start:stop] if c.output == spatial[start].output]
-        leaves = [c for c in same if not list(c.module.children())]
-        blocks.append(leaves[-1])
-    return blocks

@@ -3,6 +3,7 @@
 Its members may know different findings: only those who know one explain it.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -11,16 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dollmaker.attribute import consensus, noise
+from dollmaker.attribute import consensus
 from dollmaker.attribute.baselines import NEGATIVES, make_baseline, put_negative
 from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.features import Look, features, seen_at, strength
 from dollmaker.attribute.frozen import FrozenNetwork
-from dollmaker.attribute.integrated_gradients import Level, fixed, forward, nested
+from dollmaker.attribute.integrated_gradients import (
+    Level,
+    Paths,
+    Refined,
+    Stop,
+    fixed,
+    forward,
+    nested,
+    refine,
+)
 from dollmaker.attribute.methods import METHODS, explain
 from dollmaker.attribute.passes import Chunk, Pairs, Question, fitting_rows
-from dollmaker.attribute.refine import Paths, Refined, Stop, refine
-from dollmaker.config.masks import MapsConfig
+from dollmaker.config.masks import MapsConfig, NoiseConfig
 from dollmaker.networks.frames import WHOLE, Frames
 from dollmaker.networks.member import Member
 from dollmaker.networks.positions import own_side
@@ -55,11 +64,7 @@ def by_experts(members: Sequence[Member], outputs: Sequence[int]) -> dict[Expert
 
 
 def gather(parts: Sequence[tuple[Sequence[int], Refined]]) -> Refined:
-    """Maps of groups of pairs in the order of all pairs.
-
-    Args:
-        parts: Places of the pairs of a group, and what was found for them.
-    """
+    """Maps in the order of all pairs, from groups: places of their pairs, and what was found."""
     order = torch.tensor([place for places, _ in parts for place in places]).argsort()
 
     def joined(found: Sequence[Any]) -> Any:
@@ -77,24 +82,16 @@ def gather(parts: Sequence[tuple[Sequence[int], Refined]]) -> Refined:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What holds for all recipes of a run.
+    """What holds for all recipes of a run."""
 
-    Attributes:
-        channel_mean: Mean of each channel over the training images, (C,), 0..255.
-        size: Side of the stored images, and of the maps.
-        negatives: Pictures without any finding, (C, h, w) in levels, without bars; baselines.
-        seed: Seed of the noise.
-        precision: ``fp32``, ``tf32`` or ``bf16``.
-        compiled: Use torch.compile.
-        chunk: Rows (image x node) of a forward pass; ``None`` measures how many fit.
-    """
-
-    channel_mean: Tensor
-    size: int
+    channel_mean: Tensor  #: Mean of each channel over the training images, (C,), 0..255.
+    size: int  #: Side of the stored images, and of the maps.
+    #: Pictures without any finding, (C, h, w) in levels, without bars; baselines.
     negatives: Sequence[Tensor] = ()
-    seed: int = 0
-    precision: str = "fp32"
-    compiled: bool = False
+    seed: int = 0  #: Seed of the noise.
+    precision: str = "fp32"  #: ``fp32``, ``tf32`` or ``bf16``.
+    compiled: bool = False  #: Use torch.compile.
+    #: Rows (image x node) of a forward pass; ``None`` measures how many fit.
     chunk: int | None = None
 
 
@@ -169,17 +166,11 @@ class Committee:
         *,
         turned: bool = False,
     ) -> Refined:
-        """Explain pairs.
+        """Explain at least one pair, (image, output) numbers, of images with these ids.
 
-        Maps are 0 outside the pictures before they are scaled and compared. Completeness is that
-        of the whole attributions.
-
-        Args:
-            images: (B, C, H, W) in levels: uint8, or float32 in 0..255.
-            ids: Their image ids.
-            pairs: (image, output) numbers, at least one.
-            frames: Where the pictures lie in the images.
-            turned: Whether the images are mirrored left to right, as baselines then are.
+        Images are (B, C, H, W) in levels: uint8, or float32 in 0..255; ``turned`` ones are mirrored
+        left to right, as baselines then are. Maps are 0 outside the pictures before they are scaled
+        and compared. Completeness is that of the whole attributions.
 
         Raises:
             ModelError: If no member knows a finding.
@@ -275,7 +266,7 @@ class Committee:
 
     def _copies(self, x: Tensor, ids: Sequence[str], frames: Frames) -> list[Tensor]:
         spread = self.options.noise
-        return noise.noisy_copies(x, ids, spread, self.setup.seed, frames) if spread else [x]
+        return noisy_copies(x, ids, spread, self.setup.seed, frames) if spread else [x]
 
     def _summarize(self, attributions: list[Tensor], pairs: Pairs, frames: Frames) -> Consensus:
         """Members' attributions (P, S, C, H, W) to the consensus at the stored size.
@@ -292,11 +283,37 @@ class Committee:
             if options.reduction == "brighter":  # what speaks for the finding, by each baseline
                 reduced = member.clamp(min=0).sum(2).mean(1)
             else:
-                merged = noise.combine(member, spread.kind) if spread else member[:, 0]
+                merged = consensus.combine(member, spread.kind) if spread else member[:, 0]
                 reduced = consensus.reduce_channels(merged, options.reduction)
             sized = mine.repeat_edges(consensus.resize(reduced, size))
             maps.append(mine.cut(consensus.smooth(sized, sigma)))
         return consensus.agree(maps)
+
+
+def noisy_copies(
+    images: Tensor, ids: Sequence[str], spread: NoiseConfig, seed: int, frames: Frames = WHOLE
+) -> list[Tensor]:
+    """Copies of images (B, C, H, W), prepared for the network, with Gaussian noise on the pictures.
+
+    SmoothGrad (Smilkov et al. 2017) and its relatives average over them. The noise of a copy
+    depends on (seed, image, copy) alone: it is the same for all findings, members, batches, shards
+    and devices. Its deviation is a share of each picture's range.
+    """
+    picture = frames.inside(images.shape[2:], images.device)[:, None]
+    highest = images.where(picture, -torch.inf).amax((1, 2, 3), keepdim=True)
+    lowest = images.where(picture, torch.inf).amin((1, 2, 3), keepdim=True)
+    width = highest - lowest
+    copies = []
+    for sample in range(spread.samples):
+        rows = [_noise(images.shape[1:], f"{seed}/{name}/{sample}") for name in ids]
+        noisy = images + spread.stdev * width * torch.stack(rows).to(images)
+        copies.append(noisy.where(picture, images))
+    return copies
+
+
+def _noise(shape: torch.Size, key: str) -> Tensor:
+    number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1
+    return torch.randn(shape, generator=torch.Generator().manual_seed(number))
 
 
 def _refinement(options: MapsConfig) -> tuple[list[Level], Stop]:

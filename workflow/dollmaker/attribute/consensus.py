@@ -13,21 +13,23 @@ from dollmaker.attribute.passes import enlarge
 SIDES = 64
 
 Reduction = Literal["abs", "positive", "signed"]
+Kind = Literal["smoothgrad", "smoothgrad_sq", "vargrad"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Consensus:
-    """The committee's maps of P pairs.
+    """The committee's maps of P pairs."""
 
-    Attributes:
-        maps: float32 (P, H, W), divided by the largest magnitude of each; 0 where all is 0.
-        scale: That magnitude, in logits per pixel, (P,).
-        agreement: Mean cosine of the members to the consensus, (P,); 1 for a single member.
-    """
+    maps: Tensor  #: float32 (P, H, W), divided by the largest magnitude of each; 0 where all is 0.
+    scale: Tensor  #: That magnitude, in logits per pixel, (P,).
+    agreement: Tensor  #: Mean cosine of the members to the consensus, (P,); 1 for a single member.
 
-    maps: Tensor
-    scale: Tensor
-    agreement: Tensor
+
+def combine(attributions: Tensor, kind: Kind) -> Tensor:
+    """Attributions of the copies (P, S, C, H, W) to their mean, mean of squares or variance."""
+    if kind == "vargrad":
+        return attributions.var(1, correction=0)
+    return (attributions if kind == "smoothgrad" else attributions**2).mean(1)
 
 
 def reduce_channels(attributions: Tensor, reduction: Reduction) -> Tensor:

@@ -43,7 +43,7 @@ def tokencut(asked: Question, **options: Any) -> Tensor:
         asked: The question.
         options: ``tau``: cosine over which two places are alike; ``None`` is the published one:
             0.2 of TokenCut, 0.15 of MaskCut, 0.3 of FOUND. ``centred``: subtract the mean over an
-            image's places from its features first. ``side``, ``part``, ``block``: See
+            image's places from its features first (our choice). ``side``, ``part``, ``block``: see
             :class:`dollmaker.attribute.features.Look`.
     """
     return _maps(asked, token_maps, 0.2, **options)
@@ -103,8 +103,7 @@ def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> T
 
     Places are joined by 1 where their cosine is over ``tau``, else by 1e-5. The side of the
     second eigenvector v > mean(v) that holds the place of largest magnitude is the object, of it
-    the 4-connected piece with that place. ``centred`` subtracts the mean over an image's places
-    first (our choice; not published).
+    the 4-connected piece with that place.
     """
     affinity = _affinity(_directions(given.values, centred=centred), tau)
     vectors, _ = normalised_cut(affinity)
@@ -119,7 +118,7 @@ def token_maps(given: Features, tau: float = 0.2, *, centred: bool = False) -> T
 def mask_maps(
     given: Features, *, masks: int = 3, tau: float = 0.15, centred: bool = False
 ) -> Tensor:
-    """MaskCut's rule: float32 (B, h, w), 0 outside all masks; ``centred`` as of TokenCut's.
+    """MaskCut's rule: float32 (B, h, w), 0 outside all masks.
 
     The object is first the side with the place of largest magnitude (our choice: the published sign
     of the eigenvector depends on the solver), and the other side if it then holds at least 3 of the
@@ -159,7 +158,7 @@ def _object(v: Grid) -> Mask:
 
 
 def background_maps(given: Features, tau: float = 0.3, *, centred: bool = False) -> Tensor:
-    """FOUND's rule: float32 (B, h, w); ``centred`` as of TokenCut's.
+    """FOUND's rule: float32 (B, h, w).
 
     A head weighs log(sum Q / Q_h), where Q_h is the share of places over the image's mean
     attention: heads that look at few places weigh more. The place with the least weighted attention

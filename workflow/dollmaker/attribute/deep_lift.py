@@ -197,34 +197,27 @@ def _max_pool(input: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Any
         for v in (kernel_size, *(given[name] for name in names[:3]))
     )
     geometry = (size, hop, space, step, given["ceil_mode"])
-    pool = partial(_pool, functional.max_pool2d, geometry)
     scatter = torch.ops.aten.max_pool2d_with_indices_backward
-    return _MaxPool.apply(input, pool, lambda g, like, p: scatter(g, like, *geometry, p))
+    return _MaxPool.apply(
+        input,
+        lambda rows: functional.max_pool2d(rows, *geometry, return_indices=True),
+        lambda g, like, p: scatter(g, like, *geometry, p),
+    )
 
 
 def _adaptive_max_pool(input: Tensor, output_size: Any, return_indices: bool = False) -> Any:
     if return_indices:
         return functional.adaptive_max_pool2d(input, output_size, True)
-    pool = partial(_pool, functional.adaptive_max_pool2d, (output_size,))
-    return _MaxPool.apply(input, pool, torch.ops.aten.adaptive_max_pool2d_backward)
-
-
-def _pool(
-    function: Callable[..., Any], arguments: tuple[Any, ...], rows: Tensor
-) -> tuple[Tensor, Tensor]:
-    """What a pooling finds, and where."""
-    y, places = function(rows, *arguments, return_indices=True)
-    return y, places
-
-
-def _rescale(x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
-    result: Tensor = _Rescale.apply(x, function, in_place)
-    return result
+    return _MaxPool.apply(
+        input,
+        lambda rows: functional.adaptive_max_pool2d(rows, output_size, True),
+        torch.ops.aten.adaptive_max_pool2d_backward,
+    )
 
 
 def _replacements() -> dict[Callable[..., Any], Callable[..., Any]]:
     table = replace_elementwise(
-        (*RECTIFIERS, "sigmoid", "hardsigmoid", "tanh", "logsigmoid", "softsign"), _rescale
+        (*RECTIFIERS, "sigmoid", "hardsigmoid", "tanh", "logsigmoid", "softsign"), _Rescale.apply
     )
     for home in (torch, Tensor):
         for name in ("mul", "multiply"):

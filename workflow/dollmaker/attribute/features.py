@@ -34,36 +34,29 @@ _ROWS, _STEP = 4, 32
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """Features of B images on a grid of h x w places, N = h * w, in row order.
+    """Features of B images on a grid of h x w places, N = h * w, in row order."""
 
-    Attributes:
-        values: float32 (B, N, D).
-        attention: How much each head looks at each place, float32 (B, heads, N), not negative.
-        grid: (h, w).
-    """
-
-    values: Tensor
+    values: Tensor  #: float32 (B, N, D).
+    #: How much each head looks at each place, float32 (B, heads, N), not negative.
     attention: Tensor
-    grid: tuple[int, int]
+    grid: tuple[int, int]  #: (h, w).
 
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What of a network are the features.
+    """What of a network are the features."""
 
-    Attributes:
-        side: Resize the images to this side first (:func:`seen_at`).
-        part: Which of a transformer's queries, keys and values.
-        block: Which of its attentions, counted from 0, or from the end: -1 is the last.
-    """
+    side: Side = None  #: Resize the images to this side first (:func:`seen_at`).
+    part: Part = "key"  #: Which of a transformer's queries, keys and values.
+    block: int = -1  #: Which of its attentions, counted from 0, or from the end: -1 is the last.
 
-    side: Side = None
-    part: Part = "key"
-    block: int = -1
+
+#: As TokenCut, MaskCut and FOUND have it.
+_PUBLISHED = Look()
 
 
 def features(
-    network: nn.Module, images: Tensor, look: Look | None = None, *, frames: Frames = WHOLE
+    network: nn.Module, images: Tensor, look: Look = _PUBLISHED, *, frames: Frames = WHOLE
 ) -> Features:
     """Features of images.
 
@@ -72,18 +65,13 @@ def features(
     network: the last feature map, as Grad-CAM takes it; six groups of its channels stand for heads,
     and the mean magnitude in a group for its attention (our choice).
 
-    Args:
-        network: Evaluation mode.
-        images: float (B, C, H, W), prepared for the network.
-        look: What of the network; ``None`` is the keys of the last block at its own side, as
-            TokenCut, MaskCut and FOUND have it.
-        frames: Where the pictures lie: a transformer's are enlarged without what is around them.
+    Images are float (B, C, H, W), prepared for the network, which is in evaluation mode. A
+    transformer's pictures are enlarged without what is around them.
 
     Raises:
         ModelError: If the network has no feature map, no such attention, cannot be shown images of
             that side, or a part or a block is asked of a network without attention.
     """
-    look = look or Look()
     side, part, block = look.side, look.part, look.block
     if own_side(network):
         images, network = _at_side(network, images, side, frames)
@@ -161,10 +149,7 @@ def _at_side(
 
 
 def strength(found: Features, frames: Frames = WHOLE) -> Tensor:
-    """One number in [0, 1] for each place, (B, h, w): the length of its feature.
-
-    It is scaled over the places of the pictures.
-    """
+    """Lengths of the features, scaled over the places of the pictures to [0, 1], (B, h, w)."""
 
     def scaled(some: Features) -> Tensor:
         lengths = some.values.norm(dim=-1)

@@ -97,9 +97,7 @@ class FrozenNetwork:
     def pull_back(self, gradients: Tensor, rows: Tensor) -> Tensor:
         """Gradients by the leaf, float32 (N, ...), to gradients by the input (N, C, H, W).
 
-        Args:
-            gradients: Any linear combination of gradients of rows of one image.
-            rows: Any N rows of the input, for their shape.
+        They may be sums over the rows of an image. Of the input any N rows tell the shape.
         """
         if not self._shortcuts or not self._shortcuts.stem:
             return gradients

@@ -53,11 +53,7 @@ def normalised_cut(affinity: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def best_split(affinity: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-    """The threshold of a vector with the smallest normalised cut.
-
-    Args:
-        affinity: float (..., N, N), symmetric and not negative.
-        vector: float (..., N), of :func:`normalised_cut`.
+    """The threshold of a vector (..., N) of :func:`normalised_cut` with the smallest cut.
 
     Returns:
         Thresholds t (...,), halfway between two values of the vector: A is v > t; and their NCut
@@ -72,19 +68,14 @@ def best_split(affinity: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
     within = grown.gather(-1, order).cumsum(-1)
     low = weights.sum(-1).gather(-1, order).cumsum(-1)
     total = low[..., -1:]
-    values = _ncut((low - within).clamp(min=0), low, total - low)[..., :-1]
-    distinct = ordered[..., 1:] > ordered[..., :-1]
-    values = torch.where(distinct, values, torch.inf)
+    high, small = total - low, 1e-12 * (low + (total - low))
+    cut = (low - within).clamp(min=0)
+    proper = ((low > small) & (high > small))[..., :-1] & (ordered[..., 1:] > ordered[..., :-1])
+    values = torch.where(proper, (cut / low + cut / high)[..., :-1], torch.inf)
     value, place = values.min(-1)
     between = (ordered[..., 1:] + ordered[..., :-1]) / 2
     threshold = between.gather(-1, place[..., None])[..., 0]
     return threshold.to(vector.dtype), value.to(affinity.dtype)
-
-
-def _ncut(cut: Tensor, one: Tensor, other: Tensor) -> Tensor:
-    small = 1e-12 * (one + other)
-    proper = (one > small) & (other > small)
-    return torch.where(proper, cut / one + cut / other, torch.inf)
 
 
 def _largest(matrix: Tensor) -> tuple[Tensor, Tensor]:

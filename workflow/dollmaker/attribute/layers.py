@@ -19,19 +19,12 @@ from dollmaker.runtime.errors import ConfigError, ModelError
 
 @dataclass(frozen=True)
 class Call:
-    """The last call of a module in a forward pass.
+    """The last call of a module in a forward pass."""
 
-    Attributes:
-        name: The module's.
-        module: The module.
-        output: Shape of its output.
-        layout: How feature maps lie in it: ``maps``, ``channels_last``, ``tokens``, or nothing.
-    """
-
-    name: str
-    module: nn.Module
-    output: tuple[int, ...]
-    layout: str
+    name: str  #: The module's.
+    module: nn.Module  #: The module.
+    output: tuple[int, ...]  #: Shape of its output.
+    layout: str  #: How feature maps lie in it: ``maps``, ``channels_last``, ``tokens``, or nothing.
 
 
 @contextmanager

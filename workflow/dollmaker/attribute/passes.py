@@ -33,21 +33,13 @@ _CPU_ROWS, _GPU_ROWS = (8, 32), (8, 1024)
 
 @dataclass(frozen=True)
 class Question:
-    """What a method is asked.
+    """What a method is asked."""
 
-    Attributes:
-        network: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
-        images: float (B, C, H, W), prepared for the network.
-        pairs: (image, output) numbers, any order.
-        chunk: Rows of a forward pass.
-        frames: Where the pictures lie in the images.
-    """
-
-    network: nn.Module
-    images: Tensor
-    pairs: Pairs
-    chunk: int
-    frames: Frames = WHOLE
+    network: nn.Module  #: float (R, C, H, W) to logits (R, K); evaluation mode, parameters frozen.
+    images: Tensor  #: float (B, C, H, W), prepared for the network.
+    pairs: Pairs  #: (image, output) numbers, any order.
+    chunk: int  #: Rows of a forward pass.
+    frames: Frames = WHOLE  #: Where the pictures lie in the images.
 
     @property
     def rows(self) -> list[int]:
@@ -63,30 +55,19 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """One backward pass: at most one finding of each image of the pass.
+    """One backward pass: at most one finding of each image of the pass."""
 
-    Attributes:
-        rows: Rows of the pass.
-        pairs: Pair numbers, one for each row.
-        outputs: Outputs of the network, one for each row.
-    """
-
-    rows: list[int]
-    pairs: list[int]
-    outputs: list[int]
+    rows: list[int]  #: Rows of the pass.
+    pairs: list[int]  #: Pair numbers, one for each row.
+    outputs: list[int]  #: Outputs of the network, one for each row.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """The images of one forward pass.
+    """The images of one forward pass."""
 
-    Attributes:
-        images: Image number of each of the R rows; the last image fills up the pass.
-        rounds: One for each backward pass.
-    """
-
-    images: list[int]
-    rounds: list[Round]
+    images: list[int]  #: Image number of each of the R rows; the last image fills up the pass.
+    rounds: list[Round]  #: One for each backward pass.
 
 
 def share_passes(pairs: Pairs, rows: int) -> list[Pass]:
@@ -150,12 +131,7 @@ def enlarge(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def row_bytes(forward: Callable[[Tensor], Any], example: Tensor) -> int:
-    """Bytes that autograd keeps for one row, measured on one pass.
-
-    Args:
-        forward: The pass.
-        example: One row (1, C, H, W).
-    """
+    """Bytes that autograd keeps for a row (1, C, H, W), measured on one pass."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -186,11 +162,7 @@ def fitting_rows(forward: Callable[[Tensor], Any], example: Tensor) -> int:
 
 
 class Chunk:
-    """The rows of a pass; halved for good when they do not fit.
-
-    Args:
-        rows: Where to start.
-    """
+    """The rows of a pass; halved for good when they do not fit."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows

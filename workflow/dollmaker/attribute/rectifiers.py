@@ -67,12 +67,9 @@ def deconvolution(asked: Question) -> Tensor:
 
 
 class Intercept(TorchFunctionMode):
-    """While active, calls of some torch functions go to others.
+    """While active, calls of torch functions go to their replacements, with the same arguments.
 
     Inside a replacement the functions are the ordinary ones.
-
-    Args:
-        replacements: Function -> what is called instead, with the same arguments.
     """
 
     def __init__(self, replacements: Mapping[Callable[..., Any], Callable[..., Any]]) -> None:
@@ -86,16 +83,11 @@ class Intercept(TorchFunctionMode):
 def replace_elementwise(
     names: Iterable[str], apply: Apply
 ) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Replacements for every way to call elementwise functions.
+    """Replacements, for :class:`Intercept`, for every way to call elementwise functions.
 
-    Args:
-        names: Names of functions, as in ``torch`` or ``torch.nn.functional``. Clamps count only
-            with a lower bound of 0.
-        apply: Called with the input, the function (its other arguments filled in), and whether
-            the input shall be overwritten.
-
-    Returns:
-        A mapping for :class:`Intercept`.
+    Names are those of ``torch`` or ``torch.nn.functional``; clamps count only with a lower bound of
+    0. ``apply`` is called with the input, the function (its other arguments filled in), and whether
+    the input shall be overwritten.
     """
     replacements: dict[Callable[..., Any], Callable[..., Any]] = {}
     for name in names:
@@ -161,11 +153,7 @@ def finish(ctx: Any, x: Tensor, y: Tensor, in_place: bool) -> Tensor:
 
 
 def _explain(method: str, asked: Question, *, guided: bool) -> Tensor:
-    def replaced(x: Tensor, function: Elementwise, in_place: bool) -> Tensor:
-        result: Tensor = _Rectifier.apply(x, function, in_place, guided)
-        return result
-
-    replacements = replace_elementwise(RECTIFIERS, replaced)
+    replacements = replace_elementwise(RECTIFIERS, lambda *call: _Rectifier.apply(*call, guided))
 
     def forward(rows: Tensor) -> Tensor:
         with Intercept(replacements):

@@ -340,12 +340,8 @@ def insertion_deletion(
     high insertion and low deletion; a random order gives about 0.5 for both if the logit grows
     evenly. Both are NaN where the image's logit is not above the baseline's.
 
-    Args:
-        logit: float (R, C, H, W) in 0..255 to logits (R,).
-        image: float (C, H, W) in 0..255.
-        baseline: float (C, H, W) in 0..255, as the image outside the picture.
-        relevance: float (H, W).
-        where: Where the picture lies.
+    Image and baseline are float (C, H, W) in 0..255, alike outside the picture; ``logit`` goes from
+    such rows (R, C, H, W) to logits (R,). Relevance is float (H, W).
     """
     part = inside(relevance, where)
     order = part.flatten().argsort(descending=True, stable=True)

@@ -59,12 +59,6 @@ def draw_negatives(
     Those where one is known to be absent come first, those where nothing is known are the last
     resort.
 
-    Args:
-        index: The index.
-        names: The findings.
-        count: How many.
-        seed: Of the draw.
-
     Raises:
         DataError: If there is none.
     """
@@ -77,9 +71,14 @@ def draw_negatives(
             f"every training image has one of {', '.join(names)}, so that the baseline negatives "
             "has no image; choose other baselines for the recipe."
         )
-    keys = [hashlib.sha256(f"{seed}/negative/{i}".encode()).digest() for i in free["image_id"]]
-    first = sorted(range(len(keys)), key=keys.__getitem__)[:count]
+    ids = free["image_id"].to_list()
+    first = sorted(range(len(ids)), key=lambda row: _key(f"{seed}/negative/{ids[row]}"))[:count]
     return free[sorted(first)]
+
+
+def _key(text: str) -> bytes:
+    """What a draw sorts by."""
+    return hashlib.sha256(text.encode()).digest()
 
 
 @dataclass(frozen=True, order=True)
@@ -108,15 +107,12 @@ def draw_pairs(
     ids = index["image_id"].to_list()
     chosen: list[Drawn] = []
     for k, finding in enumerate(names):
-        keys = {
-            row: hashlib.sha256(f"{seed}/{finding}/{ids[row]}".encode()).digest()
-            for row in np.nonzero(allowed)[0].tolist()
-        }
+        keys = {row: _key(f"{seed}/{finding}/{ids[row]}") for row in np.flatnonzero(allowed)}
         for positive, wanted in ((True, (PRESENT,)), (False, (ABSENT, BLANK))):
             rows = sorted((row for row in keys if labels[row, k] in wanted), key=keys.__getitem__)
             most = options.positives if positive else options.checks
             chosen += [
-                Drawn(row, k, finding, positive, positive and place < options.checks)
+                Drawn(int(row), k, finding, positive, positive and place < options.checks)
                 for place, row in enumerate(rows[:most])
             ]
     if not any(pair.positive for pair in chosen):

@@ -21,17 +21,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dollmaker.attribute.cams import placewise, pooled
-from dollmaker.attribute.layers import Call, as_maps, hooked, named, outputs_of, trace
-from dollmaker.attribute.passes import (
-    Pairs,
-    Pass,
-    Question,
-    Round,
-    backward,
-    enlarge,
-    share_passes,
-)
+from dollmaker.attribute.cams import layer_maps, placewise, pooled
+from dollmaker.attribute.layers import Call, as_maps, hooked, named, trace
+from dollmaker.attribute.passes import Pass, Question, Round, enlarge
 from dollmaker.runtime.errors import ConfigError
 
 Method = Literal["seg_grad_cam", "seg_hires_cam"]
@@ -53,15 +45,10 @@ _PASSIVE = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 @dataclass(frozen=True, kw_only=True)
 class Explained:
-    """Maps of pairs.
+    """Maps of pairs."""
 
-    Attributes:
-        maps: float32 (P, H, W) in 0..1; all zero where nothing speaks for the class.
-        scale: float32 (P,), the maximum that a map was divided by; 0 of a zero map.
-    """
-
-    maps: Tensor
-    scale: Tensor
+    maps: Tensor  #: float32 (P, H, W) in 0..1; all zero where nothing speaks for the class.
+    scale: Tensor  #: float32 (P,), the maximum that a map was divided by; 0 of a zero map.
 
 
 def explain_pixels(
@@ -73,40 +60,34 @@ def explain_pixels(
 ) -> Explained:
     """Explain why a network gives pixels their logits of a class.
 
-    All classes of an image share a forward pass and the map of a pair does not depend on the other
-    pairs (see :mod:`dollmaker.attribute.passes`). No pixel outside the pictures is explained or has
-    relevance.
-
-    Args:
-        asked: The question: logits are (R, K, H, W), pairs numbers (image, class).
-        pixel_sets: bool (P, H, W), the pixels M of each pair, see :func:`choose_pixels`.
-        method: A key of :data:`METHODS`.
-        layer: Name of a module, or a depth, see :func:`find_layer`.
+    Of the question logits are (R, K, H, W) and pairs are numbers (image, class). ``pixel_sets`` are
+    the pixels M of each pair, bool (P, H, W), see :func:`choose_pixels`; ``layer`` is the name of a
+    module, or a depth, see :func:`find_layer`. All classes of an image share a forward pass and the
+    map of a pair does not depend on the other pairs (see :mod:`dollmaker.attribute.passes`). No
+    pixel outside the pictures is explained or has relevance.
 
     Raises:
         ConfigError: If there is no such layer, or it has no feature map.
     """
-    network, images, pairs = asked.network, asked.images, asked.pairs
+    images, pairs = asked.images, asked.pairs
     if not pairs:
         return Explained(maps=asked.blank(1)[:, 0], scale=images.new_zeros(0))
     mine = asked.frames.of(asked.rows)
-    pixel_sets = mine.cut(pixel_sets)
-    call, exact = find_layer(network, images, layer)
-    found: Tensor | None = None
-    for one in share_passes(pairs, asked.chunk):
-        with torch.enable_grad(), outputs_of([call.module], exact=exact) as outputs:
-            logits = network(images[one.images])
-            tensor = outputs[call.module]
-            scores, rounds = _scores(logits, one, pairs, pixel_sets)
-            activations = as_maps(network, tensor.detach().float(), call.layout)
-            for wanted, (gradient,) in backward(scores, [tensor], rounds):
-                gradients = as_maps(network, gradient, call.layout)
-                values = METHODS[method](activations, gradients).relu()
-                if found is None:
-                    found = values.new_zeros((len(pairs), *values.shape[1:]))
-                found[wanted.pairs] = values[wanted.rows]
-    assert found is not None  # there are pairs, so there was a pass
-    grids = mine.repeat_edges(found[:, 0])
+    inside = mine.cut(pixel_sets)
+
+    def score(logits: Tensor, one: Pass) -> tuple[Tensor, list[Round]]:
+        """y^{c,M} of each row in each round, (R, rounds), and the rounds that ask for them."""
+        columns, rounds = [], []
+        for number, wanted in enumerate(one.rounds):
+            weights = torch.zeros_like(logits)
+            weights[wanted.rows, wanted.outputs] = inside[wanted.pairs].to(logits)
+            columns.append((logits * weights).sum((1, 2, 3)))
+            rounds.append(replace(wanted, outputs=[number] * len(wanted.rows)))
+        return torch.stack(columns, 1), rounds
+
+    call, exact = find_layer(asked.network, images, layer)
+    (found,) = layer_maps(asked, [call], METHODS[method], exact=exact, score=score)
+    grids = mine.repeat_edges(found[:, 0].relu())
     scale = grids.amax((1, 2))
     maps = grids / torch.where(scale > 0, scale, 1)[:, None, None]
     return Explained(maps=mine.cut(enlarge(maps[:, None], images.shape[2:])[:, 0]), scale=scale)
@@ -144,20 +125,6 @@ def choose_pixels(
             )
         pixels[:, y, x] = True
     return pixels
-
-
-def _scores(
-    logits: Tensor, one: Pass, pairs: Pairs, pixel_sets: Tensor
-) -> tuple[Tensor, list[Round]]:
-    """y^{c,M} of each row in each round, (R, rounds), and the rounds that ask for them."""
-    columns, rounds = [], []
-    for number, wanted in enumerate(one.rounds):
-        weights = torch.zeros_like(logits)
-        classes = [pairs[pair][1] for pair in wanted.pairs]
-        weights[wanted.rows, classes] = pixel_sets[wanted.pairs].to(logits)
-        columns.append((logits * weights).sum((1, 2, 3)))
-        rounds.append(replace(wanted, outputs=[number] * len(wanted.rows)))
-    return torch.stack(columns, 1), rounds
 
 
 def find_layer(network: nn.Module, images: Tensor, layer: str) -> tuple[Call, bool]:
