@@ -13,7 +13,7 @@ from PIL import Image
 from dollmaker.config import settings as configuration
 from dollmaker.config.networks import SegmentConfig
 from dollmaker.explain.measures import MEASURES, page
-from dollmaker.explain.network import blind_seeds, load_segmenter
+from dollmaker.explain.subject import blind_seeds, load_segmenter
 from dollmaker.launch import pipeline
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.segmenters import create

@@ -77,18 +77,12 @@ def mean_known(values: Sequence[Values]) -> Values:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Means of one method.
+    """Means of one method."""
 
-    Attributes:
-        method: The method.
-        finding: Over pairs of this finding; ``None``: of all.
-        pairs: Number of pairs.
-        cells: Measure -> its mean (``None`` where no pair has one), pairs used, pairs left out.
-    """
-
-    method: str
-    finding: str | None
-    pairs: int
+    method: str  #: The method.
+    finding: str | None  #: Over pairs of this finding; ``None``: of all.
+    pairs: int  #: Number of pairs.
+    #: Measure -> its mean (``None`` where no pair has one), pairs used, pairs left out.
     cells: Mapping[str, tuple[float | None, int, int]]
 
 

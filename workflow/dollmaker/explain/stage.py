@@ -4,13 +4,14 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dollmaker.attribute.passes import Question
 from dollmaker.config.networks import ExplainConfig
@@ -24,9 +25,16 @@ from dollmaker.explain.measures import (
     side_by_side,
     tell_pixels,
 )
-from dollmaker.explain.network import Segmenter, load_segmenter
-from dollmaker.explain.pairs import CHUNK, Block, Drawn, list_pairs, read_blocks
 from dollmaker.explain.seg_cam import Explained, Method, PixelSet, choose_pixels, explain_pixels
+from dollmaker.explain.subject import (
+    CHUNK,
+    Block,
+    Drawn,
+    Segmenter,
+    list_pairs,
+    load_segmenter,
+    read_blocks,
+)
 from dollmaker.pictures.overlay import sheet, to_png
 from dollmaker.runtime import devices
 from dollmaker.runtime.errors import ConfigError
@@ -187,16 +195,13 @@ def _explain(subject: Segmenter, block: Block, request: Request) -> list[dict[Me
     """Maps by each method, of the network and then of the untrained ones for the same pixels."""
     truth = torch.from_numpy(block.truth == 1).to(block.logits.device)
     chosen = choose_pixels(request.pixels, block.predicted, truth, request.point)
-    found = []
-    for network in (subject.network, *subject.blind):
+
+    def of_network(network: nn.Module) -> dict[Method, Explained]:
         question = Question(network, block.inputs, block.pairs, CHUNK, block.frames)
-        found.append(
-            {
-                method: explain_pixels(question, chosen, method=method, layer=request.layer)
-                for method in request.methods
-            }
-        )
-    return found
+        maps = partial(explain_pixels, question, chosen, layer=request.layer)
+        return {method: maps(method=method) for method in request.methods}
+
+    return [of_network(network) for network in (subject.network, *subject.blind)]
 
 
 def _measure(

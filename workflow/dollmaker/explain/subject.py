@@ -1,5 +1,7 @@
-"""Released pairs with what a segmenter predicts for them: read block by block, and drawn."""
+"""What is explained: a segmenter, and released pairs with what it predicts for them."""
 
+import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +11,27 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dollmaker.explain.network import Segmenter
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.frames import Frames, frames_of
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import NETWORK, create
+from dollmaker.networks.weights import read_weights
 from dollmaker.pictures.overlay import MASK, TRUTH, Rgb, heat, outline, to_rgb
 from dollmaker.pixels.geometry import Fit, inside
 from dollmaker.release.parts import find_parts
-from dollmaker.runtime.errors import ArtifactError, DataError
+from dollmaker.runtime.errors import ArtifactError, DataError, ModelError
+from dollmaker.store.files import read_json, sha256_file
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.shards import ImageShards, ShardSeries
 
 #: Images that are held at a time, rows of a forward pass, and side of a tile of the picture.
 _BLOCK, CHUNK, _TILE = 32, 8, 160
+
+#: Untrained networks of the randomisation test: one alone may resemble the trained one by chance.
+BLIND = 3
+
 
 _KEYS = ("image_id", "finding")
 
@@ -32,46 +42,98 @@ Drawn = tuple[str, list[Rgb]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """Released pairs of a split.
+class Segmenter:
+    """A network to explain."""
 
-    Attributes:
-        split: test or valid.
-        files: Shards of their masks.
-        table: image_id, finding, row of the mask, and of the image shard, row, width and height;
-            sorted by image.
+    network: nn.Module  #: In evaluation mode, parameters frozen.
+    #: The same, each with other random weights, none with those the training began with.
+    blind: list[nn.Module]
+    findings: list[str]  #: Name of each output channel.
+    input: Input  #: What the network expects.
+    sha256: str  #: Checksum of the weights.
+
+
+def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
+    """Read the folder that ``dollmaker segment`` wrote.
+
+    ``seed`` is what those of the untrained weights are derived from.
+
+    Raises:
+        ArtifactError: If the folder is damaged.
+        ModelError: If weights are missing or do not fit the description.
     """
+    description = read_json(folder / "segmenter.json")
+    file = folder / "model.safetensors"
+    state = read_weights(file)
+    try:
+        names, options = list(description["findings"]), description["header"]["config"]
+        made_of = SegmentConfig(**{key: options[key] for key in NETWORK})
+        spec, sha256 = Input(**description["input"]), description["sha256"]
+        seeds = blind_seeds(seed, description["header"].get("seed"))
+        sides: dict[str, int] = {"channels": spec.channels, "size": spec.size}
+        networks = [create(made_of, **sides, classes=len(names), seed=one) for one in (0, *seeds)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"{folder / 'segmenter.json'} is not as written ({error}); make the segmenter again."
+        ) from None
+    if sha256 != sha256_file(file):
+        raise ArtifactError(f"{file} is not what was written (checksum); make the segmenter again.")
+    try:
+        networks[0].load_state_dict(state)
+    except RuntimeError as error:
+        detail = str(error).strip().splitlines()[-1].strip()[:200]
+        raise ModelError(
+            f"{file} does not fit its description ({detail}); make the segmenter again."
+        ) from None
+    trained, *blind = (network.eval().requires_grad_(False).to(device) for network in networks)
+    return Segmenter(network=trained, blind=blind, findings=names, input=spec, sha256=sha256)
 
-    split: str
-    files: list[Path]
+
+def blind_seeds(seed: int, own: int | None = None) -> list[int]:
+    """Seeds of the untrained networks: :data:`BLIND` different numbers.
+
+    None draws the same weights as the global seed, or as ``own``, which the segmenter was created
+    with.
+    """
+    # Of a seed torch takes the lowest 32 bits.
+    taken = {number % 2**32 for number in (seed, own) if number is not None}
+    texts = (f"explain {seed} {k}".encode() for k in itertools.count())
+    drawn = (int.from_bytes(hashlib.sha256(text).digest()[:4], "big") for text in texts)
+    seeds: list[int] = []
+    while len(seeds) < BLIND:
+        number = next(drawn)
+        if number not in taken and number not in seeds:
+            seeds.append(number)
+    return seeds
+
+
+# --- released pairs ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Released pairs of a split."""
+
+    split: str  #: Test or valid.
+    files: list[Path]  #: Shards of their masks.
+    #: Image_id, finding, row of the mask, and of the image shard, row, width and height; sorted by
+    #: image.
     table: pl.DataFrame
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some pairs with all that is known of them.
+    """Some pairs with all that is known of them."""
 
-    Attributes:
-        first: Number of the first pair.
-        ids: Image of each pair.
-        findings: Finding of each pair.
-        pairs: (image of this block, output) of each pair.
-        images: (B, C, H, W) in levels.
-        inputs: float32 (B, C, H, W), prepared.
-        logits: float32 (P, H, W).
-        truth: uint8 (P, H, W).
-        frames: Where the pictures of the B images lie.
-    """
-
-    first: int
-    ids: list[str]
-    findings: list[str]
-    pairs: list[tuple[int, int]]
-    images: npt.NDArray[Any]
-    inputs: Tensor
-    logits: Tensor
-    truth: npt.NDArray[np.uint8]
-    frames: Frames
+    first: int  #: Number of the first pair.
+    ids: list[str]  #: Image of each pair.
+    findings: list[str]  #: Finding of each pair.
+    pairs: list[tuple[int, int]]  #: (image of this block, output) of each pair.
+    images: npt.NDArray[Any]  #: (B, C, H, W) in levels.
+    inputs: Tensor  #: float32 (B, C, H, W), prepared.
+    logits: Tensor  #: float32 (P, H, W).
+    truth: npt.NDArray[np.uint8]  #: uint8 (P, H, W).
+    frames: Frames  #: Where the pictures of the B images lie.
 
     @property
     def predicted(self) -> Tensor:
