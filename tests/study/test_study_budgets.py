@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from dollmaker.evaluate.tasks import Runs
-from dollmaker.study.budgets import steps_of_runs
-from dollmaker.study.gather import REFERENCES
+from dollmaker.study.gather import REFERENCES, steps_of_runs
 
 BUDGETS = {"full": {20: "full", 10: "full10"}}
 

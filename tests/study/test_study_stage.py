@@ -14,8 +14,7 @@ from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
-from dollmaker.study.budgets import first_crossing
-from dollmaker.study.gather import check_hygiene, gather
+from dollmaker.study.gather import check_hygiene, first_crossing, gather
 
 INITS = {"random": 0.5, "imagenet": 0.68, "doll": 0.7}
 TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",

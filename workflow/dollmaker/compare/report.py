@@ -14,7 +14,7 @@ from dollmaker.config.whole import Config
 from dollmaker.evaluate.masks import Folders, open_recipes, read_pair
 from dollmaker.evaluate.means import MEAN
 from dollmaker.measures.baselines import BASELINES
-from dollmaker.measures.words import number
+from dollmaker.measures.words import number, table
 from dollmaker.pictures.charts import SERIES, chart
 from dollmaker.pictures.overlay import MASK, TRUTH, Panel, outline, sheet, to_png
 from dollmaker.pixels.geometry import Fit
@@ -71,28 +71,20 @@ def write_report(
 
 
 def _scores(chosen: pl.DataFrame, order: Sequence[str]) -> list[str]:
-    lines = [
-        "| recipe | " + " | ".join(RULES) + " | Dice | hit rate | AUPRC | area | s/image |",
-        "|---|" + "---|" * (len(RULES) + 5),
-    ]
-    table = {(row["recipe"], row["rule"]): row for row in chosen.iter_rows(named=True)}
+    head = ("recipe", *RULES, "Dice", "hit rate", "AUPRC", "area", "s/image")
+    names = ("dice", "hit_rate", "auprc", "area_correlation", "seconds")
+    found = {(row["recipe"], row["rule"]): row for row in chosen.iter_rows(named=True)}
+    lines = []
     for recipe in order:
-        if (recipe, PUBLISHED) not in table:
-            continue
-        own = table[recipe, PUBLISHED]
-        cells = [_interval(table.get((recipe, rule))) for rule in RULES]
-        names = ("dice", "hit_rate", "auprc", "area_correlation", "seconds")
-        more = [number(own[name], 3) for name in names]
-        lines.append(f"| {recipe} | " + " | ".join([*cells, *more]) + " |")
-    return lines
+        if own := found.get((recipe, PUBLISHED)):
+            cells = [_interval(found.get((recipe, rule))) for rule in RULES]
+            lines.append((recipe, *cells, *(number(own[name], 3) for name in names)))
+    return table(head, lines)
 
 
 def _quality(ruled: pl.DataFrame, target: str, order: Sequence[str]) -> list[str]:
     """Rank correlation with the true IoU, and the mIoU of the best masks by quality."""
-    lines = [
-        "| recipe | Spearman | " + " | ".join(f"best {share:.0%}" for share in SHARES) + " |",
-        "|---|---|" + "---|" * len(SHARES),
-    ]
+    lines = []
     for recipe in order:
         rows = ruled.filter(
             (pl.col("recipe") == recipe)
@@ -106,8 +98,8 @@ def _quality(ruled: pl.DataFrame, target: str, order: Sequence[str]) -> list[str
         best: list[Any] = [
             rows["iou"][: max(1, round(share * len(rows)))].mean() for share in SHARES
         ]
-        lines.append(f"| {recipe} | " + " | ".join(number(v, 3) for v in (rank, *best)) + " |")
-    return lines
+        lines.append((recipe, *(number(v, 3) for v in (rank, *best))))
+    return table(("recipe", "Spearman", *(f"best {share:.0%}" for share in SHARES)), lines)
 
 
 def _sanity(sanity: Mapping[str, Mapping[str, Any]]) -> list[str]:

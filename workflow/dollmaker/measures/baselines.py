@@ -35,8 +35,7 @@ def guess(name: str, image: npt.NDArray[Any], width: int, height: int, fit: Fit)
         return _centre(width, height)
     if name == "intensity":
         return _intensity(image, width, height, fit)
-    shape = (height, width)
-    return Guess(np.ones(shape, dtype=bool), np.zeros(shape, dtype=np.float32))
+    return Guess(np.ones((height, width), bool), np.zeros((height, width), np.float32))
 
 
 def _centre(width: int, height: int) -> Guess:
@@ -60,8 +59,7 @@ def _intensity(image: npt.NDArray[Any], width: int, height: int, fit: Fit) -> Gu
     plain = inner.min() == inner.max()
     threshold = float(inner.min() if plain else threshold_otsu(inner))
     border = np.concatenate([inner[0], inner[-1], inner[1:-1, 0], inner[1:-1, -1]]) > threshold
-    bright = bool(border.mean() <= 0.5)
-    if bright:
+    if border.mean() <= 0.5:
         values = unfit_map(grey, width, height, fit)
         return Guess(values > threshold, values)
     values = unfit_map(255 - grey, width, height, fit)

@@ -42,22 +42,14 @@ GROUP = ("finding", "label", "split")
 
 
 class Check(NamedTuple):
-    """What bounds were worth on patients that did not calibrate; NaN where nothing is known.
+    """What bounds were worth on patients that did not calibrate; NaN where nothing is known."""
 
-    Attributes:
-        coverage: Mean over draws of the share of masks that have their bound, each patient
-            counting alike.
-        low: 2.5th percentile of that share over the draws.
-        high: 97.5th percentile.
-        width: Mean of 1 - bound over masks and draws: what is left open.
-        telling: Share of masks with a bound over :data:`TELLING`.
-    """
-
+    #: Mean over draws of the share of masks that have their bound, each patient counting alike.
     coverage: float
-    low: float
-    high: float
-    width: float
-    telling: float
+    low: float  #: 2.5th percentile of that share over the draws.
+    high: float  #: 97.5th percentile.
+    width: float  #: Mean of 1 - bound over masks and draws: what is left open.
+    telling: float  #: Share of masks with a bound over :data:`TELLING`.
 
 
 def margin(errors: npt.ArrayLike, patients: npt.ArrayLike, confidence: float) -> float:
@@ -123,10 +115,7 @@ def coverage(bounds: Floats, iou: Floats, patients: npt.ArrayLike) -> float:
 def calibrate(masks: pl.DataFrame, confidence: float, seed: int) -> list[dict[str, Any]]:
     """One calibration for each group of :data:`GROUP` that masks with truth are of.
 
-    Args:
-        masks: Masks with truth: finding, label, split, patient_id, quality and iou.
-        confidence: In (0, 1).
-        seed: Seed of the draws.
+    Masks have finding, label, split, patient_id, quality and iou; the confidence is in (0, 1).
 
     Returns:
         A row for each group, in their order: finding, label, split, patients and masks (that

@@ -8,6 +8,7 @@ Shapes: N rows (images or pixels), R bootstrap replicates, K columns (findings o
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,17 +25,12 @@ _BLOCK = 4_000_000
 
 
 class Interval(NamedTuple):
-    """A statistic with its 95 % bootstrap interval.
+    """A statistic with its 95 % bootstrap interval."""
 
-    Attributes:
-        point: The statistic of the data as they are.
-        low: 2.5th percentile of the replicates; NaN of a single row, or of a single group of rows.
-        high: 97.5th percentile; likewise.
-    """
-
-    point: float
+    point: float  #: The statistic of the data as they are.
+    #: 2.5th percentile of the replicates; NaN of a single row, or of a single group of rows.
     low: float
-    high: float
+    high: float  #: 97.5th percentile; likewise.
 
     def columns(self, name: str) -> dict[str, float]:
         """The columns ``name``, ``name_low`` and ``name_high`` of a table of scores."""
@@ -51,7 +47,7 @@ def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     a class is missing.
     """
     ranking = _Ranking(labels, scores)
-    return float(ranking.auroc(ranking.ones())[0])
+    return float(ranking.auroc(np.ones((1, ranking.size)))[0])
 
 
 def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
@@ -77,8 +73,7 @@ class _Ranking:
     """Rows in falling order of score, with the last row of each group of equal scores."""
 
     def __init__(self, labels: npt.ArrayLike, scores: npt.ArrayLike) -> None:
-        truth = np.asarray(labels).ravel()
-        values = np.asarray(scores).ravel()
+        truth, values = np.asarray(labels).ravel(), np.asarray(scores).ravel()
         valid = ((truth == 0) | (truth == 1)) & ~np.isnan(values)
         order = np.flatnonzero(valid)
         order = order[np.argsort(-values[order], kind="stable")]
@@ -89,9 +84,6 @@ class _Ranking:
         last = np.ones(len(order), dtype=bool)
         last[:-1] = ranked[1:] != ranked[:-1]
         self.last = np.flatnonzero(last)
-
-    def ones(self) -> Floats:
-        return np.ones((1, self.size))
 
     def _cumulated(self, weights: Floats) -> tuple[Floats, Floats]:
         """Weight of positives and of negatives at or above each distinct score, (r, T)."""
@@ -241,16 +233,16 @@ def interval_of(point: float, replicates: Floats, several: bool = True) -> Inter
 def bootstrap_interval(
     values: npt.ArrayLike, groups: Any | None = None, *, replicates: int = 1000, seed: int = 0
 ) -> Interval:
-    """Mean with its interval.
+    """Mean with its interval; groups as for :func:`resamples`.
 
-    Args:
-        values: (N,), or (N, K) for the mean over K columns of each column's mean over rows, the
-            rows being drawn jointly. NaN is passed over.
-        groups: (N,) rows that are drawn together; ``None`` draws single rows.
-        replicates: How many.
-        seed: Of the draws.
+    Values are (N,), or (N, K) for the mean over K columns of each column's mean over rows, the rows
+    being drawn jointly. NaN is passed over.
     """
-    statistic = mean_statistic(values)
+    means = _column_means(_columns(values))
+
+    def statistic(weights: Floats) -> Floats:
+        return np.asarray(nanmean(means(weights), axis=1))
+
     return bootstrap(statistic, len(np.asarray(values)), groups, replicates, seed)
 
 
@@ -275,63 +267,34 @@ def column_intervals(
     return [interval_of(float(point), drawn[:, k], several) for k, point in enumerate(points)]
 
 
-def auroc_interval(
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    patients: Any | None = None,
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """AUROC with its interval over patients.
-
-    Args:
-        labels: (N,), or (N, K) for the mean over the columns that have both classes.
-        scores: Same shape.
-        patients: (N,) patient of each row; ``None`` makes every row its own.
-        replicates: How many.
-        seed: Of the draws.
-    """
-    return _ranking_interval(_Ranking.auroc, labels, scores, patients, replicates, seed)
-
-
-def average_precision_interval(
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    patients: Any | None = None,
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> Interval:
-    """Average precision with its interval over patients. As :func:`auroc_interval`."""
-    return _ranking_interval(_Ranking.average_precision, labels, scores, patients, replicates, seed)
-
-
 def _ranking_interval(
-    score: Callable[[_Ranking, Floats], Floats],
+    measure: Callable[[_Ranking, Floats], Floats],
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
-    patients: Any | None,
-    replicates: int,
-    seed: int,
+    patients: Any | None = None,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
 ) -> Interval:
+    """A ranking's score with its interval over patients (N,); ``None`` makes every row its own.
+
+    Labels and scores are (N,), or (N, K) for the mean over the columns that have both classes.
+    """
     truth, values = _columns(labels), _columns(scores)
-    pairs = zip(truth.T, values.T, strict=True)
-    rankings = [_Ranking(column, value) for column, value in pairs]
+    rankings = [_Ranking(*pair) for pair in zip(truth.T, values.T, strict=True)]
 
     def statistic(weights: Floats) -> Floats:
         if not rankings:
             return np.full(len(weights), np.nan)
-        each = np.stack([score(ranking, weights) for ranking in rankings], axis=1)
+        each = np.stack([measure(ranking, weights) for ranking in rankings], axis=1)
         return np.asarray(nanmean(each, axis=1))
 
     return bootstrap(statistic, len(truth), patients, replicates, seed)
 
 
-def mean_statistic(values: npt.ArrayLike) -> Statistic:
-    """The statistic of values (N,) or (N, K): mean over columns of the weighted mean over rows."""
-    means = _column_means(_columns(values))
-    return lambda weights: np.asarray(nanmean(means(weights), axis=1))
+#: AUROC and average precision with their intervals, from labels, scores and patients.
+auroc_interval = partial(_ranking_interval, _Ranking.auroc)
+average_precision_interval = partial(_ranking_interval, _Ranking.average_precision)
 
 
 def _column_means(columns: Array) -> Statistic:

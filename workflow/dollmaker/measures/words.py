@@ -1,7 +1,7 @@
 """Scores as people and JSON read them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -21,6 +21,12 @@ def interval(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
     """A score of a table with its 95 % interval, e.g. ``0.42 [0.35, 0.49]``."""
     point, low, high = (number(row[f"{name}{end}"], digits) for end in ("", "_low", "_high"))
     return f"{point} [{low}, {high}]"
+
+
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    first, *lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (head, *rows)]
+    return [first, "|" + "---|" * len(head), *lines]
 
 
 def headline_split(table: pl.DataFrame) -> str | None:

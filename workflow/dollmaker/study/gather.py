@@ -5,19 +5,47 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from dollmaker.evaluate.tasks import NOTHING, compare_starts, read_runs, score_tasks
+from dollmaker.evaluate.tasks import (
+    NOTHING,
+    Runs,
+    compare_starts,
+    crossed_means,
+    read_runs,
+    score_tasks,
+)
+from dollmaker.measures.words import finite
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
-from dollmaker.study.budgets import steps_of_runs
 
 #: Starts that the others are compared with.
 REFERENCES = ("random", "imagenet", "classifier")
 
 #: The tuning that stands for the one that each start's validation images prefer.
 BEST = "best"
+
+#: Share of the best score that has to be reached.
+SHARE = 0.95
+
+#: Columns of study_steps.parquet: one row per start and reference.
+STEPS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "architecture": pl.String,
+    "task": pl.String,
+    "tuning": pl.String,
+    "n": pl.String,
+    "init": pl.String,
+    "budgets": pl.List(pl.Int64),
+    "miou": pl.List(pl.Float64),
+    "steps": pl.Float64,
+    "reference": pl.String,
+    "ratio": pl.Float64,
+    "low": pl.Float64,
+    "high": pl.Float64,
+}
 
 _COSTS = (
     "trainable",
@@ -28,6 +56,8 @@ _COSTS = (
     "learning_rate",
 )
 _RUN = ("architecture", "task", "init", "tuning", "n")
+
+Floats = npt.NDArray[np.float64]
 
 
 def gather(
@@ -43,18 +73,14 @@ def gather(
     final validation mIoU is the highest (mean over seeds). So is told what a start is worth to
     somebody who chooses, and not only in a tuning that may suit it or not.
 
-    Args:
-        study: Folder of the study.
-        runs: Folders in it, ``{architecture}/{task}/{init}-{tuning}``.
-        budgets: Tunings that differ in steps alone (:func:`dollmaker.study.grid.budgets`).
-        replicates: Of the bootstrap.
-        seed: Likewise.
+    Runs are folders of the study, ``{architecture}/{task}/{init}-{tuning}``; budgets are tunings
+    that differ in steps alone, as :func:`dollmaker.study.grid.budgets` gives them.
 
     Returns:
         ``study``: one row per run, n and class, as tasks.parquet, with architecture, ``chosen``
         (the tuning that ``best`` stands for) and costs (means over seeds), and rows of the trivial
         baselines. ``differences``: mIoU of a start minus that of a reference, paired over patients
-        and seeds. ``steps``: :func:`dollmaker.study.budgets.steps_of_runs`.
+        and seeds. ``steps``: :func:`steps_of_runs`.
     """
     scores, differences, steps = [], [], []
     for architecture in dict.fromkeys(run.split("/")[0] for run in runs):
@@ -65,12 +91,9 @@ def gather(
         steps.append(steps_of_runs(architecture, found, budgets, replicates, seed, REFERENCES))
         best = _preferred(curves)
         if best is not None:
-            names = {(r["task"], r["init"], r["n"]): r["tuning"] for r in best.to_dicts()}
-            found += [
-                replace(run, tuning=BEST)
-                for run in found
-                if names[run.task, run.init, run.n] == run.tuning
-            ]
+            names = set(best.select("task", "init", "n", "tuning").iter_rows())
+            chosen_runs = [r for r in found if (r.task, r.init, r.n, r.tuning) in names]
+            found += [replace(run, tuning=BEST) for run in chosen_runs]
             chosen = costs.join(best, on=list(_RUN[1:]), how="semi", maintain_order="left")
             costs = pl.concat(
                 [costs, chosen.with_columns(pl.lit(BEST).alias("tuning"), chosen="tuning")]
@@ -178,3 +201,109 @@ def check_hygiene(index: pl.DataFrame, study: Path, runs: Sequence[str]) -> dict
             )
         tested[task] = len(patients)
     return {"seen": len(seen), "tasks": tested}
+
+
+# --- steps by whole runs, of tunings that differ in their steps alone -----------------------------
+
+
+def steps_of_runs(
+    architecture: str,
+    runs: Sequence[Runs],
+    budgets: Mapping[str, Mapping[int, str]],
+    replicates: int,
+    seed: int,
+    references: Sequence[str],
+) -> pl.DataFrame:
+    """Steps until whole runs reach 95 % of the best score of the longest ones.
+
+    The middle of a long run says little about a short one: its learning rate is still high there,
+    and may suit another length. Here every budget of steps has runs of its own, and the test mIoU
+    at their ends makes the curve, straight between the budgets. The best is that of all starts
+    after the largest budget. Who is there after the smallest has needed that many steps: nothing
+    was measured before.
+
+    The interval of the ratio draws patients and seeds, the same for both starts, and the goal anew
+    each time; where nothing is known of a draw it is passed over. A reference that never gets there
+    counts with the largest budget, and a start that never does is infinitely slow: neither flatters
+    the start.
+
+    Runs are all of the architecture; of a task and n all are on the same images and seeds. Budgets
+    are as for :func:`gather`, ``references`` the starts that the others are compared with.
+
+    Returns:
+        A table with the columns :data:`STEPS`; ``steps``, ``ratio``, ``low`` and ``high`` are null
+        where they are infinite, the last three where a start is the reference, and the last two
+        with one patient. Empty without budgets.
+    """
+    rows = []
+    by_name = {(run.task, run.n, run.init, run.tuning): run for run in runs}
+    for name, tunings in budgets.items():
+        order = dict(sorted(tunings.items()))
+        for task, n in dict.fromkeys((run.task, run.n) for run in runs):
+            inits = list(dict.fromkeys(run.init for run in runs if (run.task, run.n) == (task, n)))
+            mine = [[by_name[task, n, init, each] for each in order.values()] for init in inits]
+            # (N, I * B, S, K): all starts and budgets are drawn alike.
+            iou = np.stack([run.iou for row in mine for run in row], axis=1)
+            flat, replicated = crossed_means(iou, mine[0][0].patients, replicates, seed)
+            once, drawn = (m.reshape(-1, len(inits), len(order)) for m in (flat[None], replicated))
+            steps = _steps(list(order), once[0])
+            known = np.isfinite(drawn[:, :, -1]).any(axis=1)
+            slow = [_steps(list(order), miou) for miou in drawn[known]]
+            there: list[str | None] = [each for each in references if each in inits]
+            for k, init in enumerate(inits):
+                common = {
+                    "architecture": architecture,
+                    "task": task,
+                    "tuning": name,
+                    "n": n,
+                    "init": init,
+                    "budgets": list(order),
+                    "miou": once[0, k].tolist(),
+                    "steps": finite(steps[k]),
+                }
+                for reference in there or [None]:
+                    at = None if reference is None else inits.index(reference)
+                    ratio = _ratio(steps, slow, k, at, max(order))
+                    rows.append({**common, "reference": reference, **ratio})
+    return pl.DataFrame(rows, schema=STEPS, orient="row")
+
+
+def _steps(budgets: Sequence[int], miou: Floats) -> list[float]:
+    """Steps of every start, from its scores (I, B); infinite where it never gets there."""
+    target = SHARE * float(np.fmax.reduce(miou[:, -1]))
+    found = (first_crossing(list(zip(budgets, line, strict=True)), target) for line in miou)
+    return [max(steps, budgets[0]) if reached else float("inf") for steps, reached in found]
+
+
+def first_crossing(points: list[tuple[float, float]], target: float) -> tuple[float, bool]:
+    """Where a broken line through (0, 0) and the points first reaches a target, and whether.
+
+    Points whose value is NaN are passed over. A target that is not over 0 is never reached.
+    """
+    last_step, last = 0.0, 0.0
+    for step, value in points:
+        if value >= target > 0:
+            return last_step + (target - last) / (value - last) * (step - last_step), True
+        if value == value:
+            last_step, last = step, value
+    return max((step for step, _ in points), default=0.0), False
+
+
+def _ratio(
+    once: Sequence[float],
+    drawn: Sequence[Sequence[float]],
+    start: int,
+    reference: int | None,
+    last: int,
+) -> dict[str, float | None]:
+    unknown: dict[str, float | None] = {"ratio": None, "low": None, "high": None}
+    if reference is None or reference == start:
+        return unknown
+    ratio = once[start] / min(once[reference], last)
+    ratios = [each[start] / min(each[reference], last) for each in drawn]
+    if not ratios:
+        return {**unknown, "ratio": finite(ratio)}
+    # No interpolation: some may be infinite.
+    low = np.quantile(ratios, 0.025, method="lower")
+    high = np.quantile(ratios, 0.975, method="higher")
+    return {"ratio": finite(ratio), "low": finite(low), "high": finite(high)}

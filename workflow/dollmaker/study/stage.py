@@ -3,7 +3,7 @@
 Its README.md says what every start is worth, with intervals.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.tasks import MEAN, NOTHING
-from dollmaker.measures.words import number
+from dollmaker.measures.words import number, table
 from dollmaker.pictures.overlay import to_png
 from dollmaker.report.figures import amount_curves, task_curves
 from dollmaker.report.pictures import examples_sheet, make_examples
@@ -66,16 +66,16 @@ def write_study(config: Config, index_file: Path, study: Path, scores: Path, out
     index, _ = read_index(index_file)
     hygiene = check_hygiene(index, study, runs)
     replicates, seed = config.evaluate.bootstrap, config.seed
-    table, differences, steps = gather(study, runs, grid.budgets(config), replicates, seed)
+    scored, differences, steps = gather(study, runs, grid.budgets(config), replicates, seed)
     header = provenance.header("study", config.study.dump(), seed=config.seed)
-    tables.write(table, scores / "study.parquet", header)
+    tables.write(scored, scores / "study.parquet", header)
     tables.write(differences, scores / "study_differences.parquet", header)
     tables.write(steps, scores / "study_steps.parquet", header)
     with atomic_path(output) as folder:
         folder.mkdir(parents=True)
-        write_text(folder / "README.md", write_page(table, differences, steps, hygiene))
+        write_text(folder / "README.md", write_page(scored, differences, steps, hygiene))
         write_json(folder / "hygiene.json", hygiene)
-        for (architecture, task), group in table.group_by(
+        for (architecture, task), group in scored.group_by(
             "architecture", "task", maintain_order=True
         ):
             name = f"{architecture}-{task}"
@@ -129,18 +129,12 @@ def write_page(
         for _, rows in group.group_by("tuning", "n", maintain_order=True):
             for row in rows.sort("miou", descending=True).to_dicts():
                 lines.append(_cells(row, against.get(_run(row))))
-        parts += [f"## {task}, {architecture}\n", _table(head, lines)]
+        parts += [f"## {task}, {architecture}\n", *table(head, lines), ""]
         mine = steps.filter(pl.col("architecture") == architecture, pl.col("task") == task)
         if not mine.is_empty():
-            parts.append(_budgets(mine))
-        parts.append(_costs(group))
+            parts += _budgets(mine)
+        parts += _costs(group)
     return "\n".join(parts) + "\n"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of Markdown, with an empty line after it."""
-    lines = ["| " + " | ".join(map(str, cells)) + " |" for cells in (head, *rows)]
-    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:], ""])
 
 
 def _run(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -164,7 +158,7 @@ def _cells(row: Mapping[str, Any], against: Mapping[str, Any] | None) -> Sequenc
     return tuning, images, row["init"], rate, score, present, difference
 
 
-def _budgets(steps: pl.DataFrame) -> str:
+def _budgets(steps: pl.DataFrame) -> list[str]:
     parts = [_STEPS]
     for (tuning,), group in steps.group_by("tuning", maintain_order=True):
         after = [f"after {budget}" for budget in group["budgets"][0]]
@@ -177,8 +171,8 @@ def _budgets(steps: pl.DataFrame) -> str:
             scores = [f"{miou:.3f}" for miou in first["miou"]]
             lines.append((f"n = {n}", init, *scores, to, *ratios))
         head = (str(tuning), "start", *after, "steps to 95 %", "of random's", "of imagenet's")
-        parts.append(_table(head, lines))
-    return "\n".join(parts)
+        parts += [*table(head, lines), ""]
+    return parts
 
 
 def _needed(steps: float | None, budgets: Sequence[int]) -> str:
@@ -195,7 +189,7 @@ def _ratio(row: Mapping[str, Any]) -> str:
     return f"{ratio} [{low}, {high}]"
 
 
-def _costs(group: pl.DataFrame) -> str:
+def _costs(group: pl.DataFrame) -> list[str]:
     every = (
         group.filter(~pl.col("tuning").is_in([BEST, NOTHING]))
         .group_by("tuning", maintain_order=True)
@@ -217,4 +211,4 @@ def _costs(group: pl.DataFrame) -> str:
         for row in every.to_dicts()
     ]
     head = ("trained parameters", "of the encoder", "optimiser", "a step", "file of a task")
-    return _table(("tuning", *head), lines)
+    return [*table(("tuning", *head), lines), ""]
