@@ -50,12 +50,7 @@ _POWERS = {"root": 0.5, "logits": 1.0, "null": 1.0}
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the maps of a finding are cut.
-
-    Attributes:
-        family: One of :data:`FAMILIES`.
-        value: The family's number.
-    """
+    """Where the maps of a finding are cut: one of :data:`FAMILIES`, and its number."""
 
     family: str
     value: float
@@ -96,17 +91,10 @@ def level_of_each(cuts: Sequence[Cut], values: Array, scale: float) -> npt.NDArr
 
 
 def levels(family: str, numbers: Array, maps: Array, scales: Array) -> Array:
-    """Thresholds of many maps for many numbers of a family.
+    """Thresholds (G, ...) of maps, float32 (..., N), for the numbers (G,) of a family.
 
-    Args:
-        family: One of :data:`FAMILIES`.
-        numbers: (G,).
-        maps: float32 (..., N).
-        scales: (...), logits per pixel that a value of 1 stands for.
-
-    Returns:
-        (G, ...); infinite where a map has nothing that could be cut off (``area`` and
-        ``fraction``: its maximum).
+    Scales (...) are the logits per pixel that a value of 1 stands for. A threshold is infinite
+    where a map has nothing that could be cut off (``area`` and ``fraction``: its maximum).
     """
     column = np.reshape(numbers, (-1, *(1,) * (maps.ndim - 1)))
     if family == "area":

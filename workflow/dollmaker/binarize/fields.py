@@ -1,5 +1,6 @@
 """The mean field of DenseCRF (Kraehenbuehl & Koltun 2011), in two approximations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,33 +14,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Array = npt.NDArray[np.float32]
+Filter = Callable[["Tensor"], "Tensor"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernels:
-    """The two kernels of the pairwise energy; defaults are IRNet's.
+    """The two kernels of the pairwise energy; defaults are IRNet's."""
 
-    Attributes:
-        gaussian_sxy: Reach of the smoothness kernel in pixels.
-        gaussian_compat: Its strength.
-        bilateral_sxy: Reach of the appearance kernel in pixels.
-        bilateral_srgb: Its reach in grey levels.
-        bilateral_compat: Its strength.
-    """
-
-    gaussian_sxy: float = 3.0
-    gaussian_compat: float = 3.0
-    bilateral_sxy: float = 50.0
-    bilateral_srgb: float = 5.0
-    bilateral_compat: float = 10.0
+    gaussian_sxy: float = 3.0  #: Reach of the smoothness kernel in pixels.
+    gaussian_compat: float = 3.0  #: Its strength.
+    bilateral_sxy: float = 50.0  #: Reach of the appearance kernel in pixels.
+    bilateral_srgb: float = 5.0  #: Its reach in grey levels.
+    bilateral_compat: float = 10.0  #: Its strength.
 
     def enlarged(self, factor: float) -> "Kernels":
         """The same kernels for an image that is larger by a factor."""
-        return replace(
-            self,
-            gaussian_sxy=factor * self.gaussian_sxy,
-            bilateral_sxy=factor * self.bilateral_sxy,
-        )
+        near, far = factor * self.gaussian_sxy, factor * self.bilateral_sxy
+        return replace(self, gaussian_sxy=near, bilateral_sxy=far)
+
+
+_IRNET = Kernels()
 
 
 def lattice_field(
@@ -116,7 +110,7 @@ def device_field(
 def mean_field(
     foreground: "Tensor",
     images: "Tensor",
-    kernels: Kernels | None = None,
+    kernels: Kernels = _IRNET,
     *,
     iterations: int = 10,
     stride: int = 4,
@@ -128,22 +122,15 @@ def mean_field(
     stride^2 times; stride 1 is exact. Its matrix, (H W) x (H W / stride^2), is kept over the
     iterations, in half precision on a GPU.
 
-    Args:
-        foreground: Probability to start from, float32 (B, H, W), 0 to 1 exclusive.
-        images: uint8 or float (B, C, H, W) in 0..255; any number of channels counts as three.
-        kernels: Of the pairwise energy; ``None`` is IRNet's.
-        iterations: Of the mean field.
-        stride: See above.
-
-    Returns:
-        Probability of the foreground, float32 (B, H, W), on the device of ``foreground``.
+    Images are uint8 or float (B, C, H, W) in 0..255; any number of channels counts as three.
+    ``foreground`` is the probability to start from, float32 (B, H, W), 0 to 1 exclusive, and so is
+    the result, on its device.
     """
     import torch
 
-    kernels = kernels or Kernels()
     logit = torch.logit(foreground.float())
-    appearance = _Appearance(images.to(foreground.device).float(), kernels, stride)
-    blur = _Blur(foreground, kernels.gaussian_sxy)
+    appearance = _appearance(images.to(foreground.device).float(), kernels, stride)
+    blur = _blur(foreground, kernels.gaussian_sxy)
     field = foreground.float()
     for _ in range(iterations):
         # Two labels that sum to one: the difference of their messages is that of 2 q - 1.
@@ -154,65 +141,57 @@ def mean_field(
     return field
 
 
-class _Blur:
-    """The symmetrically normalised Gaussian, by convolution."""
-
-    def __init__(self, like: "Tensor", reach: float) -> None:
-        import torch
-
-        steps = torch.arange(-int(4 * reach), int(4 * reach) + 1, device=like.device)
-        self._line = torch.exp(-(steps.float() / reach).square() / 2)
-        self._norm = self._sum(torch.ones_like(like[:1], dtype=torch.float32)).rsqrt()
-
-    def __call__(self, values: "Tensor") -> "Tensor":
-        return self._norm * self._sum(self._norm * values)
-
-    def _sum(self, values: "Tensor") -> "Tensor":
-        from torch.nn.functional import conv2d
-
-        half = len(self._line) // 2
-        rows = conv2d(values[:, None], self._line[None, None, :, None], padding=(half, 0))
-        return conv2d(rows, self._line[None, None, None, :], padding=(0, half))[:, 0]
+def _normalised(summed: Filter, ones: "Tensor") -> Filter:
+    """A kernel's sum, symmetrically normalised; ``ones`` are (1 or B, H, W)."""
+    norm = summed(ones).clamp(min=1e-20).rsqrt()
+    return lambda values: norm * summed(norm * values)
 
 
-class _Appearance:
-    """The symmetrically normalised bilateral kernel, summed over a grid of pixels."""
+def _blur(like: "Tensor", reach: float) -> Filter:
+    """The Gaussian, by convolution."""
+    import torch
+    from torch.nn.functional import conv2d
 
-    def __init__(self, images: "Tensor", kernels: Kernels, stride: int) -> None:
-        import torch
+    half = int(4 * reach)
+    steps = torch.arange(-half, half + 1, device=like.device)
+    line = torch.exp(-(steps.float() / reach).square() / 2)
 
-        batch, channels, height, width = images.shape
-        places = torch.meshgrid(
-            torch.arange(height, device=images.device),
-            torch.arange(width, device=images.device),
-            indexing="ij",
-        )
-        place = torch.stack(places).float() / kernels.bilateral_sxy
-        colour = images * (3 / channels) ** 0.5 / kernels.bilateral_srgb
-        features = torch.cat([place.expand(batch, -1, -1, -1), colour], 1)
-        start = (min(stride, height) // 2, min(stride, width) // 2)
-        self._grid = (slice(None), slice(start[0], None, stride), slice(start[1], None, stride))
-        some = features.movedim(1, -1)[self._grid].flatten(1, 2)
-        all_ = features.flatten(2).mT
-        self._share = float(height * width) / some.shape[1]
-        half = torch.float16 if images.is_cuda else torch.float32
-        self._matrix = torch.empty(batch, height * width, some.shape[1], dtype=half).to(
-            images.device
-        )
-        for first in range(0, height * width, 8192):  # no second matrix at the same time
-            part = torch.cdist(all_[:, first : first + 8192], some)
-            self._matrix[:, first : first + 8192] = torch.exp(part.square() / -2)
-        # A pixel reaches itself with weight 1, not with the weight of its sample.
-        numbers = torch.arange(height * width, device=images.device).reshape(1, height, width)
-        chosen = numbers[self._grid].flatten()
-        self._matrix[:, chosen, torch.arange(len(chosen), device=images.device)] = 0
-        self._norm = torch.ones(batch, height, width, device=images.device)
-        self._norm = self._sum(self._norm).clamp(min=1e-20).rsqrt()
+    def summed(values: "Tensor") -> "Tensor":
+        rows = conv2d(values[:, None], line[None, None, :, None], padding=(half, 0))
+        return conv2d(rows, line[None, None, None, :], padding=(0, half))[:, 0]
 
-    def __call__(self, values: "Tensor") -> "Tensor":
-        return self._norm * self._sum(self._norm * values)
+    return _normalised(summed, torch.ones_like(like[:1], dtype=torch.float32))
 
-    def _sum(self, values: "Tensor") -> "Tensor":
-        some = values[self._grid].flatten(1)[..., None].to(self._matrix.dtype)
-        summed = (self._matrix @ some)[..., 0].float() * self._share
-        return values + summed.reshape(values.shape)
+
+def _appearance(images: "Tensor", kernels: Kernels, stride: int) -> Filter:
+    """The bilateral kernel, summed over a grid of pixels."""
+    import torch
+
+    batch, channels, height, width = images.shape
+    device, pixels = images.device, height * width
+    places = torch.meshgrid(
+        *(torch.arange(side, device=device) for side in (height, width)), indexing="ij"
+    )
+    place = torch.stack(places).float() / kernels.bilateral_sxy
+    colour = images * (3 / channels) ** 0.5 / kernels.bilateral_srgb
+    features = torch.cat([place.expand(batch, -1, -1, -1), colour], 1)
+    starts = (min(stride, height) // 2, min(stride, width) // 2)
+    grid = (slice(None), *(slice(start, None, stride) for start in starts))
+    some = features.movedim(1, -1)[grid].flatten(1, 2)
+    every = features.flatten(2).mT
+    share = float(pixels) / some.shape[1]
+    half = torch.float16 if images.is_cuda else torch.float32
+    matrix = torch.empty(batch, pixels, some.shape[1], dtype=half).to(device)
+    for first in range(0, pixels, 8192):  # no second matrix at the same time
+        part = torch.cdist(every[:, first : first + 8192], some)
+        matrix[:, first : first + 8192] = torch.exp(part.square() / -2)
+    # A pixel reaches itself with weight 1, not with the weight of its sample.
+    chosen = torch.arange(pixels, device=device).reshape(1, height, width)[grid].flatten()
+    matrix[:, chosen, torch.arange(len(chosen), device=device)] = 0
+
+    def summed(values: "Tensor") -> "Tensor":
+        near = values[grid].flatten(1)[..., None].to(matrix.dtype)
+        message = (matrix @ near)[..., 0].float() * share
+        return values + message.reshape(values.shape)
+
+    return _normalised(summed, torch.ones(batch, height, width, device=device))

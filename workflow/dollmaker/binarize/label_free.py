@@ -66,15 +66,10 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates of a finding, and which of them was chosen.
+    """The candidates of a finding, and which of them was chosen."""
 
-    Attributes:
-        candidates: In the order of the table, which is that of every finding.
-        places: Criterion and family -> place of the chosen candidate.
-    """
-
-    candidates: tuple[Cut, ...]
-    places: Mapping[tuple[str, str], int]
+    candidates: tuple[Cut, ...]  #: In the order of the table, which is that of every finding.
+    places: Mapping[tuple[str, str], int]  #: Criterion and family -> place of the chosen candidate.
 
 
 Cuts = Mapping[str, Chosen]
@@ -85,14 +80,10 @@ class Views:
     """Maps of P images by M members, plain and mirrored (turned back), of the picture alone.
 
     Both arrays are NaN for members that do not know the finding of an image.
-
-    Attributes:
-        maps: float32 (P, M, 2, N).
-        scales: float32 (P, M, 2), logits per pixel that a value of 1 stands for.
     """
 
-    maps: Floats
-    scales: Floats
+    maps: Floats  #: float32 (P, M, 2, N).
+    scales: Floats  #: float32 (P, M, 2), logits per pixel that a value of 1 stands for.
 
     def of(self, rows: npt.NDArray[np.bool_]) -> "Views":
         """The views of some of the images."""
@@ -120,15 +111,10 @@ class Views:
 
 @dataclass(frozen=True)
 class Masks:
-    """Masks of views.
+    """Masks of views."""
 
-    Attributes:
-        pixels: float32 (..., N), 0 or 1.
-        areas: float32 (...), how many are 1: a whole number, so that the order of a sum does not
-            matter.
-    """
-
-    pixels: Floats
+    pixels: Floats  #: float32 (..., N), 0 or 1.
+    #: float32 (...), how many are 1: a whole number, so that the order of a sum does not matter.
     areas: Floats
 
     def view(self, member: int, mirrored: int) -> "Masks":

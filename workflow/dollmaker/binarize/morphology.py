@@ -138,27 +138,21 @@ def disk(radius: float) -> Mask:
 
 def filled(mask: Mask, most: float) -> Mask:
     """A mask (H, W) with its holes of up to ``most`` pixels filled; the border has no holes."""
-    labels, count = ndimage.label(~mask)
-    fill = np.bincount(labels.ravel(), minlength=count + 1) <= most
-    fill[0] = False
-    fill[_at_border(labels)] = False
-    return np.asarray(mask | fill[labels])
+    labels, _ = ndimage.label(~mask)
+    small = (np.bincount(labels.ravel()) <= most)[labels]
+    return np.asarray(mask | (small & ~np.isin(labels, _at_border(labels))))
 
 
 def without_small(mask: Mask, least: float) -> Mask:
     """A mask (H, W) without its 4-connected components of under ``least`` pixels."""
-    labels, count = ndimage.label(mask)
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= max(least, 1)
-    keep[0] = False
-    return np.asarray(keep[labels])
+    labels, _ = ndimage.label(mask)
+    return np.asarray((np.bincount(labels.ravel()) >= least)[labels] & mask)
 
 
 def _reaching(mask: Mask, sure: Mask) -> Mask:
     """The 4-connected components of a mask (H, W) that hold a sure pixel."""
-    labels, count = ndimage.label(mask)
-    keep = np.zeros(count + 1, bool)
-    keep[labels[sure & mask]] = True
-    return np.asarray(keep[labels])
+    labels, _ = ndimage.label(mask)
+    return np.isin(labels, labels[sure & mask])
 
 
 def _largest(mask: Mask) -> Mask:
@@ -168,11 +162,8 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _without_border(mask: Mask) -> Mask:
-    labels, count = ndimage.label(mask)
-    keep = np.ones(count + 1, np.bool_)
-    keep[_at_border(labels)] = False
-    keep[0] = False
-    return np.asarray(keep[labels])
+    labels, _ = ndimage.label(mask)
+    return mask & ~np.isin(labels, _at_border(labels))
 
 
 def _at_border(labels: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:

@@ -20,30 +20,20 @@ _EXPONENT = 0.25
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """One image-finding pair on its way from map to mask.
+    """One image-finding pair on its way from map to mask."""
 
-    Attributes:
-        map: Relevance, float32 (H, W), of the picture alone; at most 1, negative only for signed
-            maps.
-        image: The image in 8 bits, uint8 (C, H, W), of the picture alone.
-        label: 1, 0, -1 or ``BLANK``.
-        probability: The committee's, 0..1.
-        scale: Logits per pixel that a value of 1 of the map stands for.
-        mask: uint8 (H, W) of 0, 1, 255 (ignore), or ``None`` before the first threshold.
-        threshold: Where the map was cut; NaN before that, and where there was nothing to see.
-        kept: False when a gate let the pair go; its mask is then empty.
-        cuts: Criterion and family -> where the maps of the pair's finding are cut
-            (``label_free``).
-    """
-
+    #: Relevance, float32 (H, W), of the picture alone; at most 1, negative only for signed maps.
     map: npt.NDArray[np.float32]
-    image: npt.NDArray[np.uint8]
-    label: int
-    probability: float
-    scale: float = 1.0
+    image: npt.NDArray[np.uint8]  #: The image in 8 bits, uint8 (C, H, W), of the picture alone.
+    label: int  #: 1, 0, -1 or ``BLANK``.
+    probability: float  #: The committee's, 0..1.
+    scale: float = 1.0  #: Logits per pixel that a value of 1 of the map stands for.
+    #: uint8 (H, W) of 0, 1, 255 (ignore), or ``None`` before the first threshold.
     mask: npt.NDArray[np.uint8] | None = None
+    #: Where the map was cut; NaN before that, and where there was nothing to see.
     threshold: float = float("nan")
-    kept: bool = True
+    kept: bool = True  #: False when a gate let the pair go; its mask is then empty.
+    #: Criterion and family -> where the maps of the pair's finding are cut (``label_free``).
     cuts: Mapping[tuple[str, str], Cut] = field(default_factory=dict)
 
     @property
@@ -82,19 +72,13 @@ def stability(pair: Pair) -> float:
 def quality(
     *, agreement: float, completeness: float, probability: float, stability: float, area: float
 ) -> float:
-    """A number in 0..1; 0 for an empty mask.
+    """A number in 0..1; 0 for an empty mask. ``area`` is its share of foreground.
 
-    The stability of the mask times the fourth root of the product of the other parts: the agreement
-    of the members (which PSSL uses alone), the completeness of the map, 1 / (1 + error), and the
-    probability. The combination is our choice; ``snakemake compare`` reports its rank correlation
-    with true overlap.
-
-    Args:
-        agreement: Mean cosine of members to the consensus, -1..1.
-        completeness: Relative error of completeness, 0 is exact; NaN (unknown) is left out.
-        probability: The committee's, 0..1.
-        stability: See :func:`stability`; NaN (unknown) is left out.
-        area: Share of foreground, 0..1.
+    The stability of the mask (:func:`stability`) times the fourth root of the product of the other
+    parts: the agreement of the members (mean cosine to the consensus, -1..1; PSSL uses it alone),
+    the completeness of the map, 1 / (1 + error), and the committee's probability. Stability and
+    completeness are left out where they are unknown (NaN). The combination is our choice;
+    ``snakemake compare`` reports its rank correlation with true overlap.
     """
     if area <= 0:
         return 0.0

@@ -25,13 +25,7 @@ _BLOCK = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Cutter:
-    """A recipe that is ready to cut maps.
-
-    Attributes:
-        steps: As configured.
-        chain: They, as one function.
-        cuts: Thresholds chosen without truth.
-    """
+    """A recipe, ready to cut maps: its steps, the chain of them, thresholds without truth."""
 
     steps: Steps
     chain: Callable[[Pair], Pair]
