@@ -121,7 +121,9 @@ def test_masks_as_units_would_break_the_promise() -> None:
 def test_the_check_measures_what_a_large_set_has() -> None:
     quality, iou, patients = drawn(np.random.default_rng(7), 400)
     found = check(quality, iou, patients, 0.9, seed=0)
-    assert 0.88 < found.coverage < 0.92 and found.low < found.coverage < found.high
+    assert (
+        0.88 < found.coverage < 0.92 and found.coverage_low < found.coverage < found.coverage_high
+    )
     spread = margin(quality - iou, patients, 0.9)
     bounds = lower_bound(quality, spread)
     assert_allclose(found.width, np.mean(1 - bounds), atol=0.02)

@@ -32,13 +32,9 @@ _EVERY_LAYER_UP_TO = 16
 def grad_cam(asked: Question, *, layer: str | None = None) -> Tensor:
     """Grad-CAM (Selvaraju et al. 2017): feature maps weighted by their mean gradients.
 
-    Places outside the pictures are not enlarged into them. Maps are float32 (P, 1, H, W), not
-    negative.
-
-    Args:
-        asked: The question.
-        layer: Name of a module, whose own output is taken. None: the last feature map, as the
-            rest of the network sees it (after a functional ReLU in place, as in DenseNet).
+    ``layer`` is the name of a module, whose own output is taken; None the last feature map, as the
+    rest of the network sees it (after a functional ReLU in place, as in DenseNet). Places outside
+    the pictures are not enlarged into them. Maps are float32 (P, 1, H, W), not negative.
 
     Raises:
         ConfigError: If there is no such layer or it has no feature map.
@@ -68,12 +64,9 @@ def multi_layer_cam(
     shifted to begin at 0, so that the map (P, 1, H, W) is not negative, and is 0 where the deepest
     map says nothing: our choice. Errors are those of :func:`grad_cam`.
 
-    Args:
-        asked: The question.
-        layers: Names of modules, any order. None: each convolution with what follows it up to the
-            next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each
-            size: our choice.
-        upsample: How the maps are enlarged: ``nearest``, as MICRA-Net does, or ``bilinear``.
+    Layers are names of modules, any order. None: each convolution with what follows it up to the
+    next one if these are at most 16 (MICRA-Net has 8), else the last feature map of each size: our
+    choice. MICRA-Net enlarges by ``nearest``.
     """
     components = asked.blank(1)
     if not asked.pairs:

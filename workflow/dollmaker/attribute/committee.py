@@ -96,12 +96,7 @@ class Setup:
 
 
 class Committee:
-    """All members, ready to explain by one recipe.
-
-    Args:
-        members: The classifiers, all on one device.
-        options: How the recipe's maps are made.
-        setup: What holds for all recipes.
+    """All members, on one device, ready to explain by one recipe.
 
     Raises:
         ModelError: If the method cannot be made right for a member.

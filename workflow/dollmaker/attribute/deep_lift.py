@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import Node
 from torch.nn import functional
 
+from dollmaker.attribute.frozen_calls import call_of, two
 from dollmaker.attribute.passes import Question, backward, share_passes
 from dollmaker.attribute.rectifiers import (
     RECTIFIERS,
@@ -52,6 +53,13 @@ _LINEAR = {
     "UpsampleBicubic2D", "PixelShuffle", "PixelUnshuffle", "Im2Col",
 }  # fmt: skip
 _LINEAR_IN_ONE = {"Mul", "Div", "Mm", "Bmm", "Addmm", "Linear", "Convolution", "Mv", "Dot"}
+_POOLING = {
+    "stride": None,
+    "padding": 0,
+    "dilation": 1,
+    "ceil_mode": False,
+    "return_indices": False,
+}
 _BATCH_NORM = {"NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"}
 
 
@@ -186,17 +194,11 @@ def _multiply(in_place: bool, input: Any, other: Any) -> Any:
 
 
 def _max_pool(input: Tensor, kernel_size: Any, *args: Any, **kwargs: Any) -> Any:
-    names = ("stride", "padding", "dilation", "ceil_mode", "return_indices")
-    given = {"padding": 0, "dilation": 1, "ceil_mode": False} | dict(zip(names, args, strict=False))
-    given |= kwargs
-    if given.pop("return_indices", False):
+    given = call_of(_POOLING, args, kwargs)
+    if given.pop("return_indices"):
         return functional.max_pool2d(input, kernel_size, **given, return_indices=True)
-    given["stride"] = given.get("stride") or kernel_size
-    size, hop, space, step = (
-        [v, v] if isinstance(v, int) else list(v)
-        for v in (kernel_size, *(given[name] for name in names[:3]))
-    )
-    geometry = (size, hop, space, step, given["ceil_mode"])
+    stride, *rest, rounded = given.values()
+    geometry = (*map(two, (kernel_size, stride or kernel_size, *rest)), rounded)
     scatter = torch.ops.aten.max_pool2d_with_indices_backward
     return _MaxPool.apply(
         input,

@@ -133,10 +133,11 @@ def call_of(defaults: Call, args: Sequence[Any], kwargs: Call) -> Call:
 
 def geometry(call: Call) -> Geometry:
     """Stride, padding, dilation and groups of a convolution as autograd wants them."""
-    return (*(_two(call[name]) for name in ("stride", "padding", "dilation")), call["groups"])
+    return (*(two(call[name]) for name in ("stride", "padding", "dilation")), call["groups"])
 
 
-def _two(value: Any) -> list[int]:
+def two(value: Any) -> list[int]:
+    """A number for both sides of an image, or the two."""
     return [value, value] if isinstance(value, int) else [int(v) for v in value]
 
 

@@ -20,10 +20,7 @@ def normalised_cut(affinity: Tensor) -> tuple[Tensor, Tensor]:
 
     Solved in float64 as the symmetric problem of D^-1/2 W D^-1/2. The trivial solution v = 1 is
     shifted away, so that the vector of a graph in several pieces tells them apart. A node without
-    edges has v = 0.
-
-    Args:
-        affinity: W, float (..., N, N), symmetric and not negative, N at least 2.
+    edges has v = 0. The affinity is W, float (..., N, N), symmetric and not negative, N at least 2.
 
     Returns:
         Vectors v (..., N) of norm 1 and eigenvalues l (...,), 0 (in pieces) to 2, in the type of

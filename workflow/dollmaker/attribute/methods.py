@@ -29,8 +29,7 @@ class Method:
 def saliency(asked: Question) -> Tensor:
     """The signed gradient of the logit by the pixels (Simonyan et al. 2014 take its magnitude).
 
-    Returns:
-        float32 (P, C, H, W), in logits per unit of input.
+    Maps are float32 (P, C, H, W), in logits per unit of input.
     """
     return input_gradients(asked, asked.network)
 
@@ -51,14 +50,10 @@ def occlusion(
 
     Logit of the image minus logit with a window covered, averaged over the windows of a pixel.
 
-    Windows start at the upper left corner and are cut off at the other sides. It takes forward
-    passes only, shared by all findings of an image. Maps are float32 (P, 1, H, W), in logits.
-
-    Args:
-        asked: The question.
-        baseline: What covers the images, float (B or 1, C, H, W).
-        window: Side of the square window: pixels if 1 or more, else a share of the image's side.
-        stride: Distance between windows, likewise; not more than the window.
+    Side and distance of the square windows are in pixels if 1 or more, else shares of the image's
+    side. They start at the upper left corner and are cut off at the other sides. What covers the
+    images is the baseline, float (B or 1, C, H, W). It takes forward passes only, shared by all
+    findings of an image. Maps are float32 (P, 1, H, W), in logits.
 
     Raises:
         ConfigError: If the windows leave gaps or are larger than the image.

@@ -23,11 +23,6 @@ def gate(pair: Pair, *, labels: Sequence[int] | None = (1,), min_probability: fl
     The default goes by the label. ``labels: null`` with ``min_probability`` goes by the prediction
     of the committee, as ExplainSeg's Algorithm 1 does; ``attribute.min_probability`` makes the maps
     of pairs without a positive label.
-
-    Args:
-        pair: With or without a mask.
-        labels: Labels to keep; ``None`` keeps all.
-        min_probability: Least probability to keep.
     """
     if (labels is None or pair.label in labels) and pair.probability >= min_probability:
         return pair
@@ -61,8 +56,7 @@ def two_threshold(pair: Pair, *, foreground: Level = 0.3, background: Level = 0.
     """
     if background > foreground:
         raise ConfigError("step two_threshold needs background <= foreground; correct the two.")
-    high = foreground * float(pair.map.max())
-    low = background * float(pair.map.max())
+    high, low = (share * float(pair.map.max()) for share in (foreground, background))
     mask = np.full(pair.map.shape, IGNORE, dtype=np.uint8)
     mask[pair.map <= low] = BACKGROUND
     mask[pair.map > high] = FOREGROUND
@@ -70,12 +64,10 @@ def two_threshold(pair: Pair, *, foreground: Level = 0.3, background: Level = 0.
 
 
 def label_free(pair: Pair, *, criterion: Criterion = "evidence", family: Family = FAMILY) -> Pair:
-    """The threshold of the finding that was chosen without truth.
+    """The threshold of the finding that was chosen without truth, from the sample of its maps.
 
-    Args:
-        pair: A pair whose maps have a sample (see :mod:`dollmaker.binarize.label_free`).
-        criterion: ``evidence``, ``stability`` or ``expectation``.
-        family: What the threshold is a number of, see :mod:`dollmaker.binarize.cuts`.
+    See :mod:`dollmaker.binarize.label_free` for the criteria, :mod:`dollmaker.binarize.cuts` for
+    what the threshold is a number of.
     """
     cut = pair.cuts.get((criterion, family))
     if cut is None:
@@ -89,14 +81,10 @@ def label_free(pair: Pair, *, criterion: Criterion = "evidence", family: Family 
 
 
 def ignore_band(pair: Pair, *, change: Change = CHANGE) -> Pair:
-    """Ignore the pixels that a small change of the threshold would add or remove.
+    """Ignore the pixels that a change of the threshold by this share would add or remove.
 
     An uncertain mask gets a broad band, which pre-training leaves out of its loss. This step comes
     after the threshold and after what shapes the mask.
-
-    Args:
-        pair: With a mask.
-        change: Share by which the threshold goes up and down.
     """
     before = decided(pair, "ignore_band")
     if not np.isfinite(pair.threshold):

@@ -91,16 +91,11 @@ def first(tune: pl.DataFrame, few: int) -> pl.DataFrame:
 def at(scored: pl.DataFrame, rule: str, where: Mapping[str, int]) -> pl.DataFrame:
     """Pairs with the scores of one candidate per finding."""
     numbers = [where[f] if f in where else where[""] for f in scored["finding"]]
-    place = pl.Series("place", numbers, dtype=pl.Int64)
-    return (
-        scored.with_columns(place)
-        .with_columns(
-            rule=pl.lit(rule),
-            iou=pl.col("iou_at").list.get(pl.col("place")).cast(pl.Float64),
-            dice=pl.col("dice_at").list.get(pl.col("place")).cast(pl.Float64),
-            mask_area=pl.col("area_at").list.get(pl.col("place")).cast(pl.Float64),
-        )
-        .drop("place")
+    place = pl.lit(pl.Series(numbers, dtype=pl.Int64))
+    curves = {"iou": "iou_at", "dice": "dice_at", "mask_area": "area_at"}
+    return scored.with_columns(
+        rule=pl.lit(rule),
+        **{name: pl.col(c).list.get(place).cast(pl.Float64) for name, c in curves.items()},
     )
 
 

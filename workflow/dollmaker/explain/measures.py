@@ -95,11 +95,15 @@ def summarize(measures: pl.DataFrame) -> list[Row]:
     methods, common = _common(measures)
     rows = []
     for method in methods:
-        used, every = (table.filter(method=method) for table in (common, measures))
-        for finding in measures["finding"].unique().sort():
-            mine = (table.filter(finding=finding) for table in (used, every))
-            rows.append(_row(method, finding, *mine))
-        rows.append(_row(method, None, used, every))
+        for finding in (*measures["finding"].unique().sort(), None):
+            of = {"method": method} if finding is None else {"method": method, "finding": finding}
+            used, every = common.filter(**of), len(measures.filter(**of))
+            known = {name: used[name].drop_nans().cast(pl.Float64) for name in MEASURES}
+            cells = {
+                name: (fmean(values) if len(values) else None, len(values), every - len(values))
+                for name, values in known.items()
+            }
+            rows.append(Row(method=method, finding=finding, pairs=every, cells=cells))
     return rows
 
 
@@ -155,19 +159,6 @@ def _common(measures: pl.DataFrame) -> tuple[list[str], pl.DataFrame]:
     methods = measures["method"].unique(maintain_order=True).to_list()
     mapped = measures.filter(pl.col("inside_prediction").is_not_nan())
     return methods, mapped.filter(pl.len().over("image_id", "finding") == len(methods))
-
-
-def _row(method: str, finding: str | None, used: pl.DataFrame, every: pl.DataFrame) -> Row:
-    known = {measure: used[measure].drop_nans().cast(pl.Float64) for measure in MEASURES}
-    return Row(
-        method=method,
-        finding=finding,
-        pairs=len(every),
-        cells={
-            measure: (fmean(v) if len(v) else None, len(v), len(every) - len(v))
-            for measure, v in known.items()
-        },
-    )
 
 
 def _number(value: Any) -> str:

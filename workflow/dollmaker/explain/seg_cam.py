@@ -96,14 +96,10 @@ def explain_pixels(
 def choose_pixels(
     kind: PixelSet, predicted: Tensor, truth: Tensor, point: tuple[int, int] | None = None
 ) -> Tensor:
-    """The pixels whose logits are explained, bool (P, H, W).
+    """The pixels whose logits are explained, bool (P, H, W), as what is predicted and the truth.
 
-    Args:
-        kind: ``image`` (all), ``class`` (predicted as the class), ``truth`` (of the class in the
-            mask), ``point`` (one pixel) or ``zero`` (none; its maps are zero).
-        predicted: bool (P, H, W), sigmoid of the logit > 0.5.
-        truth: bool (P, H, W).
-        point: x (column) and y (row), from 0; for ``point``.
+    They are all of the ``image``, those predicted as the ``class``, those of the class in the
+    ``truth``, one ``point``, x (column) and y (row) from 0, or ``zero``: none; its maps are zero.
 
     Raises:
         ConfigError: If the point is missing or outside of the image.

@@ -46,8 +46,8 @@ class Check(NamedTuple):
 
     #: Mean over draws of the share of masks that have their bound, each patient counting alike.
     coverage: float
-    low: float  #: 2.5th percentile of that share over the draws.
-    high: float  #: 97.5th percentile.
+    coverage_low: float  #: 2.5th percentile of that share over the draws.
+    coverage_high: float  #: 97.5th percentile.
     width: float  #: Mean of 1 - bound over masks and draws: what is left open.
     telling: float  #: Share of masks with a bound over :data:`TELLING`.
 
@@ -141,11 +141,7 @@ def _calibration(masks: pl.DataFrame, confidence: float, seed: int) -> dict[str,
         "patients": count,
         "masks": len(masks),
         "margin": finite(spread),
-        "coverage": finite(found.coverage),
-        "coverage_low": finite(found.low),
-        "coverage_high": finite(found.high),
-        "width": finite(found.width),
-        "telling": finite(found.telling),
+        **{name: finite(value) for name, value in found._asdict().items()},
     }
 
 

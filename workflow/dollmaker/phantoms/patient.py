@@ -184,11 +184,10 @@ def draw_story(rng: np.random.Generator) -> tuple[str, bool]:
     return name, bool(rng.random() < STORIES[name][1])
 
 
-def draw_sign(rng: np.random.Generator, severity: float | None = None) -> Sign:
+def draw_sign(rng: np.random.Generator) -> Sign:
     """Draw side and shape of a finding; most are clearly visible, some subtle."""
-    drawn = float(rng.beta(1.7, 1.5))
     return Sign(
-        severity=drawn if severity is None else severity,
+        severity=float(rng.beta(1.7, 1.5)),
         seed=int(rng.integers(2**62)),
         side=-1 if rng.random() < 0.5 else 1,
     )

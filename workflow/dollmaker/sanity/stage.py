@@ -112,15 +112,12 @@ def judge(
     whole interval of the median IoU with the masks of random weights is over the limit, or where
     it reaches over the limit and the recipe is uninformative: either alone may be chance or a hard
     case, and a verdict should be the same for the next committee. Whether it ignores the finding is
-    asked in the same way of the rank correlation with the map of another finding.
+    asked in the same way of the rank correlation with the map of another finding, if there are
+    several.
 
-    Args:
-        table: Columns of the sample.
-        areas: Share of foreground of each pair's mask.
-        same: IoU of each pair's mask with those that random weights have for it, mean of the draws;
-            NaN where none was drawn.
-        patients: The patient of each pair.
-        several: Whether there is another finding to explain.
+    Of each pair in the ``table`` of the sample, ``areas`` are the share of foreground of its mask,
+    ``same`` the IoU of its mask with those that random weights have for it, mean of the draws; NaN
+    where none was drawn.
 
     Returns:
         ``positives``, ``negatives`` and ``checked`` (numbers of pairs); medians of ``same_masks``,
@@ -144,14 +141,13 @@ def judge(
         values = table[name][np.isfinite(table[name])].astype(np.float64)
         facts[name] = _number(float(np.median(values)) if len(values) else float("nan"))
     for name, values in (("masked", (areas > 0).astype(np.float64)), ("area", areas)):
-        facts[f"{name}_positives"] = _number(_mean(values[positive]))
-        facts[f"{name}_negatives"] = _number(_mean(values[~positive]))
+        facts[f"{name}_positives"] = _number(scores.nanmean(values[positive]))
+        facts[f"{name}_negatives"] = _number(scores.nanmean(values[~positive]))
         facts |= _interval(f"{name}_difference", _difference(values, positive, patients))
     facts["uninformative"] = _uninformative(facts)
-    known = {"model": "same_masks", "finding": "other"}
-    limits = {"model": SAME_MASKS, "finding": IGNORES_FINDING}
+    limits = {"model": ("same_masks", SAME_MASKS), "finding": ("other", IGNORES_FINDING)}
     facts["doubts"] = []
-    for what, name in known.items():
+    for what, (name, limit) in limits.items():
         low, high = facts[f"{name}_low"], facts[f"{name}_high"]
         count = int(np.isfinite(values_of[name]).sum())
         if what == "finding" and not several:
@@ -159,8 +155,8 @@ def judge(
         elif count < MIN_PAIRS or low is None:
             facts[f"ignores_{what}"] = None
         else:
-            over, reaches = low > limits[what], high > limits[what]
-            ignores = over or (reaches and facts["uninformative"] is True)
+            reaches = high > limit
+            ignores = low > limit or (reaches and facts["uninformative"] is True)
             facts[f"ignores_{what}"] = bool(ignores)
             facts["doubts"] += [f"ignores_{what}"] if reaches and not ignores else []
     facts["verdict"] = verdict(facts)
@@ -230,10 +226,6 @@ def _difference(
 def _interval(name: str, found: scores.Interval) -> dict[str, float | None]:
     ends = ("", "_low", "_high")
     return {name + end: _number(value) for end, value in zip(ends, found, strict=True)}
-
-
-def _mean(values: Floats) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
 
 
 def _number(value: float) -> float | None:
