@@ -132,7 +132,6 @@ def seen_at(network: nn.Module, side: Side) -> int | None:
 def _at_side(
     network: nn.Module, images: Tensor, side: Side, frames: Frames
 ) -> tuple[Tensor, nn.Module]:
-    """Images and transformer at another side."""
     wanted = seen_at(network, side) or images.shape[-1]
     if images.shape[-1] == wanted:
         return images, at_side(network, wanted)
@@ -176,7 +175,6 @@ def of_pictures(given: Features, frames: Frames, rule: Callable[[Features], Tens
 
 
 def _places(given: Features, row: int, where: Box) -> Features:
-    """Features of one image's places in a rectangle."""
     left, top, right, bottom = where
     number = torch.arange(given.values.shape[1], device=given.values.device).view(given.grid)
     places = inside(number, where).flatten()

@@ -189,7 +189,6 @@ def _among_all(values: Array, who: Experts, members: int) -> Array:
 
 
 def _randomised(member: Member, seed: int) -> Member:
-    """The member with random weights."""
     device = next(member.network.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

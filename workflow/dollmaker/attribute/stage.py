@@ -218,15 +218,13 @@ def _read_ahead(path: Path, blocks: Sequence[pl.DataFrame]) -> Iterator[Tensor]:
     """The images of each block, (B, C, H, W); the next one is read meanwhile."""
     with Shard(path, "images") as source, ThreadPoolExecutor(1) as thread:
         ready: Future[Array] | None = None
-        for block in [*blocks, None]:
-            following = (
-                None
-                if block is None
-                else thread.submit(source.read, "image", block["row"].to_list())
-            )
+        for block in blocks:
+            following = thread.submit(source.read, "image", block["row"].to_list())
             if ready:
                 yield torch.from_numpy(ready.result())
             ready = following
+        if ready:
+            yield torch.from_numpy(ready.result())
 
 
 def _explain_block(
@@ -237,7 +235,6 @@ def _explain_block(
     task: Task,
     min_probability: float | None,
 ) -> Block:
-    """Explain the chosen pairs of some images."""
     outputs = [task.names.index(finding) for finding in task.localized]
     labels = label_matrix(block, task.localized)
     probabilities = experts.probabilities(images)[:, outputs].cpu().numpy()
@@ -273,7 +270,6 @@ def _write(path: Path, header: dict[str, Any], block: Block) -> None:
 
 
 def _assemble(files: Sequence[Path], header: dict[str, Any], output: Path, size: int) -> None:
-    """Make the output of all blocks."""
     pairs = missed = 0
     for file in files:
         with Shard(file, "relevance") as block:

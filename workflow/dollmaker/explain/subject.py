@@ -32,7 +32,6 @@ _BLOCK, CHUNK, _TILE = 32, 8, 160
 #: Untrained networks of the randomisation test: one alone may resemble the trained one by chance.
 BLIND = 3
 
-
 _KEYS = ("image_id", "finding")
 
 Floats = npt.NDArray[np.float32]
@@ -70,8 +69,8 @@ def load_segmenter(folder: Path, seed: int, device: torch.device) -> Segmenter:
         made_of = SegmentConfig(**{key: options[key] for key in NETWORK})
         spec, sha256 = Input(**description["input"]), description["sha256"]
         seeds = blind_seeds(seed, description["header"].get("seed"))
-        sides: dict[str, int] = {"channels": spec.channels, "size": spec.size}
-        networks = [create(made_of, **sides, classes=len(names), seed=one) for one in (0, *seeds)]
+        shape = {"channels": spec.channels, "classes": len(names), "size": spec.size}
+        networks = [create(made_of, **shape, seed=one) for one in (0, *seeds)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(
             f"{folder / 'segmenter.json'} is not as written ({error}); make the segmenter again."
