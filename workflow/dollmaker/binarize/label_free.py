@@ -25,7 +25,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from scipy.optimize import isotonic_regression
 
 from dollmaker.binarize.cuts import COUNT, FAMILIES, Cut, candidates, levels
 from dollmaker.store import provenance, tables
@@ -166,6 +165,8 @@ def likelihood(logits: Floats, without: Floats) -> Floats:
     Returns:
         (P, N) in 0..1.
     """
+    from scipy.optimize import isotonic_regression
+
     edges = np.unique(np.quantile(logits, np.linspace(0, 1, _BINS + 1), method="lower"))
     if len(edges) < 2:
         return np.zeros_like(logits)
