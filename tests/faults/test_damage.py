@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 
 from dollmaker.runtime import cli
-from dollmaker.runtime.errors import ArtifactError, DamagedError
-from dollmaker.runtime.faults import RESULTS, out_of_space, set_aside
+from dollmaker.runtime.errors import RESULTS, ArtifactError, DamagedError, out_of_space, set_aside
 from dollmaker.store import provenance, tables
 from dollmaker.store.shards import Shard, create_shard
 from hostile.hostile_models import classify_words, member

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dollmaker.runtime.completion import completion
+from dollmaker.runtime.cli import completion
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")

@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
     """Import what is asked for."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from dollmaker.runtime.faults import missing
+    from dollmaker.runtime.errors import missing
 
     try:
         module = import_module(_MODULES[name])

@@ -14,8 +14,7 @@ from typing import TypeVar
 
 from dollmaker.fetch.libraries import Source
 from dollmaker.networks import dry_run
-from dollmaker.runtime.errors import ModelError
-from dollmaker.runtime.faults import out_of_space
+from dollmaker.runtime.errors import ModelError, out_of_space
 from dollmaker.store.files import sha256_file
 
 T = TypeVar("T")

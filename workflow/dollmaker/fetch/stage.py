@@ -16,8 +16,7 @@ from dollmaker.fetch.libraries import Source, locked
 from dollmaker.fetch.needed import Need
 from dollmaker.networks import dry_run
 from dollmaker.networks.weights import Normalisation, State, read_metadata, to_bytes
-from dollmaker.runtime.errors import ModelError, UsageError
-from dollmaker.runtime.faults import out_of_space
+from dollmaker.runtime.errors import ModelError, UsageError, out_of_space
 from dollmaker.store.files import atomic_path, read_json, sha256_file
 
 

@@ -1,1 +1,1 @@
-"""What every command stands on: the command line, devices, stopping, faults and errors."""
+"""What every command stands on: the command line, devices, stopping and errors."""

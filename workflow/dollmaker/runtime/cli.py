@@ -6,14 +6,22 @@ command that was asked for is imported.
 
 import argparse
 import contextlib
+import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from dollmaker import __version__
 from dollmaker.runtime import signatures
-from dollmaker.runtime.errors import DamagedError, DollmakerError, UsageError, unknown
-from dollmaker.runtime.faults import missing, out_of_space, set_aside
+from dollmaker.runtime.errors import (
+    DamagedError,
+    DollmakerError,
+    UsageError,
+    missing,
+    out_of_space,
+    set_aside,
+    unknown,
+)
 from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
 
 #: Command -> its function, module:name, in the order in which data flow. Of two functions, the
@@ -22,7 +30,7 @@ COMMANDS = {
     "init": "launch.layout:init",
     "estimate": "estimate.page:tell_costs",
     "status": "status.run:show_status",
-    "completion": "runtime.completion:completion",
+    "completion": "runtime.cli:completion",
     "fetch": "fetch.stage:fetch_weights",
     "phantom": "phantoms.dataset:write_dataset",
     "prepare-convert": "prepare.convert:convert",
@@ -57,6 +65,28 @@ COMMANDS = {
 #: Commands that need ``dollmaker[torch]`` and not the workflow.
 _OF_TORCH = ("predict",)
 
+#: bash's own way; zsh has a bridge to it.
+_SCRIPT = """\
+_dollmaker() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} offered=""
+    if [ "$COMP_CWORD" = 1 ]; then
+        offered="{commands}"
+    elif [ "${{word:0:1}}" = - ]; then
+        case ${{COMP_WORDS[1]}} in
+{options}
+        esac
+    fi
+    COMPREPLY=($(compgen -W "$offered" -- "$word"))
+}}
+complete -o default -F _dollmaker dollmaker
+"""
+
+#: Its compinit takes time, and asks of folders that others may write: not twice.
+_ZSH = """\
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+autoload -Uz bashcompinit && bashcompinit
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -79,34 +109,34 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(told)
     except UsageError as error:
         parser.error(str(error))
-    except DamagedError as error:
-        aside = set_aside(error.path)
-        remedy = "; moved to {}, run the workflow again to make it anew."
-        _say(f"error: {error.what}{remedy.format(aside)}" if aside else f"error: {error}")
-        return 1
-    except DollmakerError as error:
-        _say(f"error: {error}")
-        return 1
     except Terminated:
         _say("stopped by SIGTERM; what was finished is kept, run it again to go on.")
         return STOPPED
     except KeyboardInterrupt:
         _say("interrupted.")
         return 130
-    except ModuleNotFoundError as error:
-        if (sentence := missing(error, of_workflow=name not in _OF_TORCH)) is None:
+    except Exception as error:
+        if (sentence := _sentence(error, name)) is None:
             raise
         _say(f"error: {sentence}")
         return 1
-    except Exception as error:
-        if not out_of_space(error):
-            raise
-        _say(
-            f"error: the disk is full, or a quota or file limit is reached ({error}); make room "
-            "and run it again, nothing that was finished is lost."
-        )
-        return 1
     return 0
+
+
+def _sentence(error: Exception, command: str) -> str | None:
+    """What to say of an error that is no bug; a damaged file is moved out of the way."""
+    if isinstance(error, DamagedError) and (aside := set_aside(error.path)):
+        return f"{error.what}; moved to {aside}, run the workflow again to make it anew."
+    if isinstance(error, DollmakerError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return missing(error, of_workflow=command not in _OF_TORCH)
+    if out_of_space(error):
+        return (
+            f"the disk is full, or a quota or file limit is reached ({error}); make room and run "
+            "it again, nothing that was finished is lost."
+        )
+    return None
 
 
 def _parser(name: str, target: str, targets: Sequence[str] = ()) -> argparse.ArgumentParser:
@@ -154,3 +184,25 @@ def _say(text: str) -> None:
 def entry() -> None:
     """The installed command ``dollmaker``."""
     sys.exit(main())
+
+
+# --- completion ---------------------------------------------------------------------------------
+
+
+def completion(shell: Literal["bash", "zsh"], /) -> str:
+    """Print what completes commands and options with the tab key; elsewhere files are offered.
+
+    Add it to the shell's start: eval "$(dollmaker completion bash)" in ~/.bashrc, or the same with
+    zsh in ~/.zshrc.
+
+    Args:
+        shell: bash or zsh.
+    """
+    lines = []
+    for name, targets in COMMANDS.items():
+        first, *others = targets.split()
+        usage = _parser(name, first, (first, *others)).format_usage()
+        options = dict.fromkeys(["--help", *re.findall(r"--[a-z][a-z-]*", usage)])
+        lines.append(f'            {name}) offered="{" ".join(options)}" ;;')
+    script = _SCRIPT.format(commands=" ".join(COMMANDS), options="\n".join(lines))
+    return _ZSH * (shell == "zsh") + script

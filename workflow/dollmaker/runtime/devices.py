@@ -7,6 +7,8 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import IO
 
@@ -24,10 +26,7 @@ _held: list[IO[bytes]] = []
 
 
 def uses_gpu(wanted: str) -> bool:
-    """Whether a configured ``device`` means a GPU here; takes none.
-
-    Args:
-        wanted: ``auto``, ``cpu`` or ``cuda``.
+    """Whether a configured ``device`` (``auto``, ``cpu`` or ``cuda``) means a GPU here; takes none.
 
     Raises:
         ModelError: If a GPU is demanded and there is none.
@@ -44,11 +43,7 @@ def choose(wanted: str) -> torch.device:
 
 
 def choose_several(wanted: str, count: int) -> list[torch.device]:
-    """Devices of one job; on a CPU, a device is a process.
-
-    Args:
-        wanted: As :func:`uses_gpu` takes it.
-        count: How many; 0 for all GPUs that can be seen, or one CPU.
+    """Devices of one job, 0 for all GPUs that can be seen, or one CPU, on which each is a process.
 
     Raises:
         ModelError: If a GPU is demanded and there is none, or there are not so many.
@@ -76,25 +71,18 @@ def choose_several(wanted: str, count: int) -> list[torch.device]:
 def take(names: Sequence[str], count: int, folder: Path) -> list[int]:
     """Choose the GPUs that the fewest other jobs have taken, and lock them.
 
-    Args:
-        names: Unique names of all GPUs.
-        count: How many to take.
-        folder: Where locks lie, on this machine; only its owner's are trusted.
+    ``names`` are unique. Locks lie in ``folder`` on this machine; only its owner's are trusted.
 
     Returns:
         Their numbers, ascending. Where locks are not possible, the first ones.
     """
     found: list[int] = []
-    try:
+    with suppress(OSError):
         folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-            return list(range(count))
-        for slot in range(_SLOTS):
-            for number, name in enumerate(names):
-                if len(found) < count and number not in found and _lock(folder / f"{name}.{slot}"):
-                    found.append(number)
-    except OSError:
-        return list(range(count))
+        trusted = not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+        for slot, (number, name) in product(range(_SLOTS if trusted else 0), enumerate(names)):
+            if len(found) < count and number not in found and _lock(folder / f"{name}.{slot}"):
+                found.append(number)
     return sorted(found) if len(found) == count else list(range(count))
 
 

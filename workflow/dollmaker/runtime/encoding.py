@@ -15,13 +15,8 @@ _MARKS = (
 def decode(data: bytes) -> str:
     """The text of a file: UTF-8, or the encoding that its byte order mark says.
 
-    What has another encoding is never guessed: a wrong letter in a path is a missing image.
-
-    Args:
-        data: The whole file.
-
-    Returns:
-        The text without the mark, its line ends as they are.
+    The mark is left out, line ends stay. What has another encoding is never guessed: a wrong letter
+    in a path is a missing image.
 
     Raises:
         ValueError: With what is wrong and in which line, without the name of the file.

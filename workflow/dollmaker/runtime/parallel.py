@@ -24,26 +24,26 @@ def share(total: Tensor, least: float) -> Tensor:
     """What a process divides its part of a sum by, so that gradients are those of one process.
 
     Gradients are averaged over the processes. With d the sum of ``total`` over P processes, a part
-    divided by d / P and averaged is the part of the sum divided by d.
-
-    Args:
-        total: This process's part of the divisor, a scalar without gradient.
-        least: The divisor is at least this.
+    divided by d / P and averaged is the part of the sum divided by d. ``total`` is this process's
+    part of the divisor, a scalar without gradient; the divisor is at least ``least``.
     """
-    if not _together():
-        return total.clamp(min=least)
-    total = total.detach().clone()
-    dist.all_reduce(total)
-    return total.clamp(min=least) / dist.get_world_size()
+    whole, processes = _sum(total)
+    return whole.clamp(min=least) / processes
 
 
 def mean(value: Tensor) -> Tensor:
     """Mean of a scalar over the processes."""
+    whole, processes = _sum(value)
+    return whole / processes
+
+
+def _sum(value: Tensor) -> tuple[Tensor, int]:
+    """The sum of a scalar over the processes, and their number."""
     if not _together():
-        return value.detach()
+        return value.detach(), 1
     value = value.detach().clone()
     dist.all_reduce(value)
-    return value / dist.get_world_size()
+    return value, dist.get_world_size()
 
 
 def agree(flag: bool, device: torch.device) -> bool:

@@ -7,15 +7,7 @@ from pathlib import Path
 
 
 class Progress:
-    """Counts work done.
-
-    Args:
-        label: What is being done.
-        total: Images to do.
-        done: Images that an earlier run had done.
-        every: Seconds between lines.
-        unit: What is counted, if it is not images.
-    """
+    """Counts work, of which an earlier run had ``done`` some; a line ``every`` seconds."""
 
     def __init__(
         self, label: str, total: int, done: int = 0, every: float = 5.0, unit: str = "images"

@@ -41,12 +41,7 @@ _REQUIRED = Parameter.empty
 
 @dataclass(frozen=True)
 class Source:
-    """A function of the package, or a dataclass.
-
-    Attributes:
-        module: Its module.
-        node: Its definition.
-    """
+    """A function of the package, or a dataclass: its module and its definition."""
 
     module: str
     node: ast.FunctionDef | ast.ClassDef
@@ -67,20 +62,20 @@ class Source:
     @property
     def parameters(self) -> list[Parameter]:
         """What it takes, in its order; annotations are statements, not yet types."""
-        found = []
         if isinstance(self.node, ast.ClassDef):
-            fields = [field for field in self.node.body if isinstance(field, ast.AnnAssign)]
-            for field in fields:
-                found.append(_parameter(ast.unparse(field.target), field.annotation, field.value))
-            return found
+            return [
+                _parameter(ast.unparse(field.target), field.annotation, field.value)
+                for field in self.node.body
+                if isinstance(field, ast.AnnAssign)
+            ]
         takes = self.node.args
         plain = [*takes.posonlyargs, *takes.args]
         defaults = [None] * (len(plain) - len(takes.defaults)) + takes.defaults
-        for one, default in zip(
-            plain + takes.kwonlyargs, defaults + takes.kw_defaults, strict=True
-        ):
-            found.append(_parameter(one.arg, one.annotation, default, one in takes.posonlyargs))
-        return found
+        pairs = zip(plain + takes.kwonlyargs, defaults + takes.kw_defaults, strict=True)
+        return [
+            _parameter(one.arg, one.annotation, default, one in takes.posonlyargs)
+            for one, default in pairs
+        ]
 
     def group(self, one: Parameter) -> "Source | None":
         """The dataclass that a parameter stands for."""
