@@ -25,12 +25,7 @@ K = TypeVar("K")
 class Section(BaseModel):
     """A part of the configuration: closed, strict about types, and frozen."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        regex_engine="python-re",
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, regex_engine="python-re")
 
     #: Keys without a default, which :meth:`dump` leaves out where they are not given, or null; and
     #: those of them of which a null that is given says something.

@@ -58,12 +58,9 @@ def catalogue() -> Tree:
 
 
 def add_recipes(recipes: Tree, names: Iterable[str], released: str) -> Tree:
-    """Recipes with more of them from the catalogue, and with the donors of their maps.
+    """Recipes with more of them, by names, from the catalogue, and with the donors of their maps.
 
-    Args:
-        recipes: As configured; an empty one is taken from the catalogue.
-        names: More of the catalogue.
-        released: The released recipe, which lends what the catalogue leaves open.
+    An empty one is taken from the catalogue, too. The released recipe lends what that leaves open.
 
     Raises:
         ConfigError: If a name is in neither, with the list.

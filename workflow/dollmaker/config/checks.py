@@ -19,11 +19,7 @@ _WITHOUT_NOISE = ("occlusion", "attention_rollout", "tokencut", "maskcut", "foun
 
 
 def check(config: Config) -> None:
-    """Refuse what does not go together, before anything is read.
-
-    Raises:
-        ConfigError: With the first mistake, in one sentence.
-    """
+    """Refuse what does not go together, before anything is read, by a ``ConfigError``."""
     for key, folder in (("data_root", config.data_root), ("weights_root", config.weights_root)):
         if folder.startswith(("~", "$")):
             raise ConfigError(
@@ -123,11 +119,7 @@ def _check_channels(config: Config) -> None:
 
 
 def require_volumes(count: int, asked: int) -> None:
-    """Refuse volumes of other channels than ``prepare.channels``; one may be repeated to three.
-
-    Raises:
-        ConfigError: If they do not agree.
-    """
+    """Refuse volumes of other channels than ``prepare.channels``; one may be repeated to three."""
     if count != asked and (count, asked) != (1, 3):
         chosen = "one channel" if count == 1 else f"{count} channels"
         raise ConfigError(

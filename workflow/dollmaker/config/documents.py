@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from dollmaker.config.base import Section
+from dollmaker.config.base import Section, Tree
 from dollmaker.config.whole import Config
 
 ROOT = Path(__file__).parents[3]
@@ -32,20 +32,10 @@ your choice. `-` as default: the key must be given.
 """
 
 #: What pydantic calls limits of alternatives -> what JSON schema calls them.
-_LIMITS = {
-    "ge": "minimum",
-    "gt": "exclusiveMinimum",
-    "le": "maximum",
-    "lt": "exclusiveMaximum",
-}
+_LIMITS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 
 #: Limits of JSON schema -> how the table writes them.
-_SIGNS = {
-    "minimum": "from {}",
-    "exclusiveMinimum": "over {}",
-    "maximum": "to {}",
-    "exclusiveMaximum": "under {}",
-}
+_SIGNS = dict(zip(_LIMITS.values(), ("from {}", "over {}", "to {}", "under {}"), strict=True))
 
 
 def _describe(model: type[Section]) -> None:
@@ -59,11 +49,11 @@ def _describe(model: type[Section]) -> None:
     model.model_rebuild(force=True)
 
 
-def schema() -> dict[str, Any]:
+def schema() -> Tree:
     """The JSON schema of the configuration."""
     for model in Section.__subclasses__():  # those within others come first
         _describe(model)
-    made: dict[str, Any] = _tidy(Config.model_json_schema())
+    made: Tree = _tidy(Config.model_json_schema())
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
 
 
@@ -88,9 +78,7 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _rows(
-    place: str, below: dict[str, Any], whole: dict[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+def _rows(place: str, below: Tree, whole: Tree) -> Iterator[tuple[str, Tree]]:
     for key, rule in below.items():
         name = f"{place}.{key}"
         deeper = _below(rule, whole)
@@ -99,7 +87,7 @@ def _rows(
         yield from _rows(name, deeper, whole)
 
 
-def _below(rule: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
+def _below(rule: Tree, whole: Tree) -> Tree:
     """Keys below a key -> their rules; those of a free name are below ``*``."""
     if "$ref" in rule:
         found = whole["$defs"][rule["$ref"].rpartition("/")[2]]
@@ -114,14 +102,14 @@ def _below(rule: dict[str, Any], whole: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _description(rule: dict[str, Any], whole: dict[str, Any]) -> str:
+def _description(rule: Tree, whole: Tree) -> str:
     """A key's description, which is its section's where pydantic left it out as equal."""
     if "description" in rule or "$ref" not in rule:
         return str(rule["description"])
     return str(whole["$defs"][rule["$ref"].rpartition("/")[2]]["description"])
 
 
-def _row(name: str, rule: dict[str, Any], whole: dict[str, Any]) -> str:
+def _row(name: str, rule: Tree, whole: Tree) -> str:
     needed = rule.get("needed", name in whole["required"])
     default = "" if "default" not in rule else f"`{json.dumps(rule['default'])}`"
     cells = [f"`{name}`", _values(rule), "-" if needed else default]
@@ -129,7 +117,7 @@ def _row(name: str, rule: dict[str, Any], whole: dict[str, Any]) -> str:
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def _values(rule: dict[str, Any]) -> str:
+def _values(rule: Tree) -> str:
     """What a value may be, in words."""
     if "anyOf" in rule:
         return " or ".join(_values(option) for option in rule["anyOf"])
@@ -137,13 +125,18 @@ def _values(rule: dict[str, Any]) -> str:
         return ", ".join(f"`{json.dumps(v)}`" for v in rule.get("enum", [rule.get("const")]))
     if "$ref" in rule:
         return "section"
-    kind = rule.get("type", "any")
+    kind = str(rule.get("type", "any"))
     if kind == "array":
         return f"list of {_values(rule['items'])}"
     if kind == "object":
         others = rule.get("additionalProperties")
         return f"names with {_values(others)}" if isinstance(others, dict) else "names with any"
-    words = {"string": "text", "boolean": "true, false", "number": "number", "integer": "integer"}
+    words: Tree = {
+        "string": "text",
+        "boolean": "true, false",
+        "number": "number",
+        "integer": "integer",
+    }
     limits = [sign.format(rule[key]) for key, sign in _SIGNS.items() if key in rule]
     return " ".join([words.get(kind, kind), *limits])
 

@@ -51,11 +51,7 @@ def complaint(side: int, patch: int) -> str:
 
 
 def check_sides(config: "Config") -> None:
-    """Refuse sizes that are no whole number of patches, where a member's name says them.
-
-    Raises:
-        ConfigError: With the first member or recipe that does not fit.
-    """
+    """Refuse sizes that are no whole number of patches, where a member's name says them."""
     members = config.classify.members
     for name, member in members.items():
         own = member.input.size

@@ -24,8 +24,8 @@ class Reads:
     """
 
     rules: tuple[str, ...]
-    keys: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()
+    keys: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 #: Kinds of files of the user's -> what of them counts.
@@ -39,110 +39,77 @@ FILES = {
     "truth": "all true masks",
 }
 
+
+def _reads(rules: str, keys: str = "", files: str = "") -> Reads:
+    """Words of each, parted by blanks."""
+    return Reads(rules=tuple(rules.split()), keys=tuple(keys.split()), files=tuple(files.split()))
+
+
 #: What says which images have a true mask: the listing needs no more of the truth.
-_WHICH_TRUE = ("truth.kind", "truth.folder", "truth.column")
+_WHICH_TRUE = "truth.kind truth.folder truth.column"
 
 #: Stage -> what it reads, in the order the data flow.
 READS: dict[str, Reads] = {
-    "convert": Reads(
-        rules=("convert_source",),
-        keys=(
-            "seed",
-            *(f"prepare.{k}" for k in ("channels", "bits", "valid", "test")),
-            *(f"prepare.{k}" for k in ("max_quarantined", "max_pixels")),
-        ),
-        files=("original",),
+    "convert": _reads(
+        "convert_source",
+        "seed prepare.channels prepare.bits prepare.valid prepare.test prepare.max_quarantined "
+        "prepare.max_pixels",
+        "original",
     ),
-    "list": Reads(
-        rules=("list_images",),
-        keys=(
-            *(f"prepare.{key}" for key in ("shards", "valid", "test", "hold_out_truth")),
-            *_WHICH_TRUE,
-        ),
-        files=("source",),
+    "list": _reads(
+        "list_images",
+        f"prepare.shards prepare.valid prepare.test prepare.hold_out_truth {_WHICH_TRUE}",
+        "source",
     ),
-    "decode": Reads(
-        rules=("decode_images",),
-        keys=tuple(f"prepare.{k}" for k in ("size", "channels", "bits", "fit", "max_pixels")),
+    "decode": _reads(
+        "decode_images", "prepare.size prepare.channels prepare.bits prepare.fit prepare.max_pixels"
     ),
-    # Its header says how the images were made.
-    "index": Reads(rules=("build_index",), keys=("prepare",)),
-    "audit": Reads(rules=("audit_images",), keys=("seed", "prepare.fit", "classify.blank")),
-    "classify": Reads(
-        rules=("train_member",),
-        keys=("seed", "device", "prepare.size", "prepare.channels", "prepare.fit", "classify"),
-        files=("weights",),
+    "index": _reads("build_index", "prepare"),  # its header says how the images were made
+    "audit": _reads("audit_images", "seed prepare.fit classify.blank"),
+    "classify": _reads(
+        "train_member", "seed device prepare.size prepare.channels prepare.fit classify", "weights"
     ),
-    "attribute": Reads(
-        rules=("explain_images",),
-        keys=(
-            *("seed", "device", "prepare.size", "prepare.fit"),
-            *("attribute", "recipes", "release.recipe"),
-        ),
+    "attribute": _reads(
+        "explain_images", "seed device prepare.size prepare.fit attribute recipes release.recipe"
     ),
-    "sample": Reads(
-        rules=("explain_sample",),
-        keys=(
-            *("seed", "device", "prepare.size", "prepare.fit"),
-            *("sample", "recipes", "release.recipe"),
-            *(f"attribute.{key}" for key in ("findings", "precision", "chunk")),
-        ),
+    "sample": _reads(
+        "explain_sample",
+        "seed device prepare.size prepare.fit sample recipes release.recipe attribute.findings "
+        "attribute.precision attribute.chunk",
     ),
-    "binarize": Reads(rules=("make_masks",), keys=("prepare.fit", "recipes", "release.recipe")),
-    "sanity": Reads(rules=("check_recipe",), keys=("prepare.fit", "recipes", "release.recipe")),
-    "labels": Reads(
-        rules=("collect_labels",),
-        keys=(
-            *("seed", "prepare", "classify", "attribute", "sample", "recipes"),
-            *(f"release.{key}" for key in ("recipe", "relevance", "allow_failed_sanity")),
-        ),
+    "binarize": _reads("make_masks", "prepare.fit recipes release.recipe"),
+    "sanity": _reads("check_recipe", "prepare.fit recipes release.recipe"),
+    "labels": _reads(
+        "collect_labels",
+        "seed prepare classify attribute sample recipes release.recipe release.relevance "
+        "release.allow_failed_sanity",
     ),
-    "segment": Reads(
-        rules=("pretrain_segmenter", "pretrain_variant"),
-        keys=(
-            *("seed", "device", "prepare.size", "prepare.channels", "prepare.fit"),
-            *("classify.blank", "attribute.findings", "segment"),
-        ),
-        files=("weights",),
+    "segment": _reads(
+        "pretrain_segmenter pretrain_variant",
+        "seed device prepare.size prepare.channels prepare.fit classify.blank attribute.findings "
+        "segment",
+        "weights",
     ),
-    "explain": Reads(
-        rules=("explain_segmenter",), keys=("seed", "device", "prepare.fit", "explain")
+    "explain": _reads("explain_segmenter", "seed device prepare.fit explain"),
+    "adapt": _reads(
+        "adapt_segmenter adapt_variant",
+        f"seed device prepare {_WHICH_TRUE} segment.architecture segment.encoder "
+        "segment.arguments tasks adapt",
+        "task source weights",
     ),
-    "adapt": Reads(
-        rules=("adapt_segmenter", "adapt_variant"),
-        keys=(
-            *("seed", "device", "prepare", *_WHICH_TRUE),
-            *(f"segment.{key}" for key in ("architecture", "encoder", "arguments")),
-            *("tasks", "adapt"),
-        ),
-        files=("task", "source", "weights"),
+    "evaluate": _reads(
+        "evaluate", "seed prepare classify attribute recipes release.recipe truth evaluate", "truth"
     ),
-    "evaluate": Reads(
-        rules=("evaluate",),
-        keys=(
-            *("seed", "prepare", "classify", "attribute", "recipes", "release.recipe"),
-            *("truth", "evaluate"),
-        ),
-        files=("truth",),
+    "release": _reads(
+        "build_release",
+        "seed prepare classify attribute sample recipes truth release evaluate.confidence "
+        "evaluate.min_probability",
     ),
-    "release": Reads(
-        rules=("build_release",),
-        keys=(
-            *("seed", "prepare", "classify", "attribute", "sample", "recipes", "truth"),
-            *("release", "evaluate.confidence", "evaluate.min_probability"),
-        ),
-    ),
-    "study": Reads(
-        rules=("gather_study",),
-        keys=("seed", "segment", "tasks", "adapt", "evaluate", "study"),
-    ),
-    "compare": Reads(
-        rules=("compare_recipes",),
-        keys=(
-            *("seed", "device", "prepare", "classify", "attribute", "recipes", "release.recipe"),
-            *("truth", "evaluate", "compare"),
-        ),
-        files=("truth",),
+    "study": _reads("gather_study", "seed segment tasks adapt evaluate study"),
+    "compare": _reads(
+        "compare_recipes",
+        "seed device prepare classify attribute recipes release.recipe truth evaluate compare",
+        "truth",
     ),
 }
 

@@ -73,16 +73,13 @@ def input_options(
     """
     if network := xrv.find(member.architecture):
         return {"channels": 1, "size": network.size, "mean": xrv.MEAN, "std": xrv.STD}
-    whole, own = config.classify, own or {}
-    means = (member.mean, whole.mean, own.get("mean"))
-    deviations = (member.std, whole.std, own.get("std"))
-    options = {
-        "channels": member.input.channels or whole.input_channels or config.prepare.channels,
-        "size": member.input.size or config.prepare.size,
-        "mean": next((mean for mean in means if mean is not None), None),
-        "std": next((deviation for deviation in deviations if deviation is not None), None),
-    }
-    return {key: value for key, value in options.items() if value is not None}
+    whole, options = config.classify, dict(own or {})
+    for mean, std in ((whole.mean, whole.std), (member.mean, member.std)):
+        given = {"mean": mean, "std": std}
+        options |= {key: value for key, value in given.items() if value is not None}
+    options["channels"] = member.input.channels or whole.input_channels or config.prepare.channels
+    options["size"] = member.input.size or config.prepare.size
+    return options
 
 
 def match(given: Sequence[str | None], findings: Sequence[str]) -> dict[int, int]:
@@ -124,11 +121,7 @@ def _meaning(name: str) -> str:
 
 
 def check(config: "Config") -> None:
-    """Refuse ready members that contradict themselves.
-
-    Raises:
-        ConfigError: With the first mistake.
-    """
+    """Refuse ready members that contradict themselves, by a ``ConfigError``."""
     for name, member in config.classify.members.items():
         place = f"classify.members.{name}"
         epochs = config.classify.epochs if member.epochs is None else member.epochs

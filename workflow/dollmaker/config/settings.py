@@ -111,11 +111,7 @@ def complete(config: Config) -> Config:
 
 
 def _check(tree: Tree) -> Config:
-    """The models of a configuration, whose numbers are put right in place.
-
-    Raises:
-        ConfigError: If it is not valid.
-    """
+    """The models of a configuration, whose numbers are put right in place."""
     while True:
         try:
             return Config.model_validate(tree)

@@ -42,12 +42,10 @@ def of_encoder(encoder: str) -> str:
 
 
 def parse(text: str, network: str) -> str:
-    """The full name of published weights; empty for a file of the user's.
+    """The full name of published weights, as configured; empty for a file of the user's.
 
-    Args:
-        text: As the configuration has it.
-        network: The network that shall start from them: an architecture of a member, or what
-            :func:`of_encoder` gives.
+    ``network`` shall start from them: an architecture of a member, or what :func:`of_encoder`
+    gives.
 
     Raises:
         ConfigError: If a name is not as its library's are.

@@ -17,28 +17,13 @@ MEAN, STD = 0.5, 1 / 2048
 
 #: Names of the outputs, in their order.
 OUTPUTS = (
-    "Atelectasis",
-    "Consolidation",
-    "Infiltration",
-    "Pneumothorax",
-    "Edema",
-    "Emphysema",
-    "Fibrosis",
-    "Effusion",
-    "Pneumonia",
-    "Pleural_Thickening",
-    "Cardiomegaly",
-    "Nodule",
-    "Mass",
-    "Hernia",
-    "Lung Lesion",
-    "Fracture",
-    "Lung Opacity",
-    "Enlarged Cardiomediastinum",
+    *("Atelectasis", "Consolidation", "Infiltration", "Pneumothorax", "Edema", "Emphysema"),
+    *("Fibrosis", "Effusion", "Pneumonia", "Pleural_Thickening", "Cardiomegaly", "Nodule"),
+    *("Mass", "Hernia", "Lung Lesion", "Fracture", "Lung Opacity", "Enlarged Cardiomediastinum"),
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Network:
     """One of its networks.
 
@@ -50,7 +35,7 @@ class Network:
 
     architecture: str
     size: int
-    untrained: tuple[str, ...] = ()
+    untrained: tuple[str, ...]
 
     @property
     def outputs(self) -> list[str | None]:
@@ -63,29 +48,26 @@ _NOT_CHEXPERT = (
     *("Infiltration", "Emphysema", "Fibrosis", "Pleural_Thickening"),
     *("Nodule", "Mass", "Hernia"),
 )
+_UNTRAINED = {
+    "densenet121-res224-all": (),
+    "densenet121-res224-nih": _NOT_NIH,
+    "densenet121-res224-pc": ("Lung Lesion", "Lung Opacity", "Enlarged Cardiomediastinum"),
+    "densenet121-res224-chex": _NOT_CHEXPERT,
+    "densenet121-res224-rsna": tuple(n for n in OUTPUTS if n not in ("Pneumonia", "Lung Opacity")),
+    "densenet121-res224-mimic_nb": _NOT_CHEXPERT,
+    "densenet121-res224-mimic_ch": _NOT_CHEXPERT,
+    "resnet50-res512-all": ("Lung Lesion", "Enlarged Cardiomediastinum"),
+}
 
 
-def _densenet(*untrained: str) -> Network:
-    return Network(architecture="densenet121", size=224, untrained=untrained)
+def _network(name: str, untrained: tuple[str, ...]) -> Network:
+    """A network by its name, which begins with architecture and size."""
+    architecture, size, _ = name.split("-")
+    return Network(architecture, int(size.removeprefix("res")), untrained)
 
 
 #: Name -> network.
-NETWORKS: dict[str, Network] = {
-    "densenet121-res224-all": _densenet(),
-    "densenet121-res224-nih": _densenet(*_NOT_NIH),
-    "densenet121-res224-pc": _densenet("Lung Lesion", "Lung Opacity", "Enlarged Cardiomediastinum"),
-    "densenet121-res224-chex": _densenet(*_NOT_CHEXPERT),
-    "densenet121-res224-rsna": _densenet(
-        *(name for name in OUTPUTS if name not in ("Pneumonia", "Lung Opacity"))
-    ),
-    "densenet121-res224-mimic_nb": _densenet(*_NOT_CHEXPERT),
-    "densenet121-res224-mimic_ch": _densenet(*_NOT_CHEXPERT),
-    "resnet50-res512-all": Network(
-        architecture="resnet50",
-        size=512,
-        untrained=("Lung Lesion", "Enlarged Cardiomediastinum"),
-    ),
-}
+NETWORKS = {name: _network(name, untrained) for name, untrained in _UNTRAINED.items()}
 
 
 def find(architecture: str) -> Network | None:

@@ -56,14 +56,11 @@ _SEVERAL = 2
 _MORE = "batch_size to 2 or more, with as many training images"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class NetworkCheck:
-    """A check of one network.
+    """A check of one network, which the configuration names at a place.
 
-    Attributes:
-        place: Where the configuration names it, for messages.
-        check: Raises a :class:`ModelError` for ``settings`` that do not work.
-        settings: All that decides the verdict, as JSON.
+    It raises a :class:`ModelError` for ``settings`` that do not work: all that decides, as JSON.
     """
 
     place: str
@@ -122,13 +119,7 @@ def _read(memory: Path) -> list[str]:
 
 
 def of_members(config: Config, findings: int, images: int | None) -> list[NetworkCheck]:
-    """Checks of the members of the committee.
-
-    Args:
-        config: The resolved configuration.
-        findings: Number of findings.
-        images: Number of training images, if it is known.
-    """
+    """Checks of the members of the committee; the number of training images may not be known."""
     options, checks = config.classify, []
     for name, member in options.members.items():
         network, seen = member.architecture, _seen(config, member)
@@ -144,8 +135,7 @@ def of_members(config: Config, findings: int, images: int | None) -> list[Networ
                 "linear_probe": member.linear_probe,
                 "freeze_norm": bool(options.freeze_batch_norm and member.weights),
             }
-        place = f"classify.members.{name}"
-        checks.append(NetworkCheck(place=place, check=check, settings=known))
+        checks.append(NetworkCheck(f"classify.members.{name}", check, known))
     return checks
 
 
@@ -161,21 +151,11 @@ def of_names(config: Config) -> list[NetworkCheck]:
     named = {"segment": names}
     for name, changes in config.study.architectures.items():
         named[f"study.architectures.{name}"] = {key: changes.get(key, names[key]) for key in names}
-    return [
-        NetworkCheck(place=place, check=check_names, settings=settings)
-        for place, settings in named.items()
-    ]
+    return [NetworkCheck(place, check_names, settings) for place, settings in named.items()]
 
 
 def of_segmenter(place: str, config: Config, findings: int, images: int | None) -> NetworkCheck:
-    """A check of the network that is pre-trained.
-
-    Args:
-        place: Where the configuration names it.
-        config: The resolved configuration.
-        findings: Number of localized findings.
-        images: Number of training images, if it is known.
-    """
+    """A check of the network that is pre-trained, for so many findings that are localized."""
     options = config.segment
     clusters = options.clusters if options.objectives.structure else 0
     return _of_network(
@@ -216,7 +196,7 @@ def _of_network(place: str, config: Config, init: str | None, **more: Any) -> Ne
         "start": _start(config, init),
         **more,
     }
-    return NetworkCheck(place=place, check=check_segmenter, settings=settings)
+    return NetworkCheck(place, check_segmenter, settings)
 
 
 def _start(config: Config, init: str | None) -> Tree:
@@ -328,18 +308,11 @@ def _state(start: Tree) -> tuple[dict[str, "Tensor"], str]:
     if "member" in start:
         from dollmaker.networks.classifiers import create_network
 
-        member = start["member"]
-        network, title = _make(
-            lambda: create_network(
-                member["architecture"],
-                outputs=1,
-                channels=member["channels"],
-                size=member["size"],
-                tried=False,
-            )
-        )
+        seen = dict(start["member"])
+        member, architecture = seen.pop("name"), seen.pop("architecture")
+        network, title = _make(lambda: create_network(architecture, outputs=1, tried=False, **seen))
         state = {name: tensor.to("meta") for name, tensor in network.state_dict().items()}
-        return state, f"committee member {member['name']} ({title})"
+        return state, f"committee member {member} ({title})"
     if start["file"] is None:
         return {}, ""
     return _header(start["file"][0]), f"weights file {start['file'][0]}"

@@ -30,15 +30,11 @@ _LISTS = ("train_val_list.txt", "test_list.txt")
 
 
 def configure(given: Mapping[str, Any], default: Path, files: Iterable[Path] = ()) -> Config:
-    """The resolved configuration of a run.
+    """The resolved configuration of a run, of what Snakemake collected from its options.
 
-    A configuration file replaces the embedded default as a whole; without one (only ``--config``
-    values, which have no ``dataset``), the values are laid over the embedded default.
-
-    Args:
-        given: What Snakemake collected from --configfile and --config.
-        default: The embedded default, config.yaml.
-        files: The configuration files, of which Snakemake hides a key that is there twice.
+    A configuration file replaces the embedded ``default``, config.yaml, as a whole; without one
+    (only ``--config`` values, which have no ``source``), the values are laid over it. The files are
+    read here, too, as Snakemake hides a key that is there twice.
 
     Raises:
         ConfigError: With the first mistake, in one sentence.

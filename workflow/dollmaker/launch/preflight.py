@@ -155,11 +155,7 @@ def _to_train(listed: pl.DataFrame | None) -> int | None:
 
 
 def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> None:
-    """Refuse listed images with which no run could end, whatever is made.
-
-    Raises:
-        ConfigError: With the first reason.
-    """
+    """Refuse listed images with which no run could end, whatever is made, by a ``ConfigError``."""
     if not _to_train(listed):
         raise ConfigError(
             f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
@@ -181,11 +177,7 @@ def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -
 
 
 def require_lessons(config: Config, listed: pl.DataFrame | None, names: Sequence[str]) -> None:
-    """Refuse a run in which no image of the segmenter's training would get a mask.
-
-    Raises:
-        ConfigError: With the first reason.
-    """
+    """Refuse, by a ``ConfigError``, a run in which no image for the segmenter would get a mask."""
     options = config.attribute
     if "train" not in options.splits:
         raise ConfigError(
@@ -229,10 +221,8 @@ def _check_init(config: Config) -> None:
     path = Path(config.weights_root) / init
     if init == "random" or init in members:
         return
-    if (
-        not weight_names.parse(init, weight_names.of_encoder(config.segment.encoder))
-        and not path.is_file()
-    ):
+    encoder = weight_names.of_encoder(config.segment.encoder)
+    if not weight_names.parse(init, encoder) and not path.is_file():
         raise ModelError(
             f"segment.init is {init!r}, which is no committee member, and weights file {path} does "
             f"not exist; use random, {', '.join(members)}, or a file under weights_root."
