@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from dollmaker.evaluate import mean_map
-from dollmaker.evaluate.mean_map import MeanMap
+from dollmaker.evaluate import guesses
+from dollmaker.evaluate.guesses import MeanMap
 from dollmaker.store import provenance
 from dollmaker.store.shards import create_shard
 
@@ -67,7 +67,7 @@ def test_a_map_of_equals_has_no_more_than_the_mean_area(files: list[tuple[Path, 
 def test_some_of_many_maps_are_enough(
     files: list[tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mean_map, "MOST", 2)
+    monkeypatch.setattr(guesses, "MOST", 2)
     found = MeanMap(files, "resize").guess("i3", "F", MAPS[3], 0.0, SIDE, SIDE)
     assert_allclose(found.values, expected([0, 6])[1], rtol=1e-6)
 

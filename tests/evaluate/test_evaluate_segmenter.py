@@ -13,7 +13,7 @@ import fake_results as fake
 from dollmaker.config.checks import TAKEN
 from dollmaker.config.networks import SegmentConfig
 from dollmaker.config.settings import resolved
-from dollmaker.evaluate.segmenter import Segmenter
+from dollmaker.evaluate.guesses import Segmenter
 from dollmaker.evaluate.stage import Inputs, evaluate
 from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
 from dollmaker.networks.inputs import Input

@@ -22,49 +22,29 @@ MACRO = "macro"
 
 #: Columns of classifiers.parquet: one row per member, split and finding.
 CLASSIFIERS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "member": pl.String,
-    "split": pl.String,
-    "finding": pl.String,
-    "n_positive": pl.Int64,
-    "n_negative": pl.Int64,
-    "auroc": pl.Float64,
-    "auroc_low": pl.Float64,
-    "auroc_high": pl.Float64,
-    "auprc": pl.Float64,
-    "auprc_low": pl.Float64,
-    "auprc_high": pl.Float64,
+    **dict.fromkeys(("member", "split", "finding"), pl.String),
+    **dict.fromkeys(("n_positive", "n_negative"), pl.Int64),
+    **{f"{name}{end}": pl.Float64 for name in ("auroc", "auprc") for end in ("", "_low", "_high")},
     "ece": pl.Float64,
     "bin_counts": pl.List(pl.Int64),
-    "bin_said": pl.List(pl.Float64),
-    "bin_there": pl.List(pl.Float64),
+    **dict.fromkeys(("bin_said", "bin_there"), pl.List(pl.Float64)),
 }
-
-_SPLITS = ("test", "valid")
 
 Floats = npt.NDArray[np.float64]
 
 
 def score_classifiers(
-    config: Config,
-    index: pl.DataFrame,
-    findings: Sequence[str],
-    members: Sequence[Path],
+    config: Config, index: pl.DataFrame, findings: Sequence[str], members: Sequence[Path]
 ) -> pl.DataFrame:
-    """AUROC and average precision with intervals over patients.
+    """AUROC and average precision of members, by their folders, with intervals over patients.
 
     A blank label counts as absent where ``classify.blank`` is zeros; an uncertain one never
     counts.
 
-    Args:
-        config: The resolved configuration.
-        index: The index.
-        findings: All findings of the data set.
-        members: Folders of the members, each with predictions.parquet.
-
     Returns:
         A table with the columns :data:`CLASSIFIERS`. What needs a class that is missing is NaN.
-        The calibration (:class:`Reliability`) of the rows of the mean is that of
-        the labels of all findings together.
+        The calibration (:class:`Reliability`) of the rows of the mean is that of the labels of all
+        findings together.
 
     Raises:
         ArtifactError: If predictions lack a finding or name an image that is not in the index.
@@ -84,17 +64,16 @@ def score_classifiers(
                 f"predictions of member {member} name images that are not in the index; train "
                 "the committee again."
             )
-        for split in _SPLITS:
-            part = joined.filter(pl.col("split") == split)
+        for split in ("test", "valid"):
+            part = joined.filter(split=split)
             if part.is_empty():
                 continue
             labels = _labels(part, findings, zeros)
             values = part.select(findings).to_numpy().astype(np.float64)
             labels[np.isnan(values)] = np.nan  # a ready classifier does not know every finding
-            values = np.nan_to_num(values)
             patients = part["patient_id"].to_numpy()
-            where = {"member": member, "split": split}
-            rows += [where | row for row in _rows(findings, labels, values, patients, drawn)]
+            scored = _rows(findings, labels, np.nan_to_num(values), patients, drawn)
+            rows += [{"member": member, "split": split} | row for row in scored]
     return pl.DataFrame(rows, schema=CLASSIFIERS, orient="row")
 
 
@@ -160,20 +139,17 @@ def _rows(
             "bin_there": curve.there.tolist(),
         }
 
-    numbers = np.arange(len(findings))
-    return [
-        row(MACRO, both),
-        *(row(finding, numbers == number) for number, finding in enumerate(findings)),
-    ]
+    alone = np.eye(len(findings), dtype=bool)
+    return [row(MACRO, both), *map(row, findings, alone)]
 
 
 class Reliability(NamedTuple):
-    """A reliability curve: what was said and what was there, by bins of equal width.
+    """A reliability curve, by B bins of equal width.
 
     Attributes:
         counts: Labels in each bin, int64 (B,).
         said: Mean probability in each, NaN where there is none, (B,).
-        there: Share of positives in each, NaN where there is none, (B,).
+        there: Share of positives in each, likewise.
     """
 
     counts: npt.NDArray[np.int64]
@@ -181,10 +157,7 @@ class Reliability(NamedTuple):
     there: Floats
 
     def error(self) -> float:
-        """Expected calibration error (Guo et al. 2017): the mean distance, weighted by counts.
-
-        NaN without labels.
-        """
+        """Expected calibration error (Guo et al. 2017); NaN without labels."""
         if not self.counts.sum():
             return float("nan")
         distance = np.nan_to_num(np.abs(self.said - self.there))

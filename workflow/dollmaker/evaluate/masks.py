@@ -4,7 +4,7 @@ With candidate thresholds, each threshold's mask is scored, too: for the compari
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,23 +17,19 @@ import polars as pl
 from dollmaker.binarize.cuts import level_of_each
 from dollmaker.binarize.label_free import Chosen, Cuts, chosen_of
 from dollmaker.config.whole import Config
-from dollmaker.evaluate.mean_map import MeanMap
+from dollmaker.evaluate.guesses import MeanMap, Segmenter
 from dollmaker.evaluate.means import PAIRS, compare_mask
-from dollmaker.evaluate.segmenter import Segmenter
 from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER, Guess, guess
-from dollmaker.pixels.geometry import (
-    Fit,
-    box,
-    inside,
-    level_set,
-    source_map,
-    source_mask,
-    window,
-)
+from dollmaker.pixels.geometry import Fit, box, inside, level_set, source_map, source_mask, window
 from dollmaker.pixels.truth import Truth
 from dollmaker.runtime.progress import Progress
 from dollmaker.store.findings import BLANK, PRESENT
 from dollmaker.store.shards import ImageShards, Shard, tables_of_pairs
+
+Row = Mapping[str, Any]
+Mask = npt.NDArray[np.bool_]
+Map = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 
 _AT = ("iou_at", "dice_at", "area_at")
 
@@ -53,22 +49,10 @@ class RecipeShards:
     place: Mapping[tuple[str, str], int]
     images: frozenset[str]
 
-    def close(self) -> None:
-        """Close both files."""
-        self.masks.close()
-        self.maps.close()
-
 
 @dataclass(frozen=True, kw_only=True)
 class Folders:
-    """Where shards lie.
-
-    Attributes:
-        images: Folder of the image shards.
-        relevance: Folder with one folder of relevance shards per recipe.
-        masks: Folder with one folder of mask shards per recipe.
-        segmenter: Folder of the pre-trained segmenter; without one it is not scored.
-    """
+    """Where shards lie, of relevance and masks in a folder for each recipe, and the segmenter."""
 
     images: Path
     relevance: Path
@@ -91,18 +75,12 @@ def score_pairs(
     asked for. Segmenter and baselines are gated as the released recipe: they see the labels that it
     sees, so that all say where a finding is, and none whether.
 
-    Args:
-        config: The resolved configuration.
-        index: The index.
-        findings: Those that are localized.
-        folders: Where images, maps and masks lie.
-        truth: The truth; ``None`` gives an empty table.
-        cuts: Recipe -> thresholds chosen without truth. Then only pairs are scored whose label and
-            truth say that the finding is there and that all recipes explained, and masks are as
-            their recipes drew them.
+    ``cuts`` are the thresholds of each recipe that were chosen without truth. With them only pairs
+    are scored whose label and truth say that the finding is there and that all recipes explained,
+    and masks are as their recipes drew them.
 
     Returns:
-        A table with the columns :data:`PAIRS`, with ``cuts`` :data:`PAIRS_AT`.
+        A table with the columns :data:`PAIRS`, with ``cuts`` :data:`PAIRS_AT`; empty without truth.
 
     Raises:
         ArtifactError: If masks and relevance shards do not hold the same pairs.
@@ -133,14 +111,14 @@ def open_recipes(config: Config, folders: Folders, shard: str) -> Iterator[dict[
     Raises:
         ArtifactError: If masks and relevance shards do not hold the same pairs.
     """
-    recipes: dict[str, RecipeShards] = {}
-    try:
+    with ExitStack() as stack:
+        recipes = {}
         for name in config.recipes:
-            recipes[name] = _open(*_files(config, name, folders, shard))
+            masks_file, maps_file = _files(config, name, folders, shard)
+            masks = stack.enter_context(Shard(masks_file, "masks"))
+            maps = stack.enter_context(Shard(maps_file, "relevance"))
+            recipes[name] = _recipe(masks, maps)
         yield recipes
-    finally:
-        for recipe in recipes.values():
-            recipe.close()
 
 
 def _files(config: Config, recipe: str, folders: Folders, shard: str) -> tuple[Path, Path]:
@@ -148,8 +126,7 @@ def _files(config: Config, recipe: str, folders: Folders, shard: str) -> tuple[P
     return folders.masks / recipe / name, folders.relevance / config.donor(recipe) / name
 
 
-def _open(masks_file: Path, maps_file: Path) -> RecipeShards:
-    masks, maps = Shard(masks_file, "masks"), Shard(maps_file, "relevance")
+def _recipe(masks: Shard, maps: Shard) -> RecipeShards:
     table, other = tables_of_pairs(masks, maps)
     pairs = list(zip(table.get("image_id", ()), table.get("finding", ()), strict=True))
     place = {pair: row for row, pair in enumerate(pairs)}
@@ -169,9 +146,7 @@ class _Scorer:
     segmenter: Segmenter | None
     mean_map: MeanMap | None
 
-    def score(
-        self, row: Mapping[str, Any], recipes: Mapping[str, RecipeShards]
-    ) -> Iterator[dict[str, Any]]:
+    def score(self, row: Row, recipes: Mapping[str, RecipeShards]) -> Iterator[dict[str, Any]]:
         """Rows of one image."""
         released = recipes[self.config.release.recipe]
         if self.config.attribute.max_images is not None and row["image_id"] not in released.images:
@@ -212,8 +187,8 @@ class _Scorer:
                     yield facts | {"target": target} | scored
 
     def _known(
-        self, row: Mapping[str, Any], finding: str, recipes: Mapping[str, RecipeShards]
-    ) -> dict[str, npt.NDArray[np.bool_]]:
+        self, row: Row, finding: str, recipes: Mapping[str, RecipeShards]
+    ) -> dict[str, Mask]:
         """The true areas of a pair that is scored, by target."""
         pair = row["image_id"], finding
         if self.cuts is not None and not (
@@ -225,16 +200,13 @@ class _Scorer:
         return {n: area for n, area in areas.items() if area is not None and (some or area.any())}
 
     def _guesses(
-        self, row: Mapping[str, Any], asked: Sequence[str], released: RecipeShards
+        self, row: Row, asked: Sequence[str], released: RecipeShards
     ) -> dict[str, dict[str, Guess]]:
         """What segmenter and baselines draw of the findings that are asked for and explained."""
         places = {finding: released.place.get((row["image_id"], finding)) for finding in asked}
         places = {finding: at for finding, at in places.items() if at is not None}
-        names = (
-            *([SEGMENTER] if self.segmenter else []),
-            *([MEAN_MAP] if self.mean_map else []),
-            *BASELINES,
-        )
+        trained = {SEGMENTER: self.segmenter, MEAN_MAP: self.mean_map}
+        names = (*(name for name, one in trained.items() if one), *BASELINES)
         drawn: dict[str, dict[str, Guess]] = {name: {} for name in names}
         if not places:
             return drawn
@@ -254,17 +226,14 @@ class _Scorer:
 
 
 def _facts(
-    row: Mapping[str, Any], recipe_name: str, finding: str, recipe: RecipeShards, place: int | None
+    row: Row, recipe_name: str, finding: str, recipe: RecipeShards, place: int | None
 ) -> dict[str, Any]:
-    label = row[finding]
     found = place is not None
     return {
         "recipe": recipe_name,
-        "split": row["split"],
-        "image_id": row["image_id"],
-        "patient_id": row["patient_id"],
+        **{key: row[key] for key in ("split", "image_id", "patient_id")},
         "finding": finding,
-        "label": BLANK if label is None else label,
+        "label": BLANK if row[finding] is None else row[finding],
         "probability": float(recipe.table["probability"][place]) if found else None,
         "explained": found,
         "quality": float(recipe.table["quality"][place]) if found else None,
@@ -283,9 +252,7 @@ def read_pair(recipe: RecipeShards, place: int, width: int, height: int, fit: Fi
     return Guess(mask, source_map(values, width, height, fit))
 
 
-def _levels(
-    recipe: RecipeShards, place: int, chosen: Chosen, row: Mapping[str, Any], fit: Fit
-) -> npt.NDArray[np.float64]:
+def _levels(recipe: RecipeShards, place: int, chosen: Chosen, row: Row, fit: Fit) -> Floats:
     """The candidate thresholds of a pair, as values of its map."""
     stored = recipe.maps.read("map", place).astype(np.float32)
     inner = inside(stored, box(row["width"], row["height"], len(stored), fit))
@@ -293,9 +260,7 @@ def _levels(
     return level_of_each(chosen.candidates, inner, scale)
 
 
-def shown_only(
-    values: npt.NDArray[np.float32], width: int, height: int, fit: Fit
-) -> npt.NDArray[np.float32]:
+def shown_only(values: Map, width: int, height: int, fit: Fit) -> Map:
     """A map (height, width) with what a crop does not show under every level: no mask is there."""
     whole = np.full_like(values, -np.inf)
     where = window(width, height, fit)
@@ -303,9 +268,7 @@ def shown_only(
     return whole
 
 
-def at_levels(
-    values: npt.NDArray[np.float32], levels: npt.NDArray[np.float64], area: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def at_levels(values: Map, levels: Floats, area: Mask) -> tuple[Floats, Floats, Floats]:
     """IoU, Dice and area of ``values > level`` (H, W) against the truth, for many levels (L,).
 
     Levels are in any order; the pixels are passed once.
@@ -322,14 +285,8 @@ def at_levels(
     return iou, dice, size / values.size
 
 
-def _unexplained(area: npt.NDArray[np.bool_]) -> dict[str, float]:
+def _unexplained(area: Mask) -> dict[str, float]:
     """Scores of an empty mask and of a map that is the same everywhere."""
     share = float(area.mean())
-    return {
-        "truth_area": share,
-        "mask_area": 0.0,
-        "iou": 0.0,
-        "dice": 0.0,
-        "hit": 0.0,
-        "auprc": share,
-    }
+    nothing = dict.fromkeys(("mask_area", "iou", "dice", "hit"), 0.0)
+    return {"truth_area": share, **nothing, "auprc": share}

@@ -19,21 +19,11 @@ from dollmaker.store.findings import PRESENT
 
 #: Columns of pairs.parquet: one row per recipe, target, image and finding.
 PAIRS: dict[str, Any] = {
-    "recipe": pl.String,
-    "target": pl.String,
-    "split": pl.String,
-    "image_id": pl.String,
-    "patient_id": pl.String,
-    "finding": pl.String,
+    **dict.fromkeys(("recipe", "target", "split", "image_id", "patient_id", "finding"), pl.String),
     "label": pl.Int8,
     "probability": pl.Float32,
     "explained": pl.Boolean,
-    "truth_area": pl.Float64,
-    "mask_area": pl.Float64,
-    "iou": pl.Float64,
-    "dice": pl.Float64,
-    "hit": pl.Float64,
-    "auprc": pl.Float64,
+    **dict.fromkeys(("truth_area", "mask_area", "iou", "dice", "hit", "auprc"), pl.Float64),
     "quality": pl.Float64,
 }
 
@@ -47,15 +37,9 @@ METRICS = {"iou": "miou", "dice": "dice", "hit": "hit_rate", "auprc": "auprc"}
 
 #: Columns of masks.parquet: one row per recipe, target, split, slice and finding.
 MASKS = {
-    "recipe": pl.String,
-    "target": pl.String,
-    "split": pl.String,
-    "slice": pl.String,
-    "finding": pl.String,
-    "gated_by": pl.String,
-    "mean_over": pl.String,
-    "n": pl.Int64,
-    "n_truth": pl.Int64,
+    **dict.fromkeys(("recipe", "target", "split", "slice", "finding"), pl.String),
+    **dict.fromkeys(("gated_by", "mean_over"), pl.String),
+    **dict.fromkeys(("n", "n_truth"), pl.Int64),
     **{f"{name}{end}": pl.Float64 for name in METRICS.values() for end in ("", "_low", "_high")},
     "area_correlation": pl.Float64,
 }
@@ -100,13 +84,8 @@ def summarize(
     truth, else the mean over all pairs: a finding of three pairs would count as much as one of
     three hundred. It is the same for all recipes of a target and split, so that they compare.
 
-    Args:
-        pairs: Rows with the columns :data:`PAIRS`.
-        findings: Findings in the order of the table.
-        replicates: Bootstrap replicates.
-        seed: Seed of the bootstrap.
-        min_pairs: Least number of pairs with truth of a finding.
-        gated_by: Recipe -> who says that a finding is there (:func:`gated_by_steps`).
+    ``pairs`` have the columns :data:`PAIRS`; ``gated_by`` says of each recipe who says that a
+    finding is there (:func:`gated_by_steps`).
 
     Returns:
         A table with the columns :data:`MASKS`. ``mean_over`` of the row ``mean`` says which mean
@@ -223,11 +202,9 @@ def gated_by_steps(
     whether. Masks that go by the model miss findings and raise false alarms: CheXlocalize's
     own set.
 
-    Args:
-        steps: Steps of the recipe.
-        asked: Pairs without a positive label are explained from this probability on; ``None``:
-            none is (``attribute.min_probability``).
-        min_probability: Masks of less are emptied after the recipe (``evaluate.min_probability``).
+    Pairs without a positive label are explained from the probability ``asked`` on, none if it is
+    ``None`` (``attribute.min_probability``). Masks of less than ``min_probability`` are emptied
+    after the recipe (``evaluate.min_probability``).
 
     Returns:
         ``label``; ``model`` (every pair over a probability, whatever its label); ``label and

@@ -62,26 +62,15 @@ def evaluate(config: Config, inputs: Inputs, output: Path) -> None:
     findings = localized(names, config.attribute.findings)
     replicates, seed = config.evaluate.bootstrap, config.seed
     truth = load_truth(config, inputs.data_root, findings)
-    folders = Folders(
-        images=inputs.images,
-        relevance=inputs.relevance,
-        masks=inputs.masks,
-        segmenter=inputs.segmenter,
-    )
+    places = ("images", "relevance", "masks", "segmenter")
+    folders = Folders(**{name: getattr(inputs, name) for name in places})
     pairs = score_pairs(config, index, findings, folders, truth)
     require_sound(truth, "truth.targets")
-    runs = read_runs(inputs.tasks)
+    runs, least, gates = read_runs(inputs.tasks), config.evaluate.min_pairs, _gates(config)
     results = {
         "classifiers": score_classifiers(config, index, names, inputs.committee),
         "pairs": pairs,
-        "masks": summarize(
-            pairs,
-            findings,
-            replicates,
-            seed,
-            min_pairs=config.evaluate.min_pairs,
-            gated_by=_gates(config),
-        ),
+        "masks": summarize(pairs, findings, replicates, seed, min_pairs=least, gated_by=gates),
         "tasks": score_tasks(runs, replicates, seed),
         "differences": compare_starts(runs, replicates, seed),
     }
@@ -131,7 +120,5 @@ def _gates(config: Config) -> dict[str, str]:
         name: gated_by_steps(recipe.binarize or [], asked, least)
         for name, recipe in config.recipes.items()
     }
-    return {
-        **dict.fromkeys((SEGMENTER, MEAN_MAP, *BASELINES), found[config.release.recipe]),
-        **found,
-    }
+    others = dict.fromkeys((SEGMENTER, MEAN_MAP, *BASELINES), found[config.release.recipe])
+    return others | found

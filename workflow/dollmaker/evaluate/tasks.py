@@ -31,37 +31,21 @@ NOTHING = "-"
 #: Columns of tasks.parquet: one row per task, init, tuning, n and class. ``miou_present`` is of the
 #: images that hold the class, ``images_present`` in number (of the mean: that hold any).
 TASKS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "task": pl.String,
-    "init": pl.String,
-    "tuning": pl.String,
-    "n": pl.String,
+    **dict.fromkeys(("task", "init", "tuning", "n"), pl.String),
     "n_images": pl.Int64,
     "class": pl.String,
     "images": pl.Int64,
-    "miou": pl.Float64,
-    "miou_low": pl.Float64,
-    "miou_high": pl.Float64,
+    **dict.fromkeys(("miou", "miou_low", "miou_high"), pl.Float64),
     "images_present": pl.Int64,
-    "miou_present": pl.Float64,
-    "miou_present_low": pl.Float64,
-    "miou_present_high": pl.Float64,
-    "dice": pl.Float64,
-    "dice_low": pl.Float64,
-    "dice_high": pl.Float64,
+    **dict.fromkeys(("miou_present", "miou_present_low", "miou_present_high"), pl.Float64),
+    **dict.fromkeys(("dice", "dice_low", "dice_high"), pl.Float64),
     "seeds": pl.List(pl.Float64),
 }
 
 #: Columns of differences.parquet: mIoU of ``init`` minus that of ``reference``.
 DIFFERENCES = {
-    "task": pl.String,
-    "tuning": pl.String,
-    "n": pl.String,
-    "init": pl.String,
-    "reference": pl.String,
-    "class": pl.String,
-    "difference": pl.Float64,
-    "low": pl.Float64,
-    "high": pl.Float64,
+    **dict.fromkeys(("task", "tuning", "n", "init", "reference", "class"), pl.String),
+    **dict.fromkeys(("difference", "low", "high"), pl.Float64),
 }
 
 Floats = npt.NDArray[np.float64]
@@ -73,17 +57,12 @@ class Runs:
     """All seeds of one task, start, tuning and number of images, on the same test images.
 
     Attributes:
-        task: Name of the task.
-        init: Start of the network.
-        tuning: What was trained.
-        n: Number of training images as configured.
-        n_images: The number itself.
+        n: Number of training images as configured; ``n_images`` is the number itself.
         classes: K names.
         images: N test images, sorted.
         patients: Patient of each image (N).
         seeds: S seeds, sorted.
-        iou: float64 (N, S, K).
-        dice: float64 (N, S, K).
+        iou: (N, S, K), and so is ``dice``.
         present: Whether an image holds a class, bool (N, K).
     """
 
@@ -135,15 +114,12 @@ def _runs(task: str, init: str, tuning: str, n: str, group: pl.DataFrame) -> Run
     classes = group["class"].unique(maintain_order=True).to_list()
     people = dict(group.select("image_id", "patient_id").sort("image_id").iter_rows())
     images, seeds = list(people), sorted(group["seed"].unique())
-    at = (
-        _positions(group["image_id"], images),
-        _positions(group["seed"], seeds),
-        _positions(group["class"], classes),
-    )
+    places = {"image_id": images, "seed": seeds, "class": classes}
+    at = tuple(_positions(group[column], known) for column, known in places.items())
     iou = np.full((len(images), len(seeds), len(classes)), np.nan)
     dice = iou.copy()
-    iou[at] = group["iou"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-    dice[at] = group["dice"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+    for name, values in (("iou", iou), ("dice", dice)):
+        values[at] = group[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
     present = np.zeros((len(images), len(classes)), bool)
     present[at[0], at[2]] = group["present"].to_numpy()
     return Runs(
@@ -188,11 +164,10 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
             each = scores.nanmean(scores.nanmean(iou, axis=0), axis=1)
             rows.append(
                 {
-                    "task": run.task,
-                    "init": run.init,
-                    "tuning": run.tuning,
-                    "n": run.n,
-                    "n_images": run.n_images,
+                    **{
+                        key: getattr(run, key)
+                        for key in ("task", "init", "tuning", "n", "n_images")
+                    },
                     "class": name,
                     "images": len(run.images),
                     **first.columns("miou"),
@@ -224,26 +199,13 @@ def compare_starts(
             seeds = sorted(set(run.seeds) & set(other.seeds))
             mine, its = ([r.seeds.index(s) for s in seeds] for r in (run, other))
             for name, columns in _classes(run):
-                difference = paired_difference(
-                    run.iou[np.ix_(left, mine, columns)],
-                    other.iou[np.ix_(right, its, columns)],
-                    run.patients[left],
-                    replicates=replicates,
-                    seed=seed,
+                ours = run.iou[np.ix_(left, mine, columns)]
+                theirs = other.iou[np.ix_(right, its, columns)]
+                found = mean_score(
+                    ours - theirs, run.patients[left], replicates=replicates, seed=seed
                 )
-                rows.append(
-                    {
-                        "task": run.task,
-                        "tuning": run.tuning,
-                        "n": run.n,
-                        "init": run.init,
-                        "reference": other.init,
-                        "class": name,
-                        "difference": difference.point,
-                        "low": difference.low,
-                        "high": difference.high,
-                    }
-                )
+                setting = (run.task, run.tuning, run.n, run.init, other.init, name)
+                rows.append((*setting, found.point, found.low, found.high))
     return pl.DataFrame(rows, schema=DIFFERENCES, orient="row")
 
 
@@ -254,59 +216,29 @@ def _classes(run: Runs) -> list[tuple[str, list[int]]]:
     return [(MEAN, everything), *each]
 
 
-def paired_difference(
-    first: Floats,
-    second: Floats,
-    patients: Patients,
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
+def mean_score(
+    values: Floats, patients: Patients, *, replicates: int = 1000, seed: int = 0
 ) -> scores.Interval:
-    """Mean score of a start less that of another, on the same images and seeds.
+    """Mean score of a start, or difference of two, from those of N images, S seeds and K classes.
 
-    The mean is taken over images for each seed and class, then over classes, then over seeds. A
-    score that either start lacks (NaN: nothing is known of the image) counts for neither.
-
-    Args:
-        first: (N, S, K) scores of N images with S seeds and K classes.
-        second: The other start's, of the same shape.
-        patients: (N,) patient of each image; a patient's images are drawn together.
-        replicates: How many.
-        seed: Of the draws.
+    The mean of ``values`` (N, S, K) is taken over images for each seed and class, then over
+    classes, then over seeds. NaN, of which nothing is known, is passed over. The images of a
+    patient (N,) are drawn together.
 
     Returns:
-        The difference and its 95 % percentile interval; no interval (NaN) with one patient. With
-        one seed it is over patients alone; with few it is somewhat too narrow.
-    """
-    if first.shape != second.shape or len(first) != len(patients):
-        raise ValueError("both need the scores of the same images, seeds and classes")
-    return mean_score(first - second, patients, replicates=replicates, seed=seed)
-
-
-def mean_score(
-    values: Floats,
-    patients: Patients,
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
-) -> scores.Interval:
-    """Mean score of a start, and its interval, from its scores (N, S, K); NaN is passed over.
-
-    As :func:`paired_difference`.
+        The mean and its 95 % percentile interval; no interval (NaN) with one patient. With one seed
+        it is over patients alone; with few it is somewhat too narrow.
     """
     means, drawn = crossed_means(values[:, None], patients, replicates, seed)
     return scores.interval_of(float(means[0]), drawn)
 
 
 def crossed_means(
-    values: Floats,
-    patients: Patients,
-    replicates: int,
-    seed: int,
+    values: Floats, patients: Patients, replicates: int, seed: int
 ) -> tuple[Floats, Floats]:
     """Means of M sets of scores (N, M, S, K), (M,), and those of replicates (R, M), drawn alike.
 
-    As in :func:`paired_difference`; NaN is passed over, and one patient gives no replicate.
+    As in :func:`mean_score`; one patient gives no replicate.
     """
     count, sets, seeds, classes = values.shape
     known = ~np.isnan(values)

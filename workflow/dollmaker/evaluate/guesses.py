@@ -1,7 +1,9 @@
-"""One place for all images: the mean of a recipe's own maps as the map of every image.
+"""What is scored beside the recipes, on the same pairs: the mean of their maps, and a segmenter.
 
-A recipe that scores no more than the mean of its maps of other images has learned where a finding
-usually lies, and nothing of the image at hand. No truth is needed to make it.
+The mean of a recipe's own maps of other images is one place for all images: a recipe that scores no
+more than it has learned where a finding usually lies, and nothing of the image at hand. No truth is
+needed to make it. The pre-trained segmenter is taken as it is: what a network made of the
+pseudo-masks, no true one seen.
 """
 
 from collections import defaultdict
@@ -14,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.measures.baselines import Guess
-from dollmaker.pixels.geometry import Fit, source_map
+from dollmaker.pixels.geometry import Fit, source_map, source_mask
 from dollmaker.runtime.picks import evenly
+from dollmaker.store.depth import to_levels
+from dollmaker.store.files import read_json
 from dollmaker.store.shards import Shard, tables_of_pairs
 
 #: Maps of a finding that the mean is over, evenly spread over all shards (our choice).
@@ -35,12 +39,7 @@ class MeanMap:
     """Means of maps, and of the areas of their masks, by finding."""
 
     def __init__(self, files: Iterable[tuple[Path, Path]], fit: Fit) -> None:
-        """Add up the maps of pairs that have a mask.
-
-        Args:
-            files: Mask shard and relevance shard of every shard.
-            fit: How images were brought into the square.
-        """
+        """Add up the maps of pairs that have a mask, of all mask and relevance shards."""
         self._fit: Fit = fit
         self._sums: dict[str, _Sums] = defaultdict(_Sums)
         places: dict[str, list[tuple[Path, int, str, float]]] = defaultdict(list)
@@ -73,13 +72,8 @@ class MeanMap:
     ) -> Guess:
         """The mean map of the other images, cut to the mean area of their masks.
 
-        Args:
-            image: The image, whose own map is left out.
-            finding: The finding.
-            values: Its map (S, S).
-            area: Its mask's share of the picture.
-            width: Of the source.
-            height: Of the source.
+        The image's own map ``values`` (S, S), and its mask's share ``area`` of the picture, are
+        left out. ``width`` and ``height`` are those of the source.
         """
         sums = self._sums[finding]
         own = image in sums.images
@@ -93,3 +87,38 @@ class MeanMap:
         mask = np.zeros(large.size, bool)
         mask[np.argsort(-large, axis=None, kind="stable")[:pixels]] = True  # of equals the first
         return Guess(mask.reshape(large.shape), large)
+
+
+class Segmenter:
+    """What the segmenter of a folder draws in an image, for each finding."""
+
+    def __init__(self, folder: Path, fit: Fit) -> None:
+        from dollmaker.networks.inputs import Input
+        from dollmaker.networks.segmenters import read_segmenter
+
+        self._network = read_segmenter(folder).eval()
+        facts = read_json(folder / "segmenter.json")
+        self._input, self._findings = Input(**facts["input"]), facts["findings"]
+        self._fit: Fit = fit
+
+    def draw(
+        self, image: npt.NDArray[Any], findings: Iterable[str], width: int, height: int
+    ) -> dict[str, Guess]:
+        """Masks (probability over 0.5) and probabilities of stored pixels (C, S, S), by finding.
+
+        They have the size of the source, ``width`` and ``height``.
+        """
+        import torch
+
+        from dollmaker.networks.segmenters import predict_logits
+
+        pixels = torch.from_numpy(np.ascontiguousarray(to_levels(image)))[None]
+        # One image a pass: what is drawn does not depend on its neighbours.
+        logits = next(predict_logits(self._network, pixels, self._input))[0]
+        size = width, height, self._fit
+        drawn = {}
+        for finding in findings:
+            levels = logits[self._findings.index(finding)]
+            chances = source_map(levels.sigmoid().numpy(), *size)
+            drawn[finding] = Guess(source_mask(levels.numpy(), *size), chances)
+        return drawn
