@@ -7,6 +7,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from PIL import Image
@@ -21,10 +22,11 @@ from dollmaker.networks.inputs import Input
 from dollmaker.networks.member import Member, load_member, save_member
 from dollmaker.networks.segmenters import create, read_segmenter
 from dollmaker.predict.stage import predict
-from dollmaker.release.models import Models, add_models, check, list_models
+from dollmaker.release.models import Inputs, add_models, check, list_models
 from dollmaker.runtime.cli import main
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, ModelError
 from dollmaker.segment.stage import save
+from dollmaker.store import tables
 from dollmaker.store.files import write_json
 from dollmaker.store.rle import decode
 
@@ -69,14 +71,16 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made_of = {"architecture": "timm:test_resnet", "findings": FINDINGS, "input": SPEC}
         save_member(member, Member(name=member.name, network=network, **made_of))
     made = folder / "release"
-    models = Models(
+    tables.write(pl.DataFrame({"image_id": ["i"]}), folder / "index", {"channel_mean": [100.0]})
+    others = dict.fromkeys(("images", "labels", "sanity", "scores", "pairs"), folder)
+    inputs = Inputs(
+        index=folder / "index",
         segmenter=folder / "segmenter",
         committee=members,
         tasks=[task],
-        thresholds=None,
-        channel_mean=[100.0],
+        **others,
     )
-    add_models(made, models, ["committee"])
+    add_models(made, inputs, ["committee"])
     write_json(made / "provenance.json", {"config": resolved(CONFIG).dump()})
     return made
 

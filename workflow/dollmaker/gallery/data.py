@@ -12,6 +12,9 @@ BLOCK = 500
 #: Folders that are offered as a filter; more are no choice but a list.
 _MOST_SOURCES = 50
 
+#: A JSON document.
+Tree = dict[str, Any]
+
 _DETAILS = ("counts", "size", "box", "components", "threshold", "probability", "agreement",
             "completeness", "label", "area", "path", "patient_id", "width", "height")  # fmt: skip
 _OTHERS = ("counts", "size", "area", "quality", "threshold")
@@ -30,13 +33,10 @@ def script(kind: str, number: int, value: Any) -> str:
 
 
 def arrange(rows: pl.DataFrame, limit: int) -> pl.DataFrame:
-    """The pairs of the page from the best to the worst quality.
+    """The pairs of the page, rows of a release, from the best to the worst quality.
 
-    Neighbours of the page's first view so are neighbours in files and sheets.
-
-    Args:
-        rows: Rows of a release.
-        limit: Of more pairs, this many are drawn by a hash of image and finding.
+    Neighbours of the page's first view so are neighbours in files and sheets. Of more than
+    ``limit``, so many are drawn by a hash of image and finding.
     """
     if len(rows) > limit:
         keys = [f"{i}\0{f}" for i, f in rows.select("image_id", "finding").iter_rows()]
@@ -65,13 +65,13 @@ def sources(paths: Sequence[str]) -> list[str]:
 
 def pairs(
     rows: pl.DataFrame, *, total: int, recipes: Sequence[str], confidence: float | None = None
-) -> dict[str, Any]:
+) -> Tree:
     """What filters, sorting and captions need of all pairs, by column.
 
     Args:
         rows: Arranged rows.
         total: Pairs of the release.
-        recipes: Names of the other recipes.
+        recipes: The other recipes.
         confidence: That of the column ``iou_bound``; ``None`` where the quality only ranks.
     """
     numbers = {name: k for k, name in enumerate(rows["image_id"].unique(maintain_order=True))}
@@ -92,17 +92,12 @@ def pairs(
     }
 
 
-def details(
-    rows: pl.DataFrame, others: Mapping[str, pl.DataFrame]
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Masks and facts of the pairs, block by block, with the masks of other recipes.
-
-    Args:
-        rows: Arranged rows.
-        others: Recipe -> its rows; pairs that it has no mask for may be missing.
+def details(rows: pl.DataFrame, others: Mapping[str, pl.DataFrame]) -> Iterator[tuple[int, Tree]]:
+    """Masks and facts of arranged pairs, block by block, with the rows of other recipes.
 
     Yields:
-        Number of the block, its columns; ``others`` is a list of columns, null where missing.
+        Number of the block, its columns; ``others`` is a list of columns, null where a recipe has
+        no mask.
     """
     keys = rows.select("image_id", "finding")
     matched = [
@@ -117,12 +112,12 @@ def details(
         for frame in others.values()
     ]
     for number, start in enumerate(range(0, len(rows), BLOCK)):
-        block: dict[str, Any] = _columns(rows[start : start + BLOCK], _DETAILS)
+        block: Tree = _columns(rows[start : start + BLOCK], _DETAILS)
         block["others"] = [_columns(frame[start : start + BLOCK], _OTHERS) for frame in matched]
         yield number, block
 
 
-def _columns(rows: pl.DataFrame, names: Sequence[str]) -> dict[str, Any]:
+def _columns(rows: pl.DataFrame, names: Sequence[str]) -> Tree:
     return {name: _plain(rows[name]) for name in names}
 
 
@@ -137,9 +132,7 @@ def _plain(column: pl.Series, digits: int = 4) -> list[Any]:
     ]
 
 
-def _coded(
-    name: str, names: str, values: Sequence[str], first: Sequence[str] = ()
-) -> dict[str, Any]:
+def _coded(name: str, names: str, values: Sequence[str], first: Sequence[str] = ()) -> Tree:
     """A column of few texts as numbers, and the list that they count in."""
     found = set(values)
     known = [v for v in first if v in found] + sorted(found - set(first))

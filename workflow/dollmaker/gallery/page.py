@@ -53,12 +53,8 @@ def write_gallery(rows: pl.DataFrame, folder: Path, content: Content, limit: int
     """Write ``index.html`` with its data and sheets of pictures, whole or not at all.
 
     The page opens from a file, without server and network. The same input gives the same bytes.
-
-    Args:
-        rows: All pairs, columns as in ``data/{split}.parquet`` of a release.
-        folder: The gallery; replaced if it exists.
-        content: What else it shows.
-        limit: Of more pairs than this, as many are drawn by hash; the page says so.
+    ``rows`` have the columns of ``data/{split}.parquet`` of a release. Of more than ``limit``, so
+    many are drawn by hash; the page says so. A ``folder`` that exists is replaced.
 
     Raises:
         DataError: If a picture is not uint8 of a square.

@@ -23,11 +23,8 @@ Picture = npt.NDArray[np.uint8]
 class Sheets:
     """Writes pictures one after the other; picture ``n`` is cell ``n % (columns * columns)``.
 
-    Args:
-        stem: Sheets are called ``{stem}-{number}.jpg``.
-        side: Side of a picture in pixels.
-        columns: Cells a row, and rows a sheet.
-        quality: Of the JPEG, 1 to 95.
+    Sheets are called ``{stem}-{number}.jpg``. They have as many rows as columns, of pictures with
+    this side in pixels. ``quality`` is that of the JPEG, 1 to 95.
     """
 
     def __init__(self, stem: Path, side: int, columns: int, quality: int) -> None:
@@ -47,11 +44,7 @@ class Sheets:
             self._flush()
 
     def close(self) -> dict[str, int]:
-        """Write the last sheet.
-
-        Returns:
-            What the page needs to find a cell: side, pitch and columns.
-        """
+        """Write the last sheet; what the page needs to find a cell: side, pitch and columns."""
         if self._cells:
             self._flush()
         return {"side": self._side, "pitch": self.pitch, "columns": self._columns}
@@ -78,14 +71,10 @@ def write_sheets(
     read: Callable[[Any], Picture | None],
     show: Callable[[Picture, str], Image.Image],
 ) -> dict[str, Any] | None:
-    """Write the pictures of all keys into sheets.
+    """Write the pictures of all keys, in the order of the page, into sheets called by a name.
 
-    Args:
-        folder: Receives the sheets.
-        name: ``image`` or ``relevance``.
-        keys: What to ask ``read`` for, in the order of the page.
-        read: Gives the pixels of a key, or ``None`` where there are none.
-        show: Makes the picture of the pixels; gets them and words for an error.
+    ``read`` gives the pixels of a key, or ``None`` where there are none. ``show`` makes the picture
+    of them; it also gets words for an error.
 
     Returns:
         ``slots`` (place of each key's picture, -1 without one), ``count`` of pictures and, by

@@ -9,10 +9,10 @@ from torch import nn
 
 from dollmaker.adapt.saved import load_adapter
 from dollmaker.networks.inputs import Input
-from dollmaker.networks.segmenters import read_segmenter
+from dollmaker.networks.segmenters import predict_logits, read_segmenter
 from dollmaker.pixels import geometry
 from dollmaker.pixels.geometry import level_set
-from dollmaker.predict.found import Found, Predictor
+from dollmaker.predict import Found, Predictor
 from dollmaker.release.models import COMMITTEE, FACTS, SEGMENTER, THRESHOLDS, find_model
 from dollmaker.release.read import Origin, read_origin
 from dollmaker.runtime.errors import ArtifactError, ModelError
@@ -21,13 +21,9 @@ from dollmaker.store.files import read_json, sha256_file
 
 
 def open_model(release: Path, name: str, device: torch.device, min_probability: float) -> Predictor:
-    """Read a model of a release.
+    """Read a model of a release: ``segmenter``, ``committee``, or an adapter by its name.
 
-    Args:
-        release: The release.
-        name: ``segmenter``, ``committee``, or that of an adapter.
-        device: Where to compute.
-        min_probability: Findings that the committee thinks less probable are left out.
+    Findings that the committee thinks less probable than ``min_probability`` are left out.
 
     Raises:
         ArtifactError: If a file is damaged.
@@ -56,13 +52,10 @@ def open_model(release: Path, name: str, device: torch.device, min_probability: 
 def _segmenting(
     network: nn.Module, spec: Input, findings: list[str], device: torch.device
 ) -> Callable[[Stored, geometry.Box, Sequence[str]], list[Found]]:
-    @torch.no_grad()
     def run(pixels: Stored, where: geometry.Box, wanted: Sequence[str]) -> list[Found]:
         # One image a pass: what is found does not depend on its neighbours.
-        x = spec.prepare(_tensor(pixels, device))
-        logits = network(x)[0].float().cpu()
+        logits = next(predict_logits(network, _tensor(pixels, device), spec))[0]
         chances = torch.sigmoid(logits).numpy()
-        numbers = [findings.index(finding) for finding in wanted]
         return [
             Found(
                 finding=findings[k],
@@ -70,7 +63,7 @@ def _segmenting(
                 map=chances[k],
                 levels=logits[k].numpy(),
             )
-            for k in numbers
+            for k in map(findings.index, wanted)
         ]
 
     return run

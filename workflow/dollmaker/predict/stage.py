@@ -19,7 +19,7 @@ from PIL import Image
 from dollmaker.pixels.geometry import Fit, box, fit_image, source_mask, unfit_map
 from dollmaker.pixels.names import image_ids, list_pictures
 from dollmaker.pixels.pictures import read_channels
-from dollmaker.predict.found import Found, Predictor
+from dollmaker.predict import Found, Predictor
 from dollmaker.release.browse import draw
 from dollmaker.release.models import COMMITTEE
 from dollmaker.release.read import Origin, read_origin
@@ -109,14 +109,12 @@ def _list(images: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """A picture and what was found in it.
+    """A picture, and of the findings that were wanted those that were found in it.
 
     Attributes:
         name: Its identifier, as the workflow makes it of a path.
         pixels: The picture, uint8 or uint16 (C, height, width), turned upright.
         fit: How it was brought into the square.
-        wanted: The findings that were asked for.
-        found: Those that were found.
     """
 
     name: str

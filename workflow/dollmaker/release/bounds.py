@@ -28,11 +28,8 @@ def calibrate_release(
 ) -> Tree | None:
     """What bounds.json says: the calibration of every finding that released masks have truth of.
 
-    Args:
-        config: The resolved configuration.
-        table: All rows of the release.
-        pairs: pairs.parquet of the evaluation.
-        target: The first target of the truth; ``None`` without truth.
+    It is made of all rows of the release, pairs.parquet of the evaluation, and the first target of
+    the truth, if there is any.
 
     Returns:
         ``confidence``, ``target``, ``min_probability`` (masks under it are scored as empty: they

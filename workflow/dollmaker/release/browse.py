@@ -174,10 +174,8 @@ def contact_sheet(
 ) -> bytes:
     """Some masks of each finding, evenly spread from the best quality to the worst, as PNG.
 
-    Args:
-        table: Rows of the release.
-        read_image: Gives the image (C, H, W) of an image_id in levels; ``None`` draws masks only,
-            for images that may not be shown.
+    ``read_image`` gives the image (C, H, W) of an image_id in levels; ``None`` draws masks only,
+    for images that may not be shown.
     """
     lines = []
     for name in table["finding"].unique().sort():

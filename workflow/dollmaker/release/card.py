@@ -41,8 +41,6 @@ class Facts:
     """All that a card is made from.
 
     Attributes:
-        config: The resolved configuration.
-        findings: Names, in order.
         table: All rows of the release.
         images: All images, with or without a mask.
         members: Member -> model.json.
@@ -65,8 +63,7 @@ class Facts:
     def headline(self, *, pairs: str = "full") -> pl.DataFrame:
         """Scores of the first target on the most held-out split there is; empty without truth.
 
-        Args:
-            pairs: ``full`` (every pair where mask or truth has pixels) or ``positive`` (both have).
+        ``pairs`` are ``full`` (mask or truth has pixels) or ``positive`` (both have).
         """
         scores = self.scores.filter(slice=pairs)
         target = next(iter(scores["target"]), "")

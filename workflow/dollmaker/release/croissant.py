@@ -21,17 +21,13 @@ _PAPER = "https://arxiv.org/abs/2401.08469"
 
 
 def describe(folder: Path, facts: Facts, date: str | None) -> Tree:
-    """The metadata of a release whose tables are written.
-
-    Args:
-        folder: The release.
-        facts: What its card is made from.
-        date: ISO 8601 date of publication, if known.
-    """
+    """The metadata of a release whose tables are written; ``date`` is ISO 8601, if known."""
     options, figures = facts.config.release, facts.summary()
     name, source = options.name, f"the data set {facts.config.dataset}"
     files = sorted((folder / "data").glob("*.parquet"))
     bounded = any(BOUND in pl.read_parquet_schema(path) for path in files)
+    columns = {**SCHEMA, BOUND: pl.Float32} if bounded else SCHEMA
+    of_tables, of_images = {"fileSet": {"@id": "tables"}}, {"fileObject": {"@id": "images.parquet"}}
     return {
         "@context": _STATIC["context"],
         "@type": "sc:Dataset",
@@ -55,18 +51,8 @@ def describe(folder: Path, facts: Facts, date: str | None) -> Tree:
             _STATIC["tables"],
         ],
         "recordSet": [
-            _records(
-                "masks",
-                "One image-finding pair with its mask.",
-                {**SCHEMA, BOUND: pl.Float32} if bounded else SCHEMA,
-                {"fileSet": {"@id": "tables"}},
-            ),
-            _records(
-                "images",
-                "One image, with or without a mask.",
-                IMAGES,
-                {"fileObject": {"@id": "images.parquet"}},
-            ),
+            _records("masks", "One image-finding pair with its mask.", columns, of_tables),
+            _records("images", "One image, with or without a mask.", IMAGES, of_images),
         ],
     }
 

@@ -2,7 +2,7 @@
 
 import os.path
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeVar
@@ -23,6 +23,9 @@ from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, inside, require_new, safe_name, write_json
 
 T = TypeVar("T")
+
+#: Grey, colours, or as the file is.
+Mode = Literal["L", "RGB"] | None
 
 _MAX_PIXELS = 100_000_000
 
@@ -121,20 +124,14 @@ def _yolo(release: Release, output: Path, images: Path | None) -> None:
 def yolo_label(picture: str) -> str:
     """Where YOLO looks for the label of a picture, by its own rule.
 
-    Args:
-        picture: Path of the picture, with a folder ``images`` and a suffix.
+    The path of the picture has a folder ``images`` and a suffix.
     """
     before, _, after = f"/{picture}".rpartition("/images/")
     return f"{before}/labels/{after}"[1:].rpartition(".")[0] + ".txt"
 
 
 def _yolo_pictures(images: Sequence[Row], output: Path) -> list[str]:
-    """Where the pictures of a YOLO data set lie, each with a label of its own.
-
-    Args:
-        images: Facts of the images.
-        output: The folder that is written, which no path may leave.
-    """
+    """Where the pictures of a YOLO data set lie below its folder, each with a label of its own."""
     root = output.resolve()
     paths = [inside(root, facts["path"]).relative_to(root) for facts in images]
     shared = os.path.commonpath([path.parent for path in paths]) if paths else ""
@@ -175,7 +172,7 @@ def _copy_picture(images: Path, path: str, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _picture(images: Path, path: str, mode: Literal["L", "RGB"] | None) -> Picture:
+def _picture(images: Path, path: str, mode: Mode) -> Picture:
     return _read(images, path, partial(read_picture, mode=mode))
 
 
@@ -199,23 +196,24 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
     if images is None:
         raise ConfigError("nnU-Net's layout holds the images; give --images, their root.")
     several = release.channels not in (1, 3)
+    read = partial(read_channels, channels=release.channels, bits=8)
     for number, finding in enumerate(release.findings, start=901):
         rows = release.table.filter(finding=finding).to_dicts()
         training = sum(row["split"] != "test" for row in rows)
         if not training:
             continue
         folder = output / f"Dataset{number:03d}_{safe_name(finding)}"
-        mode = None if several else _common_mode(images, (row["path"] for row in rows))
-        names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
-        if several:
-            names = [f"channel {k}" for k in range(release.channels)]
+        mode: Mode = None
+        names = [f"channel {k}" for k in range(release.channels)]
+        if not several:  # nnU-Net wants as many channels in each
+            modes = (_picture(images, row["path"], None).image.mode for row in rows)
+            mode = "L" if all(found == "L" for found in modes) else "RGB"
+            names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
             if several:
-                read = partial(read_channels, channels=release.channels, bits=8)
-                found = _read(images, row["path"], read).pixels
-                pictures = [Image.fromarray(one) for one in found]
+                pictures = [*map(Image.fromarray, _read(images, row["path"], read).pixels)]
             else:
                 pictures = [_picture(images, row["path"], mode).image]
             if pictures[0].size != (row["width"], row["height"]):
@@ -230,11 +228,6 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
             "file_ending": ".png",
         }
         write_json(folder / "dataset.json", described)
-
-
-def _common_mode(images: Path, paths: Iterable[str]) -> Literal["L", "RGB"]:
-    """Grey if all pictures are: nnU-Net wants as many channels in each."""
-    return "L" if all(_picture(images, path, None).image.mode == "L" for path in paths) else "RGB"
 
 
 def _label(release: Release, row: Row) -> Image.Image:

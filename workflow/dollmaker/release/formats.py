@@ -30,14 +30,9 @@ _BLOCK = 512
 def source_masks(
     folder: Path, split: str, table: pl.DataFrame, fit: Fit, *, polygons: bool = False
 ) -> Iterator[SourceMask]:
-    """The masks of a split at the size of the source, read from its mask files block by block.
+    """The masks of a split of a release at the size of the source, read block by block.
 
-    Args:
-        folder: The release.
-        split: The split.
-        table: Its rows.
-        fit: How source images lie in the square.
-        polygons: Also trace the outlines.
+    ``table`` are the rows of the split; with ``polygons`` outlines are traced, too.
     """
     sizes = table.select("width", "height")
     first = 0
@@ -64,23 +59,15 @@ def write_formats(folder: Path, split: str, pieces: Iterable[tuple[Form, str]]) 
 
 
 def pieces(
-    images: pl.DataFrame,
-    table: pl.DataFrame,
-    masks: Iterable[SourceMask],
-    findings: Sequence[str],
+    images: pl.DataFrame, table: pl.DataFrame, masks: Iterable[SourceMask], findings: Sequence[str]
 ) -> Iterator[tuple[Form, str]]:
     """The text of both files of a split, in order.
 
     CheXlocalize's has every image with every finding; a finding without a mask has an empty one.
     COCO's has the images with a row, and as ``score`` the quality. Its masks are run lengths, or
     polygons where masks have them: pycocotools makes the very mask of either. A mask so thin that
-    no pixel of a smaller source image is left of it is no annotation.
-
-    Args:
-        images: The images of the split, with or without a mask.
-        table: Its rows, in the order of the images.
-        masks: The masks of the rows.
-        findings: Names, in order.
+    no pixel of a smaller source image is left of it is no annotation. The rows of the table, and
+    their masks, are in the order of the images.
 
     Raises:
         ArtifactError: If rows are not in the order of the images, or of another finding.

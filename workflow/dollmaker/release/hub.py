@@ -16,16 +16,10 @@ _OF_THE_HUB = [".gitattributes"]
 
 
 def upload(release: Path, origin: Origin, repo: str, private: bool) -> str:
-    """Upload a release and tag its version; an upload that was stopped goes on where it was.
+    """Upload a release to ``OWNER/NAME`` and tag its version; tells where it lies then.
 
-    Args:
-        release: The release.
-        origin: How it was made.
-        repo: ``OWNER/NAME``, which is made where it is not there.
-        private: Let its owners alone see it.
-
-    Returns:
-        Where it lies.
+    The repository is made where it is not there, ``private`` for its owners alone. An upload that
+    was stopped goes on where it was.
 
     Raises:
         DataError: If the version is there already, or the Hub refuses.
@@ -50,10 +44,7 @@ def upload(release: Path, origin: Origin, repo: str, private: bool) -> str:
 
 
 def find_release(place: str | Path) -> Path:
-    """The folder of a release; one on the Hub is fetched once, and verified.
-
-    Args:
-        place: A folder, or ``hf:OWNER/NAME@VERSION``.
+    """The folder of a release; one on the Hub (``hf:OWNER/NAME@VERSION``) is fetched and verified.
 
     Raises:
         ArtifactError: If what came is not whole.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby, islice, repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,16 @@ from scipy import ndimage
 from dollmaker.config import reads
 from dollmaker.config.whole import Config
 from dollmaker.pixels.geometry import level_set
-from dollmaker.release.parts import IMAGES, ROWS_PER_FILE, SCHEMA, SPLITS, Row, Tree, part_name
+from dollmaker.release.parts import (
+    IMAGE,
+    IMAGES,
+    ROWS_PER_FILE,
+    SCHEMA,
+    SPLITS,
+    Row,
+    Tree,
+    part_name,
+)
 from dollmaker.release.source import measure
 from dollmaker.release.verify import compare_masks
 from dollmaker.runtime.cores import cores, mapping
@@ -39,7 +48,6 @@ SECTIONS = ("dataset", "seed", "source", "prepare", "classify", "attribute", "sa
 #: Told with four digits: the last bits of a forward pass depend on what else was in its batch.
 _NUMBERS = ("probability", "threshold", "quality", "agreement", "completeness")
 _DIGITS = 4
-_FROM_INDEX = ("path", "sha256", "patient_id", "split", "width", "height")
 _BLOCK = 256
 
 #: A shard of masks, and that of the maps they were cut from.
@@ -172,21 +180,16 @@ def read_pairs(index: pl.DataFrame, masks: Sequence[Path]) -> pl.DataFrame:
 _Pair = tuple[Row, dict[str, npt.NDArray[Any]]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _File:
+class _File(NamedTuple):
     """A file of ``data/`` and one of ``masks/``, same rows in the same order.
 
     Attributes:
-        split: The split.
-        number: Its number among the ``count`` files of the split.
-        count: See ``number``.
+        name: The split, and its number among how many files of the split.
         rows: Rows of shards, in the order of the file; no shard without a row.
         images: Rows of the index of its images.
     """
 
-    split: str
-    number: int
-    count: int
+    name: tuple[str, int, int]
     rows: list[tuple[Source, list[int]]]
     images: pl.DataFrame
 
@@ -208,18 +211,16 @@ def _plan(index: pl.DataFrame, shards: Sequence[Source]) -> list[_File]:
                 for source, group in groupby(piece, key=itemgetter(0))
             ]
             mine = index.filter(pl.col("image_id").is_in([image for _, _, image in piece]))
-            files.append(
-                _File(split=split, number=number, count=len(pieces), rows=rows, images=mine)
-            )
+            files.append(_File((split, number, len(pieces)), rows, mine))
     return files
 
 
 def _write_file(file: _File, folder: Path, header: Tree, config: Config) -> None:
-    name = file.split, file.number, file.count
     images = {row["image_id"]: row for row in file.images.to_dicts()}
     rows = _rows(file.rows, images, config.release.relevance)
+    masks, data = (folder / part_name(kind, *file.name) for kind in ("masks", "data"))
     parts = []
-    with create_shard(folder / part_name("masks", *name), "masks", header, gzip=True) as writer:
+    with create_shard(masks, "masks", header, gzip=True) as writer:
         # What is written in one piece decides how HDF5 lays out a file: blocks of one length,
         # whatever the shards are, give the same bytes.
         while block := list(islice(rows, _BLOCK)):
@@ -228,7 +229,7 @@ def _write_file(file: _File, folder: Path, header: Tree, config: Config) -> None
             arrays = {k: np.stack([a[k] for _, a in block]) for k in block[0][1]}
             writer.append({**names, "quality": part["quality"].to_numpy()}, **arrays)
             parts.append(part)
-    tables.write(pl.concat(parts), folder / part_name("data", *name), header)
+    tables.write(pl.concat(parts), data, header)
 
 
 def _chosen(path: Path, images: Container[str]) -> list[tuple[int, str]]:
@@ -280,9 +281,8 @@ def _row(
     area, box = measure(foreground)
     left, top, wide, tall = box
     return {
-        "image_id": table["image_id"][i],
+        **{name: image[name] for name in IMAGE},
         "finding": table["finding"][i],
-        **{name: image[name] for name in _FROM_INDEX},
         "label": table["label"][i].item(),
         **{name: round(table[name][i].item(), _DIGITS) for name in _NUMBERS},
         "size": list(mask.shape),

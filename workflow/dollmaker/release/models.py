@@ -1,4 +1,4 @@
-"""The models of a release, which are enough to predict with it.
+"""What a release is made of, and its models, which are enough to predict with it.
 
 The segmenter and the facts of the committee are always there; ``release.models`` asks for the
 committee's weights and for fine-tunings.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dollmaker.runtime.errors import ArtifactError, ConfigError, ModelError, unknown
+from dollmaker.store import tables
 from dollmaker.store.files import read_json, write_json
 
 if TYPE_CHECKING:  # who reads a release has no pydantic
@@ -25,44 +26,57 @@ _WEIGHTS = ("model.json", "model.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Models:
-    """What the models of a release are made of.
+class Inputs:
+    """What a release is made of.
 
     Attributes:
+        index: The index.
+        images: Folder of the image shards, for the pictures.
+        labels: Folder of the labels.
         segmenter: Folder of the segmenter.
         committee: Folders of the members that explained.
-        tasks: Folders of the fine-tunings that it carries, ``{task}/{start}-{tuning}``.
+        sanity: What the stage sanity says about the recipe.
+        scores: masks.parquet of the evaluation; empty without truth.
+        pairs: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
+        others: Mask shards of other recipes, ``{recipe}/{shard}.h5``, for the gallery.
+        tasks: Folders of the fine-tunings that ``release.models`` names.
         thresholds: Those of the released recipe, if it has any.
-        channel_mean: Mean of each channel over the training images, 0..255.
     """
 
+    index: Path
+    images: Path
+    labels: Path
     segmenter: Path
     committee: Sequence[Path]
-    tasks: Sequence[Path]
-    thresholds: Path | None
-    channel_mean: Sequence[float]
+    sanity: Path
+    scores: Path
+    pairs: Path
+    others: Sequence[Path] = ()
+    tasks: Sequence[Path] = ()
+    thresholds: Path | None = None
 
 
-def add_models(release: Path, models: Models, wanted: Sequence[str]) -> None:
+def add_models(release: Path, inputs: Inputs, wanted: Sequence[str]) -> None:
     """Write ``models/`` of the folder that becomes a release; ``wanted`` is ``release.models``."""
     folder = release / "models"
-    shutil.copytree(models.segmenter, folder / SEGMENTER)
-    for member in models.committee:
+    shutil.copytree(inputs.segmenter, folder / SEGMENTER)
+    for member in inputs.committee:
         write_json(folder / COMMITTEE / f"{member.name}.json", read_json(member / "model.json"))
-    for task in models.tasks:
+    for task in inputs.tasks:
         name = f"{task.parent.name}-{task.name}"
         shutil.copytree(task / "adapter", folder / "adapters" / name)
     if COMMITTEE not in wanted:
         return
-    for member in models.committee:
+    for member in inputs.committee:
         (folder / COMMITTEE / member.name).mkdir()
         for name in _WEIGHTS:
             shutil.copyfile(member / name, folder / COMMITTEE / member.name / name)
-    order = [member.name for member in models.committee]
-    facts = {"members": order, "channel_mean": list(models.channel_mean)}
+    order = [member.name for member in inputs.committee]
+    mean = tables.read_header(inputs.index).get("channel_mean", ())
+    facts = {"members": order, "channel_mean": list(mean)}
     write_json(folder / COMMITTEE / FACTS, facts)
-    if models.thresholds is not None:
-        shutil.copyfile(models.thresholds, folder / COMMITTEE / THRESHOLDS)
+    if inputs.thresholds is not None:
+        shutil.copyfile(inputs.thresholds, folder / COMMITTEE / THRESHOLDS)
 
 
 def list_models(release: Path) -> list[str]:
@@ -92,11 +106,7 @@ def find_model(release: Path, name: str) -> Path:
 
 
 def check(config: "Config") -> None:
-    """Refuse models that no run makes.
-
-    Raises:
-        ConfigError: If ``release.models`` names one.
-    """
+    """Refuse models in ``release.models`` that no run makes, by a ``ConfigError``."""
     runs = {
         f"{task}/{run}"
         for task in config.tasks

@@ -21,15 +21,15 @@ ROWS_PER_FILE = 50_000
 #: What tells one mask from the others.
 KEY = ("split", "image_id", "finding")
 
+#: Columns of an image, in both kinds of tables.
+IMAGE: dict[str, Any] = {
+    **dict.fromkeys(("image_id", "path", "sha256", "patient_id", "split"), pl.String),
+    **dict.fromkeys(("width", "height"), pl.Int64),
+}
+
 #: Columns of data/{split}-*.parquet, one row per image-finding pair with a mask.
 SCHEMA: dict[str, Any] = {
-    "image_id": pl.String,
-    "path": pl.String,
-    "sha256": pl.String,
-    "patient_id": pl.String,
-    "split": pl.String,
-    "width": pl.Int64,
-    "height": pl.Int64,
+    **IMAGE,
     "finding": pl.String,
     "label": pl.Int8,
     "probability": pl.Float32,
@@ -38,10 +38,7 @@ SCHEMA: dict[str, Any] = {
     "area": pl.Int64,
     "box": pl.List(pl.Int64),
     "components": pl.Int64,
-    "threshold": pl.Float32,
-    "quality": pl.Float32,
-    "agreement": pl.Float32,
-    "completeness": pl.Float32,
+    **dict.fromkeys(("threshold", "quality", "agreement", "completeness"), pl.Float32),
 }
 
 #: The column that tables have beside :data:`SCHEMA` where bounds of the IoU are known: null where
@@ -49,16 +46,7 @@ SCHEMA: dict[str, Any] = {
 BOUND = "iou_bound"
 
 #: Columns of images.parquet, one row per image, with or without a mask.
-IMAGES: dict[str, Any] = {
-    "image_id": pl.String,
-    "path": pl.String,
-    "sha256": pl.String,
-    "patient_id": pl.String,
-    "split": pl.String,
-    "width": pl.Int64,
-    "height": pl.Int64,
-    "explained": pl.Boolean,
-}
+IMAGES: dict[str, Any] = {**IMAGE, "explained": pl.Boolean}
 
 Kind = Literal["data", "masks"]
 KINDS: tuple[Kind, ...] = ("data", "masks")

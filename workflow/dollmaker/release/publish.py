@@ -186,14 +186,10 @@ def _ask(method: str, url: str, body: Any) -> Tree:
 
 
 def find_pixels(release: Path, origin: Origin) -> list[str]:
-    """Files that hold source pixels, or may hold them, and must not be published.
+    """Files of a verified release that hold source pixels, or may, and must not be published.
 
     Where the licence of the source allows pictures (``release.pictures``), there is none. Otherwise
     every file must be of a kind that is known to hold none.
-
-    Args:
-        release: The release, whose masks are those of its tables (``verify``).
-        origin: How it was made.
     """
     closed = origin.source in _CLOSED_KINDS or _CLOSED.search(origin.source_license)
     if origin.pictures and not closed:
@@ -217,10 +213,10 @@ def _reason(path: Path, name: Path) -> str:
                 return f"holds arrays {', '.join(sorted(more))}" if more else ""
         if suffix == ".safetensors" and name.parts[0] == "models":
             return ""
-        if name == Path("contact-sheet.png"):
-            return "" if _masks_only(path, path.parent) else "shows source images"
-        if name.parts[:2] == ("gallery", "sheets"):
-            return "" if path.name.startswith("relevance") else "shows source images"
+        sheets = name.parts[:2] == ("gallery", "sheets")
+        if sheets or name == Path("contact-sheet.png"):
+            ours = path.name.startswith("relevance") if sheets else _masks_only(path, path.parent)
+            return "" if ours else "shows source images"
     except (OSError, UnicodeDecodeError, ValueError, DollmakerError) as error:
         return f"cannot be looked into ({type(error).__name__})"
     return "" if not path.stat().st_size else "is of a kind that releases do not have"

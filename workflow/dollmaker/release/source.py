@@ -53,19 +53,13 @@ def to_source(
     *,
     polygons: bool = False,
 ) -> list[SourceMask]:
-    """The codes of masks at the size of the source, computed from the squares.
+    """The codes of masks at the size of the source (width, height), computed from the squares.
 
-    A full-size radiograph has a hundred times the pixels of the square. Of a level set only the
-    pixels between places of different sign are interpolated; a mask, which releases of earlier
-    versions have, is painted.
-
-    Args:
-        squares: Level sets, int8 (size, size) each, which give what
-            :func:`dollmaker.pixels.geometry.source_mask` paints; or masks, bool, which give what
-            :func:`dollmaker.pixels.geometry.unfit_mask` paints.
-        sizes: Width and height of each source image in pixels.
-        fit: How the sources lie in the square.
-        polygons: Also trace the outlines.
+    A full-size radiograph has a hundred times the pixels of the square. Of a level set, int8 (size,
+    size), only the pixels between places of different sign are interpolated; it gives what
+    :func:`dollmaker.pixels.geometry.source_mask` paints. A mask, bool, which releases of earlier
+    versions have, is painted (:func:`dollmaker.pixels.geometry.unfit_mask`). With ``polygons``
+    outlines are traced, too.
     """
     runs = [_runs(square, *size, fit) for square, size in zip(squares, sizes, strict=True)]
     found = []
@@ -181,13 +175,9 @@ def outline(used: npt.NDArray[np.bool_], left: int = 0, top: int = 0) -> list[li
     A hole is joined to the outline of its part by a line there and back, which has no area: what
     fills by parity or winding leaves the hole out, and pycocotools gives the very mask.
 
-    Args:
-        used: bool (columns, rows), a part of the picture.
-        left: Where it begins in the picture, in pixels.
-        top: The same.
-
     Returns:
-        ``[x, y, x, y, ...]`` each, in pixels of the picture.
+        ``[x, y, x, y, ...]`` each, in pixels of the picture, of which ``used``, bool (columns,
+        rows), is a part that begins at ``left`` and ``top``.
     """
     padded = np.pad(used, 1)
     pixels, sides, following = _edges(padded)

@@ -1,8 +1,6 @@
 """The stage: build the release folder from what all others made."""
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +15,7 @@ from dollmaker.release.browse import contact_sheet
 from dollmaker.release.card import Facts, write_card, write_changes, write_licence
 from dollmaker.release.formats import pieces, source_masks, write_formats
 from dollmaker.release.labels import labels_header, read_pairs
-from dollmaker.release.models import Models, add_models
+from dollmaker.release.models import Inputs, add_models
 from dollmaker.release.parts import BOUND, SPLITS, Tree, find_parts, read_rows
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import to_show
@@ -25,37 +23,6 @@ from dollmaker.store.files import atomic_path, read_json, sha256_file, write_jso
 from dollmaker.store.shards import ImageShards, ShardSeries
 from dollmaker.store.sums import CHECKSUMS, checksums
 from dollmaker.store.tables import read_index
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What a release is made of.
-
-    Attributes:
-        index: The index.
-        images: Folder of the image shards, for the pictures.
-        labels: Folder of the labels.
-        segmenter: Folder of the segmenter.
-        committee: Folders of the members that explained.
-        sanity: What the stage sanity says about the recipe.
-        scores: masks.parquet of the evaluation; empty without truth.
-        pairs: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
-        others: Mask shards of other recipes, ``{recipe}/{shard}.h5``, for the gallery.
-        tasks: Folders of the fine-tunings that ``release.models`` names.
-        thresholds: Those of the released recipe, if it has any.
-    """
-
-    index: Path
-    images: Path
-    labels: Path
-    segmenter: Path
-    committee: Sequence[Path]
-    sanity: Path
-    scores: Path
-    pairs: Path
-    others: Sequence[Path] = ()
-    tasks: Sequence[Path] = ()
-    thresholds: Path | None = None
 
 
 def build_release(config: Config, inputs: Inputs, output: Path) -> None:
@@ -85,13 +52,6 @@ def build_release(config: Config, inputs: Inputs, output: Path) -> None:
         scores=tables.read(inputs.scores),
         bounds=bounds,
     )
-    models = Models(
-        segmenter=inputs.segmenter,
-        committee=inputs.committee,
-        tasks=inputs.tasks,
-        thresholds=inputs.thresholds,
-        channel_mean=tables.read_header(inputs.index).get("channel_mean", ()),
-    )
     commit = provenance.find_commit()
     with atomic_path(output) as folder:
         folder.mkdir()
@@ -103,7 +63,7 @@ def build_release(config: Config, inputs: Inputs, output: Path) -> None:
             if len(images):
                 masks = source_masks(folder, split, rows, config.prepare.fit)
                 write_formats(folder, split, pieces(images, rows, masks, facts.findings))
-        add_models(folder, models, config.release.models)
+        add_models(folder, inputs, config.release.models)
         write_json(folder / "sanity.json", facts.sanity)
         if bounds is not None:
             write_json(folder / BOUNDS, bounds)

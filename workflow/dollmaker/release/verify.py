@@ -19,7 +19,7 @@ from dollmaker.prepare.listing import assert_disjoint
 from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
-from dollmaker.release.parts import IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
+from dollmaker.release.parts import IMAGE, IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
 from dollmaker.release.source import SourceMask, measure, to_source
 from dollmaker.runtime.cores import Spread, cores, mapping
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
@@ -115,7 +115,7 @@ def _verify_patients(folder: Path, damaged: Container[str], _: Spread) -> list[s
         assert_disjoint(images)
     except DataError as error:
         faults.append(f"images.parquet: {error}")
-    facts = [name for name in IMAGES if name != "explained"]
+    facts = list(IMAGE)
     known = images.select(facts)
     for name, rows in _tables(folder, damaged):
         if set(facts) <= set(rows.columns) and len(rows.join(known, on=facts, how="anti")):
@@ -186,9 +186,8 @@ def _verify_formats(folder: Path, damaged: Container[str], spread: Spread) -> li
     images = tables.read(folder / "images.parquet")
     for split in SPLITS:
         parts = _read_parts(folder, split, damaged, faults)
-        masks = chain.from_iterable(
-            _compare_part(part, fit, faults, spread, polygons=polygons) for part in parts
-        )
+        compared = (_compare_part(part, fit, faults, spread, polygons) for part in parts)
+        masks = chain.from_iterable(compared)
         of_split = images.filter(split=split)
         try:
             if None not in parts and len(of_split):
@@ -219,15 +218,15 @@ def _compare_texts(
                 files[form] = stack.enter_context(file)
         line = dict.fromkeys(files, 1)
         for form, text in chain(pieces, ((form, "") for form in formats.FORMS)):
-            if form in files:
-                found = files[form].read(len(text) or 1)  # nothing may follow the last piece
-                alike = found == text
-                same = text if alike else commonprefix([text, found])  # noqa: RUF071 (of characters)
-                line[form] += same.count("\n")
-                if not alike:
-                    where = f"{form}/{split}.json: differs from tables and mask files"
-                    faults.append(f"{where} in line {line[form]}")
-                    del files[form]
+            if form not in files:
+                continue
+            found = files[form].read(len(text) or 1)  # nothing may follow the last piece
+            same = text if found == text else commonprefix([text, found])  # noqa: RUF071 (of characters)
+            line[form] += same.count("\n")
+            if found != text:
+                where = f"{form}/{split}.json: differs from tables and mask files"
+                faults.append(f"{where} in line {line[form]}")
+                del files[form]
     return faults
 
 
@@ -279,20 +278,12 @@ def _wrong_rows(part: _Part, split: str, masks: str) -> tuple[list[str], bool]:
 
 
 def _compare_part(
-    part: _Part | None,
-    fit: Fit | None,
-    faults: list[str],
-    spread: Spread,
-    *,
-    polygons: bool = False,
+    part: _Part | None, fit: Fit | None, faults: list[str], spread: Spread, polygons: bool = False
 ) -> Iterator[SourceMask]:
     """Compare a table and its mask file; faults are added to the list.
 
-    Yields:
-        The masks at the size of the source, if ``fit`` is given.
-
-    Raises:
-        ArtifactError: If masks cannot be read.
+    If ``fit`` is given, yields the masks at the size of the source. An ``ArtifactError`` says that
+    masks cannot be read.
     """
     if part is None:
         return

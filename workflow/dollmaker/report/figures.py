@@ -137,9 +137,8 @@ def _recipe_chart(masks: pl.DataFrame) -> Chart:
 def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
     """Validation mIoU while fine-tuning: the figure that says what a start is worth.
 
-    Args:
-        curves: Run name ``{init}-{tuning}`` -> its curve.parquet. Lines are means over seeds,
-            bands reach from the lowest to the highest seed.
+    ``curves`` are curve.parquet of runs called ``{init}-{tuning}``. Lines are means over seeds,
+    bands reach from the lowest to the highest seed.
     """
     amounts: dict[str, int] = {}
     for table in curves.values():
@@ -155,16 +154,16 @@ def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
                     table.filter(pl.col("n").cast(pl.String) == n, pl.col("valid_miou").is_finite())
                     .group_by("step")
                     .agg(
+                        pl.col("epoch").mean(),
                         pl.col("valid_miou").mean().alias("mean"),
                         pl.col("valid_miou").min().alias("low"),
                         pl.col("valid_miou").max().alias("high"),
-                        pl.col("epoch").mean(),
                     )
                     .sort("step")
                 )
                 colour = INIT_COLOURS.get(init, SERIES[3])
                 style = {"linestyle": _TUNING_LINES.get(tuning, "-"), "label": f"{init}, {tuning}"}
-                _band(axis, points.select("epoch", "mean", "low", "high"), colour, **style)
+                _band(axis, points.drop("step"), colour, **style)
             axis.set(title=f"{amounts[n]} training images", xlabel="epoch")
         axes[0].set(ylabel="validation mIoU")
         axes[0].set_ylim(bottom=0)
@@ -176,8 +175,7 @@ def task_curves(curves: Mapping[str, pl.DataFrame]) -> Chart:
 def amount_curves(study: pl.DataFrame) -> Chart:
     """Test mIoU over the number of training images, one panel a tuning, one line a start.
 
-    Args:
-        study: Rows of study.parquet of one architecture and task; intervals are drawn as bands.
+    ``study`` are rows of study.parquet of one architecture and task; intervals are drawn as bands.
     """
     means = study.filter(pl.col("class") == TASK_MEAN)
     tunings = means["tuning"].unique(maintain_order=True).to_list()

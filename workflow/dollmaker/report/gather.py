@@ -40,15 +40,7 @@ _OF_RECIPES = {*RULES["attribute"], *RULES["sample"], *RULES["binarize"], "check
 
 @dataclass(frozen=True, kw_only=True)
 class Explanations:
-    """Where the segmenter looks.
-
-    Attributes:
-        layer: Layer whose feature maps are looked at.
-        pixels: Pixels whose logits are explained.
-        split: The images' split.
-        rows: Means of the measures.
-        picture: The overlays, PNG.
-    """
+    """Where the segmenter looks: means of the measures (rows), and the overlays as PNG."""
 
     layer: str
     pixels: str
@@ -62,19 +54,14 @@ class Results:
     """The results of one data set.
 
     Attributes:
-        config: The resolved configuration.
         folder: ``results/{dataset}``.
-        index: The index.
-        names: All findings.
-        findings: The findings that are localized.
+        names: All findings; ``findings`` are those that are localized.
         header: Provenance of the index, with the quarantine.
         confounding: How well border and shape predict the labels; empty if not measured.
         members: Member name -> its model.json.
         scores: Table name -> table of the evaluation; missing ones are absent.
         sanity: Recipe -> its sanity checks, where they were made.
-        truth: The true masks, if configured.
         segmenter: segmenter.json, or ``None``.
-        explanations: What the segmenter's explanations say, or ``None``.
         tasks: Task name -> run name ``{init}-{tuning}`` -> folder.
         release: Split -> number of released masks.
         seconds: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
@@ -103,12 +90,7 @@ class Results:
 
 
 def gather(config: Config, folder: Path, data_root: Path) -> Results:
-    """Read what there is.
-
-    Args:
-        config: The resolved configuration.
-        folder: ``results/{dataset}``.
-        data_root: Folder of the source data, for the truth.
+    """Read what there is in ``results/{dataset}``, and the truth, which is under ``data_root``.
 
     Raises:
         ArtifactError: If the index is missing or a file is damaged.

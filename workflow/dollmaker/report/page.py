@@ -46,12 +46,7 @@ def render(
 ) -> str:
     """The report as one HTML text without outside references.
 
-    Args:
-        results: What was gathered.
-        summary: The summary.
-        charts: Chart name -> chart.
-        galleries: Recipe -> gallery.
-        examples: Task -> examples.
+    Charts go by their names, galleries by recipe, examples by task.
     """
     filters: dict[str, Any] = {
         "score": lambda value: _number(value, ".3f"),
@@ -64,20 +59,16 @@ def render(
     }
     environment = open_templates(_TEMPLATES, filters=filters)
     return environment.get_template("report.html.j2").render(
+        vars(results),
         version=__version__,
-        config=results.config,
         config_text=yaml.safe_dump(results.config.dump(), sort_keys=False, allow_unicode=True),
         libraries=results.header.get("libraries", {}),
-        members=results.members,
-        segmenter=results.segmenter,
         explained=results.explanations,
-        release=results.release,
         seconds={stage: value for stage, value in results.seconds.items() if value is not None},
         summary=summary,
         audit=_audit(results),
         classifier=_classifier(results),
         masks=_masks(results),
-        sanity=results.sanity,
         tasks={task: _task(results, task) for task in results.tasks},
         charts=charts,
         galleries=galleries,
@@ -173,10 +164,8 @@ def _rival(masks: Tree) -> tuple[str, float] | None:
 def _gains(results: Results) -> dict[str, int]:
     """In how many settings the doll start, tuned in full, beats a random one; empty without any."""
     gains = results.table("differences")
-    if gains.is_empty():
-        return {}
     setting = {"class": MEAN, "init": "doll", "reference": "random", "tuning": "full"}
-    full = gains.filter(**setting)
+    full = gains if gains.is_empty() else gains.filter(**setting)
     if full.is_empty():
         return {}
     better, worse = (full["low"] > 0).sum(), (full["high"] < 0).sum()

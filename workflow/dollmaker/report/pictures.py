@@ -45,16 +45,7 @@ _SIDE = 150
 
 @dataclass(frozen=True)
 class Card:
-    """One pair of a gallery.
-
-    Attributes:
-        image_id: The image.
-        finding: The finding.
-        iou: IoU with the truth, or ``None``.
-        quality: Quality that the recipe gave itself.
-        split: Split of the image.
-        png: The strip of pictures.
-    """
+    """One pair of a gallery; ``quality`` is what the recipe gave itself, ``png`` its strip."""
 
     image_id: str
     finding: str
@@ -66,12 +57,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The best and the worst pairs of one recipe.
+    """The best and the worst pairs of one recipe, by IoU (by quality without truth), worst last.
 
-    Attributes:
-        best: Falling order of IoU (of quality without truth).
-        worst: Rising order.
-        truth: Whether strips end with the truth.
+    ``truth`` says whether strips end with it.
     """
 
     best: list[Card]
@@ -80,12 +68,9 @@ class Gallery:
 
 
 def choose(pairs: pl.DataFrame, score: str, count: int) -> tuple[list[Row], list[Row]]:
-    """Pairs for the gallery, spread over findings.
+    """So many pairs for the gallery, half of them the best by the score, spread over findings.
 
-    Args:
-        pairs: Candidates with ``finding``, ``image_id`` and the score.
-        score: Column to rank by.
-        count: Number of pairs in all, half best, half worst.
+    ``pairs`` have the columns ``finding``, ``image_id`` and the score.
 
     Returns:
         Best in falling, worst in rising order; no pair is in both.
@@ -233,7 +218,7 @@ class Examples:
         n: Number of training images of the shown runs, as configured.
         columns: Names of the pictures in a row.
         classes: Class name -> colour as ``#rrggbb``.
-        rows: Image name -> its pictures.
+        rows: Names of images with their pictures.
     """
 
     n: str
@@ -245,8 +230,7 @@ class Examples:
 def make_examples(runs: Mapping[str, Path]) -> Examples | None:
     """The examples of a task at its smallest number of training images, where starts differ most.
 
-    Args:
-        runs: Run name ``{init}-{tuning}`` -> folder.
+    ``runs`` have names ``{init}-{tuning}``, and folders.
 
     Raises:
         ArtifactError: If a file is damaged.
