@@ -12,7 +12,7 @@ from torch import nn
 
 from dollmaker import load_adapter
 from dollmaker.adapt import stage
-from dollmaker.adapt.lora import find_layers
+from dollmaker.adapt.adapters import find_layers
 from dollmaker.adapt.saved import pack, save_adapter
 from dollmaker.adapt.tasks import read_task
 from dollmaker.adapt.tuning import FROZEN, Small, Tuned, Tuning, biases

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from dollmaker.adapt.stage import alike_within, require_unseen
 from dollmaker.adapt.tasks import Task, read_task
-from dollmaker.adapt.unseen import alike_within, require_unseen
 from dollmaker.config.settings import resolved
 from dollmaker.pixels.image_hash import NEAR
 from dollmaker.runtime.errors import DataError

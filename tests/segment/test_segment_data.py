@@ -9,8 +9,8 @@ import pytest
 
 from dollmaker.config.networks import SegmentConfig
 from dollmaker.runtime.errors import ArtifactError
-from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
-from dollmaker.store.shards import ImageShards, create_shard
+from dollmaker.segment.data import PseudoLabelled, list_targets, read_mask
+from dollmaker.store.shards import ImageShards, ShardSeries, create_shard
 
 # image: A, B labels; what is released of it; what must become of A and B ("m" mask, 0, 255)
 CASES = [
@@ -54,12 +54,12 @@ def release(tmp_path: Path) -> tuple[pl.DataFrame, Path]:
 @pytest.mark.parametrize("blank", ["zeros", "ignore"])
 def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
     index, path = release
-    table = ReleasedMasks([path]).table()
+    table = ShardSeries([path]).table()
     targets = list_targets(index, ["A", "B"], table, blank=blank, source="s")  # type: ignore[arg-type]
     data = PseudoLabelled(
         targets,
         ImageShards(path.parent),
-        ReleasedMasks([path]),
+        ShardSeries([path]),
         SegmentConfig(augment="none"),
         fit="letterbox",
         seed=0,
@@ -89,7 +89,7 @@ def test_each_case(release: tuple[pl.DataFrame, Path], blank: str) -> None:
 
 def test_every_image_is_kept_for_its_structure(release: tuple[pl.DataFrame, Path]) -> None:
     index, path = release
-    table = ReleasedMasks([path]).table()
+    table = ShardSeries([path]).table()
     known = {"blank": "ignore", "source": "s"}
     some = list_targets(index, ["A", "B"], table, **known)  # type: ignore[arg-type]
     every = list_targets(index, ["A", "B"], table, everything=True, **known)  # type: ignore[arg-type]
@@ -102,12 +102,12 @@ def test_every_image_is_kept_for_its_structure(release: tuple[pl.DataFrame, Path
 def test_other_grid_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
     _, path = release
     with pytest.raises(ArtifactError, match="8 pixels wide, images 16"):
-        ReleasedMasks([path]).read(0, 16)
+        read_mask(ShardSeries([path]), 0, 16)
 
 
 def test_missing_quality_is_refused(release: tuple[pl.DataFrame, Path]) -> None:
     index, path = release
-    table = ReleasedMasks([path]).table()
+    table = ShardSeries([path]).table()
     del table["quality"]
     with pytest.raises(ArtifactError, match="no column 'quality'"):
         list_targets(index, ["A"], table, blank="zeros", source="s")
@@ -120,17 +120,17 @@ def test_outside_the_picture_nothing_is_taught(
 ) -> None:
     index, path = release
     wide = index.with_columns(width=pl.lit(80), height=pl.lit(40))  # rows 2 to 5 of 8
-    table = ReleasedMasks([path]).table()
+    table = ShardSeries([path]).table()
     targets = list_targets(wide, ["A", "B"], table, blank="zeros", source="s")
     data = PseudoLabelled(
-        targets, ImageShards(path.parent), ReleasedMasks([path]),
+        targets, ImageShards(path.parent), ShardSeries([path]),
         SegmentConfig(augment=kind, quality_weight=False), fit=fit, seed=0,
     )  # fmt: skip
     bars = [0, 1, 6, 7] if fit == "letterbox" else []
     rows = [row for row in range(8) if row not in bars]
     before = list_targets(index, ["A", "B"], table, blank="zeros", source="s")
     square = PseudoLabelled(
-        before, ImageShards(path.parent), ReleasedMasks([path]),
+        before, ImageShards(path.parent), ShardSeries([path]),
         SegmentConfig(augment=kind, quality_weight=False), fit="resize", seed=0,
     )  # fmt: skip
     places = set()

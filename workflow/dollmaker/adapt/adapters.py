@@ -1,13 +1,20 @@
-"""Segmentation adapters: small residual bottlenecks inside a frozen encoder.
+"""Small things inside a frozen encoder: adapters and LoRA.
 
-One adapter follows each stage of the encoder, ``x + up(relu(down(x)))``, as adapters of Houlsby et
-al. (2019) and Rebuffi et al. (2018). ``up`` starts at zero, so that at first nothing changes. The
-adapters of DoLL (Chen et al., arXiv 2401.08469) are not described there; this is our choice.
+An adapter is a residual bottleneck, ``x + up(relu(down(x)))``, behind each stage of the encoder, as
+those of Houlsby et al. (2019) and Rebuffi et al. (2018). ``up`` starts at zero, so that at first
+nothing changes. The adapters of DoLL (Chen et al., arXiv 2401.08469) are not described there; this
+is our choice.
+
+LoRA, by the library peft, are low-rank updates of convolutions and linear layers (Hu et al.,
+arXiv 2106.09685). Convolutions with groups or dilation are left out: peft cannot merge the first
+and computes the second without their dilation.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,15 +33,10 @@ class Adapter(nn.Module):
     def __init__(self, channels: int, width: int, last: bool) -> None:
         super().__init__()
         self.handle: RemovableHandle | None = None
-        self.down: nn.Module
-        self.up: nn.Linear | nn.Conv2d
-        if last:
-            self.down, self.up = nn.Linear(channels, width), nn.Linear(width, channels)
-        else:
-            self.down, self.up = nn.Conv2d(channels, width, 1), nn.Conv2d(width, channels, 1)
-        nn.init.zeros_(self.up.weight)
-        if self.up.bias is not None:
-            nn.init.zeros_(self.up.bias)
+        layer: Any = nn.Linear if last else partial(nn.Conv2d, kernel_size=1)
+        self.down, self.up = layer(channels, width), layer(width, channels)
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """The adapted features, same shape."""
@@ -49,12 +51,9 @@ class Adapter(nn.Module):
 
 @dataclass(frozen=True)
 class Place:
-    """Where an adapter goes.
+    """Where an adapter goes: an encoder's module whose output is a stage's feature map.
 
-    Attributes:
-        module: Name of the encoder's module whose output is a stage's feature map.
-        channels: Its channels.
-        last: Whether they are the last dimension.
+    ``last`` says whether its channels are the last dimension.
     """
 
     module: str
@@ -98,8 +97,7 @@ def find_places(encoder: nn.Module, x: Tensor) -> list[Place]:
             if calls[name] == 1 and (last := _holds(output, features[i])) is not None
         ]
         good = (p for p in candidates if _in_stream(encoder, p, x, features, stages, i))
-        place = next(good, None)
-        if place is None:
+        if (place := next(good, None)) is None:
             raise ModelError(
                 f"adapters cannot be put into stage {i} of this encoder; use the tuning full or "
                 "head, or another encoder."
@@ -176,9 +174,7 @@ class Inserted(Place):
 
 
 def find_inserted(encoder: nn.Module, x: Tensor, share: float) -> list[Inserted]:
-    """The places of an encoder's adapters, for an input x (1, C, H, W), and their widths.
-
-    ``share`` is the width as a share of the channels.
+    """The places of an encoder's adapters, for an input x (1, C, H, W), with a share as width.
 
     Raises:
         ModelError: If they cannot be placed, or not with less than 5 % of the parameters.
@@ -212,3 +208,72 @@ def has_adapters(model: nn.Module) -> bool:
     """Whether adapters are in a network: they are no children of it, but hooks."""
     hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
     return any(isinstance(getattr(hook, "__self__", None), Adapter) for hook in hooks)
+
+
+def find_layers(encoder: nn.Module, x: Tensor) -> list[str]:
+    """Names of the layers of an encoder that can carry LoRA, by a pass of ``x`` (1, C, H, W).
+
+    Subclasses are left out, which compute something else than their base (standardised weights,
+    padding), and layers whose weights are read without a call (within attention of torch).
+
+    Raises:
+        ModelError: If there is none.
+    """
+    names = [name for name, module in encoder.named_modules() if _fits(module)]
+    called: set[str] = set()
+    hooks = [
+        encoder.get_submodule(name).register_forward_hook(lambda *_, name=name: called.add(name))
+        for name in names
+    ]
+    was_training = encoder.training
+    encoder.eval()
+    with torch.no_grad():
+        encoder(x)
+    encoder.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    found = [name for name in names if name in called]
+    if not found:
+        raise ModelError(
+            "this encoder has no layer that LoRA fits; use the tuning adapter, or another encoder."
+        )
+    return found
+
+
+def _fits(module: nn.Module) -> bool:
+    if type(module) is nn.Conv2d:
+        plain = module.groups == 1 and set(module.dilation) == {1}
+        return plain and module.padding_mode == "zeros"
+    return type(module) is nn.Linear
+
+
+def add_lora(encoder: nn.Module, layers: Sequence[str], rank: int, seed: int) -> None:
+    """Put LoRA into layers of an encoder, in place; at first nothing changes.
+
+    The encoder's own parameters are frozen, and the updates are scaled by 2 (``lora_alpha`` is
+    twice the rank).
+    """
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    # A pattern: names in a list would also match the ends of other names.
+    pattern = "|".join(re.escape(name) for name in layers)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=pattern)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        LoraModel(encoder, config, "default")
+
+
+def remove_lora(encoder: nn.Module, layers: Sequence[str], *, merge: bool) -> None:
+    """Take LoRA out of those layers of an encoder that have it, in place.
+
+    peft's own ``unload`` takes every module with a child ``base_layer`` for its own (DLA has one).
+    ``merge`` adds the updates to the weights: to copies, as others may share them.
+    """
+    for name in layers:
+        wrapped: Any = encoder.get_submodule(name)
+        if merge:
+            wrapped.merge(safe_merge=True)
+        encoder.set_submodule(name, wrapped.get_base_layer())
+    if hasattr(encoder, "peft_config"):
+        del encoder.peft_config

@@ -16,14 +16,13 @@ from dollmaker.store.files import inside
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Images of a task, sorted by file.
+    """Images of a task with their patients, sorted by file.
 
     Attributes:
         images: Files, relative to the task's folder of images.
         masks: File of each mask as the table names it; ``None`` where the mask is found by the
             image's name.
         image_ids: Files without suffix, each once.
-        patients: Patient of each image.
     """
 
     images: list[str]

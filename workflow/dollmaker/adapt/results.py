@@ -26,13 +26,7 @@ EXAMPLES = 6
 _KEYS: dict[str, Any] = {"n": pl.String, "n_images": pl.Int64, "seed": pl.Int64}
 
 #: Columns of curve.parquet: one row per run and evaluation.
-CURVE = {
-    **_KEYS,
-    "step": pl.Int64,
-    "epoch": pl.Float64,
-    "loss": pl.Float64,
-    "valid_miou": pl.Float64,
-}
+CURVE = {**_KEYS, "step": pl.Int64, **dict.fromkeys(("epoch", "loss", "valid_miou"), pl.Float64)}
 
 #: Columns of scores.parquet: one row per run, test image and class; ``present``: whether the image
 #: holds the class.
@@ -44,19 +38,16 @@ BASELINE_SCORES = {"baseline": pl.String, **SCORED}
 #: The baseline that draws nothing: on images that mostly lack the class it beats many networks.
 EMPTY = "empty"
 
+#: Those of a run.
+_ARRAYS = ("predictions", "iou", "dice", "present")
+
 
 def keep(run: Run, file: Path, keys: Mapping[str, Any]) -> None:
     """Write a run atomically, with the keys (n, n_images, seed) that tell it from others."""
     words = json.dumps({"keys": dict(keys), "curve": run.curve, "cost": run.cost})
+    arrays = {name: getattr(run, name) for name in _ARRAYS}
     with atomic_path(file) as part, part.open("wb") as handle:
-        np.savez_compressed(
-            handle,
-            words=np.array(words),
-            predictions=run.predictions,
-            iou=run.iou,
-            dice=run.dice,
-            present=run.present,
-        )
+        np.savez_compressed(handle, allow_pickle=False, words=np.array(words), **arrays)
 
 
 def take(file: Path) -> tuple[dict[str, Any], Run]:
@@ -64,14 +55,8 @@ def take(file: Path) -> tuple[dict[str, Any], Run]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words = json.loads(str(arrays["words"]))
-            return words["keys"], Run(
-                curve=words["curve"],
-                predictions=arrays["predictions"],
-                iou=arrays["iou"],
-                dice=arrays["dice"],
-                present=arrays["present"],
-                cost=words["cost"],
-            )
+            own = {name: arrays[name] for name in _ARRAYS}
+            return words["keys"], Run(curve=words["curve"], cost=words["cost"], **own)
     except Exception as error:  # any damage of the file
         raise ArtifactError(f"{file} is damaged ({error}); delete it and run again.") from None
 
@@ -97,12 +82,8 @@ def write_results(
 ) -> None:
     """Write the tables curve, scores and baselines, runs.json and examples.npz into a folder.
 
-    Args:
-        folder: Where to write.
-        task: The task.
-        runs: Keys and results of each run.
-        tried: Learning rates that were tried, with the validation mIoU that chose among them.
-        header: Provenance.
+    Runs come with their keys. Of the learning rates that were tried it is written which validation
+    mIoU chose among them.
     """
     test = task.rows("test")
     baselines = score_baselines(task)

@@ -160,7 +160,6 @@ def _resize_head(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         found = state.get(f"segmentation_head.{name}.weight")
         if not isinstance(layer, nn.Conv2d) or found is None or len(found) == len(layer.weight):
             continue
-        parent, _, last = name.rpartition(".")
         # No random numbers: it is filled from the file.
         new = nn.utils.skip_init(  # type: ignore[no-untyped-call]
             nn.Conv2d,
@@ -173,7 +172,7 @@ def _resize_head(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         )
         if layer.weight.is_contiguous(memory_format=torch.channels_last):
             new = new.to(memory_format=torch.channels_last)
-        head.get_submodule(parent).register_module(last, new.to(layer.weight.device))
+        head.set_submodule(name, new.to(layer.weight.device))
 
 
 def _fill(module: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -21,12 +21,9 @@ Mask = npt.NDArray[np.bool_]
 
 #: Columns of a table of scores that say whose they are, and what they are.
 SCORED: dict[str, Any] = {
-    "image_id": pl.String,
-    "patient_id": pl.String,
-    "class": pl.String,
+    **dict.fromkeys(("image_id", "patient_id", "class"), pl.String),
     "present": pl.Boolean,
-    "iou": pl.Float64,
-    "dice": pl.Float64,
+    **dict.fromkeys(("iou", "dice"), pl.Float64),
 }
 
 
@@ -34,11 +31,7 @@ SCORED: dict[str, Any] = {
 class SourceMasks:
     """The true masks of one image, packed: one bit a pixel, deflated (2 to 20 kB of 4 megapixels).
 
-    Attributes:
-        width: Width of the source in pixels.
-        height: Height of the source in pixels.
-        present: For each of K classes where it is.
-        ignored: For each where nothing is known; empty where all is known.
+    They say for each of K classes where it is, and where nothing is known (empty if all is).
     """
 
     width: int

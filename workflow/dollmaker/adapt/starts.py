@@ -54,11 +54,10 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """Weights to start from.
+    """Weights to start from, and what the network expects.
 
     Attributes:
         parts: Part of the network (encoder, decoder) -> its weights; others stay random.
-        input: What the network expects.
         sha256: Checksum of the weights; empty if all are random.
         source: For messages.
         head: Finding -> its filter and bias in the head of a segmenter, by their names in the
@@ -158,15 +157,9 @@ def make_network(
     class that the segmenter was pre-trained on by name keeps its part of the head, unless the
     blocks under it are new: such a start draws something before the first step.
 
-    Args:
-        beginning: The weights.
-        options: Which network.
-        classes: Their names.
-        seed: Of what is random.
-        new_blocks: How many of the decoder's last blocks stay random; ``None`` is none where the
-            head is kept for every class, otherwise two where blocks follow each other (Unet,
-            Linknet, MAnet).
-        new_head: Whether the head is new even for classes that it knows.
+    ``new_blocks`` are how many of the decoder's last blocks stay random; ``None`` is none where the
+    head is kept for every class, otherwise two where blocks follow each other (Unet, Linknet,
+    MAnet). With ``new_head`` the head is new even for classes that it knows.
     """
     spec = beginning.input
     count = len(classes)

@@ -37,7 +37,6 @@ class Task:
     """A task in memory, sorted by image.
 
     Attributes:
-        name: Its name in the configuration.
         classes: Names of the K classes.
         image_ids: File names without suffix (N).
         patients: Patient of each image (N).

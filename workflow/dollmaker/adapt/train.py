@@ -118,12 +118,7 @@ def train_run(
         "learning_rate": rate,
     }
     return Run(
-        curve=curve,
-        predictions=predictions,
-        iou=iou,
-        dice=dice,
-        present=task.present(),
-        cost=cost,
+        curve=curve, predictions=predictions, iou=iou, dice=dice, present=task.present(), cost=cost
     )
 
 

@@ -7,8 +7,14 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from dollmaker.adapt.adapters import Inserted, find_inserted, insert
-from dollmaker.adapt.lora import add_lora, find_layers, remove_lora
+from dollmaker.adapt.adapters import (
+    Inserted,
+    add_lora,
+    find_inserted,
+    find_layers,
+    insert,
+    remove_lora,
+)
 from dollmaker.networks import dry_run
 from dollmaker.networks.batch_norm import Norm, freeze_batch_norm
 from dollmaker.runtime.errors import ModelError
@@ -33,8 +39,6 @@ class Small:
     Attributes:
         x: An input that the network takes, (1, C, H, W), to find their places.
         adapter_width: Width of adapters as a share of the channels.
-        lora_rank: Rank of LoRA.
-        seed: Of their weights.
         inserted: ``inserted`` of another network, to make the same; nothing else counts then.
     """
 

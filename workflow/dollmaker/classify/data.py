@@ -61,11 +61,9 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
         seed: int,
     ) -> None:
         self._places = index.select("shard", "row").rows()
-        self._images = images
-        self._values = torch.from_numpy(values)
-        self._weights = torch.from_numpy(weights)
+        self._images, self._seed = images, seed
+        self._values, self._weights = torch.from_numpy(values), torch.from_numpy(weights)
         self._transform = make_transform(kind)
-        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._places)

@@ -105,11 +105,7 @@ def measure(
     return {"split": split, "macro_auroc": finite(macro), "findings": per_finding}
 
 
-def fit_temperature(
-    probabilities: Probabilities,
-    positive: Booleans,
-    counts: Booleans,
-) -> float:
+def fit_temperature(probabilities: Probabilities, positive: Booleans, counts: Booleans) -> float:
     """The temperature under which labels are most likely (Guo et al. 2017, temperature scaling).
 
     Probabilities (N, K) are those at temperature 1; 1 where no label counts.

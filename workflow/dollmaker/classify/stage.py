@@ -74,7 +74,7 @@ class _Job:
         return self.devices[parallel.rank()]
 
     def split(self, name: str) -> pl.DataFrame:
-        return self.index.filter(pl.col("split") == name)
+        return self.index.filter(split=name)
 
     def header(self, weights: Path | None) -> dict[str, Any]:
         sources = {"index": digest_index(self.index)}
@@ -217,11 +217,7 @@ def _untrained(job: _Job, spec: Input, file: Path | None) -> Member:
             positions.keep(network, state)
     network = network.to(job.device).to(memory_format=torch.channels_last)
     return Member(
-        name=job.name,
-        network=network,
-        findings=job.findings,
-        input=spec,
-        architecture=architecture,
+        name=job.name, network=network, findings=job.findings, input=spec, architecture=architecture
     )
 
 
@@ -238,22 +234,12 @@ def _train(job: _Job, member: Member, work: Work) -> tuple[Member, dict[str, Any
         return macro_auroc(valid, findings, probabilities, options.blank)
 
     positive = positive_weights(values, weights) if options.balance else None
+    steps = len(loader) * options.epochs
     module = ClassifierTraining(
-        member,
-        options,
-        job.mine,
-        validate=validate,
-        positive=positive,
-        steps=len(loader) * options.epochs,
+        member, options, job.mine, validate=validate, positive=positive, steps=steps
     )
     if options.epochs:
-        training = Training(
-            epochs=options.epochs,
-            seed=job.seed,
-            devices=job.devices,
-            precision=options.precision,
-            label=f"classify {job.name}",
-        )
+        training = Training(options, job.seed, job.devices, f"classify {job.name}")
         fit(module, loader, training, work)
         network.load_state_dict(module.best)
         network.to(job.device)

@@ -40,15 +40,11 @@ def masked_bce(logits: Tensor, values: Tensor, weights: Tensor, positive: Tensor
 
 
 class ClassifierTraining(EpochLoss):
-    """Model, loss and optimiser of one member.
+    """Model, loss and optimiser of one member, for all steps of its schedule.
 
-    Args:
-        member: The classifier.
-        options: The section ``classify``, with what the member changes.
-        mine: The member's own settings.
-        validate: Maps the network to its validation macro AUROC (NaN if there is none).
-        positive: Weight of positives (K), or ``None``.
-        steps: Steps of the whole schedule.
+    ``options`` are the section ``classify``, with what the member changes, ``mine`` its own
+    settings. ``validate`` maps the network to its validation macro AUROC (NaN if there is none);
+    ``positive`` are the weights of positives (K), if they have any.
     """
 
     kept = ("curve", "best", "best_score", "best_epoch", "progress_epoch", "stopped")
@@ -68,14 +64,11 @@ class ClassifierTraining(EpochLoss):
         self.curve: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_score = float("-inf")
-        self.best_epoch = 0
-        self.progress_epoch = 0
+        self.best_epoch = self.progress_epoch = 0
         self.stopped = False
-        self._prepare = member.prepare
-        self._positive = positive
-        self._validate = validate
+        self._prepare, self._validate = member.prepare, validate
         self._options, self._mine = options, mine
-        self._steps = steps
+        self._positive, self._steps = positive, steps
         head = head_name(self.network, len(member.findings)) if mine.linear_probe else ""
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(name.startswith(head))

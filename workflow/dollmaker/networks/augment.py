@@ -61,31 +61,18 @@ def augment(
     epoch: int,
     index: int,
 ) -> tuple[Tensor, Tensor | None]:
-    """Transform one image and its masks alike.
+    """Transform one image (C, H, W), uint8 or float32 in 0..255, and its masks (K, H, W) alike.
 
-    The random numbers depend on (seed, epoch, index) alone: neither batches nor workers nor a
-    resumed run change them.
-
-    Args:
-        transform: From :func:`make_transform`.
-        image: (C, H, W) in levels: uint8, or float32 in 0..255.
-        masks: uint8 (K, H, W), or ``None``.
-        seed: Of the run.
-        epoch: From 0.
-        index: Of the image in the data set.
+    The random numbers depend on the seed of the run, the epoch and the index of the image alone:
+    neither batches nor workers nor a resumed run change them.
     """
     if isinstance(transform, v2.Identity):
         return image, masks
-    white = 255 if image.is_floating_point() else 1  # torchvision takes floats in 0..1
-    shown = tv_tensors.Image(image / white if white > 1 else image)
+    deep = image.is_floating_point()  # torchvision takes floats in 0..1
+    given = [tv_tensors.Image(image / 255 if deep else image)]
+    given += [] if masks is None else [tv_tensors.Mask(masks)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(hash((seed, epoch, index)) % 2**63)
-        if masks is None:
-            return _levels(transform(shown), white), None
-        moved = transform(shown, tv_tensors.Mask(masks))
-    return _levels(moved[0], white), moved[1].as_subclass(Tensor)
-
-
-def _levels(image: Tensor, white: int) -> Tensor:
-    plain = image.as_subclass(Tensor)
-    return plain * white if white > 1 else plain
+        moved = transform(given)
+    shown, *targets = (one.as_subclass(Tensor) for one in moved)
+    return shown * 255 if deep else shown, targets[0] if targets else None

@@ -97,11 +97,8 @@ def recompute(
     normalises with its batch and dropout is off. A single image is passed twice, and a layer that
     sees only one value of it keeps its statistics. Leaves the network in evaluation mode.
 
-    Args:
-        model: The network.
-        images: (N, C, H, W) in levels, N at least 1; the same in all processes.
-        prepare: Maps a batch of them to the network's input.
-        owner: As for :func:`moving`.
+    ``images`` (N, C, H, W) in levels, at least one, are the same in all processes; ``prepare`` maps
+    a batch of them to the network's input. ``owner`` is as for :func:`moving`.
     """
     layers = moving(model, owner)
     model.eval()

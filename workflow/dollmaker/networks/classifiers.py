@@ -1,6 +1,7 @@
 """Classifier networks by name, with random weights: torchvision, timm, torchxrayvision, our own."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,15 +26,10 @@ def create_network(
 ) -> tuple[nn.Module, str]:
     """Make an untrained classifier, in training mode; its full name with the library comes with it.
 
-    Args:
-        architecture: A torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
-            ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up
-            here first, then in this order. ``xrv:NAME`` is torchxrayvision's.
-        outputs: Number of logits.
-        channels: Of the input.
-        size: Side of the input in pixels (transformers need to know).
-        tried: Whether to try the network on such an input first; a network that was trained on it
-            needs no trial.
+    ``architecture`` is a torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
+    ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up here first,
+    then in this order. ``xrv:NAME`` is torchxrayvision's. The network gives so many logits and sees
+    images of this side in pixels; it is tried on one, unless it was trained on such.
 
     Raises:
         ModelError: If no library knows the name, or the network does not take such images or does
@@ -43,12 +39,17 @@ def create_network(
     title = f"{library}:{name}"
     try:
         network = _MAKERS[library](name, outputs, channels, size)
+        logits = dry_run.forward(network, (2, channels, size, size)) if tried else None
     except ModelError:
         raise
     except Exception as error:  # the libraries raise many types for what does not fit
         raise ModelError(_refusal(library, name, size, dry_run.first_line(error))) from None
-    if tried:
-        _try(network, library, name, (2, channels, size, size), outputs)
+    if logits is not None and (not isinstance(logits, Tensor) or logits.shape != (2, outputs)):
+        given = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ModelError(
+            f"{title} gives {given} for an image in training, where {outputs} logits are wanted; "
+            "name another architecture."
+        )
     return network, title
 
 
@@ -79,10 +80,6 @@ def find_architecture(architecture: str) -> tuple[str, str]:
     raise ModelError(_suggest(name))
 
 
-def _dollmaker(_: str, outputs: int, channels: int, size: int) -> nn.Module:
-    return MicraNet(outputs=outputs, channels=channels)
-
-
 def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     import torchvision
 
@@ -93,10 +90,6 @@ def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module
     if channels != 3:
         _replace_first_convolution(network, channels)
     return network
-
-
-def _xrv(name: str, outputs: int, channels: int, size: int) -> nn.Module:
-    return _torchvision(xrv.NETWORKS[name].architecture, outputs, channels, size)
 
 
 def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
@@ -111,7 +104,13 @@ def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     return network
 
 
-_MAKERS = {"dollmaker": _dollmaker, "torchvision": _torchvision, "timm": _timm, "xrv": _xrv}
+#: Library -> what makes a network of a name, with so many outputs and channels, for a size.
+_MAKERS: dict[str, Callable[[str, int, int, int], nn.Module]] = {
+    "dollmaker": lambda _, outputs, channels, __: MicraNet(outputs=outputs, channels=channels),
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "xrv": lambda name, *shape: _torchvision(xrv.NETWORKS[name].architecture, *shape),
+}
 
 
 def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
@@ -124,22 +123,6 @@ def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
             if size % side:
                 wrong = patch_sizes.complaint(size, side).format(key="prepare.size")
                 raise ModelError(f"{title} does not take images of {size} pixels: {wrong}.")
-
-
-def _try(network: nn.Module, library: str, name: str, shape: tuple[int, ...], outputs: int) -> None:
-    """Refuse a network that does not give one logit per output for such a batch."""
-    try:
-        logits = dry_run.forward(network, shape)
-    except Exception as error:
-        raise ModelError(_refusal(library, name, shape[-1], dry_run.first_line(error))) from None
-    if logits is None:
-        return
-    if not isinstance(logits, Tensor) or logits.shape != (shape[0], outputs):
-        given = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(
-            f"{library}:{name} gives {given} for an image in training, where {outputs} logits are "
-            "wanted; name another architecture."
-        )
 
 
 def _refusal(library: str, name: str, size: int, reason: str) -> str:
@@ -159,13 +142,10 @@ def _refusal(library: str, name: str, size: int, reason: str) -> str:
 def _replace_first_convolution(network: nn.Module, channels: int) -> None:
     for name, layer in network.named_modules():
         if isinstance(layer, nn.Conv2d):
-            parent = network.get_submodule(name.rpartition(".")[0])
-            settings = {
-                key: getattr(layer, key)
-                for key in ("out_channels", "kernel_size", "stride", "padding", "dilation")
-            }
+            keys = ("out_channels", "kernel_size", "stride", "padding", "dilation")
+            settings = {key: getattr(layer, key) for key in keys}
             fresh = nn.Conv2d(channels, bias=layer.bias is not None, **settings)
-            setattr(parent, name.rpartition(".")[2], fresh)
+            network.set_submodule(name, fresh)
             return
 
 

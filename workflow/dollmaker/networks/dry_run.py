@@ -31,9 +31,10 @@ def forward(network: nn.Module, shape: tuple[int, ...]) -> Any:
     try:
         return _forward(network, shape, "meta")
     except Exception as error:
-        if too_few(error) or _device(network) == "meta":
+        if too_few(error) or next(network.parameters()).is_meta:
             raise
-        if not _is_small(network, shape):
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        if torch.Size(shape).numel() > _MOST_VALUES or parameters > _MOST_PARAMETERS:
             if "meta" in str(error):  # the device is at fault, not the shape
                 return None
             raise
@@ -41,30 +42,16 @@ def forward(network: nn.Module, shape: tuple[int, ...]) -> Any:
 
 
 def _forward(network: nn.Module, shape: tuple[int, ...], device: str) -> Any:
-    twin = _copy(network, device)
+    """A pass of a copy, which on ``meta`` takes no memory for its parameters."""
+    tensors = chain(network.parameters(), network.buffers())
+    twin = copy.deepcopy(network, {id(tensor): _tensor(tensor, device) for tensor in tensors})
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         return twin(torch.zeros(shape, device=device))
-
-
-def _copy(network: nn.Module, device: str) -> nn.Module:
-    """A copy on another device; on ``meta`` without the memory for its parameters."""
-    tensors = chain(network.parameters(), network.buffers())
-    return copy.deepcopy(network, {id(tensor): _tensor(tensor, device) for tensor in tensors})
 
 
 def _tensor(tensor: Tensor, device: str) -> Tensor:
     new = tensor.detach().to(device, copy=True)
     return nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
-
-
-def _device(network: nn.Module) -> str:
-    return next(network.parameters()).device.type
-
-
-def _is_small(network: nn.Module, shape: tuple[int, ...]) -> bool:
-    """Whether a pass with numbers takes seconds at most."""
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return torch.Size(shape).numel() <= _MOST_VALUES and parameters <= _MOST_PARAMETERS
 
 
 def too_few(error: Exception) -> bool:

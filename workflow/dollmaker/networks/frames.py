@@ -21,10 +21,8 @@ from dollmaker.pixels.geometry import Box, Fit, box, mirrored
 class Frames:
     """Where the pictures of B squares lie.
 
-    Attributes:
-        boxes: In pixels of the stored square, one for each image; ``None`` says that under this
-            fit every picture fills its square.
-        size: Side of the stored square; not needed without boxes.
+    ``boxes`` are in pixels of the stored square, whose side is ``size``, one for each image;
+    ``None`` says that under this fit every picture fills its square.
     """
 
     boxes: tuple[Box, ...] | None = None

@@ -72,17 +72,11 @@ def per_channel(numbers: Numbers, channels: int) -> tuple[float, ...]:
 def adapt_images(
     images: Tensor, *, channels: int, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Tensor:
-    """From stored images to a network's input.
+    """From images (B, C, H, W) in levels to a network's input, float32 (B, channels, size, size).
 
-    Args:
-        images: (B, C, H, W) in levels, 0..255: uint8, or float32 (:mod:`dollmaker.store.depth`).
-        channels: Channels of the network: one channel is repeated, several are averaged to one.
-        size: Side of the network's input; images are resized when they differ.
-        mean: Mean of each channel that is subtracted from images in [0, 1].
-        std: Deviation of each channel to divide by.
-
-    Returns:
-        float32 (B, channels, size, size).
+    Levels are 0..255, uint8 or float32 (:mod:`dollmaker.store.depth`). One channel is repeated,
+    several are averaged to one; images of another size are resized. ``mean`` and ``std`` are of
+    each channel of images in [0, 1].
 
     Raises:
         ValueError: If several channels are to be another number of several.

@@ -26,22 +26,15 @@ def pixel_loss(
     kind: Kind = "bce_dice",
     background_weight: float = 1.0,
 ) -> Tensor:
-    """The loss of a batch.
+    """The loss of a batch, a scalar; 0 with a gradient of 0 when no pixel counts.
 
     ``bce_dice`` is cross-entropy plus soft Dice (Milletari et al. 2016). Dice is undefined for
     empty targets: it is averaged over the other masks, and cross-entropy teaches absence. ``focal``
     is the focal loss with gamma 2 (Lin et al. 2017).
 
-    Args:
-        logits: (B, K, H, W), of any float type; the loss is computed in float32.
-        targets: uint8 (B, K, H, W).
-        weights: Weight of each mask, (B, K), e.g. its quality; ``None`` weighs all alike.
-        kind: Which loss.
-        background_weight: Weight of background pixels in the cross-entropy or focal loss
-            (0.1 in Li et al., arXiv 2207.03335).
-
-    Returns:
-        A scalar; 0 with a gradient of 0 when no pixel counts.
+    Logits (B, K, H, W) may be of any float type; the loss is computed in float32. ``weights`` are
+    of each mask (B, K), e.g. its quality; ``background_weight`` is that of background pixels in the
+    cross-entropy or focal loss (0.1 in Li et al., arXiv 2207.03335).
     """
     # Flat, contiguous, each large product made once: with many findings the loss is expensive.
     x = logits.float().contiguous().flatten(2)
@@ -68,12 +61,9 @@ def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def cluster_loss(logits: Tensor, clusters: Tensor, picture: Tensor) -> Tensor:
-    """Cross-entropy of the cluster of each pixel, mean over those of the picture.
+    """Cross-entropy of the cluster of each pixel, int64 (B, H, W), mean over those of the picture.
 
-    Args:
-        logits: (B, C, H, W) of C clusters, of any float type; the loss is computed in float32.
-        clusters: int64 (B, H, W).
-        picture: bool (B, H, W); bars and what augmentation moved in do not count.
+    Logits are (B, C, H, W) of C clusters. Bars and what augmentation moved in are no picture.
     """
     targets = clusters.masked_fill(~picture, -1)
     total = cross_entropy(logits.float(), targets, ignore_index=-1, reduction="sum")

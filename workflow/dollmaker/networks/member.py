@@ -68,8 +68,7 @@ class Member:
         findings: Names of the logits, in order.
         input: What the network expects.
         sha256: Checksum of the weights.
-        architecture: Name of the network, see :func:`create_network`.
-        calibration: From its logits to probabilities.
+        architecture: See :func:`create_network`.
         unknown: Findings that a ready classifier does not know; their logit is 0 and says nothing.
     """
 
@@ -205,18 +204,11 @@ def fill_ready(
     spec: Input,
     source: str,
 ) -> Collection[str]:
-    """Fill a network with all outputs of a ready classifier, in place.
-
-    Args:
-        network: As :func:`dollmaker.networks.classifiers.create_network` makes it.
-        state: Its weights.
-        architecture: Its name.
-        outputs: How many outputs are named.
-        spec: What it expects.
-        source: Where the weights come from, for the message.
+    """Fill a network with all outputs of a ready classifier, so many of which are named, in place.
 
     Returns:
-        Names of the tensors of the last layer; a ``ModelError`` if the weights are of another.
+        Names of the tensors of the last layer; a ``ModelError`` if the weights are of another,
+        which says their ``source``.
     """
     last = _last(architecture, spec, outputs)
     for name, tensor in state.items():

@@ -31,9 +31,8 @@ _PREFIXES = (0, 1, 2, 5)
 class Rule:
     """How positions are interpolated.
 
-    Attributes:
-        antialias: Whether a coarser grid averages over the finer one.
-        offset: Added to the new number of patches a side for the factor; 0 goes by the number.
+    A coarser grid averages over the finer one (``antialias``) or not. ``offset`` is added to the
+    new number of patches a side for the factor; 0 goes by the number.
     """
 
     antialias: bool = True

@@ -37,12 +37,8 @@ NETWORK = ("architecture", "encoder", "arguments")
 
 #: Arguments that this project sets itself, or that would change what the network returns.
 _RESERVED = (
-    "encoder_name",
-    "encoder_weights",
-    "in_channels",
-    "classes",
-    "activation",
-    "aux_params",
+    *("encoder_name", "encoder_weights", "in_channels", "classes"),
+    *("activation", "aux_params"),
 )
 
 #: Images of a pass.
@@ -70,14 +66,8 @@ def create(
     """A network with random weights that depend on the seed alone.
 
     The encoder draws its random numbers first, then the decoder, then the head: networks of one
-    architecture and seed have the same decoder whatever is loaded into the encoder afterwards.
-
-    Args:
-        options: Its ``architecture``, ``encoder`` and ``arguments`` count.
-        channels: Of the input.
-        classes: Channels of the output (logits).
-        size: Side of the images, to refuse what the network cannot take.
-        seed: Of the weights.
+    architecture and seed have the same decoder whatever is loaded into the encoder afterwards. Of
+    the options :data:`NETWORK` counts. ``classes`` are the channels of the output, logits.
 
     Raises:
         ModelError: If a name is unknown, or architecture, encoder, arguments and size do not fit.
@@ -156,13 +146,9 @@ def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Weights an encoder starts from.
+    """Weights an encoder starts from, and their checksum; both are empty for random weights.
 
-    Attributes:
-        state: Name -> tensor; empty for random weights.
-        input: What the network that they come from expects.
-        source: For messages.
-        sha256: Checksum of the file; empty for random weights.
+    ``input`` is what the network that they come from expects, ``source`` is for messages.
     """
 
     state: dict[str, Tensor]
@@ -184,15 +170,10 @@ def find_start(
     channels: int,
     size: int,
 ) -> Start:
-    """The start of the encoder that ``options.init`` names.
+    """The start of the encoder that ``options.init`` names, for images of channels and size.
 
-    Args:
-        options: ``init`` is ``random``, the name of a committee member, a name of published
-            weights, or a file under ``weights_root``.
-        committee: Folders of the members.
-        weights_root: Folder of local weights.
-        channels: Channels of the images.
-        size: Side of the images.
+    It is ``random``, a committee member, whose folder is among those of the members, published
+    weights by name, or a file under ``weights_root``.
 
     Raises:
         ModelError: If it is neither, or the file is not usable.

@@ -26,6 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from dollmaker.config.networks import ClassifyConfig, SegmentConfig
 from dollmaker.runtime import parallel
 from dollmaker.runtime.errors import ConfigError
 from dollmaker.runtime.stopping import Terminated, die_with_parent, on_sigterm
@@ -44,12 +45,9 @@ class EpochSampler(Sampler[Key]):
     """
 
     def __init__(self, length: int, batch: int, seed: int, processes: int, rank: int) -> None:
-        self._length = length
         self._batches = (length // batch, processes, batch // processes)
-        self._rank = rank
-        self._seed = seed
-        self._epoch = 0
-        self.skip = 0
+        self._length, self._rank, self._seed = length, rank, seed
+        self._epoch = self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch, also after a resume."""
@@ -227,22 +225,16 @@ class _Progress(Checkpoint):
         print(f"{self._label} {epoch} {values} ({seconds:.0f} s)", file=sys.stderr, flush=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Training:
-    """How a module is trained.
+    """How a module is trained, on which devices (:mod:`dollmaker.runtime.devices`).
 
-    Attributes:
-        epochs: Most epochs.
-        seed: Of the run.
-        devices: Where, as :func:`dollmaker.runtime.devices.choose_several` gives them.
-        precision: Lightning's name of the precision.
-        label: Begins each progress line.
+    The options say how many epochs at most, and the precision; ``label`` begins each progress line.
     """
 
-    epochs: int
+    options: ClassifyConfig | SegmentConfig
     seed: int
     devices: Sequence[torch.device]
-    precision: Any
     label: str
 
 
@@ -259,12 +251,6 @@ def fit(
     Those processes end here; this function returns in the first only. Batch normalisation takes
     its statistics over all GPUs; on CPUs, where this is for tests, over those of each process.
 
-    Args:
-        module: Model, loss and optimiser.
-        loader: Made by :func:`train_loader`.
-        training: How it is trained.
-        work: Folder for the state.
-
     Raises:
         Terminated: After SIGTERM, when the state is written.
     """
@@ -278,13 +264,13 @@ def fit(
     backend = "nccl" if gpu else "gloo"
     ddp = DDPStrategy(process_group_backend=backend, find_unused_parameters=True)
     trainer = lightning.Trainer(
-        max_epochs=training.epochs,
+        max_epochs=training.options.epochs,
         accelerator="gpu" if gpu else "cpu",
         devices=[device.index for device in devices] if gpu else len(devices),
         strategy=ddp if several else "auto",
         sync_batchnorm=gpu and several,
         use_distributed_sampler=False,  # the loader knows its part
-        precision=training.precision,
+        precision=training.options.precision,
         callbacks=[_Seeds(training.seed), _Progress(training.label), state],
         # Whatever starts it: a scheduler's variables must not change how it trains.
         plugins=[LightningEnvironment()],

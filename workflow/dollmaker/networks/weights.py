@@ -121,13 +121,8 @@ def load_weights(
     Prefixes of wrappers and timm's flattened names are matched (``features_conv0`` is
     ``features.conv0``). First convolutions and patch embeddings are brought to other input channels
     by :func:`inflate`, positions of a transformer to other grids
-    (:mod:`dollmaker.networks.positions`).
-
-    Args:
-        module: The network to fill, in place.
-        state: Name -> tensor.
-        optional: Prefixes of parameters that may be left as they are (a classification head).
-        source: Where the weights come from, for the message.
+    (:mod:`dollmaker.networks.positions`). Parameters with ``optional`` prefixes may be left as they
+    are (a classification head); ``source`` says in messages where the weights come from.
 
     Raises:
         ModelError: If a tensor that is needed is missing or has another shape.
@@ -136,18 +131,15 @@ def load_weights(
     own, rule = module.state_dict(), positions.rule_of(module)
     filled: State = {}
     missing = []
-    # timm puts some networks into a module called body.
-    plains = {name: _plain(name) for name in own}
-    known = {
-        name: given[key]
-        for name, plain in plains.items()
-        for key in (plain if plain in given else plain.removeprefix("body_"),)
-        if key in given
-    }
+    known: State = {}
+    for name in own:
+        plain = _plain(name)
+        bare = plain.removeprefix("body_")  # timm puts some networks into a module called body
+        if (key := plain if plain in given else bare) in given:
+            known[name] = given[key]
     seen = _input_channels(known, own)
     for name, tensor in own.items():
-        found = known.get(name)
-        fitted = None if found is None else _fit(name, found, tensor, seen, rule)
+        fitted = _fit(name, known[name], tensor, seen, rule) if name in known else None
         if fitted is not None:
             filled[name] = fitted
         elif not name.startswith(optional or ("\0",)) and not name.endswith("num_batches_tracked"):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,11 +31,9 @@ _PICTURE = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What is known of each image and finding, without the pixels.
+    """What is known of the N images that teach something and K localized findings, without pixels.
 
     Attributes:
-        index: Rows of the index, one per image that teaches something (N rows).
-        findings: The K localized findings.
         state: (N, K): all background, unknown, or a mask.
         row: (N, K) row of the mask in the shard of masks; -1 where there is none.
         quality: (N, K) quality of the mask in 0..1; 1 where there is none.
@@ -73,7 +70,7 @@ def list_targets(
     Args:
         index: Rows of one split.
         findings: Those that are localized.
-        masks: Table of the split's shard of masks.
+        masks: Columns of the split's masks; none if it has no mask.
         blank: ``zeros`` or ``ignore``, as ``classify.blank``.
         source: The shard, for messages.
         everything: Keep images of which nothing is known: their structure teaches.
@@ -81,6 +78,7 @@ def list_targets(
     Raises:
         ArtifactError: If the table lacks a column.
     """
+    masks = masks or dict.fromkeys(("image_id", "finding", "quality"), np.array([]))
     for column in ("image_id", "finding", "quality"):
         if column not in masks:
             raise ArtifactError(f"{source} has no column {column!r}; make the labels again.")
@@ -118,38 +116,19 @@ def list_targets(
     )
 
 
-class ReleasedMasks:
-    """The masks of one split, read on demand; opened on first use in each process."""
+def read_mask(masks: ShardSeries, row: int, size: int) -> Masks:
+    """One mask of a split, uint8 (size, size).
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._series = ShardSeries(paths)
-
-    def table(self) -> dict[str, npt.NDArray[Any]]:
-        """Columns of all rows; of a split without a mask those that are needed, empty."""
-        nothing = np.array([], dtype=object)
-        return self._series.table() or {
-            "image_id": nothing,
-            "finding": nothing,
-            "quality": np.zeros(0, np.float32),
-        }
-
-    def headers(self) -> list[dict[str, Any]]:
-        """Provenance of each file."""
-        return self._series.headers()
-
-    def read(self, row: int, size: int) -> Masks:
-        """One mask, uint8 (size, size).
-
-        Raises:
-            ArtifactError: If it lies on another grid.
-        """
-        mask = self._series.read("mask", row)
-        if mask.shape != (size, size):
-            raise ArtifactError(
-                f"masks of {self._series.paths[0].parent} are {mask.shape[-1]} pixels wide, images "
-                f"{size}; make the labels again."
-            )
-        return mask.astype(np.uint8, copy=False)
+    Raises:
+        ArtifactError: If it lies on another grid.
+    """
+    mask = masks.read("mask", row)
+    if mask.shape != (size, size):
+        raise ArtifactError(
+            f"masks of {masks.paths[0].parent} are {mask.shape[-1]} pixels wide, images {size}; "
+            "make the labels again."
+        )
+    return mask.astype(np.uint8, copy=False)
 
 
 class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
@@ -164,7 +143,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
         self,
         targets: Targets,
         images: ImageShards,
-        masks: ReleasedMasks,
+        masks: ShardSeries,
         options: SegmentConfig,
         *,
         fit: geometry.Fit,
@@ -210,7 +189,7 @@ class PseudoLabelled(Dataset[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]):
             if state == _UNKNOWN:
                 masks[k] = IGNORE
             elif state == _MASK:
-                masks[k] = self._masks.read(int(self._targets.row[i, k]), size)
+                masks[k] = read_mask(self._masks, int(self._targets.row[i, k]), size)
         return image, surround(masks, self.where(i, size))
 
     def batches(self, size: int) -> Iterator[tuple[npt.NDArray[Any], Masks]]:

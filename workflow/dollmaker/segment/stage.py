@@ -22,13 +22,13 @@ from dollmaker.release.parts import find_parts
 from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import DataError, ModelError
 from dollmaker.runtime.picks import evenly
-from dollmaker.segment.data import PseudoLabelled, ReleasedMasks, list_targets
+from dollmaker.segment.data import PseudoLabelled, list_targets
 from dollmaker.segment.export import export_encoder
 from dollmaker.segment.structure import make_structure
 from dollmaker.segment.train import Lessons, SegmenterTraining, pseudo_miou
 from dollmaker.store import findings, provenance
 from dollmaker.store.files import atomic_path, sha256_file, write_json, write_text
-from dollmaker.store.shards import ImageShards
+from dollmaker.store.shards import ImageShards, ShardSeries
 from dollmaker.store.sums import CHECKSUMS
 from dollmaker.store.tables import digest_index, read_index
 from dollmaker.store.work import Work
@@ -120,14 +120,7 @@ def train_segmenter(config: Config, inputs: Inputs, output: Path, gpus: int = 1)
     module = SegmenterTraining(model, start.input, options, lessons, validate).to(device)
     key = [header, vars(start.input), names, config.classify.blank, prepare.fit]
     work = Work(output, provenance.digest(key))
-    training = Training(
-        epochs=options.epochs,
-        seed=seed,
-        devices=chosen,
-        precision=options.precision,
-        label="segment",
-    )
-    fit(module, loader, training, work)
+    fit(module, loader, Training(options, seed, chosen, "segment"), work)
     if clusters:
         model = narrow(model, options, channels=channels, classes=len(names), size=size)
     work.require()
@@ -145,10 +138,10 @@ def _read(
     options, images = config.segment, ImageShards(inputs.images)
     data, headers = {}, {}
     for split in ("train", "valid"):
-        rows = index.filter(pl.col("split") == split)
+        rows = index.filter(split=split)
         if split == "valid" and rows.is_empty():
             continue
-        masks = ReleasedMasks(find_parts(inputs.labels, "masks", split))
+        masks = ShardSeries(find_parts(inputs.labels, "masks", split))
         headers[split] = masks.headers()
         source = f"{inputs.labels / 'masks'}, split {split}"
         targets = list_targets(

@@ -63,13 +63,10 @@ class Structure(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: list[Tensor], boxes: Sequence[Box], clusters: int, seed: int) -> None:
-        """Find the clusters by k-means, of what is picture.
+        """Find so many clusters by k-means, of what is picture in prepared images (B, C, H, W).
 
-        Args:
-            batches: Prepared images, each (B, C, H, W).
-            boxes: Where the picture of each image lies in its square.
-            clusters: How many.
-            seed: Of the choice of pixels and of the first centres.
+        The box of an image says where its picture lies in its square. The seed chooses pixels and
+        first centres.
         """
         rng = np.random.default_rng(seed)
         share = -(-_PIXELS // len(boxes))
@@ -112,15 +109,9 @@ def _resize(maps: Tensor, side: int) -> Tensor:
 def make_structure(
     encoder: nn.Module, images: Tensor, boxes: Sequence[Box], spec: Input, clusters: int, seed: int
 ) -> Structure:
-    """The structure of a data set.
+    """The structure of a data set, as :meth:`Structure.fit` finds it.
 
-    Args:
-        encoder: The encoder with its starting weights.
-        images: (N, C, H, W) in levels, on the same device.
-        boxes: Where the picture of each lies in its square.
-        spec: What the network expects.
-        clusters: How many.
-        seed: Of the choice of pixels and of the first centres.
+    The encoder has its starting weights. Images (N, C, H, W) in levels are on its device.
     """
     structure = Structure(encoder)
     batches = [spec.prepare(part) for part in torch.split(images, 32)]

@@ -26,14 +26,10 @@ from dollmaker.segment.structure import Structure
 
 @dataclass(frozen=True, kw_only=True)
 class Lessons:
-    """What a segmenter learns beside the masks, and how long.
+    """What a segmenter learns beside the masks, clusters or labels, and the steps of its schedule.
 
-    Attributes:
-        steps: Steps of the whole schedule.
-        structure: Gives the clusters, if they are learned.
-        labels: Number of labels, if they are learned.
-        sample: Training images (N, C, H, W) in levels, that the statistics of batch normalisation
-            are measured on at the end of each epoch; without, they stay as training left them.
+    The statistics of batch normalisation are measured on the ``sample`` of training images (N, C,
+    H, W) in levels at the end of each epoch; without one they stay as training left them.
     """
 
     steps: int
@@ -48,13 +44,8 @@ class SegmenterTraining(EpochLoss):
     The loss is a weighted sum of what ``options.objectives`` asks for: ``masks`` of the
     findings; ``structure``, the cluster of every pixel; ``classification``, the labels, from the
     encoder's deepest features. The head's channels are the findings, then the clusters.
-
-    Args:
-        model: A network of segmentation-models-pytorch.
-        spec: What it expects.
-        options: The section ``segment``.
-        lessons: What it learns beside the masks, and how long.
-        validate: Maps the network to its validation mIoU (NaN if there is none).
+    ``validate`` maps the network, one of segmentation-models-pytorch, to its validation mIoU (NaN
+    if there is none).
     """
 
     def __init__(
