@@ -16,18 +16,13 @@ from dollmaker.store.files import inside
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Images of a task with their patients, sorted by file.
+    """Images of a task with their patients, sorted by file."""
 
-    Attributes:
-        images: Files, relative to the task's folder of images.
-        masks: File of each mask as the table names it; ``None`` where the mask is found by the
-            image's name.
-        image_ids: Files without suffix, each once.
-    """
-
-    images: list[str]
+    images: list[str]  #: Files, relative to the task's folder of images.
+    #: File of each mask as the table names it; ``None`` where the mask is found by the image's
+    #: name.
     masks: list[str | None]
-    image_ids: list[str]
+    image_ids: list[str]  #: Files without suffix, each once.
     patients: list[str]
 
 

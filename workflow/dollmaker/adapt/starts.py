@@ -34,40 +34,28 @@ _NEW_BLOCKS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What networks start from and learn from.
+    """What networks start from and learn from."""
 
-    Attributes:
-        data_root: Folder of the source.
-        weights_root: Folder of weights files.
-        committee: Folder of a member, for the start classifier.
-        segmenter: Folder of the segmenter, for the start doll and other pre-trainings.
-        index: The index that classifiers and segmenters were trained on: a task whose test images
-            they have seen is refused.
-    """
-
-    data_root: Path
-    weights_root: Path
-    committee: Path | None = None
+    data_root: Path  #: Folder of the source.
+    weights_root: Path  #: Folder of weights files.
+    committee: Path | None = None  #: Folder of a member, for the start classifier.
+    #: Folder of the segmenter, for the start doll and other pre-trainings.
     segmenter: Path | None = None
+    #: The index that classifiers and segmenters were trained on: a task whose test images they have
+    #: seen is refused.
     index: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
-    """Weights to start from, and what the network expects.
+    """Weights to start from, and what the network expects."""
 
-    Attributes:
-        parts: Part of the network (encoder, decoder) -> its weights; others stay random.
-        sha256: Checksum of the weights; empty if all are random.
-        source: For messages.
-        head: Finding -> its filter and bias in the head of a segmenter, by their names in the
-            convolution.
-    """
-
+    #: Part of the network (encoder, decoder) -> its weights; others stay random.
     parts: dict[str, State]
     input: Input
-    sha256: str
-    source: str
+    sha256: str  #: Checksum of the weights; empty if all are random.
+    source: str  #: For messages.
+    #: Finding -> its filter and bias in the head of a segmenter, by their names in the convolution.
     head: dict[str, State] = field(default_factory=dict)
 
 

@@ -34,36 +34,23 @@ from dollmaker.store.files import inside
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A task in memory, sorted by image.
-
-    Attributes:
-        classes: Names of the K classes.
-        image_ids: File names without suffix (N).
-        patients: Patient of each image (N).
-        splits: train, valid or test (N).
-        images: (N, C, S, S) in levels: uint8, or float32 in 0..255 of 16 bits.
-        masks: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore, as everything outside the picture.
-        fit: How the pictures lie in their squares.
-        truth: The masks at the size of the source (N); of images that are not tested ``None``.
-        boxes: Where each picture lies in its square (N).
-        files: SHA-256 of each image's file (N); empty if there are no files.
-        hashes: The perceptual hash of each image (N); empty if unknown.
-        train_empty: Whether images that hold no class may be trained on.
-    """
+    """A task in memory, sorted by image."""
 
     name: str
-    classes: list[str]
-    image_ids: list[str]
-    patients: list[str]
-    splits: list[str]
-    images: npt.NDArray[Any]
+    classes: list[str]  #: Names of the K classes.
+    image_ids: list[str]  #: File names without suffix (N).
+    patients: list[str]  #: Patient of each image (N).
+    splits: list[str]  #: train, valid or test (N).
+    images: npt.NDArray[Any]  #: (N, C, S, S) in levels: uint8, or float32 in 0..255 of 16 bits.
+    #: uint8 (N, K, S, S): 1 class, 0 not, 255 ignore, as everything outside the picture.
     masks: Pixels
-    fit: geometry.Fit
+    fit: geometry.Fit  #: How the pictures lie in their squares.
+    #: The masks at the size of the source (N); of images that are not tested ``None``.
     truth: Sequence[SourceMasks | None]
-    boxes: Sequence[geometry.Box]
-    files: Sequence[str] = ()
-    hashes: Sequence[str] = ()
-    train_empty: bool = True
+    boxes: Sequence[geometry.Box]  #: Where each picture lies in its square (N).
+    files: Sequence[str] = ()  #: SHA-256 of each image's file (N); empty if there are no files.
+    hashes: Sequence[str] = ()  #: The perceptual hash of each image (N); empty if unknown.
+    train_empty: bool = True  #: Whether images that hold no class may be trained on.
 
     def rows(self, split: str) -> npt.NDArray[np.int64]:
         """Positions of a split's images, increasing."""

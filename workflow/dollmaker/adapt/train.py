@@ -29,27 +29,21 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run gives.
+    """What a run gives."""
 
-    Attributes:
-        curve: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou`` (on
-            the squares, see :func:`mean_iou`).
-        predictions: uint8 (T, K, S, S) of the test images, by the final weights, 0 outside the
-            picture.
-        iou: (T, K) at the size of the sources; 1 where a class is not there and nothing is drawn,
-            NaN where no pixel is known.
-        dice: (T, K), likewise.
-        present: Boolean (T, K), whether the image holds the class.
-        cost: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
-            ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that
-            the task costs beside the shared base), ``steps``, ``learning_rate``.
-    """
-
+    #: Points with ``step``, ``epoch``, ``loss`` (mean since the last), ``valid_miou`` (on the
+    #: squares, see :func:`mean_iou`).
     curve: list[dict[str, float]]
+    #: uint8 (T, K, S, S) of the test images, by the final weights, 0 outside the picture.
     predictions: npt.NDArray[np.uint8]
+    #: (T, K) at the size of the sources; 1 where a class is not there and nothing is drawn, NaN
+    #: where no pixel is known.
     iou: Floats
-    dice: Floats
-    present: npt.NDArray[np.bool_]
+    dice: Floats  #: (T, K), likewise.
+    present: npt.NDArray[np.bool_]  #: Boolean (T, K), whether the image holds the class.
+    #: ``seconds`` of all, ``step_seconds`` (mean of the training steps), ``trainable``,
+    #: ``encoder_trainable_share``, ``optimizer_mb``, ``adapter_mb`` (size of the file that the task
+    #: costs beside the shared base), ``steps``, ``learning_rate``.
     cost: dict[str, float]
 
 

@@ -34,18 +34,13 @@ FROZEN: dict[Tuning, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Small:
-    """The small things that the tunings ``adapter`` and ``lora`` put into an encoder.
+    """The small things that the tunings ``adapter`` and ``lora`` put into an encoder."""
 
-    Attributes:
-        x: An input that the network takes, (1, C, H, W), to find their places.
-        adapter_width: Width of adapters as a share of the channels.
-        inserted: ``inserted`` of another network, to make the same; nothing else counts then.
-    """
-
-    x: Tensor | None = None
-    adapter_width: float = 0.125
+    x: Tensor | None = None  #: An input that the network takes, (1, C, H, W), to find their places.
+    adapter_width: float = 0.125  #: Width of adapters as a share of the channels.
     lora_rank: int = 4
     seed: int = 0
+    #: ``inserted`` of another network, to make the same; nothing else counts then.
     inserted: Mapping[str, Any] | None = None
 
     def find(self, encoder: nn.Module, tuning: Tuning) -> dict[str, Any]:

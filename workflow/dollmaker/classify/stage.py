@@ -43,17 +43,11 @@ from dollmaker.store.work import Work
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a member learns from.
+    """What a member learns from."""
 
-    Attributes:
-        index: The index.
-        images: Folder of the image shards.
-        weights_root: Folder of weights files.
-    """
-
-    index: Path
-    images: Path
-    weights_root: Path
+    index: Path  #: The index.
+    images: Path  #: Folder of the image shards.
+    weights_root: Path  #: Folder of weights files.
 
 
 @dataclass(frozen=True, kw_only=True)

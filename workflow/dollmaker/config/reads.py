@@ -14,18 +14,13 @@ from dollmaker.config.whole import Config
 
 @dataclass(frozen=True, kw_only=True)
 class Reads:
-    """What a stage reads.
+    """What a stage reads."""
 
-    Attributes:
-        rules: The rules that run it.
-        keys: Keys of the configuration, a whole section or ``section.key``. What every command
-            gets (``dataset``, ``source`` and ``allow_links``) is left out.
-        files: Files of the user's, keys of :data:`FILES`.
-    """
-
-    rules: tuple[str, ...]
+    rules: tuple[str, ...]  #: The rules that run it.
+    #: Keys of the configuration, a whole section or ``section.key``. What every command gets
+    #: (``dataset``, ``source`` and ``allow_links``) is left out.
     keys: tuple[str, ...]
-    files: tuple[str, ...]
+    files: tuple[str, ...]  #: Files of the user's, keys of :data:`FILES`.
 
 
 #: Kinds of files of the user's -> what of them counts.

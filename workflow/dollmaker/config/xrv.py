@@ -25,16 +25,11 @@ OUTPUTS = (
 
 @dataclass(frozen=True)
 class Network:
-    """One of its networks.
+    """One of its networks."""
 
-    Attributes:
-        architecture: torchvision's name of the same layers.
-        size: Side of the images that it was trained on.
-        untrained: Outputs without a name or without an operating point: nobody taught them.
-    """
-
-    architecture: str
-    size: int
+    architecture: str  #: torchvision's name of the same layers.
+    size: int  #: Side of the images that it was trained on.
+    #: Outputs without a name or without an operating point: nobody taught them.
     untrained: tuple[str, ...]
 
     @property

@@ -144,17 +144,11 @@ def _rows(
 
 
 class Reliability(NamedTuple):
-    """A reliability curve, by B bins of equal width.
+    """A reliability curve, by B bins of equal width."""
 
-    Attributes:
-        counts: Labels in each bin, int64 (B,).
-        said: Mean probability in each, NaN where there is none, (B,).
-        there: Share of positives in each, likewise.
-    """
-
-    counts: npt.NDArray[np.int64]
-    said: Floats
-    there: Floats
+    counts: npt.NDArray[np.int64]  #: Labels in each bin, int64 (B,).
+    said: Floats  #: Mean probability in each, NaN where there is none, (B,).
+    there: Floats  #: Share of positives in each, likewise.
 
     def error(self) -> float:
         """Expected calibration error (Guo et al. 2017); NaN without labels."""

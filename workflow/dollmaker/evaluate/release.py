@@ -22,21 +22,17 @@ _METRICS = {"miou": "mean IoU", "dice": "Dice", "hit_rate": "hit rate"}
 
 @dataclass(frozen=True, kw_only=True)
 class TruthFile:
-    """Your truth, and how it is to be read.
+    """Your truth, and how it is to be read."""
 
-    Attributes:
-        truth: CheXlocalize's JSON, NIH's CSV of boxes, or a folder of pictures:
-            ``{finding}/{image}.png``, or ``{image}.png`` with ``--classes``.
-        classes: Pixel values of a finding, FINDING=VALUES, in files with classes, e.g. Edema=1
-            'Lung Lesion=2,3'.
-        space: Side of the pictures that boxes were drawn on; 0: the images themselves.
-        missing: What an image is that the truth has no entry of: left out (unknown), or without
-            the finding (empty), so that a mask there is a false alarm.
-    """
-
+    #: CheXlocalize's JSON, NIH's CSV of boxes, or a folder of pictures: ``{finding}/{image}.png``,
+    #: or ``{image}.png`` with ``--classes``.
     truth: Path
+    #: Pixel values of a finding, FINDING=VALUES, in files with classes, e.g. Edema=1 'Lung
+    #: Lesion=2,3'.
     classes: Sequence[str] = ()
-    space: int = 1024
+    space: int = 1024  #: Side of the pictures that boxes were drawn on; 0: the images themselves.
+    #: What an image is that the truth has no entry of: left out (unknown), or without the finding
+    #: (empty), so that a mask there is a false alarm.
     missing: Missing = "unknown"
 
 

@@ -23,27 +23,17 @@ from dollmaker.store.tables import read_index
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What is scored.
+    """What is scored."""
 
-    Attributes:
-        index: The index.
-        images: Folder of the image shards.
-        data_root: Folder of the source, for the truth.
-        committee: Folders of the members.
-        relevance: Folder with a folder of relevance shards per recipe.
-        masks: Folder with a folder of mask shards per recipe.
-        segmenter: Folder of the pre-trained segmenter; without one it is not scored.
-        tasks: Folders ``tasks/{task}/{init}-{tuning}``.
-    """
-
-    index: Path
-    images: Path
-    data_root: Path
-    committee: Sequence[Path]
-    relevance: Path
-    masks: Path
+    index: Path  #: The index.
+    images: Path  #: Folder of the image shards.
+    data_root: Path  #: Folder of the source, for the truth.
+    committee: Sequence[Path]  #: Folders of the members.
+    relevance: Path  #: Folder with a folder of relevance shards per recipe.
+    masks: Path  #: Folder with a folder of mask shards per recipe.
+    #: Folder of the pre-trained segmenter; without one it is not scored.
     segmenter: Path | None = None
-    tasks: Sequence[Path] = ()
+    tasks: Sequence[Path] = ()  #: Folders ``tasks/{task}/{init}-{tuning}``.
 
 
 def evaluate(config: Config, inputs: Inputs, output: Path) -> None:

@@ -54,30 +54,20 @@ Patients = Sequence[str] | npt.NDArray[np.str_]
 
 @dataclass(frozen=True)
 class Runs:
-    """All seeds of one task, start, tuning and number of images, on the same test images.
-
-    Attributes:
-        n: Number of training images as configured; ``n_images`` is the number itself.
-        classes: K names.
-        images: N test images, sorted.
-        patients: Patient of each image (N).
-        seeds: S seeds, sorted.
-        iou: (N, S, K), and so is ``dice``.
-        present: Whether an image holds a class, bool (N, K).
-    """
+    """All seeds of one task, start, tuning and number of images, on the same test images."""
 
     task: str
     init: str
     tuning: str
-    n: str
+    n: str  #: Number of training images as configured; ``n_images`` is the number itself.
     n_images: int
-    classes: list[str]
-    images: list[str]
-    patients: npt.NDArray[Any]
-    seeds: list[int]
-    iou: Floats
+    classes: list[str]  #: K names.
+    images: list[str]  #: N test images, sorted.
+    patients: npt.NDArray[Any]  #: Patient of each image (N).
+    seeds: list[int]  #: S seeds, sorted.
+    iou: Floats  #: (N, S, K), and so is ``dice``.
     dice: Floats
-    present: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]  #: Whether an image holds a class, bool (N, K).
 
 
 def read_runs(folders: Sequence[Path]) -> list[Runs]:

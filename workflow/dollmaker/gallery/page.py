@@ -25,27 +25,21 @@ LIMIT = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a gallery says and shows beside the masks.
+    """What a gallery says and shows beside the masks."""
 
-    Attributes:
-        title: Name of the release.
-        version: Its version.
-        source: Name and licence of the source images, shown as it is.
-        picture: image_id -> source image, uint8 (S, S) or (C, S, S), or ``None`` for one that is
-            not there; ``None`` where images may not be shown.
-        relevance: image_id, finding -> relevance map, uint8 (S, S), or ``None`` as above. With
-            neither, tiles are plain fields with the mask.
-        others: Other recipe -> its rows of the same pairs, to be seen side by side.
-        confidence: That of the column ``iou_bound``, null where a pair has no bound; ``None``
-            where the quality only ranks.
-    """
-
-    title: str
-    version: str
-    source: str
+    title: str  #: Name of the release.
+    version: str  #: Its version.
+    source: str  #: Name and licence of the source images, shown as it is.
+    #: image_id -> source image, uint8 (S, S) or (C, S, S), or ``None`` for one that is not there;
+    #: ``None`` where images may not be shown.
     picture: Callable[[str], Picture | None] | None = None
+    #: image_id, finding -> relevance map, uint8 (S, S), or ``None`` as above. With neither, tiles
+    #: are plain fields with the mask.
     relevance: Callable[[str, str], Picture | None] | None = None
+    #: Other recipe -> its rows of the same pairs, to be seen side by side.
     others: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    #: That of the column ``iou_bound``, null where a pair has no bound; ``None`` where the quality
+    #: only ranks.
     confidence: float | None = None
 
 

@@ -18,20 +18,15 @@ MOST_CHANNELS = 1000
 class Input:
     """What a network expects: ``(x / 255 - mean) / std``, channel by channel.
 
-    Attributes:
-        channels: At least 1.
-        size: Side in pixels.
-        mean: Subtracted from images in [0, 1], one number per channel; see :func:`per_channel`.
-        std: Images are divided by it, one number per channel.
-
     Raises:
         ValueError: If no network can expect that.
     """
 
-    channels: int
-    size: int
+    channels: int  #: At least 1.
+    size: int  #: Side in pixels.
+    #: Subtracted from images in [0, 1], one number per channel; see :func:`per_channel`.
     mean: Numbers = 0.5
-    std: Numbers = 0.5
+    std: Numbers = 0.5  #: Images are divided by it, one number per channel.
 
     def __post_init__(self) -> None:
         whole = type(self.channels) is type(self.size) is int

@@ -35,16 +35,13 @@ class Calibration:
     Training with weight w on positives raises logits by log w; the shift takes this back. One
     temperature serves all findings (Guo et al. 2017).
 
-    Attributes:
-        shift: log of the weight of positives of each finding; empty means 0 for all.
-        temperature: Positive; 1 changes nothing.
-
     Raises:
         ValueError: If a number is none of these.
     """
 
+    #: log of the weight of positives of each finding; empty means 0 for all.
     shift: Sequence[float] = ()
-    temperature: float = 1.0
+    temperature: float = 1.0  #: Positive; 1 changes nothing.
 
     def __post_init__(self) -> None:
         if not all(math.isfinite(float(value)) for value in self.shift):
@@ -60,25 +57,16 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """A classifier of the committee.
+    """A classifier of the committee."""
 
-    Attributes:
-        name: Name in the committee.
-        network: Maps float (B, channels, size, size) to logits (B, findings).
-        findings: Names of the logits, in order.
-        input: What the network expects.
-        sha256: Checksum of the weights.
-        architecture: See :func:`create_network`.
-        unknown: Findings that a ready classifier does not know; their logit is 0 and says nothing.
-    """
-
-    name: str
-    network: nn.Module
-    findings: list[str]
-    input: Input
-    sha256: str = ""
-    architecture: str = ""
+    name: str  #: Name in the committee.
+    network: nn.Module  #: Maps float (B, channels, size, size) to logits (B, findings).
+    findings: list[str]  #: Names of the logits, in order.
+    input: Input  #: What the network expects.
+    sha256: str = ""  #: Checksum of the weights.
+    architecture: str = ""  #: See :func:`create_network`.
     calibration: Calibration = field(default_factory=Calibration)
+    #: Findings that a ready classifier does not know; their logit is 0 and says nothing.
     unknown: frozenset[str] = frozenset()
 
     def knows(self, output: int) -> bool:

@@ -122,12 +122,9 @@ class _Seeds(lightning.Callback):
 
 
 class EpochLoss(lightning.LightningModule):
-    """A module that reports the mean loss of each epoch, resumed epochs included.
+    """A module that reports the mean loss of each epoch, resumed epochs included."""
 
-    Attributes:
-        kept: Names of what a run that goes on must know beside weights.
-    """
-
+    #: Names of what a run that goes on must know beside weights.
     kept: tuple[str, ...] = ("curve",)
 
     def __init__(self) -> None:

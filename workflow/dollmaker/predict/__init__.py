@@ -16,30 +16,20 @@ from dollmaker.store.depth import Stored
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A finding of a picture, on the networks' square.
+    """A finding of a picture, on the networks' square."""
 
-    Attributes:
-        finding: Its name.
-        probability: The committee's; of a segmenter its highest in a pixel of the picture.
-        map: Probability of each pixel, or relevance with maximum 1, float32 (S, S).
-        levels: Positive in the mask, its zero the outline (S, S).
-    """
-
-    finding: str
-    probability: float
+    finding: str  #: Its name.
+    probability: float  #: The committee's; of a segmenter its highest in a pixel of the picture.
+    #: Probability of each pixel, or relevance with maximum 1, float32 (S, S).
     map: npt.NDArray[np.float32]
-    levels: npt.NDArray[Any]
+    levels: npt.NDArray[Any]  #: Positive in the mask, its zero the outline (S, S).
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A model that is ready.
+    """A model that is ready."""
 
-    Attributes:
-        findings: Names, in order.
-        run: From stored pixels (C, S, S), the box of the picture in the square and the wanted
-            findings to what was found, in this order.
-    """
-
-    findings: list[str]
+    findings: list[str]  #: Names, in order.
+    #: From stored pixels (C, S, S), the box of the picture in the square and the wanted findings to
+    #: what was found, in this order.
     run: Callable[[Stored, Box, Sequence[str]], list[Found]]

@@ -109,17 +109,11 @@ def _list(images: Path) -> dict[str, Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """A picture, and of the findings that were wanted those that were found in it.
+    """A picture, and of the findings that were wanted those that were found in it."""
 
-    Attributes:
-        name: Its identifier, as the workflow makes it of a path.
-        pixels: The picture, uint8 or uint16 (C, height, width), turned upright.
-        fit: How it was brought into the square.
-    """
-
-    name: str
-    pixels: Stored
-    fit: Fit
+    name: str  #: Its identifier, as the workflow makes it of a path.
+    pixels: Stored  #: The picture, uint8 or uint16 (C, height, width), turned upright.
+    fit: Fit  #: How it was brought into the square.
     wanted: Sequence[str]
     found: Sequence[Found]
 

@@ -38,27 +38,17 @@ _MEAN = "mean"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """All that a card is made from.
-
-    Attributes:
-        table: All rows of the release.
-        images: All images, with or without a mask.
-        members: Member -> model.json.
-        segmenter: segmenter.json.
-        sanity: What the stage sanity says about the recipe.
-        scores: masks.parquet of the evaluation; empty without truth.
-        bounds: What bounds.json says; ``None`` where no released mask has truth.
-    """
+    """All that a card is made from."""
 
     config: Config
     findings: list[str]
-    table: pl.DataFrame
-    images: pl.DataFrame
-    members: dict[str, Tree]
-    segmenter: Tree
-    sanity: Tree
-    scores: pl.DataFrame
-    bounds: Tree | None
+    table: pl.DataFrame  #: All rows of the release.
+    images: pl.DataFrame  #: All images, with or without a mask.
+    members: dict[str, Tree]  #: Member -> model.json.
+    segmenter: Tree  #: segmenter.json.
+    sanity: Tree  #: What the stage sanity says about the recipe.
+    scores: pl.DataFrame  #: masks.parquet of the evaluation; empty without truth.
+    bounds: Tree | None  #: What bounds.json says; ``None`` where no released mask has truth.
 
     def headline(self, *, pairs: str = "full") -> pl.DataFrame:
         """Scores of the first target on the most held-out split there is; empty without truth.

@@ -56,21 +56,13 @@ Source = tuple[Path, Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What labels are made of.
+    """What labels are made of."""
 
-    Attributes:
-        index: The index.
-        masks: Shards of masks, in the order of the index.
-        relevance: Shards of the maps they were cut from, in the same order.
-        committee: Folders of the members that explained.
-        sanity: What the stage sanity says about the recipe.
-    """
-
-    index: Path
-    masks: Sequence[Path]
-    relevance: Sequence[Path]
-    committee: Sequence[Path]
-    sanity: Path
+    index: Path  #: The index.
+    masks: Sequence[Path]  #: Shards of masks, in the order of the index.
+    relevance: Sequence[Path]  #: Shards of the maps they were cut from, in the same order.
+    committee: Sequence[Path]  #: Folders of the members that explained.
+    sanity: Path  #: What the stage sanity says about the recipe.
 
 
 def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
@@ -181,17 +173,12 @@ _Pair = tuple[Row, dict[str, npt.NDArray[Any]]]
 
 
 class _File(NamedTuple):
-    """A file of ``data/`` and one of ``masks/``, same rows in the same order.
+    """A file of ``data/`` and one of ``masks/``, same rows in the same order."""
 
-    Attributes:
-        name: The split, and its number among how many files of the split.
-        rows: Rows of shards, in the order of the file; no shard without a row.
-        images: Rows of the index of its images.
-    """
-
-    name: tuple[str, int, int]
+    name: tuple[str, int, int]  #: The split, and its number among how many files of the split.
+    #: Rows of shards, in the order of the file; no shard without a row.
     rows: list[tuple[Source, list[int]]]
-    images: pl.DataFrame
+    images: pl.DataFrame  #: Rows of the index of its images.
 
 
 def _plan(index: pl.DataFrame, shards: Sequence[Source]) -> list[_File]:

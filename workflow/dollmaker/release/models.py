@@ -27,33 +27,20 @@ _WEIGHTS = ("model.json", "model.safetensors")
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a release is made of.
+    """What a release is made of."""
 
-    Attributes:
-        index: The index.
-        images: Folder of the image shards, for the pictures.
-        labels: Folder of the labels.
-        segmenter: Folder of the segmenter.
-        committee: Folders of the members that explained.
-        sanity: What the stage sanity says about the recipe.
-        scores: masks.parquet of the evaluation; empty without truth.
-        pairs: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
-        others: Mask shards of other recipes, ``{recipe}/{shard}.h5``, for the gallery.
-        tasks: Folders of the fine-tunings that ``release.models`` names.
-        thresholds: Those of the released recipe, if it has any.
-    """
-
-    index: Path
-    images: Path
-    labels: Path
-    segmenter: Path
-    committee: Sequence[Path]
-    sanity: Path
-    scores: Path
-    pairs: Path
+    index: Path  #: The index.
+    images: Path  #: Folder of the image shards, for the pictures.
+    labels: Path  #: Folder of the labels.
+    segmenter: Path  #: Folder of the segmenter.
+    committee: Sequence[Path]  #: Folders of the members that explained.
+    sanity: Path  #: What the stage sanity says about the recipe.
+    scores: Path  #: masks.parquet of the evaluation; empty without truth.
+    pairs: Path  #: pairs.parquet of the evaluation, which the bounds of the masks' IoU come from.
+    #: Mask shards of other recipes, ``{recipe}/{shard}.h5``, for the gallery.
     others: Sequence[Path] = ()
-    tasks: Sequence[Path] = ()
-    thresholds: Path | None = None
+    tasks: Sequence[Path] = ()  #: Folders of the fine-tunings that ``release.models`` names.
+    thresholds: Path | None = None  #: Those of the released recipe, if it has any.
 
 
 def add_models(release: Path, inputs: Inputs, wanted: Sequence[str]) -> None:

@@ -21,19 +21,12 @@ _CORNER = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
 
 @dataclass(frozen=True, kw_only=True)
 class SourceMask:
-    """A mask at the size of the source.
+    """A mask at the size of the source."""
 
-    Attributes:
-        counts: Compressed COCO counts.
-        area: Pixels.
-        box: left, top, width, height in pixels; zeros of an empty mask.
-        polygons: Outlines of its parts, if they were asked for.
-    """
-
-    counts: str
-    area: int
-    box: list[int]
-    polygons: list[list[int]] | None = None
+    counts: str  #: Compressed COCO counts.
+    area: int  #: Pixels.
+    box: list[int]  #: left, top, width, height in pixels; zeros of an empty mask.
+    polygons: list[list[int]] | None = None  #: Outlines of its parts, if they were asked for.
 
 
 def measure(mask: npt.NDArray[np.bool_]) -> tuple[int, list[int]]:

@@ -51,37 +51,26 @@ class Explanations:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The results of one data set.
-
-    Attributes:
-        folder: ``results/{dataset}``.
-        names: All findings; ``findings`` are those that are localized.
-        header: Provenance of the index, with the quarantine.
-        confounding: How well border and shape predict the labels; empty if not measured.
-        members: Member name -> its model.json.
-        scores: Table name -> table of the evaluation; missing ones are absent.
-        sanity: Recipe -> its sanity checks, where they were made.
-        segmenter: segmenter.json, or ``None``.
-        tasks: Task name -> run name ``{init}-{tuning}`` -> folder.
-        release: Split -> number of released masks.
-        seconds: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
-    """
+    """The results of one data set."""
 
     config: Config
-    folder: Path
+    folder: Path  #: ``results/{dataset}``.
     index: pl.DataFrame
-    names: list[str]
+    names: list[str]  #: All findings; ``findings`` are those that are localized.
     findings: list[str]
-    header: Tree
+    header: Tree  #: Provenance of the index, with the quarantine.
+    #: How well border and shape predict the labels; empty if not measured.
     confounding: pl.DataFrame
-    members: dict[str, Tree]
+    members: dict[str, Tree]  #: Member name -> its model.json.
+    #: Table name -> table of the evaluation; missing ones are absent.
     scores: dict[str, pl.DataFrame]
-    sanity: dict[str, Tree]
+    sanity: dict[str, Tree]  #: Recipe -> its sanity checks, where they were made.
     truth: Truth | None
-    segmenter: Tree | None
+    segmenter: Tree | None  #: segmenter.json, or ``None``.
     explanations: Explanations | None
-    tasks: dict[str, dict[str, Path]]
-    release: dict[str, int]
+    tasks: dict[str, dict[str, Path]]  #: Task name -> run name ``{init}-{tuning}`` -> folder.
+    release: dict[str, int]  #: Split -> number of released masks.
+    #: Stage -> seconds of all its jobs, ``None`` where nothing was measured.
     seconds: dict[str, float | None]
 
     def table(self, name: str) -> pl.DataFrame:

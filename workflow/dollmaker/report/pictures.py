@@ -212,19 +212,12 @@ def caption(card: Card) -> str:
 
 @dataclass(frozen=True)
 class Examples:
-    """Some test images of one task.
+    """Some test images of one task."""
 
-    Attributes:
-        n: Number of training images of the shown runs, as configured.
-        columns: Names of the pictures in a row.
-        classes: Class name -> colour as ``#rrggbb``.
-        rows: Names of images with their pictures.
-    """
-
-    n: str
-    columns: list[str]
-    classes: dict[str, str]
-    rows: list[tuple[str, list[Rgb]]]
+    n: str  #: Number of training images of the shown runs, as configured.
+    columns: list[str]  #: Names of the pictures in a row.
+    classes: dict[str, str]  #: Class name -> colour as ``#rrggbb``.
+    rows: list[tuple[str, list[Rgb]]]  #: Names of images with their pictures.
 
 
 def make_examples(runs: Mapping[str, Path]) -> Examples | None:

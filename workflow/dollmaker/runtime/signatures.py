@@ -8,7 +8,7 @@ reads a release. So this is a small reader of our own.
 A parameter before ``/`` is a positional argument. Any other is an option, called as the parameter
 is without ``_file``, ``_folder`` or ``_name``: ``index_file`` is ``--index``. One whose type is a
 dataclass stands for the fields of that class. The one called ``config`` is loaded first. Help is
-what ``Args:`` and ``Attributes:`` say.
+what ``Args:`` and ``Attributes:`` say, and what stands at the fields of a class after ``#:``.
 """
 
 import argparse
@@ -35,6 +35,9 @@ _PLAIN: dict[str, dict[str, Any]] = {
 
 _LONG = re.MULTILINE | re.DOTALL
 
+#: A field of a dataclass, with what is said above or beside it.
+_FIELD = r"((?:^ {4}#: .*\n)*)^ {4}(\w+): .*?(?:  #: (.*))?$"
+
 #: What has no default.
 _REQUIRED = Parameter.empty
 
@@ -54,10 +57,17 @@ class Source:
 
     @property
     def help(self) -> dict[str, str]:
-        """Parameter -> what the docstring says of it, in one line."""
+        """Parameter -> what the docstring says of it, or what stands at a field, in one line."""
         text = ast.get_docstring(self.node) or ""
         found = re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", text, re.MULTILINE)
-        return {name: re.sub(r"\s+", " ", _unmarked(told)).rstrip(".") for name, told in found}
+        if isinstance(self.node, ast.ClassDef):
+            lines = _text(self.module).splitlines()[self.node.lineno : self.node.end_lineno]
+            fields = re.findall(_FIELD, "\n".join(lines), re.MULTILINE)
+            found += [
+                (name, f"{above}{beside}".replace("#: ", "")) for above, name, beside in fields
+            ]
+        helps = {name: re.sub(r"\s+", " ", _unmarked(told)).strip() for name, told in found if told}
+        return {name: told.rstrip(".") for name, told in helps.items()}
 
     @property
     def parameters(self) -> list[Parameter]:

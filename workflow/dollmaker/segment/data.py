@@ -31,21 +31,15 @@ _PICTURE = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What is known of the N images that teach something and K localized findings, without pixels.
-
-    Attributes:
-        state: (N, K): all background, unknown, or a mask.
-        row: (N, K) row of the mask in the shard of masks; -1 where there is none.
-        quality: (N, K) quality of the mask in 0..1; 1 where there is none.
-        labels: (N, K) 1 present, 0 absent, NaN unknown.
-    """
+    """What is known of N images that teach something and K localized findings, without pixels."""
 
     index: pl.DataFrame
     findings: list[str]
-    state: npt.NDArray[np.int8]
+    state: npt.NDArray[np.int8]  #: (N, K): all background, unknown, or a mask.
+    #: (N, K) row of the mask in the shard of masks; -1 where there is none.
     row: npt.NDArray[np.int64]
-    quality: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.float32]
+    quality: npt.NDArray[np.float32]  #: (N, K) quality of the mask in 0..1; 1 where there is none.
+    labels: npt.NDArray[np.float32]  #: (N, K) 1 present, 0 absent, NaN unknown.
 
     def __len__(self) -> int:
         return len(self.index)

@@ -39,21 +39,13 @@ _SAMPLE = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """What a segmenter learns from.
+    """What a segmenter learns from."""
 
-    Attributes:
-        index: The index.
-        images: Folder of the image shards.
-        labels: Folder of the labels, or a release.
-        weights_root: Folder of weights files.
-        committee: Folders of the members, for ``segment.init``.
-    """
-
-    index: Path
-    images: Path
-    labels: Path
-    weights_root: Path
-    committee: Sequence[Path] = ()
+    index: Path  #: The index.
+    images: Path  #: Folder of the image shards.
+    labels: Path  #: Folder of the labels, or a release.
+    weights_root: Path  #: Folder of weights files.
+    committee: Sequence[Path] = ()  #: Folders of the members, for ``segment.init``.
 
 
 def train_segmenter(config: Config, inputs: Inputs, output: Path, gpus: int = 1) -> None:
