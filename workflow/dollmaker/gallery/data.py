@@ -66,13 +66,10 @@ def sources(paths: Sequence[str]) -> list[str]:
 def pairs(
     rows: pl.DataFrame, *, total: int, recipes: Sequence[str], confidence: float | None = None
 ) -> Tree:
-    """What filters, sorting and captions need of all pairs, by column.
+    """What filters, sorting and captions need of all pairs, arranged rows of a release, by column.
 
-    Args:
-        rows: Arranged rows.
-        total: Pairs of the release.
-        recipes: The other recipes.
-        confidence: That of the column ``iou_bound``; ``None`` where the quality only ranks.
+    It has ``total`` of them. ``recipes`` are the others; ``confidence`` is that of the column
+    ``iou_bound``, ``None`` where the quality only ranks.
     """
     numbers = {name: k for k, name in enumerate(rows["image_id"].unique(maintain_order=True))}
     pixels = pl.col("size").list.get(0) * pl.col("size").list.get(1)

@@ -39,15 +39,13 @@ class EpochSampler(Sampler[Key]):
     """Yields (epoch, index) in an order that depends on the seed and the epoch alone.
 
     Each of several processes gets its part of every batch. The last short batch is dropped.
-
-    Attributes:
-        skip: Items that the next epoch leaves out, because a stopped run has had them.
     """
 
     def __init__(self, length: int, batch: int, seed: int, processes: int, rank: int) -> None:
         self._batches = (length // batch, processes, batch // processes)
         self._length, self._rank, self._seed = length, rank, seed
-        self._epoch = self.skip = 0
+        self._epoch = 0
+        self.skip = 0  #: Items that the next epoch leaves out, because a stopped run has had them.
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch, also after a resume."""
@@ -64,13 +62,9 @@ class EpochSampler(Sampler[Key]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader that can start inside an epoch; Lightning keeps its state in checkpoints.
+    """A loader that can start inside an epoch; Lightning keeps its state in checkpoints."""
 
-    Attributes:
-        batches: Batches of the current epoch that were trained on; the training counts them.
-    """
-
-    batches = 0
+    batches = 0  #: Those of the current epoch that were trained on; the training counts them.
 
     def state_dict(self) -> dict[str, Any]:
         """Where in the epoch the training is."""

@@ -197,11 +197,7 @@ def _parameter(
 
 
 def _options(module: str, note: ast.expr | None) -> dict[str, Any]:
-    """How argparse reads a value of this type.
-
-    Raises:
-        TypeError: If it cannot: of a command that is yet to be mended.
-    """
+    """How argparse reads a value of this type; it must know it (``TypeError``)."""
     match note:
         case ast.BinOp(left=kind, right=ast.Constant(None)):
             return _options(module, kind)

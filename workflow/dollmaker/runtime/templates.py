@@ -12,10 +12,8 @@ def open_templates(
 ) -> jinja2.Environment:
     """The templates of a folder, in which a name that is not known is an error.
 
-    Args:
-        folder: The folder.
-        html: Escape all values; else the template must, and ends with a line as it is.
-        filters: Name -> filter.
+    With ``html`` all values are escaped; else the template must do it, and ends with a line as it
+    is.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),

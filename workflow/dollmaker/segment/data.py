@@ -61,13 +61,9 @@ def list_targets(
     uncertain one is unknown. Images count when the release looked at them (they have a row there)
     or when they are true negatives (no positive finding); those of which nothing is known do not.
 
-    Args:
-        index: Rows of one split.
-        findings: Those that are localized.
-        masks: Columns of the split's masks; none if it has no mask.
-        blank: ``zeros`` or ``ignore``, as ``classify.blank``.
-        source: The shard, for messages.
-        everything: Keep images of which nothing is known: their structure teaches.
+    Of a split without a mask ``masks`` has no columns. ``blank`` is as ``classify.blank``;
+    ``source`` names the masks in messages. With ``everything`` images of which nothing is known are
+    kept: their structure teaches.
 
     Raises:
         ArtifactError: If the table lacks a column.

@@ -109,11 +109,7 @@ def _timm(name: str) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _rename(state: dict[str, Tensor], plain: list[str], name: str) -> dict[str, Tensor]:
-    """Give the tensors of an encoder the names of the whole network.
-
-    Raises:
-        ModelError: If one of them has no counterpart there.
-    """
+    """Give the tensors of an encoder the names of the whole network, which has them all."""
     known = {unify(key): key for key in plain}
     renamed = {}
     for key, tensor in state.items():
