@@ -35,6 +35,9 @@ from dollmaker.store.shards import Shard
 Criterion = Literal["evidence", "stability", "expectation"]
 CRITERIA = get_args(Criterion)
 
+#: The criterion that is taken where none is named.
+CRITERION: Criterion = "evidence"
+
 #: One row per finding and candidate; the finding "" stands for all that have no pair.
 COLUMNS: dict[str, Any] = {
     "finding": pl.String,

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from dollmaker.binarize.cuts import FAMILY, Family, level, otsu_levels
-from dollmaker.binarize.label_free import Criterion
+from dollmaker.binarize.label_free import CRITERION, Criterion
 from dollmaker.binarize.pair import BACKGROUND, CHANGE, FOREGROUND, IGNORE, Pair, decided
 from dollmaker.runtime.errors import ConfigError
 
@@ -63,7 +63,7 @@ def two_threshold(pair: Pair, *, foreground: Level = 0.3, background: Level = 0.
     return replace(pair, mask=mask, threshold=high)
 
 
-def label_free(pair: Pair, *, criterion: Criterion = "evidence", family: Family = FAMILY) -> Pair:
+def label_free(pair: Pair, *, criterion: Criterion = CRITERION, family: Family = FAMILY) -> Pair:
     """The threshold of the finding that was chosen without truth, from the sample of its maps.
 
     See :mod:`dollmaker.binarize.label_free` for the criteria, :mod:`dollmaker.binarize.cuts` for

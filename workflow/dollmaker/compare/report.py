@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 from matplotlib.figure import Figure
 
-from dollmaker.binarize.label_free import CRITERIA
+from dollmaker.binarize.label_free import CRITERIA, CRITERION
 from dollmaker.compare.rules import HELD_OUT, PUBLISHED, RULES, TRAINED, TUNED
 from dollmaker.config.whole import Config
 from dollmaker.evaluate.masks import Folders, open_recipes, read_pair
@@ -26,7 +26,7 @@ from dollmaker.store.shards import ImageShards
 SHARES = (1.0, 0.75, 0.5, 0.25)
 
 #: Rules of the chart, with their colours.
-_SHOWN = {PUBLISHED: SERIES[0], "stability": SERIES[2], TUNED: SERIES[6]}
+_SHOWN = {PUBLISHED: SERIES[0], CRITERION: SERIES[2], TUNED: SERIES[6]}
 
 _TILE, _IMAGES = 132, 6
 
@@ -140,7 +140,7 @@ def scores_chart(summary: pl.DataFrame, target: str) -> bytes:
                     row, y = found[recipe], place + shift
                     axes.plot([row["miou_low"], row["miou_high"]], [y, y], color=colour, lw=1.2)
                     axes.plot(row["miou"], y, "o", color=colour, ms=4.5)
-            label = {"stability": "label-free (stability)"}.get(rule, rule)
+            label = {CRITERION: f"label-free ({CRITERION})"}.get(rule, rule)
             axes.plot([], [], "o-", color=colour, ms=4.5, lw=1.2, label=label)
         for name, style in zip(BASELINES, ("--", ":", "-."), strict=True):
             value = own.filter(pl.col("recipe") == name)["miou"]
