@@ -140,7 +140,7 @@ def scores_chart(summary: pl.DataFrame, target: str) -> bytes:
                     row, y = found[recipe], place + shift
                     axes.plot([row["miou_low"], row["miou_high"]], [y, y], color=colour, lw=1.2)
                     axes.plot(row["miou"], y, "o", color=colour, ms=4.5)
-            label = {CRITERION: f"label-free ({CRITERION})"}.get(rule, rule)
+            label = f"label-free ({rule})" if rule == CRITERION else rule
             axes.plot([], [], "o-", color=colour, ms=4.5, lw=1.2, label=label)
         for name, style in zip(BASELINES, ("--", ":", "-."), strict=True):
             value = own.filter(pl.col("recipe") == name)["miou"]
