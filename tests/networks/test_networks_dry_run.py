@@ -1,7 +1,6 @@
 """Networks tried without numbers: right about shapes, and without a trace on the network."""
 
 import copy
-from typing import Any
 
 import pytest
 import torch
@@ -68,11 +67,3 @@ def test_what_needs_two_images_is_told_from_what_fails(side: int, fails: bool) -
     assert dry_run.fails_on_one(network, (1, 3, side, side)) is fails
     assert not dry_run.fails_on_one(copy.deepcopy(network).eval(), (1, 3, side, side))
     assert not dry_run.fails_on_one(network, (1, 4, 2, 2))
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [(ValueError("one.\ntwo"), "one"), (AssertionError(), "AssertionError"), (KeyError(3), "3")],
-)
-def test_the_first_line_of_an_error(error: Any, line: str) -> None:
-    assert dry_run.first_line(error) == line

@@ -119,6 +119,8 @@ def time_recipes(
             size=size,
             negatives=read_negatives(config, maps, index, every, results / "images"),
             seed=config.seed,
+            precision=config.attribute.precision,
+            compiled=config.attribute.compile,
             chunk=config.attribute.chunk or 8,
         )
         committee = Committee(members, maps, setup)

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dollmaker.fetch.libraries import Source
-from dollmaker.networks import dry_run
-from dollmaker.runtime.errors import ModelError, out_of_space
+from dollmaker.runtime.errors import ModelError, first_line, out_of_space
 from dollmaker.store.files import sha256_file
 
 T = TypeVar("T")
@@ -212,7 +211,7 @@ def _reason(source: Source, folder: Path, file: str, error: Exception) -> str:
             f"the weights {source.name} are not there ({url}, status 404); correct the name, the "
             "revision or the file."
         )
-    detail = dry_run.first_line(error)
+    detail = first_line(error)
     if "Consistency check failed" in detail:
         return (
             f"the file of the weights {source.name} came incomplete from {url} ({detail}); fetch "

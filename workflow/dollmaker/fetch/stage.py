@@ -14,9 +14,8 @@ from dollmaker.config.whole import Config
 from dollmaker.fetch import lock, needed, originals
 from dollmaker.fetch.libraries import Source, locked
 from dollmaker.fetch.needed import Need
-from dollmaker.networks import dry_run
 from dollmaker.networks.weights import Normalisation, State, read_metadata, to_bytes
-from dollmaker.runtime.errors import ModelError, UsageError, out_of_space
+from dollmaker.runtime.errors import ModelError, UsageError, first_line, out_of_space
 from dollmaker.store.files import atomic_path, read_json, sha256_file
 
 
@@ -164,7 +163,7 @@ def _read(source: Source, original: originals.Original) -> State:
         original.discard()
         raise ModelError(
             f"the file of the weights {source.name}, {original.path}, cannot be read as weights "
-            f"({dry_run.first_line(error)}); get it again, or name others."
+            f"({first_line(error)}); get it again, or name others."
         ) from None
     # A clone each: safetensors refuses tensors that share memory.
     return {key: value.detach().clone() for key, value in state.items()}

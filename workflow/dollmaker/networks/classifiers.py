@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dollmaker.config import patch_sizes, xrv
 from dollmaker.networks import dry_run
 from dollmaker.networks.weights import Normalisation
-from dollmaker.runtime.errors import ModelError, unknown
+from dollmaker.runtime.errors import ModelError, first_line, unknown
 
 #: Further arguments of torchvision's networks. Auxiliary heads would return more than logits in
 #: training; weights files that have them still load.
@@ -43,7 +43,7 @@ def create_network(
     except ModelError:
         raise
     except Exception as error:  # the libraries raise many types for what does not fit
-        raise ModelError(_refusal(library, name, size, dry_run.first_line(error))) from None
+        raise ModelError(_refusal(library, name, size, first_line(error))) from None
     if logits is not None and (not isinstance(logits, Tensor) or logits.shape != (2, outputs)):
         given = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(
@@ -177,7 +177,7 @@ def published_normalisation(architecture: str) -> tuple[Normalisation, str] | No
     try:
         known = timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise ModelError(f"{architecture}: {dry_run.first_line(error)}; correct its tag.") from None
+        raise ModelError(f"{architecture}: {first_line(error)}; correct its tag.") from None
     return known and (Normalisation(mean=tuple(known.mean), std=tuple(known.std)), f"timm:{name}")
 
 

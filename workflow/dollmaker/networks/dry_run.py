@@ -74,9 +74,3 @@ def fails_on_one(network: nn.Module, shape: tuple[int, ...]) -> bool:
     except Exception as error:
         return too_few(error)
     return False
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error, short enough for a sentence."""
-    text = str(error).strip()
-    return text.splitlines()[0][:300].rstrip(".") if text else type(error).__name__

@@ -19,10 +19,9 @@ from segmentation_models_pytorch.encoders import encoders as NATIVE_ENCODERS
 from torch import Tensor, nn
 
 from dollmaker.config import weight_names
-from dollmaker.networks import dry_run
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
-from dollmaker.runtime.errors import ArtifactError, ModelError, unknown
+from dollmaker.runtime.errors import ArtifactError, ModelError, first_line, unknown
 from dollmaker.store.files import read_json, sha256_file
 
 if TYPE_CHECKING:  # who predicts with a release has no pydantic
@@ -88,7 +87,7 @@ def create(
             )  # fmt: skip
     except Exception as error:  # the libraries raise many types for combinations that do not fit
         raise ModelError(
-            f"cannot make {title} ({dry_run.first_line(error)}); correct segment.arguments."
+            f"cannot make {title} ({first_line(error)}); correct segment.arguments."
         ) from None
     _check_size(model, title, channels, size)
     return model.to(memory_format=torch.channels_last)
@@ -133,7 +132,7 @@ def _check_size(model: nn.Module, title: str, channels: int, size: int) -> None:
     except Exception as error:
         remedy = "a multiple of 32" if size % 32 else "more, or choose another segment.architecture"
         raise ModelError(
-            f"{title} does not take images of {size} pixels ({dry_run.first_line(error)}); set "
+            f"{title} does not take images of {size} pixels ({first_line(error)}); set "
             f"prepare.size to {remedy} (ViT: give img_size in segment.arguments)."
         ) from None
     if out.shape[-2:] != (size, size):

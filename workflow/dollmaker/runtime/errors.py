@@ -67,6 +67,12 @@ def unknown(kind: str, name: object, known: Iterable[object]) -> str:
     return f"unknown {kind} {str(name)!r}; use one of: {listed}."
 
 
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, short enough for a sentence."""
+    text = str(error).strip()
+    return text.splitlines()[0][:300].rstrip(".") if text else type(error).__name__
+
+
 # --- what the command line makes of damaged files, full disks and missing libraries --------------
 
 

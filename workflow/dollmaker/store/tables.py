@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker.runtime import encoding
-from dollmaker.runtime.errors import ArtifactError, DamagedError, DataError
+from dollmaker.runtime.errors import ArtifactError, DamagedError, DataError, first_line
 from dollmaker.store.files import atomic_path
 
 #: Names of columns as they are written, and their cells in columns that are called otherwise.
@@ -62,7 +62,7 @@ def read_source(path: Path) -> pl.DataFrame:
         packed = path.suffix.lower() in {".parquet", ".pq"}
         names, cells = _read_parquet(path) if packed else _read_csv(path)
     except Exception as error:  # polars raises many types; the file is the user's
-        detail = _first_line(error)[:300]
+        detail = first_line(error)
         raise DataError(
             f"table {path} is not readable ({detail}); save it as CSV in UTF-8 or Parquet."
         ) from None
@@ -240,11 +240,7 @@ def read(path: Path) -> pl.DataFrame:
     except FileNotFoundError:
         raise ArtifactError(f"{path} does not exist; run the stage that makes it.") from None
     except Exception as error:  # any damage of the file
-        raise DamagedError(f"{path} is damaged ({_first_line(error)})", path) from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DamagedError(f"{path} is damaged ({first_line(error)})", path) from None
 
 
 def read_header(path: Path) -> dict[str, Any]:
