@@ -11,7 +11,7 @@ from dollmaker.config.settings import loaded
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
-NAMES = re.compile(r"docs/[\w./-]+\.(?:md|png|jpg|py)")
+NAMES = re.compile(r"(?:docs|workflow)/[\w./-]+\.(?:md|png|jpg|py|yaml|smk)")
 #: Pages that name what was, with its date.
 LOGS = ("docs/protocol.md", "docs/lab/", "CHANGELOG.md")
 
@@ -36,14 +36,17 @@ def test_links_lead_to_pages_and_headings(page: Path) -> None:
 
 
 def sources() -> Iterator[Path]:
-    yield from (ROOT / name for name in ("Snakefile", "Makefile", "config.yaml", "README.md"))
+    yield from (
+        ROOT / name
+        for name in ("Snakefile", "Makefile", "config.yaml", "README.md", "CONTRIBUTING.md")
+    )
     for folder in ("workflow", "tests", "docs", "envs"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix in {".py", ".smk", ".yaml", ".html", ".md", ".toml", ".txt", ".def"}:
                 yield path
 
 
-def test_pages_that_code_and_messages_name_exist() -> None:
+def test_files_that_code_pages_and_messages_name_exist() -> None:
     for path in sources():
         if not str(path.relative_to(ROOT)).startswith(LOGS):
             for name in NAMES.findall(path.read_text()):
