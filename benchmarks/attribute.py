@@ -30,6 +30,7 @@ from dollmaker.attribute.integrated_gradients import (
     Stop,
     contributions,
     fixed,
+    forward,
     nested,
     refine,
 )
@@ -85,6 +86,8 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
     def same(some: Tensor) -> None:
         pairs = _pairs(len(some), count)
         contributions(frozen, some, origin, pairs, *fixed(setting.nodes), chunk)
+        for images in (some, origin):  # the logits that say whether the maps are complete
+            forward(frozen, images, chunk)
 
     def ceiling(some: Tensor) -> None:
         bare(frozen, some, count, setting.nodes * len(some), chunk)
