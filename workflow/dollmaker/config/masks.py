@@ -149,7 +149,7 @@ class RecipeConfig(Section):
     attribute: str | MapsConfig = Field(default_factory=MapsConfig)
     """How maps are made, or the name of another recipe whose maps are used."""
     binarize: Filled[Step] = Field(
-        default=[{"gate": {}}, {"otsu": {}}, {"dense_crf": {"unary": "map"}}]
+        default=[{"gate": {}}, {"label_free": {}}, {"dense_crf": {"unary": "map"}}]
     )
     """Steps from map to mask, in order; each is one name with its arguments."""
 
