@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dollmaker.attribute.graphs import normalised_cut
 from dollmaker.binarize.cuts import FAMILY, Cut
+from dollmaker.binarize.label_free import CRITERION
 from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.steps import STEPS
 from dollmaker.binarize.thresholds import otsu
@@ -83,7 +84,7 @@ def blobs(images: int, size: int) -> list[Pair]:
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:size, :size] / size
     pictures = ((clouds(images, 3, size).numpy() + 1) * 127.5).astype(np.uint8)
-    cuts = {("stability", FAMILY): Cut("area", 0.1)}
+    cuts = {(CRITERION, FAMILY): Cut("area", 0.1)}
     pairs = []
     for picture in pictures:
         total = 0.02 * rng.random((size, size))
