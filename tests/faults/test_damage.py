@@ -171,6 +171,7 @@ def test_every_stage_survives_a_full_disk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = sound(tmp_path)
+    place.config["recipes"] = {"doll": {"binarize": [{"gate": {}}, {"otsu": {}}]}}
     for words in all_words(place):
         before = contents(place.results)
         with small_files(1000):
