@@ -14,6 +14,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = re.compile(r"(?:docs|workflow)/[\w./-]+\.(?:md|png|jpg|py|yaml|smk)")
 #: Pages that name what was, with its date.
 LOGS = ("docs/protocol.md", "docs/lab/", "CHANGELOG.md")
+SUFFIXES = {".py", ".smk", ".yaml", ".html", ".md", ".toml", ".txt", ".def"}
 
 
 def anchors(page: Path) -> set[str]:
@@ -42,7 +43,8 @@ def sources() -> Iterator[Path]:
     )
     for folder in ("workflow", "tests", "docs", "envs"):
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.suffix in {".py", ".smk", ".yaml", ".html", ".md", ".toml", ".txt", ".def"}:
+            built = any(part.endswith(".egg-info") for part in path.parts)
+            if path.suffix in SUFFIXES and not built:
                 yield path
 
 
