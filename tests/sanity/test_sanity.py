@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from PIL import Image
 
 from dollmaker.config.settings import resolved
 from dollmaker.sanity.stage import MIN_PAIRS, SAME_MASKS, Inputs, check_recipe, judge
@@ -200,3 +201,5 @@ def test_the_stage_looks_at_the_picture_alone(tmp_path: Path) -> None:
     assert said["masked_negatives"] == 1 and said["uninformative"] is True
     assert said["ignores_finding"] is False  # there is one finding
     assert said["same_masks"] == pytest.approx(2 / 3, abs=1e-4) and said["ignores_model"] is True
+    with Image.open(tmp_path / "r.png") as picture:  # 8 pairs with the finding, 4 without
+        assert picture.height > 12 * 64 and picture.width > 6 * 128

@@ -11,7 +11,7 @@ REQUIRED INPUTS
     segmenter = results/{dataset}/segmenter/
     scores    = results/{dataset}/scores/    (masks.parquet, pairs.parquet)
 OUTPUTS
-    sanity    = results/{dataset}/sanity/{recipe}.json
+    sanity    = results/{dataset}/sanity/{recipe}.json, {recipe}.png
     labels    = results/{dataset}/labels/       (SHA256SUMS lists its files)
     release   = results/{dataset}/release/      (SHA256SUMS lists its files)
     verified  = results/{dataset}/release.verified
@@ -35,6 +35,7 @@ rule check_recipe:
         thresholds=lambda wildcards: pipeline.thresholds(COMPARED, wildcards.recipe),
     output:
         sanity="results/{dataset}/sanity/{recipe}.json",
+        picture="results/{dataset}/sanity/{recipe}.png",
     log:
         "results/{dataset}/logs/check_recipe-{recipe}.log",
     benchmark:

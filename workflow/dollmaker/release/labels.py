@@ -81,7 +81,7 @@ def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
             and ``release.allow_failed_sanity`` is off.
         ArtifactError: If shards do not fit each other.
     """
-    _require_sanity(read_json(inputs.sanity), config.release.allow_failed_sanity)
+    _require_sanity(inputs.sanity, config.release.allow_failed_sanity)
     index, names = read_index(inputs.index)
     header = labels_header(config, inputs.committee)
     header["findings"] = findings.localized(names, config.attribute.findings)
@@ -119,8 +119,9 @@ def labels_header(config: Config, committee: Sequence[Path]) -> Tree:
     return provenance.header("labels", settings, seed=config.seed, inputs=inputs)
 
 
-def _require_sanity(checks: Tree, allow_failed: bool) -> None:
+def _require_sanity(file: Path, allow_failed: bool) -> None:
     """Refuse maps that fail a check or that could not be checked; warn of those in doubt."""
+    checks = read_json(file)
     reasons = {
         "ignores_model": "lead to the same masks when the networks' weights are random",
         "ignores_finding": "are the same for every finding of an image",
@@ -135,8 +136,9 @@ def _require_sanity(checks: Tree, allow_failed: bool) -> None:
     if failed and not allow_failed:
         raise DataError(
             f"the maps of recipe {recipe!r} {' and '.join(failed)}: they are no evidence for a "
-            "finding; train the classifiers better, change the recipe, or set "
-            "release.allow_failed_sanity ('When the masks are refused' in "
+            f"finding. {file.with_suffix('.png')} shows the masks beside those of random weights. "
+            "If they are not what you want, train the classifiers better or change the recipe; if "
+            "they are, set release.allow_failed_sanity ('When the masks are refused' in "
             "docs/how-to/own-images.md says in which order)."
         )
     if checks["doubts"] or checks["uninformative"]:

@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker.binarize.pair import Pair
 from dollmaker.binarize.stage import open_recipe
 from dollmaker.config.whole import Config
 from dollmaker.measures import scores
+from dollmaker.pictures import overlay
 from dollmaker.pixels import geometry
+from dollmaker.runtime.picks import evenly
 from dollmaker.store import provenance
-from dollmaker.store.files import sha256_file, write_json
+from dollmaker.store.files import atomic_path, sha256_file, write_json
 from dollmaker.store.findings import PRESENT
 from dollmaker.store.shards import ImageShards, Shard
 from dollmaker.store.tables import read_index
@@ -27,6 +30,9 @@ IGNORES_FINDING = 0.99
 
 #: Pairs of a kind under which nothing is said about it (our choice).
 MIN_PAIRS = 8
+
+#: Most pairs in the picture: with the finding, and without it. Side of a tile in pixels.
+_SHOWN, _TILE = (8, 4), 128
 
 Table = dict[str, npt.NDArray[Any]]
 Floats = npt.NDArray[np.float64]
@@ -60,7 +66,7 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
         config: The resolved configuration.
         inputs: What earlier stages made.
         recipe: Recipe of the configuration.
-        output: JSON file to write.
+        output: JSON file to write; beside it a picture with the same name and the suffix .png.
     """
     cutter, fit = open_recipe(config, recipe, inputs.thresholds), config.prepare.fit
     index, names = read_index(inputs.index)
@@ -68,8 +74,9 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
     pixels = ImageShards(inputs.images)
     with Shard(inputs.sample, "relevance") as sample:
         table = sample.table()
-        areas, patients = np.zeros(len(sample)), []
+        areas, patients, drawings = np.zeros(len(sample)), [], {}
         same = np.full(len(sample), np.nan)
+        shown = _shown(table)
         for row in range(len(sample)):
             of = rows_of[table["image_id"][row]]
             values = sample.read("map", row).astype(np.float32)
@@ -85,11 +92,14 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
             )
             mask = cutter.chain(pair).foreground
             areas[row] = float(np.mean(mask))
+            drawn: list[npt.NDArray[np.bool_]] = []
             if np.isfinite(table["randomised"][row]):
                 blind = geometry.inside(sample.read("blind", row).astype(np.float32), where)
                 drawn = [cutter.chain(replace(pair, map=each)).foreground for each in blind]
                 same[row] = scores.nanmean(np.array([scores.iou(each, mask) for each in drawn]))
             patients.append(of["patient_id"])
+            if row in shown:
+                drawings[row] = _tiles(pair, [mask, *drawn])
     facts = judge(table, areas, same, patients, several=len(names) > 1)
     header = provenance.header(
         "sanity",
@@ -99,7 +109,37 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
             **({"thresholds": sha256_file(inputs.thresholds)} if inputs.thresholds else {}),
         },
     )
+    rows = [(_words(table, row, same[row]), drawings[row]) for row in shown]
+    titles = ("image", "map", "mask", "random weights", "another draw", "another draw")
+    picture = overlay.sheet(rows, titles=titles, beside=True)
+    with atomic_path(output.with_suffix(".png")) as file:
+        file.write_bytes(overlay.to_png(picture, colours=None))
     write_json(output, {"recipe": recipe, **facts, "header": header})
+
+
+def _shown(table: Table) -> list[int]:
+    """Rows of the picture: checked pairs with the finding, then pairs without it."""
+    present = table["label"] == PRESENT
+    kinds = (present & np.isfinite(table["randomised"]), ~present)
+    found = [np.flatnonzero(kind).tolist() for kind in kinds]
+    return [
+        rows[place]
+        for rows, most in zip(found, _SHOWN, strict=True)
+        for place in evenly(len(rows), most)
+    ]
+
+
+def _words(table: Table, row: int, same: float) -> str:
+    said = f"IoU {same:.2f}" if table["label"][row] == PRESENT else "is not there"
+    return f"{table['finding'][row]}\n{said}"
+
+
+def _tiles(pair: Pair, masks: Sequence[npt.NDArray[np.bool_]]) -> list[overlay.Rgb]:
+    """A pair's picture, its map over it, and its masks over it, the first its own."""
+    height, width = pair.image.shape[1:]
+    ground = overlay.to_rgb(pair.image, overlay.panel_shape(width, height, _TILE))
+    drawn = [overlay.tint(ground, {overlay.MASK: mask}) for mask in masks]
+    return [ground, overlay.heat(ground, pair.map), *drawn]
 
 
 def judge(
