@@ -55,6 +55,7 @@ _CONTENDERS = {
     "ours_same_nodes": "(c) dollmaker, same nodes",
     "ours_adaptive": "(d) dollmaker, adaptive",
     "ceiling": "(e) ceiling: bare passes, same nodes",
+    "captum_bf16": "(f) Captum under autocast, per finding",
 }
 
 
@@ -69,15 +70,21 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
     )
     chunk = setting.chunk or fitting_rows(frozen.forward, x[:1])
     _say(f"{subject.name} on {_device(x)}: rows of our passes {chunk}")
-    tuned, found = _fidelities(subject, frozen, captum, setting, chunk)
+    exact = FrozenNetwork(subject.network, x[:1])
+    tuned, found = _fidelities(subject, frozen, exact, captum, setting, chunk)
 
     batch = _best_batch(captum, x[:1], origin)
     _say(f"Captum is fastest with internal_batch_size {batch} (of {_BATCHES})")
-    step = len(x) if cuda else 1  # images of the slow contenders in one turn
+    # Images in one turn: Captum takes one after the other anyway, our passes share their rows.
+    step, ours = (len(x), len(x)) if cuda else (1, min(4, len(x)))
 
     def per_finding(some: Tensor) -> None:
         for output in range(count):
             captum(some, origin, output, setting.nodes, batch)
+
+    def autocast(some: Tensor) -> None:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            per_finding(some)
 
     def expanded(some: Tensor) -> None:
         outputs = torch.arange(count, device=x.device).repeat(len(some))
@@ -98,10 +105,12 @@ def measure(subject: Subject, setting: argparse.Namespace) -> dict[str, Any]:
     turns: dict[str, tuple[Callable[[Tensor], None], int]] = {
         "captum_per_finding": (per_finding, step),
         "captum_expanded": (expanded, step),
-        "ours_same_nodes": (same, step),
-        "ours_adaptive": (adaptive, len(x) if cuda else min(4, len(x))),
-        "ceiling": (ceiling, step),
+        "ours_same_nodes": (same, ours),
+        "ours_adaptive": (adaptive, ours),
+        "ceiling": (ceiling, ours),
     }
+    if setting.precision == "bf16":
+        turns["captum_bf16"] = (autocast, step)
     seconds = _interleave(turns, x, setting.rounds)
     return {
         "subject": subject.name,
@@ -161,20 +170,32 @@ def _captum(subject: Subject, precision: str) -> Captum:
 
 
 def _fidelities(
-    subject: Subject, frozen: FrozenNetwork, captum: Captum, setting: argparse.Namespace, chunk: int
+    subject: Subject,
+    frozen: FrozenNetwork,
+    exact: FrozenNetwork,
+    captum: Captum,
+    setting: argparse.Namespace,
+    chunk: int,
 ) -> tuple[Tuned, dict[str, Any]]:
-    """Tune the adaptive kernel on one half of the images, measure all on the other."""
+    """Tune the adaptive kernel on one half of the images, measure all on the other.
+
+    What is wanted is always of the network in full precision, ``exact``.
+    """
     x, origin, count = subject.images, subject.baseline, subject.findings
     if x.device.type == "cpu" and not subject.trained:
         x = x[:2]  # an untrained network answers all images alike; the reference is expensive
     half = len(x) // 2
     _say(f"tuning on {half} images against {setting.reference} nodes ...")
-    tuned = tune(frozen, x[:half], origin, count, reference=setting.reference, chunk=chunk)
+    (many,), (level,) = fixed(setting.reference, "midpoint"), fixed(setting.nodes)
+
+    def reference(some: Tensor) -> Tensor:
+        return summarize(contributions(exact, some, origin, _pairs(len(some), count), many, chunk))
+
+    tuned = tune(frozen, x[:half], origin, count, wanted=reference(x[:half]), chunk=chunk)
     rest = x[half:]
     pairs = _pairs(len(rest), count)
     _say(f"measuring fidelity on {len(rest)} other images ...")
-    (many,), (level,) = fixed(setting.reference, "midpoint"), fixed(setting.nodes)
-    wanted = summarize(contributions(frozen, rest, origin, pairs, many, chunk))
+    wanted = reference(rest)
     ours = contributions(frozen, rest, origin, pairs, level, chunk)
     theirs = torch.stack(
         [captum(rest[[i]], origin, k, setting.nodes, 8)[0].float() for i, k in pairs]
@@ -293,13 +314,14 @@ def tune(
     baseline: Tensor,
     findings: int,
     *,
-    reference: int,
+    wanted: Tensor,
     chunk: int,
 ) -> Tuned:
-    """The settings with the fewest nodes whose mean fidelity reaches the goal on some images."""
-    pairs = [(image, output) for image in range(len(images)) for output in range(findings)]
-    (level,) = fixed(reference, "midpoint")
-    wanted = summarize(contributions(network, images, baseline, pairs, level, chunk))
+    """The settings with the fewest nodes whose mean fidelity reaches the goal on some images.
+
+    ``wanted`` are the reference maps (P, H, W) of all findings of all images.
+    """
+    pairs = _pairs(len(images), findings)
     best, fewest = Tuned(first=_FIRST[-1], target=_TARGETS[-1]), float("inf")
     for first in _FIRST:
         levels = nested(first, _MOST // 2)
@@ -363,9 +385,9 @@ def print_table(results: Mapping[str, Any]) -> None:
         f"{results['precision']}, {results['device']}, torch {results['torch']}"
     )
     print(f"{'':<48}{'s/image':>9}{'speed-up':>10}")
-    for name, text in _CONTENDERS.items():
+    for name in seconds:
         ratio = seconds["captum_per_finding"] / seconds[name]
-        print(f"{text:<48}{seconds[name]:>9.3f}{ratio:>9.2f}x")
+        print(f"{_CONTENDERS[name]:<48}{seconds[name]:>9.3f}{ratio:>9.2f}x")
     print(
         f"fraction of the ceiling {results['fraction_of_ceiling']:.2f}; relative difference to "
         f"Captum on our network {results['relative_difference']:.1e}, as called "
