@@ -35,8 +35,8 @@ class AttributeConfig(Section):
     compile: bool = False
     """Use torch.compile; costs minutes at the start of every job."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Numbers of the networks: fp32, tf32 (GPU only) or bf16 (autocast). Maps are summed in
-    float32."""
+    """Numbers of the networks: fp32, tf32 (GPU only) or bf16 (autocast), which changes maps more
+    than it is worth (docs/evidence.md). Maps are summed in float32."""
 
 
 class AdaptiveConfig(Section):
