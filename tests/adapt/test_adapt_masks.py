@@ -262,3 +262,22 @@ def test_an_organ_without_a_folder_is_a_fault(tmp_path: Path) -> None:
     form.require(facts("1.jpg"))
     with pytest.raises(DataError, match="missing in every class"):
         form.require(facts("2.jpg"))
+
+
+@pytest.mark.parametrize("who", ["", "NA", "1.23457E+11"])
+def test_a_table_tells_the_patient_of_each_image_of_use(tmp_path: Path, who: str) -> None:
+    task = TaskConfig(
+        table="t.csv",
+        images="images",
+        image_column="image",
+        mask_column="mask",
+        patient_column="who",
+        masks="masks",
+        classes={"a": [1]},
+    )
+    rows = f"image,mask,who\nz.png,z.png,1.0\nb.png,NA,{who}\n"
+    (tmp_path / "t.csv").write_text(rows)
+    assert list_images("t", task, tmp_path).patients == ["1"]
+    (tmp_path / "t.csv").write_text(rows + f"a.png,a.png,{who}\n")
+    with pytest.raises(DataError, match="line 4: 'who' is "):
+        list_images("t", task, tmp_path)

@@ -15,8 +15,7 @@ from dollmaker.adapt.listing import known_splits
 from dollmaker.config import settings as configuration
 from dollmaker.launch.preflight import _list
 from dollmaker.prepare import stage
-from dollmaker.prepare.folder import _folded
-from dollmaker.prepare.listing import assign
+from dollmaker.prepare.listing import assign, folded
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store.tables import read_index
@@ -90,13 +89,19 @@ def test_of_two_classes_one_finding_is_left(tmp_path: Path) -> None:
 
 
 def test_patients_are_the_first_group_of_a_pattern(tmp_path: Path) -> None:
-    write(tmp_path, ["a/p01-1.png", "a/p01-2.png", "b/p02-1.png", "b/p1.0-7.png"])
+    write(tmp_path, ["a/p01-1.png", "a/p01-2.png", "b/p02-1.png", "b/p3.0-7.png"])
     plan, _ = list_source(resolved(patient=r"p([\d.]+)-(\d)"), tmp_path)
-    assert plan["patient_id"].to_list() == ["01", "01", "02", "1"]
+    assert plan["patient_id"].to_list() == ["01", "01", "02", "3"]
     with pytest.raises(DataError, match=r"no patient in 2 of 4 paths, e\.g\. 'a/p01-1.png'"):
-        list_source(resolved(patient=r"p(02|1\.0)-"), tmp_path)
+        list_source(resolved(patient=r"p(02|3\.0)-"), tmp_path)
     with pytest.raises(DataError, match="no patient in 4 of 4"):
         list_source(resolved(patient="(x?)"), tmp_path)
+
+
+def test_a_patient_by_two_spellings_is_in_one_split(tmp_path: Path) -> None:
+    write(tmp_path, ["train/a/P7-1.png", "train/b/p8-1.png", "test/b/p7-2.png"])
+    with pytest.raises(DataError, match="'P7' is in train and 'p7' in test: these differ in case"):
+        list_source(resolved({"valid": 0.0}, patient=r"([Pp]\d+)-"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +228,8 @@ def test_names_that_differ_in_case_or_blanks_only_are_refused(other: str, tmp_pa
 
 
 def test_numbers_in_names_are_not_joined() -> None:
-    assert _folded("No_ Finding") == _folded("nofinding") == _folded("NO-FINDING")
-    assert len({_folded(name) for name in ("1-1", "11", "t1", "t-1", "grade 1", "grade 11")}) == 6
+    assert folded("No_ Finding") == folded("nofinding") == folded("NO-FINDING")
+    assert len({folded(name) for name in ("1-1", "11", "t1", "t-1", "grade 1", "grade 11")}) == 6
 
 
 @pytest.mark.parametrize(

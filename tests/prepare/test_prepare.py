@@ -1,5 +1,6 @@
 """Sources, splits, decoding, index and quarantine."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,48 @@ def test_patients_of_tables_with_gaps_are_the_same_patients(tmp_path: Path) -> N
     assert plans[1].equals(plans[0]) and plans[2].equals(plans[0])
 
 
-def test_shortened_numbers_are_no_patients(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("name,class,who\na.png,x,12\nb.png,y,1.23457E+11\n")
-    with pytest.raises(DataError, match=r"line 3: 'who' is '1.23457E\+11', a long number"):
+@pytest.mark.parametrize("who", ["1.23457E+11", "1,23457e+11", "1e+05"])
+def test_shortened_numbers_are_no_patients(tmp_path: Path, who: str) -> None:
+    (tmp_path / "t.csv").write_text(f'name,class,who\na.png,x,12\nb.png,y,"{who}"\n')
+    with pytest.raises(DataError, match=f"line 3: 'who' is '{re.escape(who)}', a long number"):
         list_source(table_config(patient_column="who"), tmp_path)
+
+
+@pytest.mark.parametrize("absent", ["NA", "nan", "<NA>", "NULL", "N/A"])
+def test_a_missing_value_is_neither_a_patient_nor_a_class(tmp_path: Path, absent: str) -> None:
+    (tmp_path / "t.csv").write_text(f"name,class,who\na.png,x,1\nb.png,{absent},{absent}\n")
+    for column, key in (("class", None), ("who", "class")):
+        config = table_config(label_column=key or column, patient_column="who")
+        with pytest.raises(DataError, match=f"line 3: '[a-z]+' is '{absent}', a missing value"):
+            list_source(config, tmp_path)
+
+
+@pytest.mark.parametrize("classes", [("Mass", "mass"), ("No Finding", "no_finding"), ("1", "1.0")])
+def test_one_class_by_two_spellings_is_refused(tmp_path: Path, classes: tuple[str, str]) -> None:
+    one, other = classes
+    (tmp_path / "t.csv").write_text(f"name,class\na.png,{one}\nb.png,{other}\nc.png,z\n")
+    with pytest.raises(DataError, match=f"the classes '{one}' and '{other}' of the column 'class'"):
+        list_source(table_config(), tmp_path)
+
+
+@pytest.mark.parametrize("people", [("P1", "p1"), ("007", "7"), ("Ann B", "Ann  B")])
+def test_a_patient_by_two_spellings_is_in_one_split(
+    tmp_path: Path, people: tuple[str, str]
+) -> None:
+    one, other = people
+    for parts, refused in (("train,test", True), ("test,test", False)):
+        first, second = parts.split(",")
+        rows = f"name,class,who,part\na.png,x,{one},{first}\nb.png,y,{other},{second}\n"
+        (tmp_path / "t.csv").write_text(rows + "A.png,x,9,train\n")
+        config = table_config(patient_column="who", split_column="part")
+        if refused:
+            with pytest.raises(DataError, match="differ in case, blanks or leading zeros only"):
+                list_source(config, tmp_path)
+        else:
+            assert len(list_source(config, tmp_path)[0]) == 3
+    config = table_config(split_column="part")  # images of such names are not one patient
+    (tmp_path / "t.csv").write_text("name,class,part\na.png,x,train\nA.png,y,test\n")
+    assert len(list_source(config, tmp_path)[0]) == 2
 
 
 def test_a_patient_in_two_splits_of_a_table_is_refused_by_the_listing(tmp_path: Path) -> None:

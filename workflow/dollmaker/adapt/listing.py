@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from dollmaker.config.tuning import TaskConfig
 from dollmaker.config.whole import Config
 from dollmaker.pixels import names
-from dollmaker.prepare.listing import assign
+from dollmaker.prepare.listing import assign, patients
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import ConfigError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import inside
+
+#: The column that patients are written to, a name that no table has.
+_PATIENT = " patient"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +43,13 @@ def list_images(name: str, options: TaskConfig, data_root: Path, links: bool = F
     table = tables.read_source(file)
     image, mask, patient = options.image_column, options.mask_column, options.patient_column
     tables.require_columns(table, [column for column in (image, mask, patient) if column], file)
-    table = table.drop_nulls([image]).sort(image)
+    of_use = table[image].is_not_null()
     if mask:
-        table = table.filter([names.mask_file(text) is not None for text in table[mask]])
+        of_use &= pl.Series([names.mask_file(text) is not None for text in table[mask]])
+    if patient:  # lines are those of the file; a row that is of no use may lack its patient
+        told = table.select(pl.when(of_use).then(patient).otherwise(pl.lit("0")).alias(patient))
+        table = table.with_columns(pl.Series(_PATIENT, patients(told, patient, file)))
+    table = table.filter(of_use).sort(image)
     if table.is_empty():
         raise DataError(f"table {file} names no mask in {mask!r}; correct tasks.{name}.")
     files = [names.posix(text) for text in table[image]]
@@ -49,16 +58,11 @@ def list_images(name: str, options: TaskConfig, data_root: Path, links: bool = F
         raise DataError(
             f"table {file} names the image {twice!r} twice; keep one row of each image."
         )
-    patients = ids
-    if patient:
-        patients = [names.patient(text) for text in table[patient].fill_null("")]
-    if "" in patients:
-        where = files[patients.index("")]
-        raise DataError(f"table {file}: {patient!r} of {where!r} is blank; fill it in.")
+    people = table[_PATIENT].to_list() if patient else ids
     masks: list[str | None] = [None] * len(files)
     if mask:
         masks = [names.posix(text) for text in table[mask]]
-    return Listing(images=files, masks=masks, image_ids=ids, patients=patients)
+    return Listing(images=files, masks=masks, image_ids=ids, patients=people)
 
 
 def _folder(name: str, options: TaskConfig, data_root: Path, links: bool) -> Listing:
@@ -81,9 +85,7 @@ def _twice(called: Sequence[str]) -> str | None:
     return next(name for name in called if called.count(name) > 1)
 
 
-def split_patients(
-    name: str, config: Config, data_root: Path, patients: Sequence[str]
-) -> list[str]:
+def split_patients(name: str, config: Config, data_root: Path, people: Sequence[str]) -> list[str]:
     """Splits of a task by patient.
 
     Shares that are null are the data set's own, and so are its splits.
@@ -98,7 +100,7 @@ def split_patients(
         raise ConfigError(f"tasks.{name}.valid + test leave no patients to train; lower them.")
     own = options.valid is None and options.test is None
     known = known_splits(config, data_root) if own else {}
-    return [known.get(patient) or assign(patient, valid, test) for patient in patients]
+    return [known.get(patient) or assign(patient, valid, test) for patient in people]
 
 
 def known_splits(config: Config, data_root: Path) -> dict[str, str]:

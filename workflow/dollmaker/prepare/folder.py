@@ -14,7 +14,14 @@ from dollmaker.config.sources import FolderConfig, PrepareConfig
 from dollmaker.config.whole import Config
 from dollmaker.pixels import names
 from dollmaker.pixels.names import Tree, pictures, walk
-from dollmaker.prepare.listing import MOST_CLASSES, Listing, assign, check_names
+from dollmaker.prepare.listing import (
+    MOST_CLASSES,
+    Listing,
+    assign,
+    check_names,
+    folded,
+    require_told_apart,
+)
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store.files import sha256_file
 
@@ -25,7 +32,7 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
-#: Classes that sound like the absence of a finding, as :func:`_folded` writes them.
+#: Classes that sound like the absence of a finding, as :func:`folded` writes them.
 _NEGATIVE = {
     *("normal", "negative", "neg", "healthy", "nofinding", "nofindings", "none", "no", "nothing"),
     *("0", "control", "controls", "absent"),
@@ -140,12 +147,6 @@ def _plain(folder: str) -> str:
     return unicodedata.normalize("NFC", folder).strip()
 
 
-def _folded(name: str) -> str:
-    """A name in small letters, words joined: ``No_Finding`` is ``nofinding``, ``1-1`` stays."""
-    words = re.sub(r"[\s_-]+", " ", name.casefold()).strip()
-    return re.sub(r"(?<=[^\W\d]) (?=[^\W\d])", "", words)
-
-
 def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int]:
     """Class -> number of images, by name; folders without images are told."""
     counts, depth = Counter(image.label for image in placed), 1 if given else 0
@@ -170,15 +171,8 @@ def _classes(tree: Tree, placed: Sequence[_Image], given: bool) -> dict[str, int
             f"folder {tree.top} has {len(counts)} class folders, over {MOST_CLASSES}; name the "
             "folder above the classes, not above patients, in source.folder.root."
         )
-    same: dict[str, str] = {}
     written = {unicodedata.normalize("NFC", path.split("/")[depth]) for path in full}
-    for name in sorted(written):
-        other = same.setdefault(_folded(name), name)
-        if other != name:
-            raise DataError(
-                f"the class folders {other!r} and {name!r} below {tree.top} differ in case or "
-                "blanks only; rename or merge them."
-            )
+    require_told_apart(written, f"the folders below {tree.top}")
     return {name: counts[name] for name in sorted(counts)}
 
 
@@ -188,7 +182,7 @@ def _findings(classes: Mapping[str, int], negative: str | None) -> list[str]:
             raise ConfigError(f"source.folder.negative: {unknown('class', negative, classes)}")
         return [name for name in classes if name != _plain(negative)]
     for name in classes:
-        if _folded(name) in _NEGATIVE:
+        if folded(name) in _NEGATIVE:
             _say(
                 f"the class {name!r} sounds like the absence of a finding, and is taken for one "
                 f"that gets masks; source.folder.negative: {name!r} changes that."

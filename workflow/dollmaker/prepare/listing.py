@@ -42,8 +42,8 @@ MOST_CLASSES = 1000
 #: 1, 0 or -1 as programs write numbers: 1.00, 1,0 and 1.000e+00 too.
 _NUMBER = re.compile(r"(-?[01])(?:[.,]0*)?(?:e[+-]?0+)?")
 
-#: A long number as spreadsheets show it, without its last digits.
-_SHORTENED = re.compile(r"\d[.,]\d+E\+\d+")
+#: A long number as spreadsheets and statistics programs show it, without its last digits.
+_SHORTENED = re.compile(r"\d([.,]\d+)?E\+\d+", re.IGNORECASE)
 
 #: Cells of other programs, in small letters. A missing value is a finding not mentioned; "None" and
 #: "yes" are no labels: a reader could mean by them that the finding was looked for.
@@ -83,15 +83,34 @@ def check_names(findings: Iterable[str], where: str, more: Iterable[str] = ()) -
             raise DataError(f"finding {name!r} in {where} has the name of a column; rename it.")
 
 
+def folded(name: str) -> str:
+    """A name in small letters, words joined: ``No_Finding`` is ``nofinding``, ``1-1`` stays."""
+    words = re.sub(r"[\s_-]+", " ", name.casefold()).strip()
+    return re.sub(r"(?<=[^\W\d]) (?=[^\W\d])", "", names.patient(words))
+
+
+def require_told_apart(classes: Iterable[str], where: str) -> None:
+    """Refuse classes that differ in case or blanks only, or as 1 and 1.0: one became two."""
+    same: dict[str, str] = {}
+    for name in sorted(classes):
+        other = same.setdefault(folded(name), name)
+        if other != name:
+            raise DataError(
+                f"the classes {other!r} and {name!r} of {where} differ in case or blanks only; "
+                "rename or merge them."
+            )
+
+
 def filled(table: pl.DataFrame, column: str, file: Path) -> list[str]:
-    """Values of a column that may not be blank."""
-    values = table[column]
-    if values.null_count():
-        row = int(values.is_null().arg_true()[0]) + 2
-        raise DataError(
-            f"table {file} line {row}: {column!r} is blank; fill it in or remove the row."
-        )
-    return values.to_list()
+    """Values of a column that may not be blank, nor what programs write for a missing value."""
+    values = table[column].to_list()
+    for row, text in enumerate(values, start=2):
+        if text is None or _WORDS.get(text.lower(), text) is None:
+            said = "blank" if text is None else f"{text!r}, a missing value to most programs"
+            raise DataError(
+                f"table {file} line {row}: {column!r} is {said}; fill it in or remove the row."
+            )
+    return values
 
 
 def labels(table: pl.DataFrame, column: str, file: Path) -> pl.Series:
@@ -153,7 +172,7 @@ def assign_all(patients: Sequence[str], valid: float, test: float) -> list[str]:
 
 
 def assert_disjoint(index: pl.DataFrame) -> None:
-    """Refuse an index in which a patient is in two splits."""
+    """Refuse an index in which a patient is in two splits, by one spelling or by two."""
     counts = index.group_by("patient_id").agg(pl.col("split").n_unique().alias("splits"))
     shared = counts.filter(pl.col("splits") > 1).sort("patient_id")
     if len(shared):
@@ -161,3 +180,14 @@ def assert_disjoint(index: pl.DataFrame) -> None:
             f"patient {shared['patient_id'][0]!r} is in more than one split ({len(shared)} such "
             "patients); correct the split column or leave it out."
         )
+    spelt: dict[str, tuple[str, str]] = {}
+    named = index.filter(pl.col("patient_id") != pl.col("image_id"))  # others are images' own
+    for name, split in named.select("patient_id", "split").unique().sort("patient_id").rows():
+        plain = " ".join(name.casefold().split()).lstrip("0")
+        other, elsewhere = spelt.setdefault(plain, (name, split))
+        if elsewhere != split:
+            raise DataError(
+                f"patient {other!r} is in {elsewhere} and {name!r} in {split}: these differ in "
+                "case, blanks or leading zeros only; write them alike if they are one patient, "
+                "else rename one."
+            )

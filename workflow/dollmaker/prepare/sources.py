@@ -40,6 +40,7 @@ from dollmaker.prepare.listing import (
     labels,
     paths,
     patients,
+    require_told_apart,
 )
 from dollmaker.prepare.nih import read_nih
 from dollmaker.runtime.errors import ConfigError, DataError
@@ -65,7 +66,7 @@ def list_source(config: Config, data_root: Path) -> Listing:
     untold = [column for column in ("view", "mask") if column not in listing.columns]
     listing = listing.with_columns(pl.lit(None, pl.String).alias(column) for column in untold)
     listing = _hold_out(_named_masks(listing, config, data_root), config)
-    if kind == "table":  # the splits of others are sound by the way they are made
+    if kind in ("table", "folder"):  # the splits of others are sound by the way they are made
         assert_disjoint(listing)
     return listing.select(*COLUMNS, *names), names
 
@@ -232,6 +233,7 @@ def _table_labels(table: pl.DataFrame, options: TableConfig, file: Path) -> dict
                 f"column {options.label_column!r} of {file} has {len(names)} different values, "
                 f"over {MOST_CLASSES}; name the column with the class of each image."
             )
+        require_told_apart(names, f"the column {options.label_column!r} of {file}")
         known = {name: (classes == name).cast(pl.Int8) for name in names}
     check_names(known, str(file))
     return known
