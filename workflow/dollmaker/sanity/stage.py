@@ -130,8 +130,9 @@ def _shown(table: Table) -> list[int]:
 
 
 def _words(table: Table, row: int, same: float) -> str:
-    said = f"IoU {same:.2f}" if table["label"][row] == PRESENT else "is not there"
-    return f"{table['finding'][row]}\n{said}"
+    """The finding, and how much of its mask those of random weights share: NaN of empty masks."""
+    said = f"IoU {same:.2f}" if np.isfinite(same) else "no mask"
+    return f"{table['finding'][row]}\n{said if table['label'][row] == PRESENT else 'is not there'}"
 
 
 def _tiles(pair: Pair, masks: Sequence[npt.NDArray[np.bool_]]) -> list[overlay.Rgb]:
