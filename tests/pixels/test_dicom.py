@@ -97,7 +97,7 @@ def test_a_window_keeps_its_width(function: str, formula: Any, centre: float, wi
     wanted = formula(RAMP.astype(float), centre, width)
     assert near(read(RAMP, BitsStored=12, **window), wanted)
     # What else the image holds does not matter.
-    assert near(read(RAMP[10:20], BitsStored=12, **window), wanted[10:20])
+    assert near(read(RAMP[1:11], BitsStored=12, **window), wanted[1:11])
     assert near(
         read(RAMP, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **window), 1 - wanted
     )
@@ -135,6 +135,21 @@ def test_empty_elements_are_absent() -> None:
 def test_a_window_that_is_none_is_refused(function: str, width: float) -> None:
     with pytest.raises(DataError, match=r"^has a window that cannot be applied \(.+\)$"):
         read(RAMP, WindowCenter=10, WindowWidth=width, VOILUTFunction=function)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"RescaleSlope": 0, "RescaleIntercept": 0},
+        {"WindowCenter": 40000, "WindowWidth": 10},
+        {"WindowCenter": -600, "WindowWidth": 150},
+        {"VOILUTSequence": [table(np.zeros(4, np.uint16), 0, 16)]},
+    ],
+)
+def test_what_makes_one_grey_of_a_picture_is_refused(elements: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="that makes one grey of all its values"):
+        read(RAMP, PixelPaddingValue=7, **elements)
+    assert np.ptp(read(RAMP * 0, **elements)) == 0
 
 
 def test_without_a_window_eight_bits_stay() -> None:

@@ -188,12 +188,13 @@ def test_masks_beside_the_images_are_no_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     masks = ["a/1_mask.png", "a/1_mask_1.png", "b/Masks/1.png", "b/x/masks/2.png"]
+    masks += ["a/2_gt.png", "a/2-Segmentation.png", "b/1_anno.png", "b/GroundTruth/1.png"]
     write(tmp_path, [*TWO, *masks, "b/face_mask.png", "masks/1.png"])
     plan, names = list_source(resolved(), tmp_path)
     assert names == ["a", "b", "masks"]  # what lies at the top is a class
     kept = {path.removeprefix("set/") for path in plan["path"]}
     assert kept == {*TWO, "b/face_mask.png", "masks/1.png"}
-    assert "4 files are masks by their names, and left out" in capsys.readouterr().err
+    assert "8 files are masks by their names, and left out" in capsys.readouterr().err
 
 
 def test_masks_beside_the_images_of_given_splits(tmp_path: Path) -> None:

@@ -317,6 +317,7 @@ def test_junk_is_no_case(tmp_path: Path) -> None:
         {"training": [{"image": "x\0.nii", "label": "y"}]},
         {"training": [{"image": "\ud800.nii", "label": "y"}]},
         {"training": [{"image": "x" * 300, "label": "y"}]},
+        {"training": [{"image": "imagesTr/ x.nii", "label": "labelsTr/ x.nii"}]},
         {"training": ["x.nii"]},
         {"dataset": {"../x": {"images": ["a.nii"], "label": "b.nii"}}},
         {"dataset": {"x": {"images": [], "label": "b.nii"}}},

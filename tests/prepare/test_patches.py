@@ -1,5 +1,6 @@
 """Patches: counts by hand, a known pixel, splits and balance, and what is refused."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,20 @@ def test_mistakes_are_one_sentence(tmp_path: Path, options: dict[str, Any], said
     tree(tmp_path, many())
     with pytest.raises(DataError, match=said):
         run(resolved(**options), tmp_path)
+
+
+def test_names_too_long_for_a_file_are_left_out(tmp_path: Path) -> None:
+    deep = f"{'a' * 120}/{'b' * 120}"
+    tree(tmp_path, many())
+    for kind in ("images", "masks"):
+        place = tmp_path / f"d/{kind}/{deep}"
+        place.mkdir(parents=True)
+        shutil.copy(tmp_path / f"d/{kind}/i00.png", place)
+    with (tmp_path / "d/t.csv").open("a") as file:
+        file.write(f"{deep}/i00.png,{deep}/i00.png,p0\n")
+    assert len(run(resolved({"max_quarantined": 0.2}), tmp_path)) == 2 * 40
+    (left,) = pl.read_csv(tmp_path / "out/left_out.csv")["reason"]
+    assert left.endswith("bytes, folders included, over 240; give it a short name")
 
 
 def test_an_image_listed_twice_is_refused(tmp_path: Path) -> None:

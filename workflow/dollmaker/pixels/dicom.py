@@ -173,6 +173,8 @@ def _grey(stored: Values, depth: int, content: Any, bits: Bits) -> Stored:
         shown = _by_depth(stored, depth, bits, valid)
     elif shown is None:
         shown = by_percentiles(values, valid=valid, bits=bits)
+    if valid.any() and np.ptp(stored[valid]) and not np.ptp(shown[valid]):
+        raise DataError("has a window, table or rescaling that makes one grey of all its values")
     inverse = content.get("PresentationLUTShape") == "INVERSE"
     if inverse or content.PhotometricInterpretation == "MONOCHROME1":
         shown = shown.dtype.type(white_of(shown)) - shown

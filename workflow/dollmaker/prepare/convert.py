@@ -31,6 +31,9 @@ from dollmaker.runtime.errors import DataError
 from dollmaker.store import provenance
 from dollmaker.store.files import atomic_path, inside, write_json
 
+#: Bytes of the name of a picture without suffix: most disks take 255 with it.
+_LONGEST = 240
+
 
 def converted_findings(source: SourceConfig) -> list[str]:
     """The findings that a converted source will have, known before it is converted."""
@@ -135,6 +138,9 @@ def _write(folder: Path, item: Item) -> list[Row] | str:
         pieces = item.make()
     except DataError as error:
         return str(error)
+    if long := [piece.name for piece in pieces if len(piece.name.encode()) > _LONGEST]:
+        size = len(long[0].encode())
+        return f"is called by {size} bytes, folders included, over {_LONGEST}; give it a short name"
     rows: list[Row] = []
     for piece in pieces:
         image, mask = _save(folder / "images", piece), None

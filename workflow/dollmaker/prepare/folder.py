@@ -38,9 +38,10 @@ _NEGATIVE = {
     *("0", "control", "controls", "absent"),
 }
 
-#: Folders of masks within a class, in small letters, and a mask beside its image.
-_MASK_FOLDERS = {"mask", "masks"}
-_MASK_FILE = re.compile(r"(.+?)[ _-]masks?(?:[ _-]?\d+)?", re.IGNORECASE)
+#: Folders of masks within a class, and a mask beside its image.
+_MASK = r"(?:masks?|gt|ground[ _-]?truths?|seg|segmentations?|anno|annotations?)"
+_MASK_FOLDER = re.compile(_MASK, re.IGNORECASE)
+_MASK_FILE = re.compile(rf"(.+?)[ _-]{_MASK}(?:[ _-]?\d+)?", re.IGNORECASE)
 
 
 class _Image(NamedTuple):
@@ -121,10 +122,10 @@ def _without_masks(images: Sequence[str], given: bool) -> tuple[list[str], list[
     kept: list[str] = []
     masks: list[str] = []
     for path in images:
-        nested = {part.lower() for part in path.split("/")[above:-1]}
+        nested = any(map(_MASK_FOLDER.fullmatch, path.split("/")[above:-1]))
         folder, _, stem = names.without_suffix(path).rpartition("/")
         beside = _MASK_FILE.fullmatch(stem)
-        is_mask = nested & _MASK_FOLDERS or (beside and f"{folder}/{beside[1]}" in known)
+        is_mask = nested or (beside and f"{folder}/{beside[1]}" in known)
         (masks if is_mask else kept).append(path)
     return kept, masks
 

@@ -171,9 +171,9 @@ def _text(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    """A text that can be the name of a file, with something added."""
+    """A text that can be the name of a file, with something added, and the cell of a table."""
     text = _text(value)
-    if not re.fullmatch(r"[^/\0]+", text) or len(text.encode()) > _LONGEST:
+    if not re.fullmatch(r"[^/\0\s][^/\0]*", text) or len(text.encode()) > _LONGEST:
         raise ValueError(f"{text[:_LONGEST]!r} is no name")
     return text
 

@@ -20,8 +20,8 @@ FORMATS = (1, FORMAT)
 STAGES: dict[str, int] = {
     "fetch": 1,
     "phantom": 1,
-    "convert": 2,
-    "prepare": 4,
+    "convert": 3,
+    "prepare": 5,
     "audit": 1,
     "classify": 5,
     "attribute": 5,
