@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 
-from dollmaker.release.export import export
+from dollmaker.release.export import FORMS, export
 from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.read import read_release, source_mask
 from dollmaker.store.rle import decode
@@ -160,6 +161,18 @@ def test_nnunets_rules_hold(release: Path, tmp_path: Path, colours: str) -> None
     row = whole.table.row(0, named=True)
     label = Image.open(folders[0] / "labelsTr" / f"{row['image_id']}.png")
     assert (np.asarray(label) == 1).sum() == source_mask(whole, row).sum() > 0
+
+
+def test_what_a_crop_does_not_show_is_unknown_to_nnunet(release: Path, tmp_path: Path) -> None:
+    whole = replace(read_release(release), fit="crop")
+    (tmp_path / "a").mkdir()
+    for k in range(12):
+        Image.new("L", (30, 20)).save(tmp_path / f"a/{k}.png")
+    FORMS["nnunet"](whole, tmp_path / "out", tmp_path)
+    for path in (tmp_path / "out").rglob("labelsTr/*.png"):
+        label = np.asarray(Image.open(path))
+        assert (label[:, :5] == 2).all() and (label[:, 25:] == 2).all()
+        assert (label[:, 5:25] == 0).any()
 
 
 def front_matter(release: Path) -> dict[str, Any]:

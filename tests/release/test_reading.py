@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,46 @@ def test_filters_workers_and_transforms(release: Path) -> None:
         PseudoLabels(release, findings=["x"])
     with pytest.raises(ConfigError, match="unknown split 'dev'"):
         PseudoLabels(release, splits=["dev"])
+    for wrong in ({"findings": [FINDINGS[0]] * 2}, {"findings": []}, {"splits": []}):
+        with pytest.raises(ConfigError, match="name at least one, and none twice"):
+            PseudoLabels(release, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "same_shape", "same_size"),
+    [((30, 20), True, True), ((61, 40), True, False), ((20, 30), False, False)],
+)
+def test_pictures_of_another_size_are_used_where_only_the_shape_counts(
+    release: Path, tmp_path: Path, size: tuple[int, int], same_shape: bool, same_size: bool
+) -> None:
+    (tmp_path / "a").mkdir()
+    for k in range(12):
+        Image.new("L", size).save(tmp_path / f"a/{k}.png")
+    calls: list[tuple[bool, Callable[[], object]]] = [
+        (same_shape, lambda: PseudoLabels(release, tmp_path)[0]),
+        (same_shape, lambda: export(release, "yolo", tmp_path / "yolo", tmp_path)),
+        (same_size, lambda: export(release, "nnunet", tmp_path / "nnunet", tmp_path)),
+        (same_size, lambda: show(release, "i0", tmp_path / "i.png", tmp_path)),
+    ]
+    for good, call in calls:
+        if good:
+            call()
+            continue
+        told = (
+            rf"image 'a/0.png' under .* is {size[0]}x{size[1]}, and the release knows 30x20; give"
+        )
+        with pytest.raises(DataError, match=told):
+            call()
+
+
+def test_a_damaged_picture_is_named(release: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for k in range(12):
+        (tmp_path / f"a/{k}.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"image 'a/0.png' under .* not a readable image"):
+        PseudoLabels(release, tmp_path)[0]
+    with pytest.raises(DataError, match=r"image 'a/0.png' under .* not a readable image"):
+        show(release, "i0", tmp_path / "i.png", tmp_path)
 
 
 def test_torchxrayvisions_form(release: Path, images: Path, tmp_path: Path) -> None:
@@ -221,10 +262,10 @@ def test_links_below_the_root_of_the_images_are_followed(
     assert verify(release, linked) == verify(release, images)
     (linked / "a").unlink()
     (linked / "a").symlink_to(tmp_path / "unplugged")
-    with pytest.raises(DataError, match=r"a/0.png' is not under .*give the root of your copy"):
+    with pytest.raises(DataError, match=r"a/0.png' under .*missing; give the root of your copy"):
         PseudoLabels(release, linked)[0]
     for form in ("yolo", "nnunet"):
-        with pytest.raises(DataError, match=r"image 'a/0.png' under .*missing; give --images"):
+        with pytest.raises(DataError, match=r"image 'a/0.png' under .*is missing; give the root"):
             export(release, form, tmp_path / "no", linked)
 
 
@@ -250,7 +291,7 @@ def test_commands(
     assert main(["show", str(release), "zzz", "--output", str(tmp_path / "j.png")]) == 1
     assert "column image_id of data/*.parquet" in capsys.readouterr().err
     assert main([*words, "--images", str(tmp_path)]) == 1
-    assert "a/0.png does not exist; correct --images" in capsys.readouterr().err
+    assert "is missing; give the root of your copy" in capsys.readouterr().err
     assert main(["diff", str(release), str(release), "--json", str(tmp_path / "d.json")]) == 0
     assert json.loads((tmp_path / "d.json").read_text())["versions"] == ["1.0.0", "1.0.0"]
     assert "removed" in capsys.readouterr().out

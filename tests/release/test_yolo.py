@@ -139,7 +139,7 @@ def test_what_yolo_does_not_read_becomes_png(release: Release, tmp_path: Path) -
     with pytest.raises(DataError, match=r"image 'scans/4.7.gif' under .*not a readable image"):
         written(other, tmp_path / "z", root)
     (root / "scans/4.7.gif").unlink()
-    with pytest.raises(DataError, match=r"'scans/4.7.gif' under .*file is missing; give --images"):
+    with pytest.raises(DataError, match=r"'scans/4.7.gif' under .*is missing; give the root"):
         written(other, tmp_path / "no", root)
 
 

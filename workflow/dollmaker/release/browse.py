@@ -24,11 +24,18 @@ from dollmaker.pictures.overlay import (
 from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, KEY, Row, Tree
-from dollmaker.release.read import Release, find_image, read_release, source_mask, square_mask
-from dollmaker.runtime.errors import DataError
+from dollmaker.release.read import (
+    Release,
+    find_image,
+    read_release,
+    require_size,
+    source_mask,
+    square_mask,
+    user_copy,
+)
 from dollmaker.runtime.picks import evenly
 from dollmaker.store.depth import to_show
-from dollmaker.store.files import atomic_path, inside, write_json
+from dollmaker.store.files import atomic_path, write_json
 
 _MAX_PIXELS = 100_000_000
 
@@ -138,25 +145,15 @@ def show(release_folder: Path, image_id: str, /, output: Path, images: Path | No
 
 def _source(release: Release, row: Row, images: Path | None) -> Rgb:
     """A source image in colours; of other channels than one and three the first in grey."""
-    size = row["width"], row["height"]
     if images is None:
-        return np.zeros((*size[::-1], 3), np.uint8)
-    path = inside(images, row["path"], links=True)
-    if not path.is_file():
-        raise DataError(
-            f"image {path} does not exist; correct --images, the folder that {row['path']} is "
-            "relative to (data_root of the run)."
-        )
-    if release.channels in (1, 3):
-        picture = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
-    else:
-        found = read_channels(path, channels=release.channels, bits=8, max_pixels=_MAX_PIXELS)
-        picture = Image.fromarray(to_show(found.pixels)[0]).convert("RGB")
-    if picture.size != size:
-        raise DataError(
-            f"{path} is {picture.width}x{picture.height}, the release knows {size[0]}x{size[1]}; "
-            "give the root of the very images that it was made from."
-        )
+        return np.zeros((row["height"], row["width"], 3), np.uint8)
+    with user_copy(images, row) as path:
+        if release.channels in (1, 3):
+            picture = read_picture(path, mode="RGB", max_pixels=_MAX_PIXELS).image
+        else:
+            found = read_channels(path, channels=release.channels, bits=8, max_pixels=_MAX_PIXELS)
+            picture = Image.fromarray(to_show(found.pixels)[0]).convert("RGB")
+        require_size(row, *picture.size)
     return np.asarray(picture)
 
 

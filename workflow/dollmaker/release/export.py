@@ -3,9 +3,8 @@
 import os.path
 import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -13,16 +12,21 @@ from PIL import Image
 from dollmaker.pixels.geometry import unfit_mask
 from dollmaker.pixels.masks import IGNORE
 from dollmaker.pixels.names import without_suffix
-from dollmaker.pixels.pictures import Picture, read_channels, read_picture
+from dollmaker.pixels.pictures import read_channels, read_picture
 from dollmaker.release.formats import pieces, source_masks
 from dollmaker.release.parts import SPLITS, Row
-from dollmaker.release.read import Release, read_release, source_mask, square
+from dollmaker.release.read import (
+    Release,
+    read_release,
+    require_size,
+    source_mask,
+    square,
+    user_copy,
+)
 from dollmaker.release.source import to_source
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, inside, require_new, safe_name, write_json
-
-T = TypeVar("T")
 
 #: Grey, colours, or as the file is.
 Mode = Literal["L", "RGB"] | None
@@ -114,7 +118,7 @@ def _yolo(release: Release, output: Path, images: Path | None) -> None:
                 lines.append(f"{release.findings.index(row['finding'])} {numbers}\n")
         label.write_text("".join(lines), encoding="utf-8")
         if images is not None:
-            _copy_picture(images, facts["path"], _place(output, picture))
+            _copy_picture(images, facts, _place(output, picture))
     lists = {"train": "images/train", "val": "images/valid", "test": "images/test"}
     # Without a path YOLO looks beside this file; JSON is YAML.
     names = dict(enumerate(release.findings))
@@ -159,44 +163,35 @@ def _place(output: Path, name: str) -> Path:
     return path
 
 
-def _copy_picture(images: Path, path: str, target: Path) -> None:
+def _copy_picture(images: Path, row: Row, target: Path) -> None:
     """The very bytes of a picture that YOLO sees as it is meant; another is decoded."""
-    source, suffix = inside(images, path, links=True), PurePosixPath(path).suffix.lower()
-    if suffix not in _YOLO_SEES:
-        picture, origin = _picture(images, path, None)
-        if suffix not in _YOLO_READS or not origin.plain or origin.orientation != 1:
-            picture.save(target)
-            return
-    if not source.is_file():
-        raise _unread(images, path, "file is missing")
-    shutil.copyfile(source, target)
+    suffix = PurePosixPath(row["path"]).suffix.lower()
+    with user_copy(images, row) as source:
+        picture, origin = read_picture(source, mode=None, max_pixels=_MAX_PIXELS)
+        require_size(row, *picture.size, scaled=True)  # labels are shares of the sides
+    plain = suffix in _YOLO_READS and origin.plain and origin.orientation == 1
+    if plain or suffix in _YOLO_SEES:
+        shutil.copyfile(source, target)
+    else:
+        picture.save(target)
 
 
-def _picture(images: Path, path: str, mode: Mode) -> Picture:
-    return _read(images, path, partial(read_picture, mode=mode))
-
-
-def _read(images: Path, path: str, read: Callable[..., T]) -> T:
-    """What a reader makes of a file of the user's copy of the images."""
-    source = inside(images, path, links=True)
-    try:
-        return read(source, max_pixels=_MAX_PIXELS)
-    except DataError as error:
-        raise _unread(images, path, error) from None
-
-
-def _unread(images: Path, path: str, why: object) -> DataError:
-    return DataError(
-        f"image {path!r} under {images}: {why}; give --images, the root of the images that the "
-        "release was made from."
-    )
+def _pictures(images: Path, row: Row, mode: Mode, channels: int) -> list[Image.Image]:
+    """A picture of the user's copy, or one for each channel where these are no colours."""
+    with user_copy(images, row) as path:
+        if channels in (1, 3):
+            pictures = [read_picture(path, mode=mode, max_pixels=_MAX_PIXELS).image]
+        else:
+            found = read_channels(path, channels=channels, bits=8, max_pixels=_MAX_PIXELS)
+            pictures = [*map(Image.fromarray, found.pixels)]
+        require_size(row, *pictures[0].size)
+    return pictures
 
 
 def _nnunet(release: Release, output: Path, images: Path | None) -> None:
     if images is None:
         raise ConfigError("nnU-Net's layout holds the images; give --images, their root.")
     several = release.channels not in (1, 3)
-    read = partial(read_channels, channels=release.channels, bits=8)
     for number, finding in enumerate(release.findings, start=901):
         rows = release.table.filter(finding=finding).to_dicts()
         training = sum(row["split"] != "test" for row in rows)
@@ -206,18 +201,13 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
         mode: Mode = None
         names = [f"channel {k}" for k in range(release.channels)]
         if not several:  # nnU-Net wants as many channels in each
-            modes = (_picture(images, row["path"], None).image.mode for row in rows)
+            modes = (_pictures(images, row, None, 1)[0].mode for row in rows)
             mode = "L" if all(found == "L" for found in modes) else "RGB"
             names = ["x-ray"] if mode == "L" else ["R", "G", "B"]
         for row in rows:
             kind = "Ts" if row["split"] == "test" else "Tr"
             case = safe_name(row["image_id"])
-            if several:
-                pictures = [*map(Image.fromarray, _read(images, row["path"], read).pixels)]
-            else:
-                pictures = [_picture(images, row["path"], mode).image]
-            if pictures[0].size != (row["width"], row["height"]):
-                raise _unread(images, row["path"], "is not of the size that the release knows")
+            pictures = _pictures(images, row, mode, release.channels)
             for k, picture in enumerate(pictures):
                 picture.save(_place(folder, f"images{kind}/{case}_{k:04d}.png"))
             _label(release, row).save(_place(folder, f"labels{kind}/{case}.png"))
@@ -231,9 +221,12 @@ def _nnunet(release: Release, output: Path, images: Path | None) -> None:
 
 
 def _label(release: Release, row: Row) -> Image.Image:
-    """0, 1 where the finding is, and 2 where it is not known to be, pixels to ignore."""
-    ignored = release.masks[row["split"]].read("mask", row["place"]) == IGNORE
-    values = 2 * unfit_mask(ignored, row["width"], row["height"], release.fit)
+    """0, 1 where the finding is, and 2 where it is not known to be, pixels to ignore.
+
+    So are those that a crop does not show.
+    """
+    known = release.masks[row["split"]].read("mask", row["place"]) != IGNORE
+    values = 2 * (1 - unfit_mask(known, row["width"], row["height"], release.fit))
     values[source_mask(release, row)] = 1
     return Image.fromarray(values)
 

@@ -13,16 +13,19 @@ from torch.utils.data import Dataset, default_collate
 from dollmaker.pixels.pictures import decode
 from dollmaker.release.bounds import read_bounds
 from dollmaker.release.hub import find_release
-from dollmaker.release.parts import BOUND, SPLITS, find_parts, read_rows
-from dollmaker.release.read import read_origin
-from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.release.parts import BOUND, SPLITS, Row, find_parts, read_rows
+from dollmaker.release.read import read_origin, require_size, user_copy
+from dollmaker.runtime.errors import ConfigError, unknown
 from dollmaker.store.depth import to_levels
-from dollmaker.store.files import inside
 from dollmaker.store.shards import ShardSeries
 
 Form = Literal["plain", "torchxrayvision"]
 
 FINDING, IGNORE = 1, 255
+
+#: What is known of an item, and of each of its masks.
+_FACTS = ("image_id", "path", "split", "width", "height")
+_OF_PAIR = ("finding", "row", "quality", BOUND)
 
 
 class PseudoLabels(Dataset[dict[str, Any]]):
@@ -59,7 +62,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
 
     Raises:
         ArtifactError: If the folder is no release, or damaged.
-        ConfigError: For an unknown split, finding or form.
+        ConfigError: For an unknown split, finding or form, one that is named twice, or none.
     """
 
     # nine: a torch data set takes its options by name, as those of torchvision do
@@ -78,7 +81,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
     ) -> None:
         self.release = find_release(release)
         self._origin = read_origin(self.release)
-        self.findings = list(findings or self._origin.findings)
+        self.findings = list(self._origin.findings if findings is None else findings)
         for kind, names, known in (
             ("finding", self.findings, self._origin.findings),
             ("split", splits, SPLITS),
@@ -86,6 +89,8 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         ):
             if wrong := [name for name in names if name not in known]:
                 raise ConfigError(unknown(kind, wrong[0], known))
+            if not names or len(set(names)) < len(names):
+                raise ConfigError(f"{kind}s are {list(names)}; name at least one, and none twice.")
         if form == "torchxrayvision" and (images is None or channels != 1):
             raise ConfigError("torchxrayvision items have an image of one channel; give images.")
         self._images = Path(images) if images is not None else None
@@ -109,7 +114,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         # Plain lists, an item's rows side by side: polars in a forked worker may hang.
         own = rows.with_row_index("place").group_by("image_id", maintain_order=True).agg("place")
         self._starts = [0, *own["place"].list.len().cum_sum()]
-        columns = rows.select("image_id", "path", "split", "finding", "row", "quality", BOUND)
+        columns = rows.select(*_FACTS, *_OF_PAIR)
         self._rows = columns[own["place"].explode()].to_dict(as_series=False)
         self._masks = {
             split: ShardSeries(find_parts(self.release, "masks", split)) for split in splits
@@ -121,7 +126,7 @@ class PseudoLabels(Dataset[dict[str, Any]]):
     def __getitem__(self, item: int) -> dict[str, Any]:
         number = range(len(self))[item]
         start, end = self._starts[number : number + 2]
-        facts = {name: self._rows[name][start] for name in ("image_id", "path", "split")}
+        facts = {name: self._rows[name][start] for name in _FACTS}
         count, size = len(self.findings), self._origin.size
         present = np.zeros((count, size, size), bool)
         ignore = np.zeros((count, size, size), bool)
@@ -129,14 +134,14 @@ class PseudoLabels(Dataset[dict[str, Any]]):
         labels = np.full(count, np.nan, np.float32)
         bounds = labels.copy()
         masks = self._masks[facts["split"]]
-        pairs = (self._rows[name][start:end] for name in ("finding", "row", "quality", BOUND))
+        pairs = (self._rows[name][start:end] for name in _OF_PAIR)
         for finding, row, score, bound in zip(*pairs, strict=True):
-            number = self.findings.index(finding)
+            k = self.findings.index(finding)
             stored = masks.read("mask", row)
-            np.equal(stored, FINDING, out=present[number])
-            np.equal(stored, IGNORE, out=ignore[number])
-            quality[number], labels[number] = score, 1
-            bounds[number] = np.nan if bound is None else bound
+            np.equal(stored, FINDING, out=present[k])
+            np.equal(stored, IGNORE, out=ignore[k])
+            quality[k], labels[k] = score, 1
+            bounds[k] = np.nan if bound is None else bound
         found = {
             "image_id": facts["image_id"],
             "masks": torch.from_numpy(present.view(np.uint8)),
@@ -146,10 +151,10 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             "labels": torch.from_numpy(labels),
         }
         if self._images is not None:
-            image = self._image(self._images, facts["path"])
+            image = self._image(self._images, facts)
             found["image"] = torch.from_numpy(np.array(image)).float() / 255
         if self._form == "torchxrayvision":
-            found = _as_torchxrayvision(item, found)
+            found = _as_torchxrayvision(number, found)
         return self._transform(found) if self._transform else found
 
     @staticmethod
@@ -170,23 +175,19 @@ class PseudoLabels(Dataset[dict[str, Any]]):
             batch["pathology_masks"] = torch.from_numpy(masks)
         return batch
 
-    def _image(self, root: Path, name: str) -> npt.NDArray[Any]:
+    def _image(self, root: Path, facts: Row) -> npt.NDArray[Any]:
         """A source image (C, S, S) in levels."""
-        path = inside(root, name, links=True)
-        if not path.is_file():
-            raise DataError(
-                f"image {name!r} is not under {root}; give the root of your copy of the source "
-                "images, the folder that this path is relative to (data_root of the run)."
-            )
         origin = self._origin
-        decoded = decode(
-            path,
-            size=origin.size,
-            channels=self._channels,
-            fit=origin.fit,
-            max_pixels=origin.max_pixels,
-            bits=origin.bits,
-        )
+        with user_copy(root, facts) as path:
+            decoded = decode(
+                path,
+                size=origin.size,
+                channels=self._channels,
+                fit=origin.fit,
+                max_pixels=origin.max_pixels,
+                bits=origin.bits,
+            )
+            require_size(facts, decoded.width, decoded.height, scaled=True)
         return to_levels(decoded.pixels)
 
 

@@ -1,6 +1,8 @@
 """Reading a release: its table, its masks and what they were fitted with."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from dollmaker.release.bounds import read_bounds
 from dollmaker.release.parts import SPLITS, Row, Tree, find_parts, read_rows
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store.depth import Bits
-from dollmaker.store.files import read_json
+from dollmaker.store.files import inside, read_json
 from dollmaker.store.rle import decode
 from dollmaker.store.shards import ShardSeries
 
@@ -176,3 +178,29 @@ def find_image(release: Release, image_id: str) -> list[Row]:
         )
         raise DataError(f"{release.folder} has no mask of image {image_id!r}; {hint}")
     return rows
+
+
+@contextmanager
+def user_copy(root: Path, row: Row) -> Iterator[Path]:
+    """The file of an image in the user's copy; what is wrong with it is told with its name."""
+    try:
+        path = inside(root, row["path"], links=True)
+        if not path.is_file():
+            raise DataError("is missing")
+        yield path
+    except DataError as error:
+        raise DataError(
+            f"image {row['path']!r} under {root}: {str(error).rstrip('.')}; give the root of your "
+            "copy of the images that the release was made from (data_root of the run)."
+        ) from None
+
+
+def require_size(row: Row, width: int, height: int, *, scaled: bool = False) -> None:
+    """Refuse a picture that is not of the size that the release knows: masks lie elsewhere in it.
+
+    With ``scaled`` another size will do if the shape is the same, up to a pixel of rounding.
+    """
+    known = row["width"], row["height"]
+    turned = abs(width * known[1] - height * known[0])
+    if turned > max(width, height, *known) if scaled else (width, height) != known:
+        raise DataError(f"is {width}x{height}, and the release knows {known[0]}x{known[1]}")
