@@ -131,6 +131,21 @@ def test_a_second_channel_that_is_no_opacity_hides_nothing(tmp_path: Path) -> No
     assert is_ramp(grey(tmp_path / "x.tif"))
 
 
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_four_bands_of_grey_are_no_colours(tmp_path: Path, planes: str, dtype: Any) -> None:
+    values = four(TWELVE[::-1], dtype)
+    if planes == "separate":
+        values = np.moveaxis(values, -1, 0)
+    tiff(tmp_path / "x.tif", values, photometric="minisblack", planarconfig=planes)
+    with pytest.raises(DataError, match="holds 4 channels; save it as grey or RGB"):
+        grey(tmp_path / "x.tif")
+    two = np.zeros((2, 20, 48), np.uint8)
+    tiff(tmp_path / "x.tif", two, photometric="minisblack", planarconfig="separate")
+    with pytest.raises(DataError, match="a TIFF whose layout Pillow does not know; save it as"):
+        grey(tmp_path / "x.tif")
+
+
 def test_deep_inks_are_colours(tmp_path: Path) -> None:
     inks = np.zeros((20, 48, 4), np.uint16)
     inks[..., 3] = (65535 * (1 - RAMP)).round()

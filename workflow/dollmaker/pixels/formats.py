@@ -151,6 +151,8 @@ def _foreign(data: bytes) -> str:
             return kind
     if data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2":
         return "a volume, NIfTI; volumes are read by source.kind msd"
+    if is_tiff(data):
+        return "a TIFF whose layout Pillow does not know; save it as grey or RGB"
     return f"none of {', '.join(FORMATS)}, DICOM, NumPy's .npy"
 
 
@@ -169,7 +171,8 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Frame:
             raise DataError("holds several frames")
         place, first = next(iter(pages.items()))
         check_size(int(first.imagewidth), int(first.imagelength), max_pixels)
-        if int(first.samplesperpixel) > 4 or first.size > 4 * max_pixels:
+        most = 3 if int(first.photometric) in (0, 1) else 4  # of grey, four are no colours
+        if int(first.samplesperpixel) > most or first.size > 4 * max_pixels:
             raise DataError(f"holds {first.samplesperpixel} channels; save it as grey or RGB")
         white_is_zero = int(first.photometric) == 0
         lossy = int(first.compression) in _LOSSY_TIFF
