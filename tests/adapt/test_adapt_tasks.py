@@ -168,7 +168,7 @@ def _blank_in_training(config: dict[str, Any], root: Path) -> None:
             "leaves the data root",
         ),
         (lambda c, r: _edit(r, "case03.png,", "case04.png,"), "'case04' twice"),
-        (lambda c, r: _edit(r, "case03.png,patient1", "case03.png,"), "'patient' of 'case03.png'"),
+        (lambda c, r: _edit(r, "case03.png,patient1", "case03.png,"), "line 5: 'patient' is blank"),
         (
             lambda c, r: Image.new("L", (9, 8)).save(r / "task" / "masks" / "case03.png"),
             "is 9x8, its image 48x40 pixels",
