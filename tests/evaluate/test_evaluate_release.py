@@ -143,6 +143,16 @@ def test_one_file_an_image_with_classes(
     for split in SPLITS:
         assert set(found[split]) == {"mean", "Edema"}
         assert found[split]["Edema"] == pytest.approx(expected(release, truth, split)["Edema"])
+    capsys.readouterr()
+    scores(tmp_path, release, folder, "--classes", *(f"{name}=3" for name in FINDINGS))
+    assert ": of the same values, so scored only where" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "out.json").read_text())["scores"]
+    table = read_release(release).table.filter(
+        pl.col("image_id").is_in([f"i{k}" for k in range(12)])
+    )
+    for name in FINDINGS:  # not where the release has no mask of it
+        mine = [row["n"] for row in rows if row["slice"] == "full" and row["finding"] == name]
+        assert sum(mine) == len(table.filter(finding=name)) > 0
     command = ["evaluate", str(release), "--truth", str(folder)]
     assert main(command) == 1
     assert "--classes Edema=1" in capsys.readouterr().err

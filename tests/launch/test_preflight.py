@@ -170,9 +170,17 @@ def test_a_table_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.Monke
     table = {"file": "t.csv", "images": ".", "image_column": "i", "split_column": "s"}
     source = {"kind": "table", "table": {**table, "finding_columns": ["A"]}}
     given = resolved(source=source, data_root=".")
-    (tmp_path / "t.csv").write_text("i,A,s\na.png,1,train\nb.png,0,valid\n")
+    (tmp_path / "t.csv").write_text("i,A,s\na.png,1,train\nb.png,0,train\n")
+    with pytest.raises(
+        DataError, match=r"none of 2 images that were looked at is there, first a\.p"
+    ):
+        preflight.preflight(given)
+    (tmp_path / "b.png").touch()
     listed, names = preflight.preflight(given)
     assert listed is not None and len(listed) == 2 and names == ["A"]
+    (tmp_path / "t.csv").write_text("i,A,s\na.png,1,train\nb.png,1,train\n")
+    with pytest.raises(ConfigError, match="no training image is without 'A'"):
+        preflight.preflight(given)
     (tmp_path / "t.csv").write_text("i,A,s\na.png,1,test\nb.png,0,valid\n")
     with pytest.raises(ConfigError, match="split train"):
         preflight.preflight(given)
@@ -206,9 +214,13 @@ TASK = {"images": "images", "masks": "masks", "classes": {"x": [1]}}
         (
             7,
             {"truth": MASKS},
-            r"'x' \(values \[1\]\) is in no mask; values there: 0, 7\. Correct tr",
+            r"'x' \(values \[1\]\) is in none of .* at; values there: 0, 7\. Correct tr",
         ),
-        (7, {"tasks": {"t": TASK}}, r"task t: class 'x' \(values \[1\]\) is in no .*tasks\.t\.cl"),
+        (
+            7,
+            {"tasks": {"t": TASK}},
+            r"task t: class 'x' \(values \[1\]\) is in none .*tasks\.t\.cl",
+        ),
         (255, {"truth": MASKS, "tasks": {"t": TASK}}, None),
         (0, {"truth": MASKS, "tasks": {"t": TASK}}, None),
         (1, {"truth": {**MASKS, "targets": {"x": [1], "rare": [9]}}}, None),
@@ -223,6 +235,17 @@ def test_a_handful_of_masks_is_looked_at(
     else:
         with pytest.raises(DataError, match=said):
             preflight.preflight(settings)
+
+
+def test_a_class_that_a_handful_of_masks_lacks_may_be_rare(tmp_path: Path) -> None:
+    task, targets = {**TASK, "classes": {"x": [9]}}, {**MASKS, "targets": {"x": [9]}}
+    settings = with_masks(tmp_path, 1, tasks={"t": task}, truth=targets)
+    with pytest.raises(DataError, match="is in none of the masks that were looked at"):
+        preflight.preflight(settings)
+    values = np.array(Image.open(tmp_path / "masks/6.png"))
+    values[15:18, 15:18] = 9
+    Image.fromarray(values).save(tmp_path / "masks/6.png")
+    preflight.preflight(settings)
 
 
 def test_masks_of_another_size_or_colour_are_said_before_the_run(tmp_path: Path) -> None:

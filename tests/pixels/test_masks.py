@@ -10,7 +10,7 @@ from PIL import Image
 
 from dollmaker.pixels.levels import Numbers, objects
 from dollmaker.pixels.masks import MaskPicture, read_mask
-from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.errors import ConfigError, DataError
 
 SIZE = (96, 80)
 Y, X = np.mgrid[: SIZE[1], : SIZE[0]]
@@ -368,3 +368,26 @@ def test_white_beside_other_numbers_is_not_the_class_one(tmp_path: Path, others:
         Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "x.png")
         read(numbers, tmp_path / "x.png")
     assert "some masks write it as 255, others hold" in numbers.fault()
+
+
+def test_bits_are_powers_of_two() -> None:
+    assert Numbers({"lungs": [1, 2], "all": [64]}, bits=True).asked == {1, 2, 64}
+    with pytest.raises(
+        ConfigError, match=r"'effusion' is \[11\], and 11 is a sum of bits.*2 \*\* 11"
+    ):
+        Numbers({"lungs": [1, 2], "effusion": [11]}, bits=True)
+    assert Numbers({"effusion": [11]}).asked == {11}  # a class number
+
+
+def test_numbers_of_no_class_are_told(tmp_path: Path) -> None:
+    values = np.zeros(SIZE[::-1], np.uint8)
+    values[:40, :40], values[50:, 50:], values[:20, 60:] = 1, 3, 9
+    Image.fromarray(values).save(tmp_path / "a.png")
+    for numbers, wanted in (
+        (Numbers({"lung": [1]}), [3, 9]),
+        (Numbers({"lung": [1]}, ignore=9), [3]),
+        (Numbers({"lung": [1], "heart": [3, 9]}), []),
+        (Numbers({"lung": [1]}, bits=True), []),
+    ):
+        read(numbers, tmp_path / "a.png")
+        assert numbers.unnamed() == wanted

@@ -31,6 +31,9 @@ from dollmaker.runtime.picks import evenly
 from dollmaker.store.depth import to_levels
 from dollmaker.store.files import inside
 
+#: Masks that are looked at before the run where a handful holds no class.
+MANY = 200
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -151,6 +154,8 @@ def read_task(name: str, config: Config, data_root: Path) -> Task:
 def look_at_task(name: str, config: Config, data_root: Path, count: int) -> None:
     """Find all images of a task and their masks, and read so many, as a look before the run.
 
+    Where these hold no class, :data:`MANY` are read.
+
     Raises:
         ConfigError: If classes are not such as the encoding has.
         DataError: As :func:`read_task`, but for what all images together lack.
@@ -159,8 +164,11 @@ def look_at_task(name: str, config: Config, data_root: Path, count: int) -> None
     total = len(pairs.listing.images)
     for number in range(total):
         pairs.require(number)
-    for number in evenly(total, count):
-        pairs.read(number)
+    for most in (count, MANY):
+        for number in evenly(total, most):
+            pairs.read(number)
+        if not pairs.form.fault(some=True):  # else its classes may be rare
+            break
     pairs.require_sound(some=True)
 
 
@@ -213,10 +221,17 @@ class _Pairs:
             return image, self.form.channels(facts, self.options.classes)
 
     def require_sound(self, some: bool = False) -> None:
-        """Refuse masks that, all together, do not hold what was asked for."""
+        """Refuse masks that together do not hold what was asked for; tell what no class is."""
         if fault := self.form.fault(some):
             key = f"tasks.{self.name}.classes"
             raise DataError(f"task {self.name}: class {fault}. Correct {key} or encoding.")
+        if unnamed := self.form.unnamed():
+            listed = ", ".join(map(str, unnamed[:20]))
+            print(
+                f"task {self.name}: values of the masks that are in no class count as background: "
+                f"{listed}; if they are sums of class bits, set tasks.{self.name}.encoding: bits",
+                file=sys.stderr,
+            )
 
     def _where(self, image: str) -> str:
         return f"task {self.name}: image {image!r} in {self.options.images!r}"

@@ -1,6 +1,7 @@
 """A release against the truth of its user."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,12 @@ def evaluate_release(
     classes = _classes(truth.classes, findings)
     opened = open_truth(truth.truth, findings, classes, truth.space or None, truth.missing)
     result = score_release(
-        release_folder, opened, replicates=bootstrap, min_pairs=min_pairs, seed=0
+        release_folder,
+        opened,
+        replicates=bootstrap,
+        min_pairs=min_pairs,
+        seed=0,
+        shared=_shared(classes),
     )
     if json:
         write_json(json, result)
@@ -91,10 +97,25 @@ def _classes(words: Sequence[str], findings: list[str]) -> dict[str, list[int]]:
     return classes
 
 
+def _shared(classes: Mapping[str, list[int]]) -> list[str]:
+    """Findings that have a pixel value in common with another one."""
+    count = Counter(value for values in classes.values() for value in set(values))
+    return [name for name, values in classes.items() if any(count[value] > 1 for value in values)]
+
+
 def score_release(
-    folder: Path, truth: Truth, *, replicates: int, min_pairs: int, seed: int
+    folder: Path,
+    truth: Truth,
+    *,
+    replicates: int,
+    min_pairs: int,
+    seed: int,
+    shared: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score every pair with truth; a pair without a mask counts as an empty one.
+
+    Findings that are ``shared`` have values in common, so that the truth does not tell which of
+    them an image has: of these only pairs with a mask are scored.
 
     Where not all images were looked at, the others are left out. The hit rate asks whether the
     highest pixel of the relevance map is inside the truth; of a release without maps, which share
@@ -102,8 +123,8 @@ def score_release(
 
     Returns:
         ``name``, ``version``, ``maps`` (whether the release has them), ``min_pairs``, ``images``
-        (with truth), ``left_out`` (images with truth that were not looked at), ``scores``: rows as
-        in scores/masks.parquet.
+        (with truth), ``left_out`` (images with truth that were not looked at), ``shared``,
+        ``scores``: rows as in scores/masks.parquet.
 
     Raises:
         ArtifactError: If the folder is no release.
@@ -125,6 +146,7 @@ def score_release(
         pair
         for image in asked.iter_rows(named=True)
         for pair in _score_image(image, release, rows, truth)
+        if pair["finding"] not in shared or (image["image_id"], pair["finding"]) in rows
     ]
     stranger = f"the truth is empty, or of no image that {folder} has; compare the names of images."
     if not pairs:
@@ -144,6 +166,7 @@ def score_release(
         "maps": _has_maps(release),
         "min_pairs": min_pairs,
         "images": table["image_id"].n_unique(),
+        "shared": list(shared),
         "left_out": sum(_known(image, release, truth) for image in others.iter_rows(named=True)),
         "scores": [_finite(row) for row in summary.drop("^auprc.*$").to_dicts()],
     }
@@ -217,6 +240,9 @@ def describe(result: dict[str, Any]) -> str:
             f"{result['min_pairs']} with truth; else over findings."
         )
     lines.append(f"Which pairs have a mask goes by: {rows[0]['gated_by']}.")
+    if result["shared"]:
+        listed = ", ".join(result["shared"])
+        lines.append(f"{listed}: of the same values, so scored only where the release has a mask.")
     if not result["maps"]:
         lines.append("The release has no maps: the hit rate is the share of a mask in the truth.")
     return "\n".join(lines)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from dollmaker.adapt.tasks import look_at_task
+from dollmaker.adapt.tasks import MANY, look_at_task
 from dollmaker.config import catalogue, ready, weight_names, xrv
 from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config
@@ -60,6 +60,7 @@ def preflight(config: Config) -> Listing:
     listed, names = _list(config, root)
     check_findings(names, config)
     if listed is not None:
+        _require_files(config, root, listed)
         require_images(config, listed, names)
         _look_at_channels(config, root, listed)
     _check_masks(config, root, listed, names)
@@ -154,12 +155,33 @@ def _to_train(listed: pl.DataFrame | None) -> int | None:
     return None if listed is None else int((listed["split"] == "train").sum())
 
 
+def _require_files(config: Config, root: Path, listed: pl.DataFrame) -> None:
+    """Refuse a listing of which no image is there, by a look at a handful."""
+    paths = listed["path"].to_list()
+    looked_at = [paths[place] for place in evenly(len(paths), _HANDFUL)]
+    if not any((root / path).is_file() for path in looked_at):
+        raise DataError(
+            f"none of {len(looked_at)} images that were looked at is there, first "
+            f"{root / looked_at[0]}; correct data_root, or the folder or column of the images in "
+            f"source.{config.source.kind}."
+        )
+
+
 def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> None:
     """Refuse listed images with which no run could end, whatever is made, by a ``ConfigError``."""
     if not _to_train(listed):
         raise ConfigError(
             f"none of the {len(listed)} images is in the split train; lower prepare.valid and "
             "prepare.test, or correct the split column."
+        )
+    train = listed.filter(pl.col("split") == "train")
+    localized = findings.localized(names, config.attribute.findings)
+    learning = any(member.epochs != 0 for member in config.classify.members.values())
+    alike = {PRESENT, None} if config.classify.blank == "ignore" else {PRESENT}
+    if learning and all(set(train[name].unique()) <= alike for name in localized):
+        raise ConfigError(
+            f"no training image is without {' or '.join(map(repr, localized[:3]))}: a classifier "
+            "learns nothing from images that all have a finding; add images that do not."
         )
     splits = config.attribute.splits
     explained = listed.filter(pl.col("split").is_in(splits))
@@ -269,9 +291,12 @@ def _look_at_truth(
             f"truth is of no image of the source, e.g. {listed['path'][0]!r}; call what is in it "
             "as the images, or remove truth."
         )
-    for row in (rows[place] for place in evenly(len(rows), _HANDFUL)):
-        if facts := _look_at_image(config, root, row["path"]):
-            truth.look(row | facts)
+    for most in (_HANDFUL, MANY):
+        for row in (rows[place] for place in evenly(len(rows), most)):
+            if facts := _look_at_image(config, root, row["path"]):
+                truth.look(row | facts)
+        if not truth.form.fault(some=True):  # else its targets may be rare
+            break
     require_sound(truth, "truth.targets or truth.encoding", some=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dollmaker.pixels.masks import MARGIN, Bools, Ints, MaskPicture
-from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.errors import ConfigError, DataError
 
 #: Numbers that white has in masks of two levels: one bit, 8 and 16 bits.
 _WHITES = {1, 255, 65535}
@@ -47,6 +47,9 @@ class Numbers:
     In a mask of two levels white is the one number that is asked for, if that is 1 or white;
     whether the whole set agrees with that, and holds every class, :meth:`fault` says at its end.
     ``ignore`` is the number of pixels that are not known, if there is one.
+
+    Raises:
+        ConfigError: If a bit that is asked for is no power of two.
     """
 
     def __init__(
@@ -59,6 +62,13 @@ class Numbers:
         self._classes = {name: [int(value) for value in values] for name, values in classes.items()}
         #: Numbers, or bits, of all classes.
         self.asked = {value for values in self._classes.values() for value in values}
+        for name, values in self._classes.items():
+            for value in values if bits else ():
+                if value & (value - 1):
+                    raise ConfigError(
+                        f"{name!r} is {values}, and {value} is a sum of bits: list each, 1, 2, 4, "
+                        f"8 and so on; bit number {value} has the value 2 ** {value}."
+                    )
         self._bits, self.ignore = bits, ignore
         #: Numbers in the masks that were read, as they are stored.
         self.seen: set[int] = set()
@@ -150,8 +160,13 @@ class Numbers:
             return ""
         if absent and self.seen:
             values, there = self._classes[absent[0]], _listed(self.seen)
-            return f"{absent[0]!r} (values {values}) is in no mask; values there: {there}"
+            nowhere = "none of the masks that were looked at" if some else "no mask"
+            return f"{absent[0]!r} (values {values}) is in {nowhere}; values there: {there}"
         return ""
+
+    def unnamed(self) -> list[int]:
+        """Numbers in the masks that were read that are in no class: background. Not of bits."""
+        return [] if self._bits else sorted(self._others - self.asked)
 
     def _has(self, number: int, wanted: Collection[int]) -> bool:
         return any(number & bit for bit in wanted) if self._bits else number in wanted

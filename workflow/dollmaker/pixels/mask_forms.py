@@ -78,6 +78,10 @@ class Form(ABC):
         """What is wrong with the masks, of which ``some`` or all were read; empty if nothing is."""
         return ""
 
+    def unnamed(self) -> list[int]:
+        """Numbers in the masks that were read that no name asks for: background."""
+        return []
+
     def require(self, image: ImageFacts) -> None:
         """Refuse an image without a mask, by names alone."""
         if not self.has(image):
@@ -176,6 +180,10 @@ class Pictures(Form):
     def fault(self, some: bool = False) -> str:
         """See :meth:`Form.fault`."""
         return self._numbers.fault(some)
+
+    def unnamed(self) -> list[int]:
+        """See :meth:`Form.unnamed`."""
+        return self._numbers.unnamed()
 
 
 class PartFiles(Form):

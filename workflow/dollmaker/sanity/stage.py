@@ -1,5 +1,6 @@
 """The stage: one recipe's sample in, one verdict out."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +116,8 @@ def check_recipe(config: Config, inputs: Inputs, recipe: str, output: Path) -> N
     with atomic_path(output.with_suffix(".png")) as file:
         file.write_bytes(overlay.to_png(picture, colours=None))
     write_json(output, {"recipe": recipe, **facts, "header": header})
+    shows = f"{output.with_suffix('.png')} shows its masks beside those of random weights"
+    print(f"sanity of recipe {recipe}: {facts['verdict']}; {shows}", file=sys.stderr)
 
 
 def _shown(table: Table) -> list[int]:
