@@ -170,6 +170,10 @@ def _blank_in_training(config: dict[str, Any], root: Path) -> None:
         (lambda c, r: _edit(r, "case03.png,", "case04.png,"), "'case04' twice"),
         (lambda c, r: _edit(r, "case03.png,patient1", "case03.png,"), "line 5: 'patient' is blank"),
         (
+            lambda c, r: _edit(r, "case03.png,patient1", "case03.png,Patient1"),
+            "'Patient1' is in train and 'patient1' in test: these differ in case",
+        ),
+        (
             lambda c, r: Image.new("L", (9, 8)).save(r / "task" / "masks" / "case03.png"),
             "is 9x8, its image 48x40 pixels",
         ),

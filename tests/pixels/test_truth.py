@@ -177,7 +177,9 @@ def test_masks_count_for_some_findings_and_without_labels_if_so_configured(tmp_p
     assert truth.mask(ROW | {"mask": None}, "Y", "a") is None
 
 
-def test_masks_called_as_their_images_and_patients_held_out(tmp_path: Path) -> None:
+def test_masks_called_as_their_images_and_patients_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     _deep(tmp_path)
     (tmp_path / "t.csv").write_text(
         "name,who,X\nsub/a.jpg,p,1\nb.jpg,p,0\n" + "".join(f"c{n}.jpg,q{n},1\n" for n in range(9))
@@ -197,6 +199,10 @@ def test_masks_called_as_their_images_and_patients_held_out(tmp_path: Path) -> N
     }
     plan, _ = list_source(configuration.resolved(given), tmp_path)
     assert plan["mask"].to_list() == ["a.png"] + [None] * 10
+    assert not capsys.readouterr().err
+    Image.new("L", (8, 8)).save(tmp_path / "masks/B_mask.png")
+    list_source(configuration.resolved(given), tmp_path)
+    assert "1 of 2 masks of" in (said := capsys.readouterr().err) and "'B_mask.png'" in said
     assert plan["split"].to_list() == ["test", "test"] + [assign(f"q{n}", 0.1, 0) for n in range(9)]
     free, _ = list_source(configuration.resolved(given | {"prepare": {"valid": 0.1}}), tmp_path)
     assert free["split"].to_list()[:2] == [assign("p", 0.1, 0)] * 2 != ["test"] * 2

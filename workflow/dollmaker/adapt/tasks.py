@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from dollmaker.adapt.listing import Listing, list_images, split_patients
 from dollmaker.adapt.source_scores import SourceMasks, pack
@@ -26,6 +27,7 @@ from dollmaker.pixels.levels import Numbers
 from dollmaker.pixels.mask_forms import Folder, Form, ImageFacts, PartFiles, Pictures, Pixels
 from dollmaker.pixels.masks import surround
 from dollmaker.pixels.pictures import Decoded, decode
+from dollmaker.prepare.listing import assert_disjoint
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.runtime.picks import evenly
 from dollmaker.store.depth import to_levels
@@ -110,6 +112,8 @@ def read_task(name: str, config: Config, data_root: Path) -> Task:
     pairs = _open_pairs(name, config, data_root)
     listing = pairs.listing
     splits = split_patients(name, config, data_root, listing.patients)
+    named = {"image_id": listing.image_ids, "patient_id": listing.patients, "split": splits}
+    assert_disjoint(pl.DataFrame(named))
     kept: list[int] = []
     pictures: list[Decoded] = []
     masks: list[Pixels] = []

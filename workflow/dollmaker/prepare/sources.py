@@ -9,6 +9,7 @@ A listing has one row per image: ``image_id``, ``path`` (relative to the data ro
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -111,13 +112,17 @@ def _named_masks(listing: pl.DataFrame, config: Config, data_root: Path) -> pl.D
     folder = inside(data_root, truth.folder or "", config.allow_links)
     if not folder.is_dir():
         raise DataError(f"mask folder {folder} does not exist; correct truth.folder.")
-    known = pixel_names.Names(pixel_names.list_pictures(folder), f"masks of {folder}")
+    files = pixel_names.list_pictures(folder)
+    known = pixel_names.Names(files, f"masks of {folder}")
     masks = [known.find(*image) for image in listing.select("path", "image_id").iter_rows()]
     if not any(masks):
         raise DataError(
             f"mask folder {folder} has no file for any image, e.g. {listing['path'][0]!r}; call "
             "masks as their images or name truth.column."
         )
+    if left := sorted(set(files).difference(masks)):
+        told = f"truth: {len(left):,} of {len(files):,} masks of {folder} are of no image, e.g."
+        print(f"{told} {left[0]!r}: a mask is called as its image.", file=sys.stderr, flush=True)
     return listing.with_columns(pl.Series("mask", masks, dtype=pl.String))
 
 
