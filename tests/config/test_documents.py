@@ -60,6 +60,8 @@ DOUBTS: list[dict[str, Any]] = [
     {"prepare": {"bits": 12}},
     {"prepare": {"sise": 16}},
     {"seed": -1},
+    {"seed": 2**53},
+    {"classify": {"members": {"a": {"architecture": "timm:test_resnet", "seed": 2**53}}}},
     {"seed": True},
     {"dataset": "a b"},
     {"dataset": "a\n"},

@@ -86,6 +86,7 @@ def test_resolving_twice_changes_nothing() -> None:
         ({"adapt": {"runs": ["dol/full"]}}, ["has 'dol/full'", "random, imagenet, classifier"]),
         ({"study": {"pretrainings": {"x\n": {}}}}, ["use letters, digits"]),
         ({"classify": {"learning_rate": "0,001"}}, ["of type number", "write 0.001"]),
+        ({"seed": 2**53}, ["'seed' is 9007199254740992; give less than 9"]),
         ({"seed": 4.5}, ["'seed' is 4.5", "of type integer."]),
         ({"seed": "1e-3"}, ["of type integer."]),
         ({"seed": "12"}, ["of type integer", "quoted numbers for text: write 12"]),

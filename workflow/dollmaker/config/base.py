@@ -96,6 +96,7 @@ _DISTINCT = Field(json_schema_extra={"uniqueItems": True})
 Number = Annotated[float, WrapValidator(_as_given)]
 Rate = Annotated[Number, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**53)]  # a thousand times that is one for torch, too
 Text = Annotated[str, Field(min_length=1)]
 
 #: Lists: without an item twice, with an item, with both, of two items; names with what they mean.

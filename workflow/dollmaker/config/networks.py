@@ -14,6 +14,7 @@ from dollmaker.config.base import (
     Precision,
     Rate,
     Section,
+    Seed,
     Some,
     Text,
 )
@@ -66,7 +67,7 @@ class MemberConfig(Section):
     """As classify.mean, for this member; null takes that."""
     std: Rate | Filled[Rate] | None = None
     """As classify.std, for this member; null takes that."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Added to the global seed."""
 
 

@@ -11,6 +11,7 @@ from dollmaker.config.base import (
     Named,
     Number,
     Section,
+    Seed,
     Some,
     Version,
     lacks,
@@ -135,7 +136,7 @@ class Config(Section):
     allow_links: bool = False
     """Whether symbolic links below data_root and weights_root may lead out of them: set it if you
     trust what lies there."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of everything random. Equal seeds give equal masks."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run. auto takes a GPU when there is one; cuda insists on it."""
