@@ -176,6 +176,19 @@ def test_bools_that_tifffile_wrote_are_not_turned_round(tmp_path: Path) -> None:
     assert np.array_equal(objects(mask(tmp_path / "x.tif")), DISK)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_second_band_is_not_left_out(tmp_path: Path, dtype: Any) -> None:
+    bands = np.stack([DISK, BAR], -1).astype(dtype)
+    options: dict[str, Any] = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "x.tif", bands, extrasamples=["unspecified"], **options)
+    with pytest.raises(DataError, match="holds two bands; save each as a mask"):
+        mask(tmp_path / "x.tif")
+    white = np.iinfo(dtype).max if dtype != np.float32 else 1
+    bands = np.stack([DISK * 1, DISK * 0 + 1], -1).astype(dtype) * dtype(white)
+    tifffile.imwrite(tmp_path / "x.tif", bands, extrasamples=["unassalpha"], **options)
+    assert overlap(objects(mask(tmp_path / "x.tif"))) == 1
+
+
 def test_a_class_that_no_mask_holds_is_a_fault(tmp_path: Path) -> None:
     Image.fromarray((DISK * 3).astype(np.uint8)).save(tmp_path / "x.png")
     numbers = Numbers({"disk": [3], "bar": [7]})

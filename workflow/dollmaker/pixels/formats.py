@@ -69,6 +69,7 @@ class Frame:
     #: The stored value of white where ``image`` was stretched from a smaller one, or 255.
     top: int = 255
     lossy: bool = False  #: Whether the compression changes values.
+    two_bands: bool = False  #: Whether a second band beside grey, no opacity, was left out.
     orientation: int = 1  #: The EXIF tag that it was turned by, 1..8; 1 is upright.
     sha256: str = ""  #: Checksum of the file.
 
@@ -152,7 +153,7 @@ def _foreign(data: bytes) -> str:
     if data[344:347] in (b"n+1", b"ni1") or data[4:7] == b"n+2":
         return "a volume, NIfTI; volumes are read by source.kind msd"
     if is_tiff(data):
-        return "a TIFF whose layout Pillow does not know; save it as grey or RGB"
+        return "a TIFF whose layout or compression Pillow does not know; save it as grey or RGB"
     return f"none of {', '.join(FORMATS)}, DICOM, NumPy's .npy"
 
 
@@ -175,14 +176,17 @@ def _decode_tiff(data: bytes, max_pixels: int) -> Frame:
         if int(first.samplesperpixel) > most or first.size > 4 * max_pixels:
             raise DataError(f"holds {first.samplesperpixel} channels; save it as grey or RGB")
         white_is_zero = int(first.photometric) == 0
-        lossy = int(first.compression) in _LOSSY_TIFF
+        facts: dict[str, Any] = {
+            "lossy": int(first.compression) in _LOSSY_TIFF,
+            "two_bands": first.samplesperpixel == 2 and not {1, 2} & {*first.extrasamples},
+        }
         written = str(first.tags.valueof(SOFTWARE) or "")
         if max(np.ravel(first.bitspersample)) > 8 or set(np.ravel(first.sampleformat)) != {1}:
             values, extra = _deep_page(first)
             found = _deep(values, known_orientation(first.tags.valueof(ORIENTATION)), extra)
-            return replace(found, white_is_zero=white_is_zero, lossy=lossy, scaled=written == OWN)
+            return replace(found, white_is_zero=white_is_zero, scaled=written == OWN, **facts)
         turned = white_is_zero and first.bitspersample == 1 and "tifffile" in written
-    found = replace(_decode_pillow(data, max_pixels, page=place), lossy=lossy)
+    found = replace(_decode_pillow(data, max_pixels, page=place), **facts)
     if turned and found.image:  # tifffile writes arrays of bools without turning them round
         return replace(found, image=ImageOps.invert(found.image.convert("L")).convert("1"))
     return replace(found, white_is_zero=white_is_zero)

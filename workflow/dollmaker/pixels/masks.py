@@ -71,6 +71,8 @@ def read_mask(
     if size is not None and frame.size != size:
         width, height = frame.size
         raise DataError(f"is {width}x{height}, its image {size[0]}x{size[1]} pixels")
+    if frame.two_bands:
+        raise DataError("holds two bands; save each as a mask, or both as one number a class")
     return _from_deep(frame) if frame.image is None else _from_image(frame, frame.image)
 
 
