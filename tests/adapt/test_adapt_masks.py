@@ -237,8 +237,7 @@ def test_a_folder_of_images_and_one_of_masks_are_enough(tmp_path: Path) -> None:
     assert task.patients == task.image_ids
     assert abs((task.masks == 1).mean() - HEART.mean()) < 0.02
     (tmp_path / "masks/p0/case0.png").unlink()
-    with pytest.raises(DataError, match=r"mask 'of p0/case0\.jpg' in 'masks': file is missing"):
-        read_task("heart", resolved(config), tmp_path)
+    assert len(read_task("heart", resolved(config), tmp_path).image_ids) == 11
 
 
 def test_what_can_not_be_listed(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from dollmaker.binarize import steps
 from dollmaker.config import catalogue
 from dollmaker.config import settings as config
+from dollmaker.config.masks import RecipeConfig
 from dollmaker.runtime.errors import ConfigError
 
 BASE: dict[str, Any] = {"dataset": "x", "source": {"kind": "phantoms"}}
@@ -30,6 +31,13 @@ def test_an_empty_recipe_is_the_one_of_that_name_with_its_donor() -> None:
     assert full.recipes["xncut"].attribute == "explainseg-c"
     lent = full.maps("explainseg-c")
     assert (lent.baselines, lent.smoothing, lent.committee) == (["mean"], 2.0, "probe")
+
+
+def test_an_empty_doll_has_the_steps_of_the_default() -> None:
+    empty, none = (config.resolved({**BASE, "recipes": r}) for r in ({"doll": {}}, {"doll": OWN}))
+    assert (
+        empty.recipes["doll"].binarize == RecipeConfig().binarize != none.recipes["doll"].binarize
+    )
 
 
 def test_unknown_names_are_refused_with_the_list() -> None:

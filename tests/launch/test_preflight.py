@@ -189,7 +189,7 @@ def test_a_table_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.Monke
 def with_masks(root: Path, value: int, **changes: Any) -> Config:
     """A table of 12 images whose masks hold one value, as truth and as a task."""
     for folder in ("images", "masks"):
-        (root / folder).mkdir(exist_ok=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     values = np.zeros((20, 24), np.uint8)
     values[4:9, 5:12] = value
     rows = ["image,mask,A,split"]
@@ -248,6 +248,33 @@ def test_a_class_that_a_handful_of_masks_lacks_may_be_rare(tmp_path: Path) -> No
     preflight.preflight(settings)
 
 
+def test_pictures_without_a_mask_are_left_out_of_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = with_masks(tmp_path, 1, tasks={"t": TASK})
+    for number in range(3):
+        (tmp_path / f"masks/{number}.png").unlink()
+    preflight.preflight(settings)
+    assert "task t: 3 of 12 pictures have no mask and are left out" in capsys.readouterr().err
+    for file in (tmp_path / "masks").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match="file is missing"):
+        preflight.preflight(settings)
+
+
+@pytest.mark.parametrize(
+    ("channels", "colour", "said"), [(1, 90, True), (3, 90, False), (1, 0, False)]
+)
+def test_colours_that_become_grey_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], channels: int, colour: int, said: bool
+) -> None:
+    settings = with_masks(tmp_path, 1, prepare={"channels": channels})
+    for file in (tmp_path / "images").iterdir():
+        Image.new("RGB", (24, 20), (100 + colour, 100, 100)).save(file)
+    preflight.preflight(settings)
+    assert ("set prepare.channels to 3" in capsys.readouterr().err) == said
+
+
 def test_masks_of_another_size_or_colour_are_said_before_the_run(tmp_path: Path) -> None:
     settings = with_masks(tmp_path, 1, tasks={"t": TASK}, truth=MASKS)
     Image.new("L", (9, 9)).save(tmp_path / "masks/0.png")
@@ -293,8 +320,11 @@ def test_every_mask_that_is_named_is_there(tmp_path: Path) -> None:
     (tmp_path / "masks/7.png").unlink()
     with pytest.raises(DataError, match=r"true mask '7\.png' of '7': file is missing"):
         preflight.preflight(settings)
-    with pytest.raises(DataError, match=r"task t: mask 'of 7\.png' in 'masks': file is missing"):
-        preflight.preflight(settings.replace(truth=None))
+    task = {**TASK, "table": "t.csv", "mask_column": "mask"}
+    named = with_masks(tmp_path / "named", 1, tasks={"t": task})
+    (tmp_path / "named/masks/7.png").unlink()
+    with pytest.raises(DataError, match=r"task t: mask '7\.png' in 'masks': file is missing"):
+        preflight.preflight(named)
 
 
 def test_truth_of_no_mask_or_of_no_finding_is_refused(tmp_path: Path) -> None:

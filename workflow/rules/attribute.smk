@@ -86,6 +86,7 @@ rule explain_sample:
         "results/{dataset}/logs/explain_sample-{recipe}.log",
     benchmark:
         "results/{dataset}/benchmarks/explain_sample-{recipe}.tsv"
+    priority: 1
     conda:
         "../../envs/dollmaker.yaml"
     resources:

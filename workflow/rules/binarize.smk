@@ -21,6 +21,7 @@ rule choose_thresholds:
         "results/{dataset}/logs/choose_thresholds-{recipe}.log",
     benchmark:
         "results/{dataset}/benchmarks/choose_thresholds-{recipe}.tsv"
+    priority: 1
     conda:
         "../../envs/dollmaker.yaml"
     resources:

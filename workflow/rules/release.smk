@@ -40,6 +40,7 @@ rule check_recipe:
         "results/{dataset}/logs/check_recipe-{recipe}.log",
     benchmark:
         "results/{dataset}/benchmarks/check_recipe-{recipe}.tsv"
+    priority: 1
     conda:
         "../../envs/dollmaker.yaml"
     resources:

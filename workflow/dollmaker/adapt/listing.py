@@ -30,6 +30,10 @@ class Listing:
     image_ids: list[str]  #: Files without suffix, each once.
     patients: list[str]
 
+    def of(self, places: Sequence[int]) -> "Listing":
+        """Some of the images."""
+        return Listing(**{name: [all_[k] for k in places] for name, all_ in vars(self).items()})
+
 
 def list_images(name: str, options: TaskConfig, data_root: Path, links: bool = False) -> Listing:
     """List a task; ``links`` allows links to leave ``data_root``.

@@ -253,12 +253,20 @@ class _Pairs:
 
 def _open_pairs(name: str, config: Config, data_root: Path) -> _Pairs:
     options, links = config.tasks[name], config.allow_links
+    listing = list_images(name, options, data_root, links)
+    form = open_masks(options, data_root, f"tasks.{name}", links)
+    if options.table is None:  # nothing says which pictures of the folder have a mask
+        there = [form.has(ImageFacts(path=image)) for image in listing.images]
+        if any(there) and not all(there):
+            count = f"{there.count(False)} of {len(there)} pictures"
+            print(f"task {name}: {count} have no mask and are left out", file=sys.stderr)
+            listing = listing.of(np.flatnonzero(there).tolist())
     return _Pairs(
         name=name,
         options=options,
         prepare=config.prepare,
-        listing=list_images(name, options, data_root, links),
-        form=open_masks(options, data_root, f"tasks.{name}", links),
+        listing=listing,
+        form=form,
         data_root=data_root,
         links=links,
     )

@@ -1,5 +1,6 @@
 """One run: a few hundred optimiser steps on a few images, then the scores."""
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -99,6 +100,12 @@ def train_run(
                 }
             )
             losses.clear()
+            print(
+                f"adapt {task.name} seed={seed} step {step + 1}/{steps} "
+                f"valid_miou {curve[-1]['valid_miou']:.4f} ({time.perf_counter() - began:.0f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
             tuned.train()
     predictions, iou, dice = on_sources(tuned, spec, task, task.rows("test"))
     cost = {

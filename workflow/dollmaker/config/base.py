@@ -30,7 +30,6 @@ class Section(BaseModel):
     #: Keys without a default, which :meth:`dump` leaves out where they are not given, or null; and
     #: those of them of which a null that is given says something.
     may_lack: ClassVar[frozenset[str]] = frozenset()
-    may_be_null: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -50,11 +49,10 @@ class Section(BaseModel):
     def dump(self) -> Tree:
         """The section as a dictionary, as JSON and headers of files hold it."""
         values = {**dict(self), **(self.model_extra or {})}
-        optional = self.may_lack - (self.may_be_null & self.model_fields_set)
         return {
             key: _plain(value)
             for key, value in values.items()
-            if value is not None or key not in optional
+            if value is not None or key not in self.may_lack
         }
 
 

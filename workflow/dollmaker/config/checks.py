@@ -39,7 +39,7 @@ def check(config: Config) -> None:
             f"release.changes does not say what is new in version {release.version}; add it."
         )
     if truth is not None and truth.kind == "masks":
-        for key in ("folder", "column", "targets"):
+        for key in ("folder", "targets"):
             if key not in truth.dump():
                 raise ConfigError(f"truth.kind is masks but truth.{key} is missing; add it.")
     imagenet = any(run.startswith("imagenet/") for run in config.adapt.runs)

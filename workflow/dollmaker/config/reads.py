@@ -133,7 +133,7 @@ def _which_true(truth: Tree | None) -> Tree | None:
     """
     if truth is None or truth["kind"] != "masks":
         return None
-    keys = ("kind", "column") if truth["column"] else ("kind", "column", "folder")
+    keys = ("kind", "column") if truth.get("column") else ("kind", "folder")
     return {**_STAND_INS, **{key: truth[key] for key in keys}}
 
 

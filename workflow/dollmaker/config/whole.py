@@ -34,7 +34,6 @@ class TruthConfig(Section):
 
     model_config = ConfigDict(json_schema_extra={"allOf": [needs("kind", "boxes", "file")]})
     may_lack: ClassVar = frozenset({"file", "folder", "column", "targets"})
-    may_be_null: ClassVar = frozenset({"column"})
 
     kind: Literal["chexlocalize", "masks", "boxes"]
     """chexlocalize: JSON files; masks: PNG files; boxes: a CSV file such as BBox_List_2017.csv of

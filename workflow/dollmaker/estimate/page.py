@@ -14,6 +14,7 @@ from dollmaker.store.files import write_json
 def tell_costs(
     config: Config,
     data_root: str | None = None,
+    weights_root: str | None = None,
     devices: Sequence[int] | None = None,
     images: int = 32,
     json: Path | None = None,
@@ -23,6 +24,7 @@ def tell_costs(
     Args:
         config: The resolved configuration.
         data_root: Folder of the source, if not the configuration's.
+        weights_root: Folder of the weights files, if not the configuration's.
         devices: Tell the costs of so many jobs at a time, too.
         images: Images to try the stages on; 0: none.
         json: Write all numbers to this file.
@@ -34,8 +36,8 @@ def tell_costs(
         raise ConfigError("--devices has a number under 1; give numbers of devices, e.g. 8.")
     if images and images < 8:
         raise ConfigError(f"--images is {images}; give 8 or more, or 0 to try nothing.")
-    if data_root is not None:
-        config = config.replace(data_root=data_root)
+    roots = {"data_root": data_root, "weights_root": weights_root}
+    config = config.replace(**{key: root for key, root in roots.items() if root is not None})
     # A job spends its first seconds on imports: those of this process tell how many.
     import dollmaker.binarize.stage
     import dollmaker.release.labels  # noqa: F401

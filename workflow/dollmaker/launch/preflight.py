@@ -1,10 +1,12 @@
 """Before the first job: refuse at once what would stop the run hours later."""
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from dollmaker.adapt.tasks import MANY, look_at_task
@@ -32,6 +34,9 @@ Listing = tuple[pl.DataFrame | None, list[str]]
 
 #: True masks that are looked at before the run, of the truth and of every task.
 _HANDFUL = 4
+
+#: Mean difference of colours, of white, over which a picture is no grey one.
+_COLOUR = 0.03
 
 
 def preflight(config: Config) -> Listing:
@@ -306,6 +311,8 @@ def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
     Grey pictures and colours become each other.
     """
     asked, paths = config.prepare.channels, listed["path"].to_list()
+    if asked == 1:
+        _tell_colours(config, root, [paths[place] for place in evenly(len(paths), _HANDFUL)])
     if asked in (1, 3):
         return
     reasons = []
@@ -319,6 +326,23 @@ def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
         f"{reasons[0]}; none of {len(reasons)} images that were looked at can be used: set "
         "prepare.channels to what they hold."
     )
+
+
+def _tell_colours(config: Config, root: Path, paths: Sequence[str]) -> None:
+    """Tell that colours are about to become grey."""
+    coloured = config.replace(prepare=config.prepare.replace(channels=3, bits=8))
+    for path in paths:
+        try:
+            red, green, blue = _read_image(coloured, root, path).pixels.astype(np.float32)
+        except DataError:
+            continue
+        if np.abs([red - green, green - blue]).max(0).mean() > _COLOUR * 255:
+            print(
+                f"pictures have colours, e.g. {path!r}, and the networks will see grey: set "
+                "prepare.channels to 3 if colours matter",
+                file=sys.stderr,
+            )
+            return
 
 
 def _read_image(config: Config, root: Path, path: str) -> Channels:

@@ -170,11 +170,12 @@ def _table(output: Path, images: Images, keep: Callable[[Predicted, Found, Mask]
     """Write predictions.csv, and of every mask what the form keeps."""
     with (output / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("image_id", "width", "height", "finding", "probability", "area"))
+        rows.writerow(("image_id", "width", "height", "finding", "probability", "area", "file"))
         for image in images:
             for one, mask in image.masks():
                 chance, area = f"{one.probability:.4f}", int(mask.sum())
-                rows.writerow((image.name, *image.size, one.finding, chance, area))
+                stem = safe_name(image.name)
+                rows.writerow((image.name, *image.size, one.finding, chance, area, stem))
                 keep(image, one, mask)
 
 
