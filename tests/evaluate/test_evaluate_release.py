@@ -14,7 +14,7 @@ from dollmaker.release.parts import SPLITS, read_rows
 from dollmaker.release.read import read_release, source_mask
 from dollmaker.runtime.cli import main
 from dollmaker.store import rle
-from dollmaker.store.files import safe_name
+from dollmaker.store.files import read_json, safe_name, write_json
 from release.small_release import FINDINGS, build
 
 Masks = dict[tuple[str, str], npt.NDArray[np.bool_]]
@@ -182,6 +182,20 @@ def test_boxes(tmp_path: Path, release: Path, truth: Masks) -> None:
         assert found[split]["Edema"] == pytest.approx(expected(release, boxes, split)["Edema"])
 
 
+def test_splits_that_were_not_looked_at_are_left_out(
+    tmp_path: Path, release: Path, truth: Masks
+) -> None:
+    shutil.copytree(release, tmp_path / "x")
+    provenance = read_json(tmp_path / "x/provenance.json")
+    provenance["config"]["attribute"]["splits"] = ["train", "valid"]
+    write_json(tmp_path / "x/provenance.json", provenance)
+    path, output = write_chexlocalize(tmp_path / "truth.json", truth), tmp_path / "out.json"
+    assert main(["evaluate", str(tmp_path / "x"), "--truth", str(path), "--json", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert {row["split"] for row in result["scores"]} == {"train", "valid"}
+    assert result["images"] == 10 and result["left_out"] == 2
+
+
 def test_its_own_masks_are_perfect_and_maps_are_asked_where_they_are(tmp_path: Path) -> None:
     release = build(tmp_path / "x", relevance=True)
     output = tmp_path / "out.json"
@@ -243,7 +257,7 @@ def test_truth_of_other_images_is_refused(
 ) -> None:
     (tmp_path / "truth.json").write_text('{"other": {"Edema": {"size": [1, 1], "counts": "01"}}}')
     assert main(["evaluate", str(release), "--truth", str(tmp_path / "truth.json")]) == 1
-    assert "of no image that" in capsys.readouterr().err
+    assert "of no image" in capsys.readouterr().err
     assert main(["evaluate", str(release), "--truth", str(tmp_path / "none.txt")]) == 1
     assert "is no truth" in capsys.readouterr().err
     words = ["evaluate", str(release), "--truth", str(tmp_path), "--classes", "Edema"]
@@ -300,7 +314,7 @@ def test_missing_images_count_as_empty_if_that_is_what_they_are(
     check(release, empty, scores(tmp_path, release, folders, "--missing", "empty"))
     only = write_chexlocalize(tmp_path / "other.json", {("other", "Edema"): truth["i1", "Edema"]})
     assert main(["evaluate", str(release), "--truth", str(only), "--missing", "empty"]) == 1
-    assert "of no image that" in capsys.readouterr().err
+    assert "of no image" in capsys.readouterr().err
 
 
 def test_a_mean_of_few_pairs_is_over_pairs_and_says_so(

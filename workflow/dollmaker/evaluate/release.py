@@ -137,10 +137,10 @@ def score_release(
         orientation=pl.col("image_id").replace_strict(turned, default=1, return_dtype=pl.Int8)
     )
     config = provenance["config"]
+    looked = pl.col("split").is_in(config["attribute"]["splits"])
     if config["attribute"]["max_images"] is not None:
-        asked, others = images.filter("explained"), images.filter(~pl.col("explained"))
-    else:
-        asked, others = images, images.clear()
+        looked &= pl.col("explained")
+    asked, others = images.filter(looked), images.filter(~looked)
     rows = {(row["image_id"], row["finding"]): row for row in release.table.iter_rows(named=True)}
     pairs = [
         pair
@@ -148,7 +148,7 @@ def score_release(
         for pair in _score_image(image, release, rows, truth)
         if pair["finding"] not in shared or (image["image_id"], pair["finding"]) in rows
     ]
-    stranger = f"the truth is empty, or of no image that {folder} has; compare the names of images."
+    stranger = f"the truth is empty, or of no image {folder} looked at; compare names and splits."
     if not pairs:
         raise DataError(stranger)
     require_sound(truth, "--classes")
