@@ -81,7 +81,8 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
         **others,
     )
     add_models(made, inputs, ["committee"])
-    write_json(made / "provenance.json", {"config": resolved(CONFIG).dump()})
+    facts = {"findings": FINDINGS, "config": resolved(CONFIG).dump()}
+    write_json(made / "provenance.json", facts)
     return made
 
 

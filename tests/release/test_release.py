@@ -138,6 +138,10 @@ def test_any_changed_missing_or_added_file_is_named(release: Path) -> None:
     (release / "extra.txt").touch()
     assert verify(release) == ["extra.txt: not listed in SHA256SUMS"]
     (release / "extra.txt").unlink()
+    for place in (release.parent / "images", release / "nowhere"):
+        (release / "gallery/more").symlink_to(place)
+        assert verify(release) == ["gallery/more: not listed in SHA256SUMS"]
+        (release / "gallery/more").unlink()
     (release / "README.md").unlink()
     assert verify(release) == ["README.md: missing"]
 
@@ -235,6 +239,22 @@ def test_rows_in_another_order_are_found(release: Path) -> None:
     tables.write(images.reverse(), release / "images.parquet", {})
     write_sums(release)
     assert any("not in the order of images.parquet" in fault for fault in verify(release))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("bounds.json", '{"confidence": 0.9}'),
+        ("bounds.json", "[]"),
+        ("bounds.json", '{"confidence": 0.9, "min_probability": 0, "calibrations": [{}]}'),
+        ("provenance.json", '{"config": {}}'),
+    ],
+)
+def test_json_of_another_form_is_named(release: Path, name: str, content: str) -> None:
+    (release / name).write_text(content)
+    write_sums(release)
+    faults = verify(release)
+    assert faults and all(f"{name} is not that of a release" in fault for fault in faults)
 
 
 def test_paths_out_of_the_release_and_other_folders_are_refused(

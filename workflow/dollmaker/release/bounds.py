@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from dollmaker.measures.conformal import DRAWS, LEAST, bounds_of, calibrate
-from dollmaker.release.parts import BOUND, SPLITS, Tree, find_parts
+from dollmaker.release.parts import BOUND, SCHEMA, SPLITS, Tree, find_parts
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
@@ -90,9 +90,15 @@ def read_bounds(folder: Path) -> Tree | None:
     if not (folder / BOUNDS).is_file():
         return None
     facts = read_json(folder / BOUNDS)
-    if not isinstance(facts, dict) or not isinstance(facts.get("confidence"), float):
+    try:
+        good = isinstance(facts["confidence"], float)
+        add_bounds(pl.DataFrame(schema=SCHEMA), facts)
+    except (KeyError, TypeError, AttributeError, pl.exceptions.PolarsError):
+        good = False
+    if not good:
         raise ArtifactError(f"{folder / BOUNDS} is not that of a release; get the release again.")
-    return facts
+    found: Tree = facts
+    return found
 
 
 def wrong_bounds(table: pl.DataFrame, facts: Tree | None) -> bool:

@@ -94,7 +94,7 @@ def read_origin(folder: Path) -> Origin:
         tree = found["config"]
         release, prepare = tree["release"], tree["prepare"]
         return Origin(
-            findings=found.get("findings", []),
+            findings=list(found["findings"]),
             name=release["name"],
             version=release["version"],
             license=release["license"],

@@ -20,6 +20,7 @@ from dollmaker.release import formats
 from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGE, IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
+from dollmaker.release.read import read_origin
 from dollmaker.release.source import SourceMask, measure, to_source
 from dollmaker.runtime.cores import Spread, cores, mapping
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
@@ -180,9 +181,9 @@ def _verify_formats(folder: Path, damaged: Container[str], spread: Spread) -> li
     faults: list[str] = []
     if "provenance.json" in damaged or "images.parquet" in damaged:
         return faults
-    provenance = read_json(folder / "provenance.json")
-    findings, fit = provenance["findings"], provenance["config"]["prepare"]["fit"]
-    polygons = provenance.get("format") == 1  # releases of version 0.1
+    origin = read_origin(folder)
+    findings, fit = origin.findings, origin.fit
+    polygons = read_json(folder / "provenance.json").get("format") == 1  # of version 0.1
     images = tables.read(folder / "images.parquet")
     for split in SPLITS:
         parts = _read_parts(folder, split, damaged, faults)

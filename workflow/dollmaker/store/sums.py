@@ -62,7 +62,9 @@ def verify_checksums(folder: Path) -> dict[str, str]:
             faults[name] = "missing"
         elif found[name] != digest:
             faults[name] = f"sha256 differs from that in {CHECKSUMS}"
-    extra = [name for name in found if name not in listed]
+    links = (path for path in folder.rglob("*") if path.is_symlink() and not path.is_file())
+    more = [*found, *sorted(path.relative_to(folder).as_posix() for path in links)]
+    extra = [name for name in more if name not in listed]
     return faults | dict.fromkeys(extra, f"not listed in {CHECKSUMS}")
 
 
