@@ -76,7 +76,7 @@ def predict(
         raise ConfigError(f"the form {to} has no maps; take png or nifti, or leave --maps out.")
     if not 0 <= min_probability <= 1:
         raise ConfigError(f"--min-probability is {min_probability}; give a number from 0 to 1.")
-    require_new(output)
+    require_new(output, release_folder)
     origin = read_origin(release_folder)
     files = _list(images)
     if model == COMMITTEE:  # it explains: who has no workflow is told so, and not of torch

@@ -67,7 +67,7 @@ def export(release_folder: Path, /, to: str, output: Path, images: Path | None =
     if to not in FORMS:
         raise ConfigError(unknown("form", to, FORMS))
     release = read_release(release_folder)
-    require_new(output)
+    require_new(output, release_folder)
     with atomic_path(output.resolve()) as part:
         part.mkdir(parents=True)
         FORMS[to](release, part, images)

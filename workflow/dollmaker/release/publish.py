@@ -76,7 +76,7 @@ def publish(
         DataError: If a file holds pixels that may not be handed on, or the version is there.
         ModelError: If what sends it is not installed.
     """
-    send = _destination(to, private, creators)
+    send = _destination(to, release_folder, private, creators)
     origin = read_origin(release_folder)
     if faults := verify(release_folder, workers=cores()):
         raise ArtifactError(
@@ -101,7 +101,7 @@ def _files(release: Path) -> list[Path]:
     return sorted(path for path in release.rglob("*") if path.is_file())
 
 
-def _destination(to: str, private: bool, creators: Sequence[str]) -> Send:
+def _destination(to: str, folder: Path, private: bool, creators: Sequence[str]) -> Send:
     if to.startswith("hf:"):
         repo = to.removeprefix("hf:")
         if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo, re.ASCII):
@@ -114,7 +114,7 @@ def _destination(to: str, private: bool, creators: Sequence[str]) -> Send:
     if private:
         raise ConfigError("--private is for the Hub and Zenodo; a folder has its own permissions.")
     target = Path(to)
-    require_new(target)
+    require_new(target, folder)
     return lambda release, _: _copy(release, target)
 
 

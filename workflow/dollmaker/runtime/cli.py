@@ -6,6 +6,7 @@ command that was asked for is imported.
 
 import argparse
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ from dollmaker.runtime.errors import (
     unknown,
 )
 from dollmaker.runtime.stopping import STOPPED, Terminated, on_sigterm
+
+#: Errors of a path that the user named: not to be written to, a folder, or below a file.
+_OF_PATHS = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
 
 #: Command -> its function, module:name, in the order in which data flow. Of two functions, the
 #: second is meant where ``--config`` is given: it is what the workflow calls.
@@ -106,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with on_sigterm():
             if (told := signatures.bind(signatures.find(target), vars(arguments))()) is not None:
-                print(told)
+                _tell(told)
     except UsageError as error:
         parser.error(str(error))
     except Terminated:
@@ -136,6 +140,8 @@ def _sentence(error: Exception, command: str) -> str | None:
             f"the disk is full, or a quota or file limit is reached ({error}); make room and run "
             "it again, nothing that was finished is lost."
         )
+    if isinstance(error, _OF_PATHS) and error.filename:
+        return f"{error.filename2 or error.filename}: {error.strerror}; give another path."
     return None
 
 
@@ -174,6 +180,14 @@ def _overview(words: Sequence[str]) -> NoReturn:
     parser.add_argument("command", metavar="COMMAND", help="one of the commands below")
     name = parser.parse_args(words).command
     parser.error(unknown("command", name, COMMANDS))
+
+
+def _tell(text: object) -> None:
+    """Print what a command found; who reads it may have had enough of it, as ``head`` has."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # Python would say so once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str) -> None:

@@ -60,8 +60,16 @@ def atomic_path(target: Path) -> Iterator[Path]:
         remove(part)
 
 
-def require_new(output: Path) -> None:
-    """Refuse, by a :class:`DataError`, a path that something lies at; an empty folder may."""
+def require_new(output: Path, outside: Path | None = None) -> None:
+    """Refuse a path that something lies at; an empty folder may.
+
+    ``outside`` is a folder that is whole as it is: the path may not lie in it.
+
+    Raises:
+        DataError: If it is so.
+    """
+    if outside and output.resolve().is_relative_to(outside.resolve()):
+        raise DataError(f"{output} lies in {outside}, which nothing is added to; give another one.")
     if any(output.iterdir()) if output.is_dir() else output.exists():
         raise DataError(f"{output} exists already; give a new folder, or delete it first.")
 
