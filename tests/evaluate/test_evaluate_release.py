@@ -242,6 +242,7 @@ def test_a_pair_without_a_mask_has_hit_nothing(tmp_path: Path, release: Path, tr
         (["--truth", "x.json"], "required: release"),
         (["--config", "c.yaml"], "required: --index, --images"),
         (["RELEASE", "--truth", "x.json", "--space", "-1"], "--space is a side in pixels"),
+        (["RELEASE", "--truth", "x.json", "--bootstrap", "0"], "give 10 or more"),
     ],
 )
 def test_half_a_command_is_refused(

@@ -57,6 +57,8 @@ def evaluate_release(
     """
     if truth.space < 0:
         raise UsageError("--space is a side in pixels; give 1 or more, or 0 for the images' own")
+    if bootstrap < 10:
+        raise UsageError("--bootstrap counts replicates; give 10 or more")
     findings = read_release(release_folder).findings
     classes = _classes(truth.classes, findings)
     opened = open_truth(truth.truth, findings, classes, truth.space or None, truth.missing)

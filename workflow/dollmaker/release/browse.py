@@ -104,8 +104,8 @@ def _numbers(table: pl.DataFrame) -> pl.DataFrame:
             pl.len().alias("masks"),
             pl.col("image_id").n_unique().alias("images"),
             (pl.col("area") / pixels).median().round(3).alias("median area"),
-            pl.col("quality").median().round(3).alias("median quality"),
-            pl.col(BOUND).median().round(3).alias("median IoU bound"),
+            pl.col("quality").cast(pl.Float64).median().round(3).alias("median quality"),
+            pl.col(BOUND).cast(pl.Float64).median().round(3).alias("median IoU bound"),
             pl.col("components").median().alias("median parts"),
         )
         .sort("finding", "split")
