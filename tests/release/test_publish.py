@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dollmaker import PseudoLabels
-from dollmaker.release.publish import find_pixels, publish
+from dollmaker.release.publish import _CLOSED, find_pixels, publish
 from dollmaker.release.read import read_origin
 from dollmaker.release.verify import verify
 from dollmaker.runtime.cli import main
@@ -147,3 +147,16 @@ def test_pictures_that_the_licence_allows_go(tmp_path: Path) -> None:
     assert find_pixels(shown, read_origin(shown)) == []
     closed = copy(shown, tmp_path / "c", kind="chexpert")
     assert len(find_pixels(closed, read_origin(closed))) >= 2  # contact sheet and gallery
+
+
+@pytest.mark.parametrize(
+    ("words", "closed"),
+    [
+        ("The images may not be redistributed", True),
+        ("Redistribution is prohibited", True),
+        ("No redistribution", True),
+        ("CC BY-NC 4.0: share alike, distributed without warranty", False),
+    ],
+)
+def test_a_licence_against_distribution_keeps_pixels(words: str, closed: bool) -> None:
+    assert bool(_CLOSED.search(words)) == closed

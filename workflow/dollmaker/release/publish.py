@@ -39,7 +39,11 @@ _URL, _TOKEN = "ZENODO_URL", "ZENODO_TOKEN"
 
 #: Sources whose images nobody may hand on, by kind and by what their licences say.
 _CLOSED_KINDS = ("chexpert",)
-_CLOSED = re.compile(r"chexpert|mimic|use agreement|credentialed|not? redistribut", re.IGNORECASE)
+_CLOSED = re.compile(
+    r"chexpert|mimic|use agreement|credentialed|\bnot?\b[^.;]{0,20}distribut"
+    r"|distribut\w*[^.;]{0,20}\b(not|forbidden|prohibited)\b",
+    re.IGNORECASE,
+)
 
 _TEXTS = (".md", ".json", ".js", ".html", ".css", ".sig", "")
 _COLUMNS = {*SCHEMA, *IMAGES, BOUND}
