@@ -12,12 +12,13 @@ import pytest
 from pycocotools import mask as coco
 
 from dollmaker.release.parts import SPLITS, find_parts, read_rows
+from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import provenance, rle, tables
 from dollmaker.store.files import read_json
 from dollmaker.store.shards import Shard, create_shard
-from dollmaker.store.sums import checksums
+from dollmaker.store.sums import checksums, require_listed
 from release.small_release import FINDINGS, build, make_labels, make_results
 
 
@@ -239,6 +240,18 @@ def test_rows_in_another_order_are_found(release: Path) -> None:
     tables.write(images.reverse(), release / "images.parquet", {})
     write_sums(release)
     assert any("not in the order of images.parquet" in fault for fault in verify(release))
+
+
+@pytest.mark.parametrize("kind", ["data", "masks"])
+def test_a_split_that_did_not_come_is_no_split_without_masks(release: Path, kind: str) -> None:
+    (path,) = (release / kind).glob("test-*")
+    path.unlink()
+    with pytest.raises(ArtifactError, match=rf"lacks {kind}/test-.* which SHA256SUMS lists"):
+        read_release(release)
+    assert verify(release) == [f"{kind}/{path.name}: missing"]
+    shutil.rmtree(release / "chexlocalize")
+    with pytest.raises(ArtifactError, match=r"lacks chexlocalize/.*.json"):
+        require_listed(release, "chexlocalize/")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from dollmaker.release.parts import BOUND, SCHEMA, SPLITS, Tree, find_parts
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
+from dollmaker.store.sums import require_listed
 
 if TYPE_CHECKING:  # who reads a release has no pydantic
     from dollmaker.config.whole import Config
@@ -85,8 +86,9 @@ def read_bounds(folder: Path) -> Tree | None:
     """What bounds.json of a release says; ``None`` where quality only ranks.
 
     Raises:
-        ArtifactError: If it is damaged.
+        ArtifactError: If it is damaged, or missing though SHA256SUMS lists it.
     """
+    require_listed(folder, BOUNDS)
     if not (folder / BOUNDS).is_file():
         return None
     facts = read_json(folder / BOUNDS)

@@ -27,6 +27,7 @@ from dollmaker.release.source import to_source
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
 from dollmaker.store import tables
 from dollmaker.store.files import atomic_path, inside, require_new, safe_name, write_json
+from dollmaker.store.sums import require_listed
 
 #: Grey, colours, or as the file is.
 Mode = Literal["L", "RGB"] | None
@@ -83,6 +84,7 @@ def _png(release: Release, output: Path, _: Path | None) -> None:
 
 
 def _chexlocalize(release: Release, output: Path, _: Path | None) -> None:
+    require_listed(release.folder, "chexlocalize/")
     shutil.copytree(release.folder / "chexlocalize", output, dirs_exist_ok=True)
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from dollmaker.runtime.errors import ArtifactError
 from dollmaker.store import tables
+from dollmaker.store.sums import require_listed
 
 SPLITS = ("train", "valid", "test")
 
@@ -64,6 +65,7 @@ def find_parts(folder: Path, kind: Kind, split: str) -> list[Path]:
     Raises:
         ArtifactError: If one of them is missing.
     """
+    require_listed(folder, f"{kind}/{split}-")
     names = re.compile(rf"{split}-(\d{{5}})-of-(\d{{5}})\.{_ENDINGS[kind]}")
     found = [names.fullmatch(path.name) for path in sorted((folder / kind).glob(f"{split}-*"))]
     numbers = [tuple(map(int, match.groups())) for match in found if match]

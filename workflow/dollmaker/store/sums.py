@@ -48,9 +48,7 @@ def verify_checksums(folder: Path) -> dict[str, str]:
     """
     if not (folder / CHECKSUMS).is_file():
         raise ArtifactError(f"{folder} holds no {CHECKSUMS}; give the folder of a release.")
-    text = (folder / CHECKSUMS).read_bytes().decode("utf-8", errors="replace")
-    lines = [line.partition("  ") for line in text.split("\n") if line and line[0] != "#"]
-    listed, found = {name: digest for digest, _, name in lines}, _sums(folder)
+    listed, found = _listed(folder), _sums(folder)
     faults: dict[str, str] = {}
     for name, digest in listed.items():
         try:
@@ -66,6 +64,28 @@ def verify_checksums(folder: Path) -> dict[str, str]:
     more = [*found, *sorted(path.relative_to(folder).as_posix() for path in links)]
     extra = [name for name in more if name not in listed]
     return faults | dict.fromkeys(extra, f"not listed in {CHECKSUMS}")
+
+
+def require_listed(folder: Path, start: str) -> None:
+    """Refuse a folder that lacks a file whose name begins so, if its SHA256SUMS lists one.
+
+    What is not there would pass for nothing to read: no mask, where there are some. A folder that
+    has no SHA256SUMS (yet) says nothing of it.
+
+    Raises:
+        ArtifactError: With the file's name.
+    """
+    names = _listed(folder) if (folder / CHECKSUMS).is_file() else {}
+    for name in names:
+        if name.startswith(start) and not (folder / name).is_file():
+            raise ArtifactError(f"{folder} lacks {name}, which {CHECKSUMS} lists; get it again.")
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """File -> SHA-256, as SHA256SUMS has them."""
+    text = (folder / CHECKSUMS).read_bytes().decode("utf-8", errors="replace")
+    lines = [line.partition("  ") for line in text.split("\n") if line and line[0] != "#"]
+    return {name: digest for digest, _, name in lines}
 
 
 def _sums(folder: Path) -> dict[str, str]:
