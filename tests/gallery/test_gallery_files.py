@@ -143,8 +143,17 @@ def test_the_page_says_how_many_were_drawn(tmp_path: Path) -> None:
     assert facts["total"] == 120 and len(facts["image"]) == 10
 
 
+@pytest.mark.parametrize("failed", [True, False])
+def test_the_header_says_what_the_sanity_checks_say(failed: bool) -> None:
+    text = page.render(Content(**WORDS, sanity="ignores <i>it</i>", failed=failed))
+    header = text[text.index("<header") : text.index("</header>")]
+    assert "ignores &lt;i&gt;it&lt;/i&gt;</p>" in header
+    assert ("Sanity check failed" in header) == ('class="sanity failed"' in header) == failed
+    assert "anity" not in page.render(Content(**WORDS)).split("</style>")[1].split("<script>")[0]
+
+
 def test_the_policy_names_the_script_and_style_by_hash_and_no_network() -> None:
-    text = page.render(**WORDS)
+    text = page.render(Content(**WORDS))
     assert "A &lt;b&gt;title&lt;/b&gt;" in text and "S &amp; &lt;i&gt;T&lt;/i&gt;" in text
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
     assert policy is not None

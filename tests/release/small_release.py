@@ -176,6 +176,7 @@ def build(
     pairs: Sequence[dict[str, Any]] = (),
     evaluated: Mapping[str, Any] | None = None,
     other: str = "",
+    checks: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Path:
     """All stages from the masks on.
@@ -188,6 +189,7 @@ def build(
         pairs: Rows of pairs.parquet, without what is the same of all.
         evaluated: More of the section evaluate.
         other: Another recipe, which made the same masks.
+        checks: What differs of the sanity checks.
         options: More of the section release.
     """
     folder.mkdir()
@@ -207,7 +209,7 @@ def build(
         Inputs(
             index=folder / "index.parquet",
             images=folder / "images",
-            labels=make_labels(folder, config),
+            labels=make_labels(folder, config, **checks or {}),
             segmenter=make_segmenter(folder / "segmenter"),
             committee=[folder / "a"],
             sanity=folder / "sanity.json",

@@ -22,6 +22,8 @@ from dollmaker.report.gather import read_seconds
 from dollmaker.report.stage import report
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store.files import write_json
+from release.small_release import SANITY
 
 
 class Report(NamedTuple):
@@ -217,6 +219,33 @@ def test_what_is_absent_is_left_out(scored: Any, tmp_path: Path, absent: str) ->
         "masks": "Recipe doll",
     }[absent]
     assert sign not in text
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("checks", "words", "red"),
+    [
+        ({}, "Sanity of the released recipe doll: <i>so.", False),
+        ({"uninformative": True}, "leaves doubts. doll: <i>so.", False),
+        ({"ignores_model": True}, "fails its sanity check. doll: <i>so.", True),
+        (None, "", False),
+    ],
+)
+def test_the_sanity_of_the_released_recipe_stands_at_the_top(
+    scored: Any, tmp_path: Path, checks: dict[str, Any] | None, words: str, red: bool
+) -> None:
+    results = tmp_path / "results"
+    (results / "sanity").mkdir(parents=True)
+    shutil.copy(scored.results / "index.parquet", results)
+    if checks is not None:
+        facts = {**SANITY, **checks, "verdict": "<i>so"}
+        for recipe, more in (("doll", {}), ("tight", {"ignores_model": True})):
+            write_json(results / f"sanity/{recipe}.json", facts | more)
+    made = _report(fake.make_config(truth=None), results, scored.data, tmp_path / "out")
+    top = made.page[made.page.index("<header>") : made.page.index("<nav")]
+    text = " ".join(" ".join(_parse(top).text).split())
+    assert words in text and ("anity" in text) == bool(words)
+    assert ('class="note failed"' in top) == red and "<i>so" not in made.page
 
 
 @pytest.mark.usefixtures("quick")

@@ -41,6 +41,9 @@ class Content:
     #: That of the column ``iou_bound``, null where a pair has no bound; ``None`` where the quality
     #: only ranks.
     confidence: float | None = None
+    #: What the sanity checks say of the recipe; empty where there is nothing to say.
+    sanity: str = ""
+    failed: bool = False  #: Whether a sanity check failed.
 
 
 def write_gallery(rows: pl.DataFrame, folder: Path, content: Content, limit: int = LIMIT) -> None:
@@ -68,11 +71,10 @@ def write_gallery(rows: pl.DataFrame, folder: Path, content: Content, limit: int
         for number, block in data.details(shown, others):
             text = data.script("masks", number, block)
             write_text(part / "data" / f"masks-{number:04d}.js", text)
-        page = render(title=content.title, version=content.version, source=content.source)
-        write_text(part / "index.html", page)
+        write_text(part / "index.html", render(content))
 
 
-def render(*, title: str, version: str, source: str) -> str:
+def render(content: Content) -> str:
     """The page as one HTML text: markup, style and scripts, nothing from elsewhere.
 
     Its policy lets it load what lies beside it and nothing else, and run and use its own script
@@ -85,9 +87,9 @@ def render(*, title: str, version: str, source: str) -> str:
         f"default-src 'none'; script-src 'self' file: '{_hash(code)}'; style-src '{_hash(style)}'; "
         "img-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
-    words = {"title": title, "version": version, "source": source, "policy": policy}
     template = open_templates(_TEMPLATES).get_template("gallery.html.j2")
-    return template.render(**words, code=Markup(code), style=Markup(style))
+    words = vars(content) | {"policy": policy}
+    return template.render(words, code=Markup(code), style=Markup(style))
 
 
 def _hash(text: str) -> str:

@@ -33,6 +33,7 @@ from dollmaker.release.read import (
     square_mask,
     user_copy,
 )
+from dollmaker.release.sanity import read_sanity
 from dollmaker.runtime.picks import evenly
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, write_json
@@ -58,6 +59,8 @@ _WHOLE: dict[str, Any] = {
 def stats(release_folder: Path, /, json: Path | None = None) -> str:
     """Show the numbers of a release: masks, area, quality and bounds by finding and split.
 
+    What its sanity checks say stands above them.
+
     Args:
         release_folder: Folder of the release.
         json: Write the numbers and the image ids to this file, too.
@@ -66,7 +69,7 @@ def stats(release_folder: Path, /, json: Path | None = None) -> str:
         ArtifactError: If the folder is no release.
     """
     release = read_release(release_folder)
-    table, numbers = release.table, _numbers(release.table)
+    table, numbers, sanity = release.table, _numbers(release.table), read_sanity(release_folder)
     bounded = int(table[BOUND].count())
     if json:
         seen = table.group_by("split").agg(pl.col("image_id").unique().sort()).sort("split")
@@ -76,6 +79,7 @@ def stats(release_folder: Path, /, json: Path | None = None) -> str:
             "masks": len(table),
             "confidence": release.confidence,
             "bounded": bounded,
+            "sanity": vars(sanity) if sanity else None,
             "findings": numbers.rename(lambda name: name.replace(" ", "_")).to_dicts(),
             "images": dict(seen.iter_rows()),
         }
@@ -92,7 +96,10 @@ def stats(release_folder: Path, /, json: Path | None = None) -> str:
         bound = pl.col("median IoU bound").cast(pl.String).fill_null(RANK_ONLY)
         numbers = numbers.with_columns(bound)
     with pl.Config(**_WHOLE):
-        return f"{release.name} {release.version}: {total}\n{promise}\n{numbers}"
+        lines = [f"{release.name} {release.version}: {total}", promise, str(numbers)]
+        if sanity:
+            lines.insert(1, sanity.tell())
+        return "\n".join(lines)
 
 
 def _numbers(table: pl.DataFrame) -> pl.DataFrame:

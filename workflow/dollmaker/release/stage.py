@@ -17,6 +17,7 @@ from dollmaker.release.formats import pieces, source_masks, write_formats
 from dollmaker.release.labels import labels_header, read_pairs
 from dollmaker.release.models import Inputs, add_models
 from dollmaker.release.parts import BOUND, SPLITS, Tree, find_parts, read_rows
+from dollmaker.release.sanity import judged
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import to_show
 from dollmaker.store.files import atomic_path, read_json, sha256_file, write_json, write_text
@@ -110,6 +111,7 @@ def _add_pictures(folder: Path, facts: Facts, inputs: Inputs) -> None:
     others: dict[str, list[Path]] = {}
     for path in inputs.others:
         others.setdefault(path.parent.name, []).append(path)
+    sanity = judged(facts.sanity)
     content = Content(
         title=options.name,
         version=options.version,
@@ -118,6 +120,8 @@ def _add_pictures(folder: Path, facts: Facts, inputs: Inputs) -> None:
         relevance=_Maps(inputs.labels, table) if options.relevance else None,
         others={name: read_pairs(seen, shards) for name, shards in others.items()},
         confidence=facts.bounds["confidence"] if facts.bounds and table[BOUND].count() else None,
+        sanity=sanity.verdict if sanity and not sanity.passed else "",
+        failed=sanity is not None and sanity.failed,
     )
     write_gallery(table, folder / "gallery", content)
 

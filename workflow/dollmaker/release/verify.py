@@ -21,6 +21,7 @@ from dollmaker.release.bounds import BOUNDS, read_bounds, wrong_bounds
 from dollmaker.release.formats import Form
 from dollmaker.release.parts import IMAGE, IMAGES, KINDS, SCHEMA, SPLITS, Row, find_parts, is_table
 from dollmaker.release.read import read_origin
+from dollmaker.release.sanity import read_sanity
 from dollmaker.release.source import SourceMask, measure, to_source
 from dollmaker.runtime.cores import Spread, cores, mapping
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, DollmakerError
@@ -69,7 +70,7 @@ def verify(folder: Path, images: Path | None = None, workers: int = 1) -> list[s
 def require_whole(
     release_folder: Path, /, images: Path | None = None, key: Path | None = None
 ) -> str:
-    """Check that a release is whole and consistent.
+    """Check that a release is whole and consistent, and tell what its sanity checks say.
 
     Args:
         release_folder: Folder of the release.
@@ -88,7 +89,8 @@ def require_whole(
             f"{release_folder} has {len(faults)} faults; get the release (or the images that are "
             f"named) again:\n{listed}"
         )
-    return f"{release_folder} is whole."
+    sanity = read_sanity(release_folder)
+    return f"{release_folder} is whole." + (f"\n{sanity.tell()}" if sanity else "")
 
 
 def compare_masks(folder: Path, workers: int = 1) -> list[str]:

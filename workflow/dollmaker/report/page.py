@@ -18,6 +18,7 @@ from dollmaker.measures.words import finite, headline_split
 from dollmaker.pictures.charts import Chart
 from dollmaker.pictures.overlay import data_uri, strip, to_png
 from dollmaker.release.parts import SPLITS, Row, Tree
+from dollmaker.release.sanity import judged
 from dollmaker.report.gather import Results
 from dollmaker.report.pictures import Examples, Gallery
 from dollmaker.runtime.templates import open_templates
@@ -58,6 +59,7 @@ def render(
         "strip": lambda tiles: data_uri(to_png(strip(tiles))),
     }
     environment = open_templates(_TEMPLATES, filters=filters)
+    released = results.config.release.recipe
     return environment.get_template("report.html.j2").render(
         vars(results),
         version=__version__,
@@ -77,7 +79,8 @@ def render(
         gains=_gains(results),
         baselines=(MEAN_MAP, *BASELINES),
         measures=MEASURES,
-        released=results.config.release.recipe,
+        released=released,
+        verdict=judged(results.sanity.get(released, {})),
     )
 
 

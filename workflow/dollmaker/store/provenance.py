@@ -30,14 +30,14 @@ STAGES: dict[str, int] = {
     "sanity": 3,
     "binarize": 6,
     "labels": 3,
-    "release": 5,
+    "release": 6,
     "segment": 8,
     "explain": 5,
     "adapt": 10,
     "study": 9,
     "evaluate": 7,
     "compare": 6,
-    "report": 4,
+    "report": 5,
 }
 
 _LIBRARIES = ("torch", "numpy", "scikit-image", "h5py")
