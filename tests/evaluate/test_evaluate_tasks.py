@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.testing import assert_allclose
 
-from dollmaker.evaluate.tasks import Runs, mean_score, score_tasks
+from dollmaker.evaluate.tasks import Runs, compare_starts, mean_score, score_tasks
 from dollmaker.measures import scores
 
 
@@ -126,3 +126,27 @@ def test_a_class_that_no_test_image_holds_has_no_mean_where_present() -> None:
     )  # fmt: skip
     row = score_tasks([run], 50, 0).row(0, named=True)
     assert row["miou"] == 1 and row["images_present"] == 0 and np.isnan(row["miou_present"])
+
+
+def test_a_start_is_compared_with_every_other_that_is_not_of_masks() -> None:
+    runs = [
+        Runs(
+            task="t",
+            init=init,
+            tuning="full",
+            n="5",
+            n_images=5,
+            classes=["a"],
+            images=["i", "j"],
+            patients=np.array(["p", "q"]),
+            seeds=[0],
+            iou=np.full((2, 1, 1), level),
+            dice=np.full((2, 1, 1), level),
+            present=np.ones((2, 1), bool),
+        )
+        for init, level in (("random", 0.2), ("imagenet", 0.6), ("classifier", 0.7), ("doll", 0.5))
+    ]
+    mine = compare_starts(runs, 10, 0).filter(**{"init": "doll", "class": "mean"})
+    found = dict(mine.select("reference", "difference").iter_rows())
+    assert list(found) == ["random", "imagenet", "classifier"]
+    assert_allclose(list(found.values()), [0.3, -0.1, -0.2])

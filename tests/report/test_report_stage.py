@@ -22,6 +22,7 @@ from dollmaker.report.gather import read_seconds
 from dollmaker.report.stage import report
 from dollmaker.runtime import cli
 from dollmaker.runtime.errors import ArtifactError
+from dollmaker.store import tables
 from dollmaker.store.files import write_json
 from release.small_release import SANITY
 
@@ -319,6 +320,41 @@ def test_differences_reach_the_task_table(made: Report, scored: Any) -> None:
     table = pl.read_parquet(scored.results / "scores" / "differences.parquet")
     assert not table.is_empty()
     assert "+0.200" in " ".join(_parse(made.page).text)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("others", "value", "told"),
+    [
+        ({}, "2 of 2", "random in 2; full tuning, 95 % interval of the difference above 0; under"),
+        ({"imagenet": (-0.1, -0.2, -0.01)}, "1 of 2", "imagenet in 1, random in 1; full tuning"),
+        ({"imagenet": (0.3, 0.2, 0.4)}, "2 of 2", "random in 2; full tuning"),
+        ({"classifier": (0.01, -0.1, 0.1)}, "1 of 2", "classifier in 1, random in 1; full tuning"),
+        ({"random": (0.2, math.nan, math.nan)}, "0 of 1", "random in 1; full tuning"),
+    ],
+)
+def test_the_headline_compares_the_doll_start_with_the_best_other(
+    scored: Any,
+    tmp_path: Path,
+    others: dict[str, tuple[float, float, float]],
+    value: str,
+    told: str,
+) -> None:
+    shutil.copytree(scored.results, tmp_path / "results")
+    file = tmp_path / "results/scores/differences.parquet"
+    table, header = tables.read(file), tables.read_header(file)
+    row = table.filter(pl.col("class") == "mean").row(0, named=True)
+    more = [
+        row | {"reference": other, "difference": point, "low": low, "high": high}
+        for other, (point, low, high) in others.items()
+    ]
+    kept = table.filter(~pl.col("reference").is_in(list(others)))
+    tables.write(pl.concat([kept, pl.DataFrame(more, schema=table.schema)]), file, header)
+    made = _report(scored.config, tmp_path / "results", scored.data, tmp_path / "out")
+    text = " ".join(" ".join(_parse(made.page).text).split())
+    title = "settings where the doll start beats the best other start"
+    assert f"{value} {title} best other: {told}" in text
+    assert f"; under 0 in {int('imagenet' in told)}; 6 test images" in text
 
 
 def test_trivial_masks_and_means_where_present_reach_the_task_table(made: Report) -> None:

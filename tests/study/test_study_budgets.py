@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dollmaker.evaluate.tasks import Runs
-from dollmaker.study.gather import REFERENCES, steps_of_runs
+from dollmaker.evaluate.tasks import REFERENCES, Runs
+from dollmaker.study.gather import steps_of_runs
 
 BUDGETS = {"full": {20: "full", 10: "full10"}}
 

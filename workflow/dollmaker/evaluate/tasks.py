@@ -23,7 +23,7 @@ from dollmaker.store import tables
 MEAN = "mean"
 
 #: Starts that the others are compared with.
-REFERENCES = ("random", "imagenet")
+REFERENCES = ("random", "imagenet", "classifier")
 
 #: Tuning and n of the trivial baselines, whose names stand where starts do.
 NOTHING = "-"
@@ -170,18 +170,17 @@ def score_tasks(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFram
     return pl.DataFrame(rows, schema=TASKS, orient="row")
 
 
-def compare_starts(
-    runs: Sequence[Runs], replicates: int, seed: int, references: Sequence[str] = REFERENCES
-) -> pl.DataFrame:
+def compare_starts(runs: Sequence[Runs], replicates: int, seed: int) -> pl.DataFrame:
     """Differences of mIoU between starts, same task, tuning and n, on the same test images.
 
-    A table with the columns :data:`DIFFERENCES`: every start against each reference that was run.
+    A table with the columns :data:`DIFFERENCES`: every start against each of :data:`REFERENCES`
+    that was run.
     """
     rows = []
     for run in runs:
         for other in runs:
             same = (run.task, run.tuning, run.n) == (other.task, other.tuning, other.n)
-            if not same or other.init not in references or other.init == run.init:
+            if not same or other.init not in REFERENCES or other.init == run.init:
                 continue
             shared = sorted(set(run.images) & set(other.images))
             left = [run.images.index(image) for image in shared]

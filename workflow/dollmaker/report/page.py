@@ -1,6 +1,7 @@
 """The page: everything it shows, as plain data for the template, which escapes all of it."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,15 +165,35 @@ def _rival(masks: Tree) -> tuple[str, float] | None:
     return max(known.items(), key=lambda item: item[1], default=None)
 
 
-def _gains(results: Results) -> dict[str, int]:
-    """In how many settings the doll start, tuned in full, beats a random one; empty without any."""
-    gains = results.table("differences")
-    setting = {"class": MEAN, "init": "doll", "reference": "random", "tuning": "full"}
-    full = gains if gains.is_empty() else gains.filter(**setting)
-    if full.is_empty():
+def _gains(results: Results) -> Tree:
+    """In how many settings the doll start, tuned in full, beats the best other start.
+
+    A setting is a task and a number of training images. ``others`` counts the settings that a start
+    is the best other one of, ``images`` is the range of the tasks' test images. Empty without any.
+    """
+    gains, scores = results.table("differences"), results.table("tasks")
+    setting = {"class": MEAN, "init": "doll", "tuning": "full"}
+    best: dict[tuple[str, str], Row] = {}  # the better the other start, the less is left
+    for row in [] if gains.is_empty() else gains.filter(**setting).to_dicts():
+        place = row["task"], row["n"]
+        if place not in best or _least(row) < _least(best[place]):
+            best[place] = row
+    if not best:
         return {}
-    better, worse = (full["low"] > 0).sum(), (full["high"] < 0).sum()
-    return {"of": len(full), "better": int(better), "worse": int(worse)}
+    rows = list(best.values())
+    mine = scores.filter(pl.col("task").is_in([row["task"] for row in rows]), **setting)
+    return {
+        "of": len(rows),
+        "better": sum((finite(row["low"]) or 0.0) > 0 for row in rows),
+        "worse": sum((finite(row["high"]) or 0.0) < 0 for row in rows),
+        "others": Counter(row["reference"] for row in rows).most_common(),
+        "images": _range(mine["images"].to_list()),
+    }
+
+
+def _least(row: Row) -> float:
+    """A difference to sort by; one that is not known comes last."""
+    return math.inf if finite(row["difference"]) is None else float(row["difference"])
 
 
 def _classifier(results: Results) -> Tree | None:

@@ -35,7 +35,7 @@ STAGES: dict[str, int] = {
     "explain": 5,
     "adapt": 10,
     "study": 9,
-    "evaluate": 7,
+    "evaluate": 8,
     "compare": 6,
     "report": 5,
 }

@@ -11,6 +11,7 @@ import polars as pl
 
 from dollmaker.evaluate.tasks import (
     NOTHING,
+    REFERENCES,
     Runs,
     compare_starts,
     crossed_means,
@@ -21,9 +22,6 @@ from dollmaker.measures.words import finite
 from dollmaker.runtime.errors import ArtifactError, DataError
 from dollmaker.store import tables
 from dollmaker.store.files import read_json
-
-#: Starts that the others are compared with.
-REFERENCES = ("random", "imagenet", "classifier")
 
 #: The tuning that stands for the one that each start's validation images prefer.
 BEST = "best"
@@ -105,7 +103,7 @@ def gather(
             .join(costs, on=keys, how="left")
             .select(name, pl.all())
         )
-        compared = compare_starts(found, replicates, seed, references=REFERENCES)
+        compared = compare_starts(found, replicates, seed)
         differences.append(compared.select(name, pl.all()))
     return pl.concat(scores), pl.concat(differences), pl.concat(steps)
 
