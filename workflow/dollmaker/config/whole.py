@@ -52,7 +52,8 @@ class TruthConfig(Section):
     """Column of the source table with the mask's file name; null: a mask is called as its image,
     with .png, and images without one have no truth (kind masks)."""
     encoding: Literal["index", "bits"] = "index"
-    """index: a pixel holds a value; bits: a pixel holds a sum of bits (kind masks)."""
+    """index: a pixel holds a value; bits: a pixel holds a sum of bits, each named by its value (1,
+    2, 4 ...; kind masks)."""
     findings: Some[str] | None = None
     """Findings whose truth the masks are; null means all (kind masks)."""
     when_labelled: bool = True
