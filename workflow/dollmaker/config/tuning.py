@@ -40,8 +40,8 @@ class TaskConfig(Section):
     patient_column: str | None = None
     """Column with the patient; null means every image is its own."""
     encoding: Literal["index", "bits", "files", "coco", "chexlocalize"] = "index"
-    """index: a pixel holds a class number; bits: a sum of class bits, each named by its value (1, 2,
-    4 ...); files: a folder of masks for every class; coco, chexlocalize: a JSON file."""
+    """index: a pixel holds a class number; bits: a sum of class bits, each named by its value (1,
+    2, 4 ...); files: a folder of masks for every class; coco, chexlocalize: a JSON file."""
     classes: Named[str, Filled[Count | Text]]
     """Class name -> its pixel values (index), bit values (bits), folders (files), categories
     (coco) or findings (chexlocalize)."""
