@@ -155,11 +155,11 @@ def make_segmenter(folder: Path) -> Path:
     return folder
 
 
-def score_rows(recipe: str, level: float) -> list[dict[str, Any]]:
+def score_rows(recipe: str, level: float, target: str = "finding") -> list[dict[str, Any]]:
     """Rows of masks.parquet: the same score everywhere."""
     names = ("miou", "dice", "hit_rate", "auprc")
     values = {f"{name}{end}": level for name in names for end in ("", "_low", "_high")}
-    keys = {"recipe": recipe, "target": "finding", "split": "test", "n": 2, "n_truth": 2}
+    keys = {"recipe": recipe, "target": target, "split": "test", "n": 2, "n_truth": 2}
     keys |= {"gated_by": "label", "mean_over": "findings", "area_correlation": 0.5}
     slices = ("full", "positive")
     return [
@@ -171,7 +171,7 @@ def build(
     folder: Path,
     shards: int = 1,
     *,
-    truth: bool = False,
+    truth: bool | Mapping[str, tuple[float, float]] = False,
     drawn: bool = False,
     pairs: Sequence[dict[str, Any]] = (),
     evaluated: Mapping[str, Any] | None = None,
@@ -184,7 +184,7 @@ def build(
     Args:
         folder: Folder to make.
         shards: Number of shards.
-        truth: With scores.
+        truth: With scores; those of the recipe and of a trivial baseline by target.
         drawn: As for :func:`make_results`.
         pairs: Rows of pairs.parquet, without what is the same of all.
         evaluated: More of the section evaluate.
@@ -197,7 +197,13 @@ def build(
     if truth:
         sections["truth"] = {"kind": "chexlocalize", "files": []}
     config = make_results(folder, shards, drawn=drawn, **sections)
-    rows = [*score_rows("doll", 0.25), *score_rows("centre", 0.125)] if truth else []
+    scores = truth if isinstance(truth, Mapping) else {"finding": (0.25, 0.125)} if truth else {}
+    rows = [
+        row
+        for target, levels in scores.items()
+        for recipe, level in zip(("doll", "centre"), levels, strict=True)
+        for row in score_rows(recipe, level, target)
+    ]
     tables.write(pl.DataFrame(rows, schema=MASKS, orient="row"), folder / "scores.parquet", {})
     same = {"recipe": "doll", "target": "finding", "explained": True}
     scored = pl.DataFrame([same | row for row in pairs], schema=PAIRS, orient="row")

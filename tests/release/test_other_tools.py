@@ -217,6 +217,20 @@ def test_the_card_says_how_good_the_masks_are(release: Path, tmp_path: Path) -> 
     assert facts["license"] == "other" and facts["license_name"] == "Mine-1.0"
 
 
+def test_the_card_tells_every_target_beside_its_trivial_baseline(tmp_path: Path) -> None:
+    levels = {"nucleus": (0.41, 0.56), "<b>cell": (0.95, 0.87)}
+    release = build(tmp_path / "x", truth=levels)
+    told = (
+        "Against true masks of test images the mean IoU is 0.41 [0.41, 0.41] for the target "
+        "nucleus, over findings (best trivial baseline: 0.56); 0.95 [0.95, 0.95] for the target "
+        "{}, over findings (best trivial baseline: 0.87)."
+    )
+    card = " ".join((release / "README.md").read_text().split())
+    assert told.format("&lt;b&gt;cell") in card and "<b>cell" not in card
+    description = json.loads((release / "croissant.json").read_text())["description"]
+    assert told.format("<b>cell") in description
+
+
 def test_licence_and_changes(tmp_path: Path) -> None:
     changes = {"1.0.0": ["First."], "1.10.0": ["Third.", "More."], "1.2.0": ["Second."]}
     release = build(tmp_path / "x", changes=changes, version="1.10.0", source_license="Theirs")

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,10 @@ from PIL import Image
 
 import fake_results as fake
 from dollmaker.config.settings import resolved
-from dollmaker.evaluate.stage import Inputs, evaluate
+from dollmaker.evaluate.stage import Inputs, evaluate, load_truth
 from dollmaker.pictures import charts
+from dollmaker.pixels.truth import Truth
+from dollmaker.report import gather
 from dollmaker.report.gather import read_seconds
 from dollmaker.report.stage import report
 from dollmaker.runtime import cli
@@ -320,6 +323,30 @@ def test_differences_reach_the_task_table(made: Report, scored: Any) -> None:
     table = pl.read_parquet(scored.results / "scores" / "differences.parquet")
     assert not table.is_empty()
     assert "+0.200" in " ".join(_parse(made.page).text)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_headline_has_every_target_beside_its_trivial_baseline(
+    scored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(scored.results, tmp_path / "results")
+    file = tmp_path / "results/scores/masks.parquet"
+    table, header = tables.read(file), tables.read_header(file)
+    whole = pl.col("recipe").replace_strict({"doll": 0.41, "centre": 0.56}, default=0.1)
+    more = table.with_columns(pl.lit("<b>cell").alias("target"), miou=whole)
+    tables.write(pl.concat([table, more]), file, header)
+
+    def two(*given: Any) -> Truth | None:
+        truth = load_truth(*given)
+        return truth and replace(truth, targets=["finding", "<b>cell"])
+
+    monkeypatch.setattr(gather, "load_truth", two)
+    made = _report(scored.config, tmp_path / "results", scored.data, tmp_path / "out")
+    text = " ".join(" ".join(_parse(made.page).text).split())
+    first = made.summary["masks"]["doll"]["miou"]
+    assert f"{first:.3f} mIoU of doll masks, target finding test, all pairs" in text
+    told = "0.410 mIoU of doll masks, target <b>cell test, all pairs, mean over findings; best"
+    assert f"{told} trivial baseline (centre) 0.560" in text and "<b>cell" not in made.page
 
 
 @pytest.mark.usefixtures("quick")

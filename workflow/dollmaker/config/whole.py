@@ -63,8 +63,8 @@ class TruthConfig(Section):
     """What it means that the truth has no entry of an image (boxes: none of a finding): unknown,
     the pair is not scored; empty, the finding is absent, so that a mask there is a false alarm."""
     targets: Named[str, Filled[Count]] | None = None
-    """Target name -> pixel values (index) or bit values (bits) that belong to it; the first is the
-    headline (kind masks)."""
+    """Target name -> pixel values (index) or bit values (bits) that belong to it; scores by
+    finding in the card, charts and bounds are of the first (kind masks)."""
 
     @model_validator(mode="after")
     def _name_the_table_of_boxes(self) -> Self:

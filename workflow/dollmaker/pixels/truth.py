@@ -37,7 +37,7 @@ class Truth:
     form: Form  #: The masks; its names are findings, or targets if there are several.
     #: What a mask of an image and a name is called in messages.
     called: Callable[[ImageFacts, str], str]
-    #: Names of the areas that masks are scored against; the first is the headline.
+    #: Names of the areas that masks are scored against; charts and bounds are of the first.
     targets: list[str] = field(default_factory=lambda: ["finding"])
     by_target: bool = False  #: Whether the form's names are targets, alike for all findings.
     #: Those that it is of; nothing is known of others. ``None`` means all.

@@ -6,6 +6,7 @@ those of Gebru et al., Datasheets for Datasets: templates/card.md.j2.
 
 import json
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import polars as pl
 
 from dollmaker.config.whole import Config, ReleaseConfig
 from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
-from dollmaker.measures.words import headline_split, interval, number
+from dollmaker.measures.words import finite, headline_split, interval, number
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, SPLITS, Row, Tree
 from dollmaker.runtime.templates import open_templates
@@ -50,38 +51,59 @@ class Facts:
     scores: pl.DataFrame  #: masks.parquet of the evaluation; empty without truth.
     bounds: Tree | None  #: What bounds.json says; ``None`` where no released mask has truth.
 
-    def headline(self, *, pairs: str = "full") -> pl.DataFrame:
-        """Scores of the first target on the most held-out split there is; empty without truth.
+    def targets(self) -> list[str]:
+        """Areas that the masks were scored against, in order; none without truth."""
+        return list(self.scores["target"].unique(maintain_order=True))
 
-        ``pairs`` are ``full`` (mask or truth has pixels) or ``positive`` (both have).
+    def headline(self, *, pairs: str = "full", target: str | None = None) -> pl.DataFrame:
+        """Scores of a target on the most held-out split there is; empty without truth.
+
+        ``pairs`` are ``full`` (mask or truth has pixels) or ``positive`` (both have); without
+        ``target`` it is the first.
         """
         scores = self.scores.filter(slice=pairs)
-        target = next(iter(scores["target"]), "")
-        return scores.filter(split=headline_split(scores) or "", target=target)
+        area = next(iter(self.targets()), "") if target is None else target
+        return scores.filter(split=headline_split(scores) or "", target=area)
 
     def of_recipe(self) -> pl.DataFrame:
         """Headline scores of the released recipe by finding, without the mean."""
         mine = self.headline().filter(recipe=self.config.release.recipe)
         return mine.filter(pl.col("finding") != _MEAN)
 
-    def means(self, *, pairs: str = "full") -> dict[str, Row]:
+    def means(self, *, pairs: str = "full", target: str | None = None) -> dict[str, Row]:
         """Means over findings: of the released recipe, the segmenter and trivial baselines."""
         names = (self.config.release.recipe, SEGMENTER, MEAN_MAP, *BASELINES)
-        rows = self.headline(pairs=pairs).filter(pl.col("recipe").is_in(names), finding=_MEAN)
+        scores = self.headline(pairs=pairs, target=target)
+        rows = scores.filter(pl.col("recipe").is_in(names), finding=_MEAN)
         return {row["recipe"]: row for row in rows.to_dicts()}
 
-    def summary(self) -> str:
-        """One sentence: how good the masks are, as far as anybody knows."""
-        means = self.means()
-        found = means.get(self.config.release.recipe)
-        if found is None or found["miou"] is None:
+    def summary(self, told: Callable[[str], str] = str) -> str:
+        """One sentence: how good the masks are, as far as anybody knows, by every target.
+
+        Names of targets, which come of data, pass through ``told``.
+        """
+        known = {}  # target -> the mean of the released recipe, that of the best trivial baseline
+        for target in self.targets():
+            means = self.means(target=target)
+            trivial = (finite(means[n]["miou"]) for n in (MEAN_MAP, *BASELINES) if n in means)
+            found = means.get(self.config.release.recipe)
+            if found is not None:
+                known[target] = found, number(max((one or 0.0 for one in trivial), default=0.0))
+        if all(finite(found["miou"]) is None for found, _ in known.values()):
             return "There is no truth for these images: nobody has measured how good the masks are."
-        trivial = (means[name]["miou"] or 0.0 for name in (MEAN_MAP, *BASELINES) if name in means)
-        return (
-            f"Against true masks of {found['split']} images the mean IoU over "
-            f"{found['mean_over']} is {interval(found, 'miou')}; that of the best trivial baseline "
-            f"is {number(max(trivial, default=0.0))}."
+        found, rival = next(iter(known.values()))
+        start = f"Against true masks of {found['split']} images the mean IoU"
+        if len(known) == 1:
+            return (
+                f"{start} over {found['mean_over']} is {interval(found, 'miou')}; "
+                f"that of the best trivial baseline is {rival}."
+            )
+        each = (
+            f"{interval(found, 'miou')} for the target {told(target)}, over {found['mean_over']} "
+            f"(best trivial baseline: {rival})"
+            for target, (found, rival) in known.items()
         )
+        return f"{start} is {'; '.join(each)}."
 
 
 def write_card(facts: Facts) -> str:
@@ -116,7 +138,7 @@ def _context(facts: Facts) -> dict[str, Any]:
         "hub": options.license.lower() if options.license in _LICENCES else "other",
         "licence_url": licence_url(options.license),
         "key": "".join(c for c in options.name.lower() if c.isalnum()) or "release",
-        "summary": facts.summary(),
+        "summary": facts.summary(_text),
         "explained": int(images["explained"].sum()),
         "counts": [
             f"{len(rows)} {split} ({rows['patient_id'].n_unique()} patients)"

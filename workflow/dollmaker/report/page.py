@@ -60,7 +60,7 @@ def render(
         "strip": lambda tiles: data_uri(to_png(strip(tiles))),
     }
     environment = open_templates(_TEMPLATES, filters=filters)
-    released = results.config.release.recipe
+    released, masks = results.config.release.recipe, _masks(results)
     return environment.get_template("report.html.j2").render(
         vars(results),
         version=__version__,
@@ -71,12 +71,12 @@ def render(
         summary=summary,
         audit=_audit(results),
         classifier=_classifier(results),
-        masks=_masks(results),
+        masks=masks,
         tasks={task: _task(results, task) for task in results.tasks},
         charts=charts,
         galleries=galleries,
         examples=examples,
-        rival=_rival(summary["masks"]),
+        headline=_headline(masks, released),
         gains=_gains(results),
         baselines=(MEAN_MAP, *BASELINES),
         measures=MEASURES,
@@ -159,10 +159,17 @@ def _finding(index: pl.DataFrame, name: str) -> Row:
 # --- scores -------------------------------------------------------------------------------------
 
 
-def _rival(masks: Tree) -> tuple[str, float] | None:
-    """The best trivial baseline and its mIoU."""
-    known = {name: masks[name]["miou"] or 0.0 for name in (MEAN_MAP, *BASELINES) if name in masks}
-    return max(known.items(), key=lambda item: item[1], default=None)
+def _headline(masks: Tree | None, released: str) -> list[Tree]:
+    """Of every target the mean of the released recipe, and the best trivial baseline's mIoU."""
+    shown = []
+    for section in masks["sections"] if masks else []:
+        rows = {row["recipe"]: row for row in section["means"]["full"]}
+        names = [name for name in (MEAN_MAP, *BASELINES) if name in rows]
+        known = [(name, finite(rows[name]["miou"]) or 0.0) for name in names]
+        rival = max(known, key=lambda item: item[1], default=None)
+        if released in rows:
+            shown.append({"target": section["target"], "mean": rows[released], "rival": rival})
+    return shown
 
 
 def _gains(results: Results) -> Tree:
