@@ -367,7 +367,7 @@ def test_of_several_rates_validation_chooses_for_each_n(
         stage, "train_run", lambda *a, **m: (trained.append(0), original(*a, **m))[1]
     )
     folder = run(config, root, "chosen")
-    seen = [line for line in capsys.readouterr().err.splitlines() if line.startswith("adapt ")]
+    seen = [line for line in capsys.readouterr().err.splitlines() if "learning_rate" in line]
     assert ["valid_miou" in line for line in seen] == [True] * 12
     assert len(trained) == 2 * 3 * 2
     results = json.loads((folder / "runs.json").read_text())
