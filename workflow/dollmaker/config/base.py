@@ -27,8 +27,7 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, regex_engine="python-re")
 
-    #: Keys without a default, which :meth:`dump` leaves out where they are not given, or null; and
-    #: those of them of which a null that is given says something.
+    #: Keys without a default, which :meth:`dump` leaves out where they are not given, or null.
     may_lack: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="wrap")
