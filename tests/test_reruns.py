@@ -59,7 +59,7 @@ SETTINGS: dict[str, Any] = {
     },
     "segment": {"init": "a"},
     "tasks": {"t": {"images": "ti", "masks": "tm", "classes": {"c": [1]}}},
-    "adapt": {"runs": ["random/full", "imagenet/full"], "imagenet": "i.st"},
+    "adapt": {"runs": ["doll/full", "imagenet/full"], "imagenet": "i.st"},
     "truth": {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"m": [1]}},
 }
 
@@ -177,7 +177,7 @@ def test_a_second_call_has_nothing_to_do(place: Path) -> None:
         ("explain/images", 3, REPORT),
         ("compare/few", 3, REPORT),
         ("release/name", "Other", RELEASE),
-        ("release/models", ["committee", "t/random/full"], RELEASE),
+        ("release/models", ["committee", "t/doll/full"], RELEASE),
         ("release/relevance", True, LABELS),
         ("recipes/band/binarize", [{"otsu": {}}], SCORES | {"make_masks"}),
         ("recipes/doll/binarize", [{"label_free": {}}, {"clean": {}}], MASKS | {"check_recipe"}),
@@ -199,7 +199,7 @@ def test_a_second_call_has_nothing_to_do(place: Path) -> None:
         ("segment/epochs", 3, SEGMENT),
         ("tasks/t/test", 0.4, ADAPT),
         ("adapt/steps", 3, ADAPT),
-        ("adapt/runs", ["random/full", "imagenet/full", "doll/full"], ADAPT),
+        ("adapt/runs", ["doll/full", "imagenet/full", "random/full"], ADAPT),
     ],
 )
 def test_a_key_reruns_the_rules_that_read_it(
@@ -211,7 +211,7 @@ def test_a_key_reruns_the_rules_that_read_it(
 def test_of_many_jobs_of_a_rule_only_those_run_that_read_the_key(place: Path) -> None:
     assert planned(changed("classify/members/b/seed", 3))["train_member"] == 1
     assert planned(changed("recipes/band/binarize", [{"otsu": {}}]))["make_masks"] == 2
-    more = changed("adapt/runs", ["random/full", "imagenet/full", "doll/full"])
+    more = changed("adapt/runs", ["doll/full", "imagenet/full", "random/full"])
     assert planned(more)["adapt_segmenter"] == 1
     assert "train_member" not in planned(more)
 
@@ -262,6 +262,17 @@ def test_only_the_fine_tunings_from_a_file_read_it(place: Path) -> None:
         file.write_text("i.st")
 
 
+def test_only_the_fine_tunings_of_a_start_wait_for_it(place: Path) -> None:
+    """Those from random and ImageNet's weights may run while the committee is trained."""
+    assert planned(changed("segment/epochs", 3))["adapt_segmenter"] == 1
+    runs = ["doll/full", "imagenet/full", "classifier/full", "random/full"]
+    jobs = planned(changed("adapt/runs", runs), "--forcerun", "train_member")
+    assert jobs["adapt_segmenter"] == 3
+    plain = changed("adapt/runs", ["random/full", "imagenet/full"])
+    plain["segment"]["epochs"] = 3
+    assert planned(plain, "--until", "adapt_segmenter") == {"adapt_segmenter": 1}
+
+
 def test_weights_by_name_are_fetched_once_and_followed_by_their_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: None
 ) -> None:
@@ -270,7 +281,7 @@ def test_weights_by_name_are_fetched_once_and_followed_by_their_content(
     members = {"a": {"architecture": "resnet18", "weights": "pretrained"}, "b": {"seed": 1}}
     settings = {**SETTINGS, "classify": {"members": members}}
     settings["segment"] = {"init": "timm:test_vit.r160_in1k"}
-    settings["adapt"] = {"runs": ["random/full", "imagenet/full"], "imagenet": "pretrained"}
+    settings["adapt"] = {"runs": ["doll/full", "imagenet/full"], "imagenet": "pretrained"}
     jobs = planned(settings)
     assert jobs["fetch_weights"] == 3  # of the member, the segmenter and the start imagenet
     make_up(settings)

@@ -116,10 +116,13 @@ def test_pretrainings_that_are_the_same_share_a_segmenter() -> None:
     for start, name in (("doll", "doll"), ("new", "doll"), ("long", "long"), ("short", "short")):
         assert grid.segmenter(settings, "unet", start) == name
     assert grid.segmenter(settings, "fpn", "short") == "doll"  # this network has 3 epochs anyway
-    assert pipeline.study_segmenter(settings, "unet", "new") == [
-        "results/fake/study/unet/segmenter/doll"
-    ]
-    assert pipeline.study_segmenter(settings, "unet", "imagenet") == []
+    folders = ["results/fake/study/unet/segmenter/doll"]
+    assert pipeline.start_folders(settings, "new", "unet") == folders
+    assert pipeline.start_words("new", folders) == ["--segmenter", *folders]
+    assert pipeline.start_folders(settings, "imagenet", "unet") == []
+    (member,) = pipeline.start_folders(settings, "classifier", "unet")
+    assert member == f"results/fake/committee/{next(iter(settings.classify.members))}"
+    assert pipeline.start_words("classifier", [member]) == ["--committee", member]
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,12 @@ Adapt: fine-tuning on small true-mask sets; one job for all n and seeds of a sta
 
 REQUIRED INPUTS
     index     = results/{dataset}/index.parquet           (what the starts have seen)
-    segmenter = results/{dataset}/segmenter/
-    committee = results/{dataset}/committee/{member}/     (the first member)
+    start     = results/{dataset}/segmenter/, or committee/{member}/ (the first) for `classifier`;
+                none for `random` and `imagenet`, which wait for no training
     {data_root}                                           images and masks of the tasks
 OUTPUTS
     task      = results/{dataset}/tasks/{task}/{init}-{tuning}/
 """
-
-FIRST_MEMBER = f"results/{{dataset}}/committee/{next(iter(CONFIG.classify.members))}"
 
 
 rule adapt_segmenter:
@@ -20,9 +18,10 @@ rule adapt_segmenter:
             "adapt", lambda wildcards: pipeline.task_config(CONFIG, wildcards.task)
         ),
         index=ancient("results/{dataset}/index.parquet"),
-        committee=ancient(FIRST_MEMBER),
-        segmenter=ancient("results/{dataset}/segmenter"),
-        sums=pipeline.sums([FIRST_MEMBER, "results/{dataset}/segmenter"]),
+        start=lambda wildcards: ancient(pipeline.start_folders(CONFIG, wildcards.init)),
+        sums=lambda wildcards: pipeline.sums(
+            pipeline.start_folders(CONFIG, wildcards.init)
+        ),
         weights=lambda wildcards: needed.files(
             CONFIG, needed.of_tuning(CONFIG, wildcards.init)
         ),
@@ -47,6 +46,7 @@ rule adapt_segmenter:
         ),
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG.weights_root,
+        words=lambda wildcards, input: pipeline.start_words(wildcards.init, input.start),
     shell:
         """
         python -m dollmaker adapt \
@@ -56,9 +56,7 @@ rule adapt_segmenter:
             --tuning {wildcards.tuning:q} \
             --data-root {params.data_root:q} \
             --weights-root {params.weights_root:q} \
-            --index {input.index:q} \
-            --committee {input.committee:q} \
-            --segmenter {input.segmenter:q} \
+            --index {input.index:q} {params.words:q} \
             --output {output.task:q} 2>&1 | tee {log:q}
         python -m dollmaker.store.sums {output.task:q} {output.sums:q}
         """

@@ -86,17 +86,11 @@ rule adapt_variant:
             ),
         ),
         index=ancient("results/{dataset}/index.parquet"),
-        committee=ancient(FIRST_MEMBER),
-        segmenter=lambda wildcards: ancient(
-            pipeline.study_segmenter(CONFIG, wildcards.architecture, wildcards.start)
+        start=lambda wildcards: ancient(
+            pipeline.start_folders(CONFIG, wildcards.start, wildcards.architecture)
         ),
         sums=lambda wildcards: pipeline.sums(
-            [
-                FIRST_MEMBER.format(dataset=wildcards.dataset),
-                *pipeline.study_segmenter(
-                    CONFIG, wildcards.architecture, wildcards.start
-                ),
-            ]
+            pipeline.start_folders(CONFIG, wildcards.start, wildcards.architecture)
         ),
         weights=lambda wildcards: needed.files(
             CONFIG,
@@ -125,8 +119,8 @@ rule adapt_variant:
         tuning=lambda wildcards: grid.tunings(CONFIG)[wildcards.named]["tuning"],
         data_root=lambda wildcards: DATA_ROOT,
         weights_root=CONFIG.weights_root,
-        segmenter=lambda wildcards, input: (
-            ["--segmenter", *input.segmenter] if input.segmenter else []
+        words=lambda wildcards, input: pipeline.start_words(
+            wildcards.start, input.start
         ),
     shell:
         """
@@ -137,8 +131,7 @@ rule adapt_variant:
             --tuning {params.tuning:q} \
             --data-root {params.data_root:q} \
             --weights-root {params.weights_root:q} \
-            --index {input.index:q} \
-            --committee {input.committee:q} {params.segmenter:q} \
+            --index {input.index:q} {params.words:q} \
             --output {output.task:q} 2>&1 | tee {log:q}
         python -m dollmaker.store.sums {output.task:q} {output.sums:q}
         """

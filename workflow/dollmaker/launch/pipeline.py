@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dollmaker.adapt import PLAIN
 from dollmaker.config import catalogue, reads, settings, weight_names
 from dollmaker.config.base import Tree
 from dollmaker.config.sources import CONVERTED
@@ -204,12 +205,24 @@ def tuned(config: Config) -> list[str]:
     return [f"{task}/{run.replace('/', '-')}" for task in config.tasks for run in config.adapt.runs]
 
 
-def study_segmenter(config: Config, architecture: str, start: str) -> list[str]:
-    """The segmenter of a start of the study, if it is a pre-training."""
-    if start not in config.study.pretrainings:
+def start_folders(config: Config, start: str, architecture: str | None = None) -> list[str]:
+    """The folder that a fine-tuning starts from: the first member, a segmenter, or none.
+
+    A start of the study is one of an architecture, and of the names of pre-trainings there.
+    """
+    if start == "classifier":
+        return _members(config, list(config.classify.members)[:1])
+    if start in PLAIN:
         return []
+    if architecture is None:
+        return [f"results/{config.dataset}/segmenter"]
     name = grid.segmenter(config, architecture, start)
     return [f"results/{config.dataset}/study/{architecture}/segmenter/{name}"]
+
+
+def start_words(start: str, folders: Sequence[str]) -> list[str]:
+    """The words of a command that name the folder of a start, if it has one."""
+    return ["--committee" if start == "classifier" else "--segmenter", *folders] if folders else []
 
 
 def sums(folders: Iterable[str]) -> list[str]:
