@@ -86,12 +86,31 @@ def test_a_table_is_enough_to_count(
         source={"kind": "table", "table": table}, data_root=str(tmp_path), tasks={}, truth=None,
         attribute={"min_probability": 0.5},
     )  # fmt: skip
-    assert cli.main(["estimate", "--config", json.dumps(given)]) == 0
+    words = ["estimate", "--config", json.dumps(given)]
+    assert cli.main([*words, "--images", "0"]) == 0
     shown = capsys.readouterr().out
     assert "40 pairs to explain (at most 80)" in shown
-    assert "decode could not be tried: none of the images that were tried can be read" in shown
-    assert "segment could not be tried: it needs labels" in shown
     assert "adapt" not in shown
+    # There are no images at all: nothing can be tried, which is an error.
+    assert cli.main([*words, "--json", "e.json"]) == 1
+    shown = capsys.readouterr()
+    assert not shown.out and not (tmp_path / "e.json").exists()
+    said = shown.err.splitlines()[-1]
+    assert said.startswith("dollmaker: error: no stage could be tried (decode: none of the images")
+    assert "segment: it needs labels" in said and "give --images 0" in said
+
+
+def test_a_stage_that_fails_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = micro(tasks={}, weights_root="nowhere")
+    given["classify"]["members"] = {"a": {"architecture": "resnet18", "weights": "w.safetensors"}}
+    assert cli.main(["estimate", "--images", "8", "--config", json.dumps(given)]) == 0
+    shown = capsys.readouterr().out
+    assert "train a could not be tried: weights file nowhere/w.safetensors does not exist" in shown
+    assert "segment could not be tried: it needs labels" in shown
+    assert "decode could not" not in shown
 
 
 @pytest.mark.parametrize(

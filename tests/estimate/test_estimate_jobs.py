@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from dollmaker.config import settings
-from dollmaker.estimate.costs import Counts, count, list_jobs
+from dollmaker.estimate.jobs import Counts, count, list_jobs
 from dollmaker.prepare.sources import list_source
 from dollmaker.runtime.errors import DataError
 from snakemake_here import MICRO, planned

@@ -1,34 +1,28 @@
-"""The estimate: count, try, look at past runs, and put together what a run costs."""
+"""The command: what a run costs, from what there is to do, a trial, and past runs."""
 
 import math
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import polars as pl
-
-from dollmaker.adapt import learning_rates
-from dollmaker.adapt.listing import list_images, split_patients
-from dollmaker.attribute.selection import select_images
-from dollmaker.classify.data import label_matrix
-from dollmaker.config.masks import SampleConfig
-from dollmaker.config.sources import CONVERTED
-from dollmaker.config.tuning import AdaptConfig
 from dollmaker.config.whole import Config
-from dollmaker.estimate.trial import SPLITS, Trial, passes, sample
 from dollmaker.launch import pipeline
-from dollmaker.phantoms.dataset import write_dataset
-from dollmaker.prepare.sources import check_findings, list_source
-from dollmaker.runtime import devices
-from dollmaker.runtime.errors import DataError
+from dollmaker.runtime.errors import ConfigError
 from dollmaker.store.benchmarks import Finished, read_finished
-from dollmaker.store.findings import ABSENT, BLANK, PRESENT, localized
+from dollmaker.store.files import write_json
+from dollmaker.store.findings import localized
+
+if TYPE_CHECKING:
+    from dollmaker.estimate.jobs import Counts, Jobs
 
 #: What a job may take, as shares of its estimate by a trial, and of the ends of finished jobs.
 _TRIED, _DONE = (0.5, 1, 2), (0.8, 1.25)
+
+#: What a map with adaptive nodes may take, as shares of the most: about a fourth is usual.
+_ADAPTIVE = (0.25, 0.5, 1)
 
 #: What a job of the attribution should take: long beside its start, short to lose.
 _GOOD = 1800
@@ -38,91 +32,88 @@ _GOOD = 1800
 _MASK, _ROW, _PAIR = 16, 600, 6300
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What a run has to do."""
+def tell_costs(
+    config: Config,
+    data_root: str | None = None,
+    weights_root: str | None = None,
+    devices: Sequence[int] | None = None,
+    images: int = 32,
+    json: Path | None = None,
+) -> str:
+    """Tell what a run costs, from a trial and past runs.
 
-    images: dict[str, int]  #: Split -> images.
-    pairs: int  #: Pairs to explain; a lower bound if ``most`` is larger.
-    #: Most pairs there can be: with ``attribute.min_probability`` only the trained committee knows
-    #: their number.
-    most: int
-    sample: int  #: Maps of a recipe's sample.
-    segment: dict[str, int]  #: Split -> images of the segmenter's training, if every mask is kept.
-    tasks: dict[str, dict[str, int]]  #: Task -> split -> images.
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """Jobs of a rule that are alike."""
-
-    rule: str  #: Name of the rule.
-    part: str  #: Member, recipe or run, as in the names of its files; empty if it has none.
-    units: float  #: What all of them have to do; of trainings the images that are learned from.
-    unit: str  #: Of what, e.g. ``maps``.
-    trial: str = ""  #: The trial that measures a unit; empty if there is none.
-    number: int = 1  #: How many jobs.
-    gpu: bool = False  #: Whether they ask for a GPU.
-
-
-def make_estimate(
-    config: Config, numbers: Sequence[int], images: int, light: float, heavy: float
-) -> dict[str, Any]:
-    """What a run of a configuration costs on a device like this one.
-
-    Stages are tried on so many images; finished jobs below ``results/{dataset}/benchmarks`` stand
-    for others of their kind. Jobs without networks begin their work after ``light`` seconds, those
-    with networks after ``heavy``.
-
-    Returns:
-        ``counts``, ``rules`` (jobs, units, ``seconds`` of a job as low, middle and high or
-        ``None``, ``memory_mb`` if known, ``by``), ``seconds`` of all by number of jobs at a time,
-        ``gpu_seconds`` of those that ask for a GPU, ``disk_bytes``, ``shards`` with which a job of
-        the attribution takes half an hour (0: unknown), ``unknown`` (trial -> why it failed).
+    Args:
+        config: The resolved configuration.
+        data_root: Folder of the source, if not the configuration's.
+        weights_root: Folder of the weights files, if not the configuration's.
+        devices: Tell the costs of so many jobs at a time, too.
+        images: Images to try the stages on; 0: none.
+        json: Write all numbers to this file.
 
     Raises:
-        DataError: If the source is not as described, or not there yet.
+        ConfigError: If a number is out of range, or the file cannot be written.
+        DataError: If the source is not as described, or not there yet, or no stage can be tried.
         ModelError: If the device is not to be had.
     """
-    device = devices.choose(config.device)
+    if any(number < 1 for number in devices or ()):
+        raise ConfigError("--devices has a number under 1; give numbers of devices, e.g. 8.")
+    if images and images < 8:
+        raise ConfigError(f"--images is {images}; give 8 or more, or 0 to try nothing.")
+    roots = {"data_root": data_root, "weights_root": weights_root}
+    config = config.replace(**{key: root for key, root in roots.items() if root is not None})
+    # A job spends its first seconds on imports: those of this process tell how many, of jobs
+    # without networks and of those with them.
+    import dollmaker.binarize.stage
+    import dollmaker.release.labels  # noqa: F401
+
+    light = time.process_time()
+    from dollmaker.estimate.jobs import count, list_jobs, read_source
+    from dollmaker.estimate.trial import Trial, sample
+
+    heavy = time.process_time()
     with tempfile.TemporaryDirectory(prefix="dollmaker-estimate-") as name:
-        folder = Path(name)
-        root = Path(pipeline.data_root(config))
-        if config.source.kind == "phantoms" and not root.is_dir():  # they are generated for this
-            root = folder / "phantoms"
-            write_dataset(root, seed=config.seed, **config.source.phantoms.dump())
-        index, names = list_source(config, root)
-        check_findings(names, config)
-        index = index.unique("image_id", keep="first", maintain_order=True)
-        index = index.with_columns(shard=pl.lit(""), row=pl.int_range(pl.len()))
+        trial = Trial(config, Path(name))
+        root, index, names = read_source(config, Path(name))
         wanted = localized(names, config.attribute.findings)
         counts = count(config, index, wanted, root)
-        trial = Trial(config, device, folder)
         if images:
             trial.run(sample(index, wanted, images), names, root)
     finished = list(read_finished(Path("results") / config.dataset / "benchmarks"))
     rules = [
-        _estimate(config, jobs, finished, trial, heavy if jobs.gpu else light)
+        _row(config, jobs, finished, trial.seconds.get(jobs.trial), heavy if jobs.gpu else light)
         for jobs in list_jobs(config, counts)
     ]
     explaining = [row for row in rules if row["rule"] == "explain_images" and row["seconds"]]
     longest = max((row["number"] * row["seconds"][1] for row in explaining), default=0.0)
-    return {
+    estimate = {
         "dataset": config.dataset,
-        "device": device.type,
+        "device": trial.device.type,
         "counts": asdict(counts),
         "rules": rules,
-        "seconds": {str(number): _total(rules, number) for number in sorted({1, *numbers})},
+        "seconds": {str(number): _total(rules, number) for number in sorted({1, *(devices or ())})},
         "gpu_seconds": _total([row for row in rules if row["gpu"]], 1),
         "disk_bytes": _disk(config, counts),
+        # With so many shards a job of the attribution takes half an hour; 0: unknown.
         "shards": min(math.ceil(longest / _GOOD), len(index)),
         "unknown": trial.unknown,
     }
+    if json:
+        try:
+            write_json(json, estimate)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {json} ({error.strerror}); give --json another file."
+            ) from None
+    return _render(estimate)
 
 
-def _estimate(
-    config: Config, jobs: Jobs, finished: Sequence[Finished], trial: Trial, start: float
+def _row(
+    config: Config, jobs: "Jobs", finished: Sequence[Finished], unit: float | None, start: float
 ) -> dict[str, Any]:
+    """What jobs take, ``seconds`` of one as low, middle and high: as finished ones, or as tried.
+
+    A job begins its work after ``start`` seconds, and a unit of it was tried to take ``unit``.
+    """
     mine = [one for one in finished if (one.rule, one.part) == (jobs.rule, jobs.part)]
     done = [seconds for one in mine for seconds in one.seconds]
     memory = max((most for one in mine for most in one.memory_mb), default=None)
@@ -130,11 +121,10 @@ def _estimate(
     if done:
         by = f"{len(done)} finished"
         seconds = [_DONE[0] * min(done), sum(done) / len(done), _DONE[1] * max(done)]
-    elif jobs.trial in trial.seconds:
-        by, work = "trial", jobs.units / jobs.number * trial.seconds[jobs.trial]
-        # Most maps are done with about a fourth of the nodes that they may take.
+    elif unit is not None:
+        by, work = "trial", jobs.units / jobs.number * unit
         adaptive = jobs.unit == "maps" and config.maps(jobs.part).adaptive
-        shares = (0.25, 0.5, 1) if adaptive else (1, 1, 1)
+        shares = _ADAPTIVE if adaptive else (1, 1, 1)
         seconds = [k * (start + share * work) for k, share in zip(_TRIED, shares, strict=True)]
     return {**asdict(jobs), "seconds": seconds, "memory_mb": memory, "by": by}
 
@@ -150,7 +140,7 @@ def _total(rules: Sequence[dict[str, Any]], number: int) -> list[float]:
     return total
 
 
-def _disk(config: Config, counts: Counts) -> dict[str, int]:
+def _disk(config: Config, counts: "Counts") -> dict[str, int]:
     """Bytes of what is large; images are uncompressed, and networks come on top."""
     prepare, pairs = config.prepare, counts.pairs
     pixels, images = prepare.size**2, sum(counts.images.values())
@@ -162,96 +152,46 @@ def _disk(config: Config, counts: Counts) -> dict[str, int]:
     }
 
 
-def count(config: Config, index: pl.DataFrame, localized: list[str], root: Path) -> Counts:
-    """Count what every stage has to do with the images of a source below ``root``.
-
-    Raises:
-        DataError: If there is nothing to explain, or a task is not as described.
-    """
-    options, splits = config.attribute, index["split"].to_numpy()
-    chosen = select_images(index, localized, options)
-    positive = label_matrix(chosen, localized) == PRESENT
-    if not positive.any() and options.min_probability is None:
-        raise DataError(
-            "no image of the explained splits has a positive label of a finding to localize; "
-            "correct attribute.splits, attribute.findings or the table."
-        )
-    labels = label_matrix(index, localized)
-    # The segmenter learns from images with masks, and from those that show what absence looks like.
-    absent = (ABSENT, BLANK) if config.classify.blank == "zeros" else (ABSENT,)
-    learned = ~(labels == PRESENT).any(1) & np.isin(labels, absent).any(1)
-    learned |= np.isin(index["row"], chosen.filter(pl.Series(positive.any(1)))["row"])
-    drawn = labels[np.isin(splits, config.sample.splits)]
-    return Counts(
-        images={split: int((splits == split).sum()) for split in SPLITS},
-        pairs=int(positive.sum()),
-        most=int(positive.sum()) if options.min_probability is None else positive.size,
-        sample=_count_sample(drawn, config.sample),
-        segment={split: int(learned[splits == split].sum()) for split in ("train", "valid")},
-        tasks={name: _count_task(config, name, root) for name in config.tasks},
-    )
-
-
-def _count_sample(labels: Any, options: SampleConfig) -> int:
-    """Maps as they are and mirrored; of the checked ones three random ones and another finding."""
-    positive, absent = (labels == PRESENT).sum(0), np.isin(labels, (ABSENT, BLANK)).sum(0)
-    plain = np.minimum(positive, options.positives) + np.minimum(absent, options.checks)
-    return int((2 * plain + 4 * np.minimum(positive, options.checks)).sum())
+def _render(estimate: dict[str, Any]) -> str:
+    """The estimate as text. Numbers have two digits: more would be a promise."""
+    counts, line = estimate["counts"], "{:<44} {:>5} {:>18} {:>8} {:>8} {:>18} {:>9}  {}"
+    splits = ", ".join(f"{split} {number:,}" for split, number in counts["images"].items())
+    most = "" if counts["most"] == counts["pairs"] else f" (at most {counts['most']:,})"
+    pairs = f"{counts['pairs']:,} pairs to explain{most}"
+    head = ("rule", "jobs", "work", "a job", "all", "all, from .. to", "memory", "by")
+    lines = [
+        f"{estimate['dataset']} on {estimate['device']}: images {splits}; {pairs}",
+        line.format(*head),
+    ]
+    for row in estimate["rules"]:
+        name, work = f"{row['rule']} {row['part']}", f"{row['units']:,.0f} {row['unit']}"
+        each = row["seconds"] or [math.nan] * 3
+        low, middle, high = (_time(row["number"] * seconds) for seconds in each)
+        times = _time(each[1]), middle, f"{low} .. {high}"
+        memory = f"{row['memory_mb']:,.0f} MB" if row["memory_mb"] else "?"
+        lines.append(line.format(name, row["number"], work, *times, memory, row["by"]))
+    sums = {f"rule by rule, {n} at a time": ends for n, ends in estimate["seconds"].items()}
+    sums["jobs that ask for a GPU, one at a time"] = estimate["gpu_seconds"]
+    for what, ends in sums.items():
+        low, middle, high = map(_time, ends)
+        lines.append(f"{what}: {middle} ({low} .. {high}), without what is unknown")
+    sizes = {name: _short(size / 1e6) for name, size in estimate["disk_bytes"].items()}
+    disk = ", ".join(f"{name} {size} MB" for name, size in sizes.items())
+    lines.append(f"disk: {disk}; networks come on top")
+    if (shards := estimate["shards"]) > 1:
+        lines.append(f"with prepare.shards {shards} a job of explain_images takes half an hour")
+    lines += [f"{key} could not be tried: {reason}" for key, reason in estimate["unknown"].items()]
+    return "\n".join(lines)
 
 
-def _count_task(config: Config, name: str, root: Path) -> dict[str, int]:
-    listed = list_images(name, config.tasks[name], root, config.allow_links)
-    splits = split_patients(name, config, root, listed.patients)
-    return {split: splits.count(split) for split in SPLITS}
+def _time(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
+    for unit, length in (("s", 1), ("min", 60)):
+        if seconds < 90 * length:
+            return f"{_short(seconds / length)} {unit}"
+    return f"{_short(seconds / 3600)} h"
 
 
-def list_jobs(config: Config, counts: Counts) -> list[Jobs]:
-    """All jobs, in the order they run."""
-    shards, released, runs = config.prepare.shards, config.release.recipe, config.adapt.runs
-    images, pairs, drawn = sum(counts.images.values()), counts.pairs, counts.sample
-    whole, kind = pipeline.recipes_with_maps(config), config.source.kind
-    choosing = {config.donor(n) for n in config.recipes if pipeline.thresholds(config, n)}
-    sampled = [n for n in whole if n in {*choosing, config.donor(released)}]
-    lessons = config.segment.epochs * passes(**counts.segment)
-    made = {"phantoms": "generate_phantoms", **dict.fromkeys(CONVERTED, "convert_source")}
-    scoring = ("evaluate", "build_release", "verify_release", "write_report")
-    return [
-        *(Jobs(rule, "", images, "images") for source, rule in made.items() if source == kind),
-        Jobs("list_images", "", images, "images"),
-        Jobs("decode_images", "", images, "images", "decode", shards),
-        Jobs("build_index", "", images, "images"),
-        Jobs("audit_images", "", images, "images"),
-        *(
-            Jobs("train_member", n, _of_member(config, n, counts), "images", f"train {n}", gpu=True)
-            for n in config.classify.members
-        ),
-        *(Jobs("explain_images", n, pairs, "maps", f"explain {n}", shards, True) for n in whole),
-        *(Jobs("explain_sample", n, drawn, "maps", f"explain {n}", gpu=True) for n in sampled),
-        *(Jobs("choose_thresholds", n, drawn, "maps") for n in whole if n in choosing),
-        *(Jobs("make_masks", n, pairs, "masks", f"binarize {n}", shards) for n in config.recipes),
-        Jobs("check_recipe", released, drawn, "maps"),
-        Jobs("collect_labels", "", pairs, "masks", "labels"),
-        Jobs("pretrain_segmenter", "", lessons, "images", "segment", gpu=True),
-        *(
-            Jobs("adapt_segmenter", f"{task}-{run.replace('/', '-')}",
-                 _of_runs(config.adapt, counted), "images", "segment", gpu=True)
-            for task, counted in counts.tasks.items() for run in runs
-        ),
-        *[Jobs("explain_segmenter", "", images, "images")] * config.report.explained,
-        *(Jobs(rule, "", pairs, "masks") for rule in scoring),
-    ]  # fmt: skip
-
-
-def _of_member(config: Config, name: str, counts: Counts) -> float:
-    """Every epoch with its validation, and the predictions at the end."""
-    images, own = counts.images, config.classify.members[name].epochs
-    epochs = config.classify.epochs if own is None else own
-    each, held_out = passes(images["train"], images["valid"]), {**images, "train": 0}
-    return float(epochs * each + passes(**held_out))
-
-
-def _of_runs(options: AdaptConfig, images: dict[str, int]) -> float:
-    """Every n, seed and learning rate: its steps, and the images that it is scored on."""
-    runs = len(options.n) * options.seeds * len(learning_rates(options.learning_rate))
-    learned = options.steps * options.batch_size
-    return float(runs * passes(learned, options.evaluations * images["valid"], images["test"]))
+def _short(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,g}"

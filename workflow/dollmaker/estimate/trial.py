@@ -25,21 +25,18 @@ from dollmaker.classify import stage as classify
 from dollmaker.config.catalogue import committee
 from dollmaker.config.masks import AttributeConfig, MapsConfig, RecipeConfig, Step
 from dollmaker.config.whole import Config
+from dollmaker.estimate.jobs import passes
 from dollmaker.launch import pipeline
 from dollmaker.prepare import stage as prepare
 from dollmaker.release import labels
+from dollmaker.release.parts import SPLITS
+from dollmaker.runtime import devices
 from dollmaker.runtime.errors import DataError, DollmakerError
 from dollmaker.runtime.picks import evenly
 from dollmaker.segment import stage as segment
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import write_json
 from dollmaker.store.shards import Kind, Shard
-from dollmaker.store.tables import read_index
-
-SPLITS = ("train", "valid", "test")
-
-#: An image that is only looked at costs this share of one that is learned from.
-_LOOKED_AT = 1 / 3
 
 #: The only shard.
 _SHARD = "0000"
@@ -48,12 +45,6 @@ _SHARD = "0000"
 _OTSU = "estimate-otsu"
 _OTSU_STEP: Step = {"otsu": {}}
 
-#: What the stage labels wants to know of that recipe.
-_SANITY = {
-    **{"recipe": _OTSU, "doubts": [], "verdict": ""},
-    **dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False),
-}
-
 #: Nodes of a path that are tried, and times that images are trained on; more take as much longer.
 _NODES, _TIMES = 4, 4
 
@@ -61,19 +52,24 @@ _NODES, _TIMES = 4, 4
 class Trial:
     """The stages on a fourth of some images and on all, in two folders laid out as results are."""
 
-    def __init__(self, config: Config, device: torch.device, folder: Path) -> None:
-        self._full, self._config, self._device = config, _reduce(config), device
+    def __init__(self, config: Config, folder: Path) -> None:
+        self._full, self._config = config, _reduce(config)
         self._few, self._all = folder / "few", folder / "all"
-        self._weights = Path(config.weights_root)
+        self.device = devices.choose(config.device)
         self.seconds: dict[str, float] = {}  #: Key -> seconds of a unit.
         self.unknown: dict[str, str] = {}  #: Key -> why it could not be tried.
 
     def run(self, plan: pl.DataFrame, names: list[str], root: Path) -> None:
-        """Try every stage on the images of a plan, which lie below ``root``."""
+        """Try every stage on the images of a plan, which lie below ``root``.
+
+        Raises:
+            DataError: If there is no stage that could be tried.
+        """
         header = provenance.header("prepare", self._config.prepare.dump()) | {"findings": names}
+        sound = dict.fromkeys(("ignores_model", "ignores_finding", "uninformative"), False)
         for folder, some in ((self._few, plan.head(max(2, len(plan) // 4))), (self._all, plan)):
             tables.write(some, folder / "listing.parquet", header)
-            write_json(folder / "sanity.json", _SANITY)
+            write_json(folder / "sanity.json", {"recipe": _OTSU, "doubts": [], **sound})
         self._try("decode", [], partial(self._decode, root))
         for name in self._full.classify.members:
             self._try(f"train {name}", ["decode"], partial(self._train, name))
@@ -85,6 +81,9 @@ class Trial:
             self._try(f"binarize {name}", needs, partial(self._binarize, name))
         self._try("labels", [f"binarize {_OTSU}"], self._collect)
         self._try("segment", ["labels"], self._segment)
+        if not self.seconds:
+            reasons = "; ".join(f"{key}: {reason}" for key, reason in self.unknown.items())
+            raise DataError(f"no stage could be tried ({reasons}); mend it, or give --images 0.")
 
     def _try(self, key: str, needs: list[str], work: Callable[[Path], float]) -> None:
         """Note the seconds of a unit, or why they are unknown; ``work`` returns what it did."""
@@ -110,7 +109,7 @@ class Trial:
         """Seconds and units; on a CPU seconds of its cores, if others keep it from running."""
         began, cores = time.perf_counter(), sum(os.times()[:4])
         units = work(folder)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
             return time.perf_counter() - began, units
         return min(time.perf_counter() - began, sum(os.times()[:4]) - cores), units
@@ -128,11 +127,12 @@ class Trial:
         return _length(images, "images")
 
     def _train(self, name: str, folder: Path) -> float:
-        index, options = folder / "long.parquet", self._config.classify
-        inputs = classify.Inputs(index=index, images=folder / "images", weights_root=self._weights)
-        classify.train_member(self._config, name, inputs, folder / "committee" / name)
-        learned, valid, test = _of_an_epoch(index, options.batch_size)
-        ready = options.members[name].epochs == 0
+        config, index = self._config, folder / "long.parquet"
+        weights, images = Path(config.weights_root), folder / "images"
+        inputs = classify.Inputs(index=index, images=images, weights_root=weights)
+        classify.train_member(config, name, inputs, folder / "committee" / name)
+        learned, valid, test = _of_an_epoch(index, config.classify.batch_size)
+        ready = config.classify.members[name].epochs == 0
         return passes(0, valid, test) + (0 if ready else passes(learned, valid))
 
     def _explain(self, recipe: str, folder: Path) -> float:
@@ -140,7 +140,7 @@ class Trial:
         index, images = folder / "index.parquet", folder / "images"
         inputs = attribute.Inputs(index=index, images=images, committee=experts)
         attribute.explain_shard(self._config, inputs, recipe, _SHARD, output)
-        less = _nodes(self._config, recipe) / _nodes(self._full, recipe)
+        less = _nodes(self._config.maps(recipe)) / _nodes(self._full.maps(recipe))
         return _length(output, "relevance") * less
 
     def _binarize(self, recipe: str, folder: Path) -> float:
@@ -166,7 +166,7 @@ class Trial:
             index=folder / "index.parquet",
             images=folder / "images",
             labels=folder / "labels",
-            weights_root=self._weights,
+            weights_root=Path(config.weights_root),
             committee=[folder / "committee" / name for name in config.classify.members],
         )
         config = config.replace(segment=config.segment.replace(epochs=epochs))
@@ -192,7 +192,7 @@ def _length(file: Path, kind: Kind) -> int:
 
 def _of_an_epoch(index: Path, batch: int) -> tuple[int, int, int]:
     """Images by split, those to train on without the last short batch, which is dropped."""
-    train, valid, test = map(read_index(index)[0]["split"].to_list().count, SPLITS)
+    train, valid, test = map(tables.read(index)["split"].to_list().count, SPLITS)
     batch = max(1, min(batch, train))
     return train // batch * batch, valid, test
 
@@ -203,10 +203,9 @@ def _reduce(config: Config) -> Config:
     for name, recipe in config.recipes.items():
         maps = recipe.attribute
         if isinstance(maps, MapsConfig):
-            noise = maps.noise and maps.noise.replace(samples=1)
             # Few images need not have one without a finding; others take as long.
             starts = [["mean"] * COUNT if name == NEGATIVES else [name] for name in maps.baselines]
-            baselines = [*chain.from_iterable(starts)]
+            baselines, noise = [*chain(*starts)], maps.noise and maps.noise.replace(samples=1)
             nodes = min(_NODES, maps.nodes)
             maps = maps.replace(nodes=nodes, baselines=baselines, adaptive=None, noise=noise)
         # Thresholds chosen without truth are not known yet; Otsu's takes as long.
@@ -226,9 +225,8 @@ def _reduce(config: Config) -> Config:
     )
 
 
-def _nodes(config: Config, recipe: str) -> int:
+def _nodes(maps: MapsConfig) -> int:
     """Nodes and noisy copies of a map; with adaptive nodes the most there may be."""
-    maps = config.maps(recipe)
     copies = maps.noise.samples if maps.noise else 1
     if maps.method != "integrated_gradients":
         return copies
@@ -245,8 +243,3 @@ def sample(index: pl.DataFrame, localized: list[str], number: int) -> pl.DataFra
     return pl.DataFrame(chosen[places].drop("row")).with_columns(
         pl.Series("split", splits), shard=pl.lit(_SHARD), patient_id="image_id"
     )
-
-
-def passes(train: float, valid: float, test: float = 0) -> float:
-    """Images that are learned from, and what others cost that are only looked at."""
-    return train + (valid + test) * _LOOKED_AT

@@ -32,7 +32,7 @@ _OF_PATHS = (PermissionError, IsADirectoryError, NotADirectoryError, FileExistsE
 #: second is meant where ``--config`` is given: it is what the workflow calls.
 COMMANDS = {
     "init": "launch.layout:init",
-    "estimate": "estimate.page:tell_costs",
+    "estimate": "estimate.costs:tell_costs",
     "status": "status.run:show_status",
     "completion": "runtime.cli:completion",
     "fetch": "fetch.stage:fetch_weights",
