@@ -9,8 +9,6 @@ CORES ?= 2
 export OMP_NUM_THREADS ?= 2
 # Hundreds of Pythons are started: they shall find the package compiled.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE OMP_NUM_THREADS=1 pytest -q
-# These first, or a worker has nothing to do while the other is at the last of them.
-LONG := tests/test_workflow.py tests/test_workflow_killed.py tests/test_reruns.py tests/adapt tests/attribute
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help:  ## this list
@@ -39,7 +37,7 @@ test: install  ## format, lint, types, unit tests and a micro end-to-end run
 	@snakefmt --check Snakefile workflow 2>/dev/null || { echo "snakefmt: run make format."; exit 1; }
 	@said=$$(mktemp); { snakemake --lint >/dev/null 2>"$$said" && exec mypy >"$$said" 2>&1; } & checks=$$!; \
 	trap 'kill $$checks 2>/dev/null || true; rm -f "$$said"' EXIT; failed=; \
-	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" $(LONG) tests || failed=tests; \
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" tests || failed=tests; \
 	wait $$checks || failed="lint or types$${failed:+, and $$failed}"; \
 	cat "$$said"; [ -z "$$failed" ] || { echo "Failed: $$failed, see above."; exit 1; }; \
 	echo "Passed: format, lint, types and tests."

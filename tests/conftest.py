@@ -13,6 +13,19 @@ from micro_run import finish_once
 # Threads that wait leave the core to the other worker; by default they turn in circles.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+#: These first, or a worker has nothing to do while the other is at the last of them.
+LONG = ("test_workflow.py", "test_workflow_", "test_reruns.py", "adapt/", "attribute/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order files; pytest itself takes them by folder, whatever their order in the command."""
+
+    def place(item: pytest.Item) -> int:
+        name = item.nodeid.removeprefix("tests/")
+        return [name.startswith(long) for long in (*LONG, "")].index(True)
+
+    items.sort(key=place)
+
 
 class Tree(NamedTuple):
     """Where the tree is."""

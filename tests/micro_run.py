@@ -1,6 +1,7 @@
 """The smallest run of the workflow, by Snakemake in a process of its own, as a user calls it."""
 
 import fcntl
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,3 +33,10 @@ def finish_once(folder: Path) -> Path:
         if not (folder / "results/micro/report.html").exists():
             snakemake(folder)
     return folder
+
+
+def copied(finished: Path, folder: Path) -> Path:
+    """A finished run that may be changed, with what Snakemake remembers of it; its results."""
+    for name in ("results", ".snakemake"):
+        shutil.copytree(finished / name, folder / name)
+    return folder / "results/micro"

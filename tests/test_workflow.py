@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,7 +16,7 @@ from dollmaker.evaluate.release import score_release
 from dollmaker.pixels.truth import open_truth
 from dollmaker.release.read import read_release
 from dollmaker.release.verify import verify
-from micro_run import COMMAND, MICRO, snakemake
+from micro_run import COMMAND, MICRO, copied, snakemake
 
 COSTLY = ("train_member", "explain_images", "explain_sample", "pretrain_segmenter")
 
@@ -54,13 +53,6 @@ def test_a_stranger_gets_the_scores_of_the_run(finished: Path) -> None:
 
 def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in snakemake(finished)
-
-
-def copied(finished: Path, folder: Path) -> Path:
-    """A finished run that may be damaged, with what Snakemake remembers of it."""
-    for name in ("results", ".snakemake"):
-        shutil.copytree(finished / name, folder / name)
-    return folder / "results/micro"
 
 
 def test_times_of_files_rerun_nothing(finished: Path, tmp_path: Path) -> None:
