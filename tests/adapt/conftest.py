@@ -6,8 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
+from dollmaker.config.networks import SegmentConfig
 from dollmaker.config.settings import resolved
+from dollmaker.networks.inputs import Input
+from dollmaker.networks.segmenters import create
+from dollmaker.segment.stage import save
+from dollmaker.store.files import write_json
 
 
 @pytest.fixture
@@ -64,3 +70,22 @@ def root(tmp_path: Path) -> Path:
     lines.append("unlabelled.png,,patient99")
     (tmp_path / "task" / "table.csv").write_text("\n".join(lines) + "\n")
     return tmp_path
+
+
+@pytest.fixture
+def starts(config: dict[str, Any], root: Path) -> Path:
+    """The root with a segmenter of three findings, a committee member and a weights file."""
+    options = SegmentConfig(**config["segment"])
+    model = create(options, channels=1, classes=3, size=32, seed=77)
+    (root / "segmenter").mkdir()
+    spec = Input(channels=1, size=32, mean=0.4, std=0.3)
+    save(root / "segmenter", model, options, ["A", "B", "C"], spec, header={})
+    encoder = create(options, channels=3, classes=1, size=32, seed=78).get_submodule("encoder")
+    state = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
+    save_file(state, root / "imagenet.safetensors")
+    (root / "member0").mkdir()
+    save_file(state, root / "member0" / "model.safetensors")
+    theirs = {"channels": 3, "size": 32, "mean": 0.2, "std": 0.1}
+    write_json(root / "member0" / "model.json", {"architecture": "timm:x", "input": theirs})
+    config["adapt"]["imagenet"] = "imagenet.safetensors"
+    return root
