@@ -23,12 +23,12 @@ TASK = {"table": "t.csv", "images": "i", "masks": "m", "image_column": "image",
 
 def test_first_crossing_of_a_broken_line() -> None:
     points = [(10.0, 0.4), (20.0, 0.8), (30.0, 0.7)]
-    assert first_crossing(points, 0.2) == (5.0, True)
-    assert first_crossing(points, 0.6) == (15.0, True)
-    assert first_crossing(points, 0.8) == (20.0, True)
-    assert first_crossing(points, 0.9) == (30.0, False)
-    assert first_crossing([(10.0, float("nan")), (20.0, 0.5)], 0.25) == (10.0, True)
-    assert first_crossing([(10.0, 0.5), (20.0, float("nan"))], 0.6) == (20.0, False)
+    assert first_crossing(points, 0.2) == 5.0
+    assert first_crossing(points, 0.6) == 15.0
+    assert first_crossing(points, 0.8) == 20.0
+    assert first_crossing(points, 0.9) == float("inf")
+    assert first_crossing([(10.0, float("nan")), (20.0, 0.5)], 0.25) == 10.0
+    assert first_crossing([(10.0, 0.5), (20.0, float("nan"))], 0.6) == float("inf")
 
 
 @pytest.fixture

@@ -162,14 +162,18 @@ def _to_train(listed: pl.DataFrame | None) -> int | None:
 
 def _require_files(config: Config, root: Path, listed: pl.DataFrame) -> None:
     """Refuse a listing of which no image is there, by a look at a handful."""
-    paths = listed["path"].to_list()
-    looked_at = [paths[place] for place in evenly(len(paths), _HANDFUL)]
+    looked_at = _handful(listed)
     if not any((root / path).is_file() for path in looked_at):
         raise DataError(
             f"none of {len(looked_at)} images that were looked at is there, first "
             f"{root / looked_at[0]}; correct data_root, or the folder or column of the images in "
             f"source.{config.source.kind}."
         )
+
+
+def _handful(listed: pl.DataFrame) -> list[str]:
+    """Paths of a few images, from all over the listing."""
+    return listed["path"].gather(evenly(len(listed), _HANDFUL)).to_list()
 
 
 def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -> None:
@@ -310,13 +314,12 @@ def _look_at_channels(config: Config, root: Path, listed: pl.DataFrame) -> None:
 
     Grey pictures and colours become each other.
     """
-    asked, paths = config.prepare.channels, listed["path"].to_list()
+    asked, paths, reasons = config.prepare.channels, _handful(listed), []
     if asked == 1:
-        _tell_colours(config, root, [paths[place] for place in evenly(len(paths), _HANDFUL)])
+        _tell_colours(config, root, paths)
     if asked in (1, 3):
         return
-    reasons = []
-    for path in (paths[place] for place in evenly(len(paths), _HANDFUL)):
+    for path in paths:
         try:
             _read_image(config, root, path)
             return

@@ -1,6 +1,6 @@
 """The runs of a study in tables: scores, differences, steps and costs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ _COSTS = (
     "adapter_mb",
     "learning_rate",
 )
-_RUN = ("architecture", "task", "init", "tuning", "n")
+_RUN = ["task", "init", "tuning", "n"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,19 +92,13 @@ def gather(
             names = set(best.select("task", "init", "n", "tuning").iter_rows())
             chosen_runs = [r for r in found if (r.task, r.init, r.n, r.tuning) in names]
             found += [replace(run, tuning=BEST) for run in chosen_runs]
-            chosen = costs.join(best, on=list(_RUN[1:]), how="semi", maintain_order="left")
-            costs = pl.concat(
-                [costs, chosen.with_columns(pl.lit(BEST).alias("tuning"), chosen="tuning")]
-            )
+            chosen = costs.join(best, on=_RUN, how="semi", maintain_order="left")
+            chosen = chosen.with_columns(pl.lit(BEST).alias("tuning"), chosen="tuning")
+            costs = pl.concat([costs, chosen])
         name = pl.lit(architecture).alias("architecture")
-        keys = list(_RUN[1:])
-        scores.append(
-            score_tasks([*found, *baselines], replicates, seed)
-            .join(costs, on=keys, how="left")
-            .select(name, pl.all())
-        )
-        compared = compare_starts(found, replicates, seed)
-        differences.append(compared.select(name, pl.all()))
+        scored = score_tasks([*found, *baselines], replicates, seed)
+        scores.append(scored.join(costs, on=_RUN, how="left").select(name, pl.all()))
+        differences.append(compare_starts(found, replicates, seed).select(name, pl.all()))
     return pl.concat(scores), pl.concat(differences), pl.concat(steps)
 
 
@@ -150,7 +144,7 @@ def _costs(folders: Sequence[Path]) -> pl.DataFrame:
             ) from None
     return (
         pl.DataFrame(rows, infer_schema_length=None)
-        .group_by("task", "init", "tuning", "n", maintain_order=True)
+        .group_by(_RUN, maintain_order=True)
         .agg(pl.col(name).mean() for name in _COSTS)
         .with_columns(pl.lit(None, pl.String).alias("chosen"))
     )
@@ -269,22 +263,22 @@ def steps_of_runs(
 def _steps(budgets: Sequence[int], miou: Floats) -> list[float]:
     """Steps of every start, from its scores (I, B); infinite where it never gets there."""
     target = SHARE * float(np.fmax.reduce(miou[:, -1]))
-    found = (first_crossing(list(zip(budgets, line, strict=True)), target) for line in miou)
-    return [max(steps, budgets[0]) if reached else float("inf") for steps, reached in found]
+    lines = (zip(budgets, line, strict=True) for line in miou)
+    return [max(first_crossing(points, target), budgets[0]) for points in lines]
 
 
-def first_crossing(points: list[tuple[float, float]], target: float) -> tuple[float, bool]:
-    """Where a broken line through (0, 0) and the points first reaches a target, and whether.
+def first_crossing(points: Iterable[tuple[float, float]], target: float) -> float:
+    """Where a broken line through (0, 0) and the points first reaches a target; else infinite.
 
     Points whose value is NaN are passed over. A target that is not over 0 is never reached.
     """
     last_step, last = 0.0, 0.0
     for step, value in points:
         if value >= target > 0:
-            return last_step + (target - last) / (value - last) * (step - last_step), True
+            return last_step + (target - last) / (value - last) * (step - last_step)
         if value == value:
             last_step, last = step, value
-    return max((step for step, _ in points), default=0.0), False
+    return float("inf")
 
 
 def _ratio(
