@@ -22,6 +22,7 @@ from dollmaker.config.settings import complete
 from dollmaker.fetch import needed
 from dollmaker.launch import pipeline
 from dollmaker.launch.preflight import preflight, preflight_segmenter, preflight_study
+from dollmaker.release.replaced import tell_other_settings
 from dollmaker.runtime import cores
 from dollmaker.runtime.errors import DollmakerError
 from dollmaker.status.run import mend_error, write_plan

@@ -87,7 +87,7 @@ def test_label_free_takes_the_cut_of_its_finding() -> None:
     assert by_otsu is not None and (by_otsu == otsu(pair(values)).mask).all()
     empty = label_free(pair(np.zeros((8, 8), np.float32), cuts=cuts)).mask
     assert empty is not None and not empty.any()
-    with pytest.raises(ConfigError, match="no threshold for this finding"):
+    with pytest.raises(ConfigError, match="finding; give --thresholds the table that `dollmaker"):
         label_free(pair(values))
     with pytest.raises(ConfigError, match="unknown criterion"):
         make_chain([{"label_free": {"criterion": "magic"}}])

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dollmaker.classify import stage
-from dollmaker.classify.data import label_matrix, targets
+from dollmaker.classify.labels import label_matrix, lessons, targets
 from dollmaker.classify.train import masked_bce, positive_weights
 from dollmaker.config import settings as configuration
 from dollmaker.config.networks import ClassifyConfig
@@ -63,6 +63,32 @@ def test_uncertainty_policies() -> None:
     assert weights.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
     _, ignoring = targets(labels, names, ClassifyConfig(blank="ignore"), seed=0)
     assert ignoring[0, 4] == 0
+
+
+def test_lessons_are_counted_by_the_policies() -> None:
+    table = pl.DataFrame({"a": [1, -1, -1, None, 0], "b": [1, 1, -1, None, None]})
+    policies = {"default": "ignore", "a": "smooth-ones", "b": "zeros"}
+    for blank, counts in (
+        ("zeros", {"a": (3, 2), "b": (2, 3)}),
+        ("ignore", {"a": (3, 1), "b": (2, 1)}),
+    ):
+        options = ClassifyConfig.model_validate({"blank": blank, "uncertain": policies})
+        assert lessons(table, ["a", "b"], options) == counts
+
+
+def test_a_training_tells_findings_that_it_cannot_learn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_dataset(tmp_path)
+    index = tables.read(tmp_path / "index.parquet")
+    header = tables.read_header(tmp_path / "index.parquet")
+    index = index.with_columns(dark=pl.lit(1, pl.Int8))
+    tables.write(index, tmp_path / "index.parquet", header)
+    train(make_config(epochs=1), tmp_path, "a")
+    assert "classify a: few labels: 'dark' has no negative training" in capsys.readouterr().err
+    tables.write(index.with_columns(bright=0), tmp_path / "index.parquet", header)
+    with pytest.raises(ConfigError, match="No finding can be learned"):
+        train(make_config(epochs=1), tmp_path, "b")
 
 
 def test_loss_counts_only_what_has_weight() -> None:

@@ -117,10 +117,10 @@ def test_preflight_refuses_a_recipe_that_cannot_end(recipe: dict[str, Any], said
 
 
 def test_preflight_misses_true_masks_of_the_user(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("image,class,mask\nb.png,x,b.png\nc.png,y,\n")
+    (tmp_path / "t.csv").write_text("image,class,split,mask\nb.png,x,train,b.png\nc.png,y,train,\n")
     (tmp_path / "b.png").touch()
-    table = {"file": "t.csv", "images": ".", "image_column": "image", "label_column": "class"}
-    source = {"kind": "table", "table": table}
+    columns = {"image_column": "image", "label_column": "class", "split_column": "split"}
+    source = {"kind": "table", "table": {"file": "t.csv", "images": ".", **columns}}
     truth = {"kind": "masks", "folder": "masks", "column": "mask", "targets": {"x": [1]}}
     given = {"source": source, "data_root": str(tmp_path), "truth": truth}
     with pytest.raises(DataError, match=r"masks does not exist; correct truth\.folder"):
@@ -286,9 +286,10 @@ def test_the_shim_and_the_snakefile_plan_the_same_jobs(plan: tuple[Path, str]) -
 
 def test_a_job_that_fails_stops_the_workflow_and_leaves_the_quarantine(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    (tmp_path / "data/t.csv").write_text("file,class\na.png,x\n../b.png,y\n")
+    (tmp_path / "data/t.csv").write_text("file,class,split\na.png,x,train\n../b.png,y,train\n")
     (tmp_path / "data/a.png").touch()
-    table = {"file": "t.csv", "images": ".", "image_column": "file", "label_column": "class"}
+    columns = {"image_column": "file", "label_column": "class", "split_column": "split"}
+    table = {"file": "t.csv", "images": ".", **columns}
     given = {"dataset": "x", "source": {"kind": "table", "table": table}}
     (tmp_path / "c.json").write_text(json.dumps(given))
     words = ("results/x/index.parquet", "--configfile", "c.json", "--cores", "1")

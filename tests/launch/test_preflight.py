@@ -52,8 +52,24 @@ def listing(*rows: tuple[str, str | None, int | None]) -> pl.DataFrame:
     ],
 )
 def test_what_no_run_could_end_with(changes: Any, rows: Any, said: str | None) -> None:
+    untrained = {"members": {"a": {"architecture": "timm:test_resnet", "epochs": 0}}}
+    given = resolved(**{"classify": untrained, **changes})
     with pytest.raises(ConfigError, match=said) if said else nullcontext():
-        preflight.require_images(resolved(**changes), listing(*rows), ["A", "B"])
+        preflight.require_images(given, listing(*rows), ["A", "B"])
+
+
+def test_findings_with_few_labels_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    table = listing(*[("train", None, int(n > 20)) for n in range(30)], ("test", None, 0))
+    table = table.with_columns(B=pl.lit(1), C=pl.Series([1] + [0] * 30))
+    preflight.require_images(resolved(), table, ["A", "B", "C"])
+    told = capsys.readouterr().err
+    assert "'B' has no negative training images, 'C' has 1 positive training image;" in told
+    assert "'A'" not in told
+    preflight.require_images(resolved(attribute={"findings": ["A"]}), table, ["A", "B", "C"])
+    assert not capsys.readouterr().err
+    only = resolved(attribute={"findings": ["B"]})
+    with pytest.raises(ConfigError, match=r"'B' has no negative .* No finding can be learned"):
+        preflight.require_images(only, table, ["A", "B", "C"])
 
 
 TRUE = {"truth": MASKS, "attribute": {"with_truth": True}}
@@ -179,7 +195,7 @@ def test_a_table_is_listed_and_refused(tmp_path: Path, monkeypatch: pytest.Monke
     listed, names = preflight.preflight(given)
     assert listed is not None and len(listed) == 2 and names == ["A"]
     (tmp_path / "t.csv").write_text("i,A,s\na.png,1,train\nb.png,1,train\n")
-    with pytest.raises(ConfigError, match="no training image is without 'A'"):
+    with pytest.raises(ConfigError, match="'A' has no negative training image"):
         preflight.preflight(given)
     (tmp_path / "t.csv").write_text("i,A,s\na.png,1,test\nb.png,0,valid\n")
     with pytest.raises(ConfigError, match="split train"):

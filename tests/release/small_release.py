@@ -96,7 +96,7 @@ def make_results(
     tables.write(index, folder / "index.parquet", {**header, "findings": FINDINGS})
     metrics = {"macro_auroc": 0.8, "split": "test"}
     member = {"architecture": "timm:x", "sha256": "f" * 64, "metrics": metrics}
-    (folder / "a").mkdir()
+    (folder / "a").mkdir(exist_ok=True)
     write_json(folder / "a/model.json", member)
     release = {"name": "A <script>alert(1)</script> set", **sections.pop("release", {})}
     return configuration.resolved(
@@ -147,7 +147,7 @@ def make_labels(folder: Path, config: Config, **checks: Any) -> Path:
 
 def make_segmenter(folder: Path) -> Path:
     """What looks like a segmenter, for those who only copy it."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     facts = {"architecture": "Unet", "findings": FINDINGS, "sha256": "e" * 64}
     write_json(folder / "segmenter.json", facts)
     (folder / "model.safetensors").write_bytes(bytes(range(256)))
@@ -192,7 +192,7 @@ def build(
         checks: What differs of the sanity checks.
         options: More of the section release.
     """
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     sections: dict[str, Mapping[str, Any]] = {"release": options, "evaluate": evaluated or {}}
     if truth:
         sections["truth"] = {"kind": "chexlocalize", "files": []}

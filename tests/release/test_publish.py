@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from dollmaker import PseudoLabels
+from dollmaker.release.hub import find_release
 from dollmaker.release.publish import _CLOSED, find_pixels, publish
 from dollmaker.release.read import read_origin
 from dollmaker.release.verify import verify
@@ -73,6 +75,15 @@ def test_the_hub_has_every_byte_and_gives_it_back(release: Path, places: Places)
     assert len(places.asked) == asked  # kept, and nobody is asked again
     with pytest.raises(DataError, match=r"v1.0.0 already; raise release.version"):
         publish(release, "hf:o/n")
+
+
+def test_several_that_read_at_a_time_get_one_whole_release(release: Path, places: Places) -> None:
+    publish(release, "hf:o/n")
+    with ThreadPoolExecutor(4) as pool:
+        found = set(pool.map(find_release, ["hf:o/n@v1.0.0"] * 4))
+    assert len(found) == 1 and contents(found.pop()) == contents(release)
+    images = [line for line in places.asked if line.startswith("GET") and "images.parq" in line]
+    assert len(images) == 1
 
 
 def test_what_comes_damaged_is_refused(release: Path, places: Places) -> None:

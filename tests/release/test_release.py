@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,23 @@ def test_two_builds_and_other_shards_give_the_same_bytes(made: Path, tmp_path: P
     assert sums[0] == sums[1] == sums[2]
 
 
+def test_a_release_that_replaces_one_of_its_version_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Snakemake removes SHA256SUMS before the job."""
+    told = "release held version 1.0.0 with other bytes, and is replaced under the same version"
+    again: tuple[tuple[dict[str, Any], bool], ...] = (
+        ({}, False),
+        ({}, False),
+        ({"name": "Other"}, True),
+        ({"name": "Third", "version": "1.0.1"}, False),
+    )
+    for changes, expected in again:
+        release = build(tmp_path / "x", **changes)
+        assert (told in capsys.readouterr().err) == expected
+        (release / "SHA256SUMS").unlink()
+
+
 def flipped(content: bytes, place: int) -> bytes:
     """The content with one bit changed."""
     changed = bytearray(content)
@@ -166,6 +184,23 @@ def test_sha256sum_reads_the_sums(release: Path) -> None:
     lines = (release / "SHA256SUMS").read_text().splitlines()
     assert len(lines) == files - 1
     assert all(re.fullmatch(r"[0-9a-f]{64}  \S+", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda line: line.replace("  ", "  ./"),
+        lambda line: f"{line}\r",
+        lambda line: f"{line[:64].upper()} *{line[66:]}",
+    ],
+)
+def test_sums_that_other_tools_wrote_are_read(release: Path, written: Callable[[str], str]) -> None:
+    path = release / "SHA256SUMS"
+    lines = [written(line) for line in path.read_text().splitlines()]
+    path.write_text("\n".join(["\ufeff# theirs", *lines, ""]), newline="\n")
+    assert verify(release) == []
+    path.write_text("\n".join([*lines, written(f"{'0' * 64}  ../x")]), newline="\n")
+    assert [fault for fault in verify(release) if "leaves the data root" in fault]
 
 
 def change(release: Path, name: str, **columns: Any) -> None:

@@ -347,6 +347,8 @@ def test_the_headline_has_every_target_beside_its_trivial_baseline(
     assert f"{first:.3f} mIoU of doll masks, target finding test, all pairs" in text
     told = "0.410 mIoU of doll masks, target <b>cell test, all pairs, mean over findings; best"
     assert f"{told} trivial baseline (centre) 0.560" in text and "<b>cell" not in made.page
+    assert "Other splits (mIoU, all pairs, target finding; mean over" in text
+    assert "trivial baselines with intervals, target finding" in made.page
 
 
 @pytest.mark.usefixtures("quick")

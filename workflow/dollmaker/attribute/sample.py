@@ -21,7 +21,7 @@ from dollmaker.attribute.consensus import Consensus
 from dollmaker.attribute.passes import Pairs
 from dollmaker.attribute.selection import Drawn, draw_pairs
 from dollmaker.attribute.stage import Inputs, begin
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.config.whole import Config
 from dollmaker.measures import scores
 from dollmaker.measures.scores import rank_correlation

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.config.masks import AttributeConfig, SampleConfig
 from dollmaker.runtime.errors import DataError
 from dollmaker.runtime.picks import evenly

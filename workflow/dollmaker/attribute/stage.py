@@ -20,7 +20,7 @@ from torch import Tensor
 from dollmaker.attribute.baselines import COUNT, NEGATIVES
 from dollmaker.attribute.committee import Committee, Setup
 from dollmaker.attribute.selection import draw_negatives, select_images, select_pairs
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.config.masks import MapsConfig
 from dollmaker.config.whole import Config
 from dollmaker.networks.frames import Frames, frames_of

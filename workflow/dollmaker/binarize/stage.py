@@ -74,7 +74,8 @@ def binarize_shard(
         relevance_file: The relevance shard.
         recipe: Name of the recipe.
         output: The mask shard to write.
-        thresholds: Table of thresholds chosen without truth, for the step label_free.
+        thresholds: Table made by ``dollmaker thresholds``; the step label_free, which the default
+            recipe has, needs it.
     """
     cutter, fit = open_recipe(config, recipe, thresholds), config.prepare.fit
     with Shard(relevance_file, "relevance") as source, Shard(images_file, "images") as images:

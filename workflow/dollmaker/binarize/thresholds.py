@@ -72,8 +72,9 @@ def label_free(pair: Pair, *, criterion: Criterion = CRITERION, family: Family =
     cut = pair.cuts.get((criterion, family))
     if cut is None:
         raise ConfigError(
-            "step label_free has no threshold for this finding; give binarize the table of "
-            "dollmaker thresholds."
+            "step label_free has no threshold for this finding; give --thresholds the table that "
+            "`dollmaker thresholds --sample SAMPLE --output TABLE` makes, of a run "
+            "results/DATASET/thresholds/RECIPE.parquet."
         )
     if pair.map.max() <= pair.map.min():
         return _cut(pair, float("inf"))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import polars as pl
 import torch
 
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.config.networks import ClassifyConfig
 from dollmaker.measures import scores
 from dollmaker.measures.words import finite

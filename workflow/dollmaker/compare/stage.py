@@ -12,7 +12,7 @@ from dollmaker.attribute.stage import read_negatives
 from dollmaker.binarize.label_free import Cuts, read_thresholds
 from dollmaker.binarize.stage import Cutter
 from dollmaker.binarize.steps import make_chain
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.compare.report import mask_sheet, scores_chart, write_report
 from dollmaker.compare.rules import RECIPES, apply_rules, is_tuning, summarize_rules
 from dollmaker.config import catalogue

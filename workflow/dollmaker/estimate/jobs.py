@@ -10,7 +10,7 @@ import polars as pl
 from dollmaker.adapt import learning_rates
 from dollmaker.adapt.listing import list_images, split_patients
 from dollmaker.attribute.selection import draw_pairs, select_images
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.classify.stage import member_options
 from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config

@@ -1,14 +1,12 @@
 """``weights.lock.yaml``: what the weights are that were fetched by name."""
 
-import fcntl
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from dollmaker.runtime.errors import ModelError
-from dollmaker.store.files import write_text
+from dollmaker.store.files import alone, write_text
 
 #: Beside the files, so that it is copied with them.
 LOCK = "weights.lock.yaml"
@@ -59,9 +57,7 @@ def check(root: Path, name: str, sha256: str) -> None:
 
 def note(root: Path, name: str, entry: Mapping[str, str]) -> None:
     """Add an entry, or replace it; several processes may do so at a time."""
-    with (root / f".{LOCK}.flock").open("w") as handle:
-        with suppress(OSError):  # file systems without such locks: the last one wins
-            fcntl.flock(handle, fcntl.LOCK_EX)
+    with alone(root / LOCK):
         entries = {**read(root), name: dict(entry)}
         text = yaml.safe_dump(
             dict(sorted(entries.items())), sort_keys=False, allow_unicode=True, width=1000

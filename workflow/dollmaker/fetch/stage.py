@@ -16,7 +16,7 @@ from dollmaker.fetch.libraries import Source, locked
 from dollmaker.fetch.needed import Need
 from dollmaker.networks.weights import Normalisation, State, read_metadata, to_bytes
 from dollmaker.runtime.errors import ModelError, UsageError, first_line, out_of_space
-from dollmaker.store.files import atomic_path, read_json, sha256_file
+from dollmaker.store.files import alone, atomic_path, read_json, sha256_file
 
 
 def fetch_weights(
@@ -48,7 +48,8 @@ def fetch_weights(
         return
     for need in needs:
         if need.name:
-            print(fetch(need.name, root))
+            with alone(need.file):
+                print(fetch(need.name, root))
 
 
 def listed(needs: Iterable[Need], root: Path) -> str:

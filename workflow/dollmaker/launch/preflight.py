@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from dollmaker.adapt.tasks import MANY, look_at_task
+from dollmaker.classify import labels
 from dollmaker.config import catalogue, ready, weight_names, xrv
 from dollmaker.config.sources import CONVERTED
 from dollmaker.config.whole import Config
@@ -186,12 +187,11 @@ def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -
     train = listed.filter(pl.col("split") == "train")
     localized = findings.localized(names, config.attribute.findings)
     learning = any(member.epochs != 0 for member in config.classify.members.values())
-    alike = {PRESENT, None} if config.classify.blank == "ignore" else {PRESENT}
-    if learning and all(set(train[name].unique()) <= alike for name in localized):
-        raise ConfigError(
-            f"no training image is without {' or '.join(map(repr, localized[:3]))}: a classifier "
-            "learns nothing from images that all have a finding; add images that do not."
-        )
+    if learning:
+        counts = labels.lessons(train, localized, config.classify)
+        labels.require_learnable(counts)
+        if told := labels.few(counts):
+            print(told, file=sys.stderr)
     splits = config.attribute.splits
     explained = listed.filter(pl.col("split").is_in(splits))
     if config.attribute.with_truth and explained["mask"].null_count() == len(explained):

@@ -3,12 +3,14 @@
 Each gives a mask and a map for an image, the same for all of its findings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dollmaker.measures.words import finite
 from dollmaker.pixels.geometry import Fit, box, inside, unfit_map
 
 #: Names in the order of the tables.
@@ -19,6 +21,13 @@ SEGMENTER = "segmenter"
 
 #: Name of the mean of the released recipe's own maps of other images: one place for all.
 MEAN_MAP = "mean-map"
+
+
+def best_trivial(means: Mapping[str, Mapping[str, Any]]) -> tuple[str, float] | None:
+    """The trivial baseline with the highest mIoU, and that, of the mean rows by recipe."""
+    names = [name for name in (MEAN_MAP, *BASELINES) if name in means]
+    known = [(name, finite(means[name]["miou"]) or 0.0) for name in names]
+    return max(known, key=lambda item: item[1], default=None)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 import polars as pl
 
 from dollmaker.config.whole import Config, ReleaseConfig
-from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER, best_trivial
 from dollmaker.measures.words import finite, headline_split, interval, number
 from dollmaker.release.bounds import RANK_ONLY, percent, tell
 from dollmaker.release.parts import BOUND, SPLITS, Row, Tree
@@ -85,10 +85,10 @@ class Facts:
         known = {}  # target -> the mean of the released recipe, that of the best trivial baseline
         for target in self.targets():
             means = self.means(target=target)
-            trivial = (finite(means[n]["miou"]) for n in (MEAN_MAP, *BASELINES) if n in means)
+            _, trivial = best_trivial(means) or ("", 0.0)
             found = means.get(self.config.release.recipe)
             if found is not None:
-                known[target] = found, number(max((one or 0.0 for one in trivial), default=0.0))
+                known[target] = found, number(trivial)
         if all(finite(found["miou"]) is None for found, _ in known.values()):
             return "There is no truth for these images: nobody has measured how good the masks are."
         found, rival = next(iter(known.values()))

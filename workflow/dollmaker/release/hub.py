@@ -10,6 +10,7 @@ from typing import Any
 from dollmaker.release.read import Origin
 from dollmaker.release.verify import verify
 from dollmaker.runtime.errors import ArtifactError, ConfigError, DataError, ModelError
+from dollmaker.store.files import alone
 
 #: What the Hub adds of its own.
 _OF_THE_HUB = [".gitattributes"]
@@ -60,20 +61,28 @@ def find_release(place: str | Path) -> Path:
     repo, version = named.groups()
     with _library(repo) as library:
         cache = Path(library.constants.HF_HUB_CACHE).parent / "dollmaker"
-        target = cache / f"{repo.replace('/', '--')}@{version}"
-        if target.is_dir():
-            return target
-        part = target.with_name(f"{target.name}.part")  # an attempt that was stopped goes on here
+    target = cache / f"{repo.replace('/', '--')}@{version}"
+    if not target.is_dir():
+        with alone(target):
+            if not target.is_dir():  # else another process fetched it meanwhile
+                _fetch(repo, version, target)
+    return target
+
+
+def _fetch(repo: str, version: str, target: Path) -> None:
+    """Fetch a release, whole or not at all; an attempt that was stopped goes on where it was."""
+    part = target.with_name(f"{target.name}.part")
+    with _library(repo) as library:
         library.snapshot_download(
-            repo, repo_type="dataset", revision=version, local_dir=part,
-            ignore_patterns=_OF_THE_HUB,
-        )  # fmt: skip
+            repo, repo_type="dataset", revision=version, local_dir=part, ignore_patterns=_OF_THE_HUB
+        )
     shutil.rmtree(part / ".cache", ignore_errors=True)
     if faults := verify(part):
         shutil.rmtree(part)
-        raise ArtifactError(f"{text} is not whole ({faults[0]}); tell its owners, or try again.")
+        raise ArtifactError(
+            f"hf:{repo}@{version} is not whole ({faults[0]}); tell its owners, or try again."
+        )
     part.rename(target)
-    return target
 
 
 @contextmanager

@@ -4,7 +4,6 @@
 and mask files, some thousand rows each.
 """
 
-import sys
 from bisect import bisect_left
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,17 +109,23 @@ def collect_labels(config: Config, inputs: Inputs, output: Path) -> None:
 
 def labels_header(config: Config, committee: Sequence[Path]) -> Tree:
     """Provenance of the masks; recipes and members that have no part in them are left out."""
-    made_by = reads.of_labels(config).dump()
-    settings = {key: made_by[key] for key in SECTIONS}
-    settings["prepare"] = {k: v for k, v in made_by["prepare"].items() if k != "shards"}
-    settings["release"] = {key: made_by["release"][key] for key in ("recipe", "relevance")}
+    release = {key: config.release.dump()[key] for key in ("recipe", "relevance")}
+    settings = {**recorded(config), "release": release}
     members = {folder.name: read_json(folder / "model.json") for folder in committee}
     inputs = {name: member["sha256"] for name, member in members.items()}
     return provenance.header("labels", settings, seed=config.seed, inputs=inputs)
 
 
+def recorded(config: Config) -> Tree:
+    """What a release tells of its configuration: what masks are made by, and section release."""
+    made_by = reads.of_labels(config).dump()
+    settings = {key: made_by[key] for key in (*SECTIONS, "release")}
+    settings["prepare"] = {k: v for k, v in made_by["prepare"].items() if k != "shards"}
+    return settings
+
+
 def _require_sanity(file: Path, allow_failed: bool) -> None:
-    """Refuse maps that fail a check or that could not be checked; warn of those in doubt."""
+    """Refuse maps that fail a check or that could not be checked."""
     checks = read_json(file)
     reasons = {
         "ignores_model": "lead to the same masks when the networks' weights are random",
@@ -141,8 +146,6 @@ def _require_sanity(file: Path, allow_failed: bool) -> None:
             "they are, set release.allow_failed_sanity ('When the masks are refused' in "
             "docs/how-to/own-images.md says in which order)."
         )
-    if checks["doubts"] or checks["uninformative"]:
-        print(f"sanity of recipe {recipe}: {checks['verdict']}", file=sys.stderr)
 
 
 def _list_images(index: pl.DataFrame, masks: Sequence[Path]) -> pl.DataFrame:

@@ -14,9 +14,10 @@ from dollmaker.release.bounds import BOUNDS, add_bounds, calibrate_release, writ
 from dollmaker.release.browse import contact_sheet
 from dollmaker.release.card import Facts, write_card, write_changes, write_licence
 from dollmaker.release.formats import pieces, source_masks, write_formats
-from dollmaker.release.labels import labels_header, read_pairs
+from dollmaker.release.labels import labels_header, read_pairs, recorded
 from dollmaker.release.models import Inputs, add_models
 from dollmaker.release.parts import BOUND, SPLITS, Tree, find_parts, read_rows
+from dollmaker.release.replaced import tell_other_bytes
 from dollmaker.release.sanity import judged
 from dollmaker.store import provenance, tables
 from dollmaker.store.depth import to_show
@@ -76,6 +77,7 @@ def build_release(config: Config, inputs: Inputs, output: Path) -> None:
         write_text(folder / "LICENSE", write_licence(config.release))
         write_text(folder / "CHANGELOG.md", write_changes(config.release))
         write_text(folder / CHECKSUMS, checksums(folder))
+        tell_other_bytes(output, folder)
 
 
 def _provenance(facts: Facts, inputs: Inputs, commit: provenance.Commit | None) -> Tree:
@@ -84,7 +86,7 @@ def _provenance(facts: Facts, inputs: Inputs, commit: provenance.Commit | None) 
     sums = sha256_file(inputs.labels / CHECKSUMS)
     header = provenance.header(
         "release",
-        {**of_labels["config"], "release": facts.config.release.dump()},
+        recorded(facts.config),
         seed=facts.config.seed,
         inputs={**of_labels["inputs"], "labels": sums, "segmenter": facts.segmenter["sha256"]},
     )

@@ -55,7 +55,9 @@ def make_charts(results: Results) -> dict[str, Chart]:
     split = headline_split(masks)
     if split is not None and results.truth is not None:
         target = results.truth.targets[0]
-        charts["recipes"] = _recipe_chart(masks.filter(split=split, target=target, finding=MEAN))
+        told = f", target {target}" if len(results.truth.targets) > 1 else ""
+        means = masks.filter(split=split, target=target, finding=MEAN)
+        charts["recipes"] = _recipe_chart(means, told)
     if results.segmenter and results.segmenter.get("curve"):
         curve, title = {"": results.segmenter["curve"]}, "Validation mIoU (against pseudo-masks)"
         charts["segmenter"] = _training_curves(curve, "valid_miou", title, 2.8)
@@ -110,7 +112,7 @@ def _reliability(curves: Mapping[str, Row]) -> Chart:
     return chart(draw, (4.5, 3.6))
 
 
-def _recipe_chart(masks: pl.DataFrame) -> Chart:
+def _recipe_chart(masks: pl.DataFrame, target: str) -> Chart:
     """Mean IoU of recipes and trivial baselines with intervals, both slices, from the mean rows."""
     names = masks["recipe"].unique(maintain_order=True).to_list()
     over = masks["mean_over"][0]
@@ -125,7 +127,7 @@ def _recipe_chart(masks: pl.DataFrame) -> Chart:
                     axis.plot(ends, [y, y], color=colour, linewidth=2)
                     axis.plot(row["miou"], y, "o", color=colour, markerfacecolor=fill, markersize=7)
         axis.set_yticks(range(len(names)), names)
-        axis.set(xlabel=f"mean IoU over {over}", ylim=(len(names) - 0.4, -0.6))
+        axis.set(xlabel=f"mean IoU over {over}{target}", ylim=(len(names) - 0.4, -0.6))
         axis.set_xlim(left=0)
         axis.plot([], [], "o", color=SERIES[0], label="all pairs (full)")
         axis.plot([], [], "o", color=SERIES[0], markerfacecolor="none", label="true positives only")

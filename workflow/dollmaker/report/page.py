@@ -10,11 +10,12 @@ import polars as pl
 import yaml
 
 from dollmaker import __version__
+from dollmaker.classify.labels import few, lessons
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
 from dollmaker.explain.measures import MEASURES
-from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER
+from dollmaker.measures.baselines import BASELINES, MEAN_MAP, SEGMENTER, best_trivial
 from dollmaker.measures.words import finite, headline_split
 from dollmaker.pictures.charts import Chart
 from dollmaker.pictures.overlay import data_uri, strip, to_png
@@ -136,6 +137,7 @@ def _audit(results: Results) -> Tree:
         "quarantine": results.header.get("quarantine", []),
         "sizes": [_range(index[side].to_list()) for side in ("width", "height")],
         "confounding": confounding,
+        "few": few(lessons(index.filter(split="train"), results.names, results.config.classify)),
     }
 
 
@@ -164,11 +166,9 @@ def _headline(masks: Tree | None, released: str) -> list[Tree]:
     shown = []
     for section in masks["sections"] if masks else []:
         rows = {row["recipe"]: row for row in section["means"]["full"]}
-        names = [name for name in (MEAN_MAP, *BASELINES) if name in rows]
-        known = [(name, finite(rows[name]["miou"]) or 0.0) for name in names]
-        rival = max(known, key=lambda item: item[1], default=None)
         if released in rows:
-            shown.append({"target": section["target"], "mean": rows[released], "rival": rival})
+            facts = {"mean": rows[released], "rival": best_trivial(rows)}
+            shown.append({"target": section["target"], **facts})
     return shown
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from dollmaker.classify.data import label_matrix
+from dollmaker.classify.labels import label_matrix
 from dollmaker.config.networks import SegmentConfig
 from dollmaker.networks.augment import augment, make_transform
 from dollmaker.pixels import geometry

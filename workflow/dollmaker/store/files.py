@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,21 @@ def atomic_path(target: Path) -> Iterator[Path]:
                 remove(left)
     finally:
         remove(part)
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Wait until no other process works on ``target``; a file system without locks lets all in.
+
+    The empty file of the lock stays beside ``target``.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f".{target.name}.flock").open("w") as handle:
+        with suppress(ImportError, OSError):
+            import fcntl  # Windows, where releases are read, has none
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 def require_new(output: Path, outside: Path | None = None) -> None:

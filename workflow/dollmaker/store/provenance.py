@@ -37,7 +37,7 @@ STAGES: dict[str, int] = {
     "study": 9,
     "evaluate": 8,
     "compare": 6,
-    "report": 5,
+    "report": 6,
 }
 
 _LIBRARIES = ("torch", "numpy", "scikit-image", "h5py")

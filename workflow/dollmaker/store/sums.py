@@ -7,6 +7,7 @@
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,9 @@ from dollmaker.store.files import inside, sha256_file, write_json, write_text
 CHECKSUMS = "SHA256SUMS"
 #: A detached signature of it, which nobody needs and which is made afterwards.
 SIGNATURE = f"{CHECKSUMS}.sig"
+
+#: What tools write between the space after a sum and the name itself.
+_OTHERS = re.compile(r"^[ *]?(\./+)*")
 
 #: What is remembered, below the folder of the run: path -> size, time in nanoseconds, SHA-256.
 MEMORY = Path(".snakemake/dollmaker/contents.json")
@@ -82,10 +86,15 @@ def require_listed(folder: Path, start: str) -> None:
 
 
 def _listed(folder: Path) -> dict[str, str]:
-    """File -> SHA-256, as SHA256SUMS has them."""
-    text = (folder / CHECKSUMS).read_bytes().decode("utf-8", errors="replace")
-    lines = [line.partition("  ") for line in text.split("\n") if line and line[0] != "#"]
-    return {name: digest for digest, _, name in lines}
+    """File -> SHA-256, as SHA256SUMS has them.
+
+    Those of other tools are read, too: lines that end with CR LF, a byte order mark, a star before
+    a name, ``./`` before it, sums in capitals.
+    """
+    text = (folder / CHECKSUMS).read_bytes().decode("utf-8-sig", errors="replace")
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    parts = (line.partition(" ") for line in lines if line and line[0] != "#")
+    return {_OTHERS.sub("", name): digest.lower() for digest, _, name in parts}
 
 
 def _sums(folder: Path) -> dict[str, str]:
