@@ -133,6 +133,7 @@ def test_the_page_says_what_it_must(made: Report) -> None:
         assert phrase in text
     for name in ("centre", "intensity", "whole", "doll", "tight", "against random"):
         assert name in text
+    assert "few labels: 'Cardiomegaly' has 2 positive training images, 'Card" in text
     assert "prefers-color-scheme: dark" in made.page
     assert f"{made.summary['masks']['doll']['miou']:.3f}" in text
 

@@ -46,6 +46,11 @@ def targets(
     return values, weights
 
 
+def learns(options: ClassifyConfig) -> bool:
+    """Whether a member is trained here: ready classifiers are not."""
+    return any(member.epochs != 0 for member in options.members.values())
+
+
 def lessons(
     train: pl.DataFrame, findings: Sequence[str], options: ClassifyConfig
 ) -> dict[str, tuple[int, int]]:

@@ -186,8 +186,7 @@ def require_images(config: Config, listed: pl.DataFrame, names: Sequence[str]) -
         )
     train = listed.filter(pl.col("split") == "train")
     localized = findings.localized(names, config.attribute.findings)
-    learning = any(member.epochs != 0 for member in config.classify.members.values())
-    if learning:
+    if labels.learns(config.classify):
         counts = labels.lessons(train, localized, config.classify)
         labels.require_learnable(counts)
         if told := labels.few(counts):

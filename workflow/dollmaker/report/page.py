@@ -10,7 +10,7 @@ import polars as pl
 import yaml
 
 from dollmaker import __version__
-from dollmaker.classify.labels import few, lessons
+from dollmaker.classify.labels import few, learns, lessons
 from dollmaker.evaluate.classifiers import COMMITTEE, MACRO
 from dollmaker.evaluate.means import MEAN
 from dollmaker.evaluate.tasks import NOTHING
@@ -127,6 +127,8 @@ def _audit(results: Results) -> Tree:
     for row in results.confounding.to_dicts():
         confounding.setdefault(row["finding"], {})[row["part"]] = row
     views = index["view"].value_counts(sort=True).iter_rows()
+    options = results.config.classify
+    counts = lessons(index.filter(split="train"), results.names, options)
     patients = index.group_by("patient_id").agg(pl.col("split").n_unique())
     return {
         "splits": splits,
@@ -137,7 +139,7 @@ def _audit(results: Results) -> Tree:
         "quarantine": results.header.get("quarantine", []),
         "sizes": [_range(index[side].to_list()) for side in ("width", "height")],
         "confounding": confounding,
-        "few": few(lessons(index.filter(split="train"), results.names, results.config.classify)),
+        "few": few(counts) if learns(options) else "",
     }
 
 
