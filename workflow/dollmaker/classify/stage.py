@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dollmaker.classify.data import LabelledImages
-from dollmaker.classify.labels import few, label_matrix, lessons, require_learnable, targets
+from dollmaker.classify.labels import few, label_matrix, lessons, targets
 from dollmaker.classify.scores import (
     Probabilities,
     fit_temperature,
@@ -234,9 +234,8 @@ def _train(job: _Job, member: Member, work: Work) -> tuple[Member, dict[str, Any
         member, options, job.mine, validate=validate, positive=positive, steps=steps
     )
     if options.epochs:
-        counts = lessons(train, findings, options)
-        require_learnable(counts)
-        if (told := few(counts)) and not parallel.rank():
+        told = few(lessons(train, findings, options))
+        if told and not parallel.rank():
             print(f"classify {job.name}: {told}", file=sys.stderr)
         training = Training(options, job.seed, job.devices, f"classify {job.name}")
         fit(module, loader, training, work)
