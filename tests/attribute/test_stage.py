@@ -42,7 +42,7 @@ def committee(folder: Path) -> list[Path]:
     return [folder / "a", folder / "b"]
 
 
-ADAPTIVE = {"criterion": "convergence", "target": 0.999, "first": 2, "max_nodes": 40}
+ADAPTIVE = {"criterion": "convergence", "target": 0.999, "first": 2, "max_nodes": 20}
 
 
 def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
