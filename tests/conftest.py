@@ -14,7 +14,10 @@ from micro_run import finish_once
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 #: These first, or a worker has nothing to do while the other is at the last of them.
-LONG = ("test_workflow.py", "test_workflow_", "test_reruns.py", "adapt/", "attribute/")
+LONG = (
+    *("test_workflow.py", "test_workflow_killed.py", "test_workflow_compare.py"),
+    *("test_reruns.py", "adapt/", "attribute/"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
