@@ -36,7 +36,9 @@ class MemberConfig(Section):
 
     architecture: str = "mobilenet_v2"
     """torchvision or timm name, or micranet; torchvision:NAME, timm:NAME or dollmaker:NAME insists
-    on one. xrv:NAME is a ready classifier of torchxrayvision (docs/how-to/ready-classifiers.md)."""
+    on one. mil:NAME is a plain vision transformer of timm with a head on every patch, for maps by
+    grad_cam (docs/how-to/choose-a-recipe.md). xrv:NAME is a ready classifier of torchxrayvision
+    (docs/how-to/ready-classifiers.md)."""
     weights: str | None = None
     """What it starts from: pretrained (the library's default for the architecture), timm:NAME.TAG,
     torchvision:NAME.WEIGHTS, hf:OWNER/REPO[@REVISION][/FILE], or a safetensors file under

@@ -29,7 +29,7 @@ _FORMS = {
 }
 
 #: How a network is named whose default is wanted: its library, if one is named, and its name.
-_NETWORK = r"((timm|torchvision|dollmaker|smp):)?[\w.-]+"
+_NETWORK = r"((timm|torchvision|mil|dollmaker|smp):)?[\w.-]+"
 
 #: The start of files that come of names, a regular expression.
 FILES = rf"(?:{'|'.join((PRETRAINED, *_FORMS))})--[^/]+"

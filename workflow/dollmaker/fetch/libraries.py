@@ -136,7 +136,7 @@ def _pretrained(network: str) -> Source:
     library, name = find_architecture(network)
     if library == "torchvision":
         return _torchvision(f"{name}.DEFAULT")
-    if library == "timm":
+    if library in ("timm", "mil"):
         import timm
 
         known: Any = timm.get_pretrained_cfg(name)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dollmaker.config import patch_sizes, xrv
 from dollmaker.networks import dry_run
+from dollmaker.networks.patch_heads import put_patch_head
 from dollmaker.networks.weights import Normalisation
 from dollmaker.runtime.errors import ModelError, first_line, unknown
 
@@ -28,7 +29,8 @@ def create_network(
 
     ``architecture`` is a torchvision or timm name, or ``micranet``; ``torchvision:NAME``,
     ``timm:NAME`` or ``dollmaker:NAME`` insists on one of them, a bare name is looked up here first,
-    then in this order. ``xrv:NAME`` is torchxrayvision's. The network gives so many logits and sees
+    then in this order. ``xrv:NAME`` is torchxrayvision's; ``mil:NAME`` is timm's with a head on
+    every patch (:mod:`dollmaker.networks.patch_heads`). The network gives so many logits and sees
     images of this side in pixels; it is tried on one, unless it was trained on such.
 
     Raises:
@@ -58,8 +60,8 @@ def find_architecture(architecture: str) -> tuple[str, str]:
     library, _, name = architecture.rpartition(":")
     if library not in ("", *_MAKERS):
         raise ModelError(
-            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision:, xrv: or "
-            "dollmaker:."
+            f"unknown library {library!r} in {architecture!r}; use timm:, torchvision:, mil:, xrv: "
+            "or dollmaker:."
         )
     if library == "xrv":
         if name not in xrv.NETWORKS:
@@ -72,11 +74,11 @@ def find_architecture(architecture: str) -> tuple[str, str]:
 
         if name in torchvision.models.list_models(module=torchvision.models):
             return "torchvision", name
-    if library in ("", "timm"):
+    if library in ("", *_OF_TIMM):
         import timm
 
         if timm.is_model(name):
-            return "timm", name
+            return library or "timm", name
     raise ModelError(_suggest(name))
 
 
@@ -92,10 +94,11 @@ def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module
     return network
 
 
-def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
+def _timm(name: str, outputs: int, channels: int, size: int, **more: Any) -> nn.Module:
     import timm
 
     options: dict[str, Any] = {"num_classes": outputs, "in_chans": channels, "pretrained": False}
+    options |= more
     known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size:
         options["img_size"] = size
@@ -104,11 +107,22 @@ def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     return network
 
 
+def _mil(name: str, outputs: int, channels: int, size: int) -> nn.Module:
+    pool = {"global_pool": ""} if name.startswith("vit_") else {}
+    network = _timm(name, 0, channels, size, **pool)
+    put_patch_head(network, outputs, f"mil:{name}")
+    return network
+
+
+#: Prefixes of timm's networks: as they are, and with a head on every patch.
+_OF_TIMM = ("timm", "mil")
+
 #: Library -> what makes a network of a name, with so many outputs and channels, for a size.
 _MAKERS: dict[str, Callable[[str, int, int, int], nn.Module]] = {
     "dollmaker": lambda _, outputs, channels, __: MicraNet(outputs=outputs, channels=channels),
     "torchvision": _torchvision,
     "timm": _timm,
+    "mil": _mil,
     "xrv": lambda name, *shape: _torchvision(xrv.NETWORKS[name].architecture, *shape),
 }
 
@@ -127,7 +141,7 @@ def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
 
 def _refusal(library: str, name: str, size: int, reason: str) -> str:
     made_for = 224
-    if library == "timm":
+    if library in _OF_TIMM:
         import timm
 
         known = timm.get_pretrained_cfg(name)
@@ -170,7 +184,7 @@ def published_normalisation(architecture: str) -> tuple[Normalisation, str] | No
     the name (``.dino``) says whose weights.
     """
     library, name = find_architecture(architecture)
-    if library != "timm" or patch_sizes.side_of(name) is None:
+    if library not in _OF_TIMM or patch_sizes.side_of(name) is None:
         return None
     import timm
 
