@@ -8,7 +8,7 @@ from dollmaker.attribute import cams
 from dollmaker.attribute.passes import Question
 from dollmaker.config import weight_names
 from dollmaker.networks.classifiers import create_network, head_name, published_normalisation
-from dollmaker.networks.patch_heads import PatchHead
+from dollmaker.networks.patch_heads import PatchHead, begin
 from dollmaker.runtime.errors import ModelError
 
 TINY = "mil:vit_tiny_patch16_224"
@@ -33,7 +33,7 @@ def over_the_mean(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
 def test_an_image_has_the_soft_maximum_of_its_patches(network: nn.Module) -> None:
     images = torch.randn(3, 3, 64, 64)
     each = over_the_mean(network, images) + network.get_parameter("head.linear.bias")
-    assert torch.allclose(network(images), each.exp().mean(1).log(), atol=1e-5)
+    assert torch.allclose(network(images), (8 * each).exp().mean(1).log() / 8, atol=1e-5)
     assert head_name(network, 2) == "head.linear"
 
 
@@ -53,23 +53,68 @@ def test_what_all_patches_share_says_nothing() -> None:
     assert torch.allclose(head(tokens), head(tokens + torch.randn(3, 1, 4)), atol=1e-6)
 
 
-def test_the_patch_that_shows_it_is_found_from_labels_alone() -> None:
-    """Every patch of a positive image is marked alike, and one of them in another way, too."""
+def bags() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens of images, whether each has the finding, and which of its patches shows it.
+
+    Every patch of a positive image is marked alike, and one of them in another way, too.
+    """
     torch.manual_seed(0)
-    tokens, labels = 0.1 * torch.randn(256, 10, 4), torch.arange(256) % 2
+    tokens, labels = 0.3 * torch.randn(256, 10, 4), torch.arange(256) % 2
     places = torch.randint(1, 10, (256,))
     tokens[labels == 1, :, 0] += 3
     tokens[torch.arange(256), places, 1] += 3.0 * labels
-    head = PatchHead(4, 1, prefix=1)
-    optimizer = torch.optim.Adam(head.parameters(), 0.05)
-    for _ in range(100):
-        logits = head(tokens)[:, 0]
-        loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    said = head.linear(head.centre(tokens))[:, 1:, 0].argmax(1) + 1
-    assert (said == places)[labels == 1].float().mean() > 0.99
+    return tokens, labels, places
+
+
+class Bare(nn.Module):
+    """A network whose images are tokens."""
+
+    def __init__(self, head: PatchHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(tokens)
+        return logits
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_patch_that_shows_it_is_found_from_labels_alone(seed: int) -> None:
+    tokens, labels, places = bags()
+    torch.manual_seed(seed)
+    head = PatchHead(4, 2, prefix=1)
+    before = head.linear.weight[1].clone()
+    values = torch.stack([labels, torch.ones_like(labels)], 1).float()
+    batches = zip(tokens.split(100), values.split(100), torch.ones(256, 2).split(100), strict=True)
+    begin(Bare(head), batches)
+    assert torch.equal(head.linear.weight[1], before)  # all have the second one: nothing is learned
+    for steps in (0, 100):
+        optimizer = torch.optim.Adam(head.parameters(), 0.05)
+        for _ in range(steps):
+            logits = head(tokens)[:, 0]
+            loss = nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        said = head.linear(head.centre(tokens))[:, 1:, 0].argmax(1) + 1
+        assert (said == places)[labels == 1].float().mean() > 0.99
+
+
+def test_unknown_labels_do_not_decide_where_a_head_begins() -> None:
+    tokens, labels, _ = bags()
+    heads = []
+    for wrong in (False, True):
+        torch.manual_seed(0)
+        heads.append(PatchHead(4, 1, prefix=1))
+        values, weights = labels.float()[:, None].clone(), torch.ones(256, 1)
+        weights[128:] = 0
+        values[128:] = 1 - values[128:] if wrong else values[128:]
+        begin(Bare(heads[-1]), [(tokens, values, weights)])
+    assert torch.equal(heads[0].linear.weight, heads[1].linear.weight)
+
+
+def test_networks_of_other_kinds_are_left_alone() -> None:
+    begin(nn.Linear(2, 2), iter(()))
 
 
 def test_other_networks_are_refused() -> None:

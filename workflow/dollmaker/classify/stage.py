@@ -1,7 +1,7 @@
 """The stage: train one member, measure it, write it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dollmaker.classify.data import LabelledImages
 from dollmaker.classify.labels import few, label_matrix, lessons, targets
@@ -27,7 +27,7 @@ from dollmaker.config.networks import ClassifyConfig, MemberConfig
 from dollmaker.config.ready import input_options, is_ready, is_xrv
 from dollmaker.config.whole import Config
 from dollmaker.measures.words import finite
-from dollmaker.networks import positions
+from dollmaker.networks import patch_heads, positions
 from dollmaker.networks.classifiers import create_network, head_name, published_normalisation
 from dollmaker.networks.inputs import Input
 from dollmaker.networks.member import Calibration, Member, save_member, take_ready
@@ -40,6 +40,9 @@ from dollmaker.store.files import atomic_path, sha256_file
 from dollmaker.store.shards import ImageShards
 from dollmaker.store.tables import digest_index, read_index
 from dollmaker.store.work import Work
+
+#: Training images that the heads on patches begin with.
+_BEGINNERS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +240,7 @@ def _train(job: _Job, member: Member, work: Work) -> tuple[Member, dict[str, Any
         told = few(lessons(train, findings, options))
         if told and not parallel.rank():
             print(f"classify {job.name}: {told}", file=sys.stderr)
+        patch_heads.begin(network.eval(), _first(member, train, job.images, values, weights))
         training = Training(options, job.seed, job.devices, f"classify {job.name}")
         fit(module, loader, training, work)
         network.load_state_dict(module.best)
@@ -245,6 +249,23 @@ def _train(job: _Job, member: Member, work: Work) -> tuple[Member, dict[str, Any
             member = replace(member, calibration=Calibration(shift=positive.log().tolist()))
     curve = [{key: finite(value) for key, value in row.items()} for row in module.curve]
     return member, {"best_epoch": module.best_epoch, "curve": curve}
+
+
+def _first(
+    member: Member,
+    index: pl.DataFrame,
+    images: ImageShards,
+    values: Probabilities,
+    weights: Probabilities,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Some training images as they are, spread over the index, with their targets and weights."""
+    rows = np.unique(np.linspace(0, len(index) - 1, _BEGINNERS).round().astype(int))
+    places = index.select("shard", "row").rows()
+    device = next(member.network.parameters()).device
+    for some in np.array_split(rows, -(-len(rows) // 8)):
+        levels = torch.stack([torch.from_numpy(images.read(*places[row])) for row in some])
+        prepared = member.prepare(levels.to(device))
+        yield prepared, torch.from_numpy(values[some]), torch.from_numpy(weights[some])
 
 
 def _measured(job: _Job, member: Member) -> tuple[Member, Probabilities]:
