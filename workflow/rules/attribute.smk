@@ -35,6 +35,7 @@ rule explain_images:
         "results/{dataset}/logs/explain_images-{recipe}-{shard}.log",
     benchmark:
         "results/{dataset}/benchmarks/explain_images-{recipe}-{shard}.tsv"
+    priority: 1
     conda:
         "../../envs/dollmaker.yaml"
     threads:
@@ -86,7 +87,7 @@ rule explain_sample:
         "results/{dataset}/logs/explain_sample-{recipe}.log",
     benchmark:
         "results/{dataset}/benchmarks/explain_sample-{recipe}.tsv"
-    priority: 1
+    priority: 2
     conda:
         "../../envs/dollmaker.yaml"
     resources:

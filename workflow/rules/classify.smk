@@ -30,6 +30,8 @@ rule train_member:
         "results/{dataset}/logs/train_member-{member}.log",
     benchmark:
         "results/{dataset}/benchmarks/train_member-{member}.tsv"
+    # Most wait for it; a fine-tuning that waits for nothing can run later.
+    priority: 1
     conda:
         "../../envs/dollmaker.yaml"
     threads: cores.share(len(CONFIG.classify.members), CORES)

@@ -188,7 +188,7 @@ rule audit_images:
     benchmark:
         "results/{dataset}/benchmarks/audit_images.tsv"
     # Its warnings are for before the training, which it is no input of.
-    priority: 1
+    priority: 2
     conda:
         "../../envs/dollmaker.yaml"
     resources:
