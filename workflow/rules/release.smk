@@ -110,7 +110,9 @@ rule collect_labels:
 rule build_release:
     """Put labels, models and scores into a folder that strangers can load."""
     input:
-        config=settings("release", preflight_of=lambda config, _: tell_other_settings(config)),
+        config=settings(
+            "release", preflight_of=lambda config, _: tell_other_settings(config)
+        ),
         index="results/{dataset}/index.parquet",
         images=expand(
             "results/{{dataset}}/images/{shard}.h5", shard=pipeline.shards(CONFIG)
