@@ -65,13 +65,13 @@ _LEVERS = {
 def polyps() -> None:
     """Experiment 2: mIoU of recipes as published and of trivial masks on held-out patches."""
     rows = (
-        pl.read_csv(DOCS / "lab/2026-11-30-polyps.csv")
+        pl.read_csv(DOCS / "lab/2026-12-01-polyps.csv")
         .filter(pl.col("rule") == "as published")
         .sort("miou")
     )
     trivial = ("whole", "centre", "intensity")
     kinds = [
-        "trivial" if name in trivial else "ours" if name == "doll" else "other"
+        "trivial" if name in trivial else "ours" if name in ("patches", "doll") else "other"
         for name in rows["recipe"]
     ]
     figure, axis = plt.subplots(figsize=(6.4, 3))
