@@ -1,5 +1,6 @@
 """Committees that are mixed: own networks, ready ones, a transformer; not all know all findings."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if known:
             torch.manual_seed(4)
             sees = {"size": 32, "channels": 1, **spec.get("input", {})}
-            network, _ = create_network(architecture, outputs=len(known), **sees)
+            network, _ = create_network(architecture, outputs=len(known), tried=False, **sees)
             if name == "grey":
                 network = lively(network)
             save_file(network.state_dict(), path / f"{name}.safetensors")
@@ -53,8 +54,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@functools.cache
+def loaded(path: Path) -> Member:
+    return load_member(path, CPU)
+
+
 def load(folder: Path, *names: str) -> list[Member]:
-    return [load_member(folder / name, CPU) for name in names]
+    """Members, each loaded once: no method may change them."""
+    return [loaded(folder / name) for name in names]
 
 
 def committee(members: list[Member], **changes: Any) -> Committee:

@@ -3,6 +3,7 @@
 Baselines, noise and features are in test_frames.py.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def tiny(size: int = SIZE, seed: int = 0) -> Member:
 
 def transformer(size: int = SIZE, seed: int = 0) -> Member:
     torch.manual_seed(seed)
-    network, _ = create_network("timm:test_vit", outputs=3, channels=1, size=size)
+    network, _ = create_network("timm:test_vit", outputs=3, channels=1, size=size, tried=False)
     return member(network, size)
 
 
@@ -110,6 +111,7 @@ def committee(members: list[Member], chunk: int = 8, **options: Any) -> Committe
     )
 
 
+@functools.cache
 def explained(recipe: str, fit: str, sizes: tuple[int, ...] = (SIZE,), chunk: int = 8) -> Refined:
     make = transformer if recipe == "attention_rollout" else tiny
     experts = committee([make(s, k) for k, s in enumerate(sizes)], chunk, **RECIPES[recipe])

@@ -208,7 +208,8 @@ def test_depths_are_the_feature_maps_of_the_encoder(encoder: str) -> None:
 
 
 def test_depths_of_a_vision_transformer_are_its_blocks() -> None:
-    options = {"architecture": "dpt", "encoder": "tu-test_vit", "arguments": {}}
+    narrow = {"decoder_intermediate_channels": (8, 8, 8, 8), "decoder_fusion_channels": 8}
+    options = {"architecture": "dpt", "encoder": "tu-test_vit", "arguments": narrow}
     network = create(SegmentConfig(**options), channels=1, classes=1, size=64, seed=0).eval()
     x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(7))
     with torch.no_grad():

@@ -29,7 +29,9 @@ def segmenter(
     folder: Path, encoder: str, channels: int = 1, size: int = 32, architecture: str = "Unet"
 ) -> nn.Module:
     """A segmenter with statistics of its own, written as the stage does."""
-    options = SegmentConfig(architecture=architecture, encoder=encoder)
+    narrow = {"decoder_intermediate_channels": [8] * 4, "decoder_fusion_channels": 8}
+    arguments = narrow if architecture == "DPT" else {}
+    options = SegmentConfig(architecture=architecture, encoder=encoder, arguments=arguments)
     model = create(options, channels=channels, classes=2, size=size, seed=3)
     generator = torch.Generator().manual_seed(0)
     for name, tensor in model.state_dict().items():
