@@ -122,7 +122,7 @@ def load_member(folder: Path, device: torch.device) -> Member:
     if sha256_file(weights) != sha256:
         raise DamagedError(f"{weights} is not the file that model.json describes", folder)
     network, _ = create_network(
-        architecture, outputs=len(findings), channels=spec.channels, size=spec.size
+        architecture, outputs=len(findings), channels=spec.channels, size=spec.size, tried=False
     )
     load_weights(network, state, source=str(weights))
     if positions.KEPT in state:
