@@ -47,6 +47,17 @@ def test_grad_cam_is_what_the_patches_say_over_their_mean(network: nn.Module) ->
     assert torch.allclose(maps, wanted, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "test_vit3"])
+def test_transformers_that_pool_otherwise_pool_so_too(name: str) -> None:
+    """By a class token, and by attention."""
+    torch.manual_seed(0)
+    made, _ = create_network(f"mil:{name}", outputs=2, channels=3, size=32)
+    made.eval().requires_grad_(False)
+    images = torch.randn(2, 3, 32, 32)
+    tokens = made.forward_features(images)  # type: ignore[operator]
+    assert torch.allclose(made(images), made.get_submodule("head")(tokens), atol=1e-5)
+
+
 def test_what_all_patches_share_says_nothing() -> None:
     torch.manual_seed(0)
     head, tokens = PatchHead(4, 2, prefix=1), torch.randn(3, 10, 4)
@@ -118,7 +129,8 @@ def test_networks_of_other_kinds_are_left_alone() -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    for name in ("mil:resnet18", "mil:swin_tiny_patch4_window7_224"):
+    others = ("resnet18", "swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224")
+    for name in (f"mil:{other}" for other in others):
         with pytest.raises(ModelError, match=f"{name} has no head on every patch"):
             create_network(name, outputs=1, channels=3, size=224)
 

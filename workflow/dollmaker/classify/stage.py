@@ -35,6 +35,7 @@ from dollmaker.networks.training import Training, fit, train_loader
 from dollmaker.networks.weights import Normalisation, load_weights, read_normalisation, read_weights
 from dollmaker.runtime import devices, parallel
 from dollmaker.runtime.errors import ConfigError, DataError, unknown
+from dollmaker.runtime.picks import evenly
 from dollmaker.store import provenance, tables
 from dollmaker.store.files import atomic_path, sha256_file
 from dollmaker.store.shards import ImageShards
@@ -259,7 +260,7 @@ def _first(
     weights: Probabilities,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Some training images as they are, spread over the index, with their targets and weights."""
-    rows = np.unique(np.linspace(0, len(index) - 1, _BEGINNERS).round().astype(int))
+    rows = evenly(len(index), _BEGINNERS)
     places = index.select("shard", "row").rows()
     device = next(member.network.parameters()).device
     for some in np.array_split(rows, -(-len(rows) // 8)):

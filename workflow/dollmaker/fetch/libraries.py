@@ -131,12 +131,12 @@ def _pretrained(network: str) -> Source:
     library, _, name = network.rpartition(":")
     if library == "smp":
         return _encoder(name)
-    from dollmaker.networks.classifiers import find_architecture
+    from dollmaker.networks.classifiers import OF_TIMM, find_architecture
 
     library, name = find_architecture(network)
     if library == "torchvision":
         return _torchvision(f"{name}.DEFAULT")
-    if library in ("timm", "mil"):
+    if library in OF_TIMM:
         import timm
 
         known: Any = timm.get_pretrained_cfg(name)

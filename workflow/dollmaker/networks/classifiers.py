@@ -74,7 +74,7 @@ def find_architecture(architecture: str) -> tuple[str, str]:
 
         if name in torchvision.models.list_models(module=torchvision.models):
             return "torchvision", name
-    if library in ("", *_OF_TIMM):
+    if library in ("", *OF_TIMM):
         import timm
 
         if timm.is_model(name):
@@ -94,11 +94,10 @@ def _torchvision(name: str, outputs: int, channels: int, size: int) -> nn.Module
     return network
 
 
-def _timm(name: str, outputs: int, channels: int, size: int, **more: Any) -> nn.Module:
+def _timm(name: str, outputs: int, channels: int, size: int) -> nn.Module:
     import timm
 
     options: dict[str, Any] = {"num_classes": outputs, "in_chans": channels, "pretrained": False}
-    options |= more
     known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size:
         options["img_size"] = size
@@ -108,14 +107,13 @@ def _timm(name: str, outputs: int, channels: int, size: int, **more: Any) -> nn.
 
 
 def _mil(name: str, outputs: int, channels: int, size: int) -> nn.Module:
-    pool = {"global_pool": ""} if name.startswith("vit_") else {}
-    network = _timm(name, 0, channels, size, **pool)
+    network = _timm(name, 0, channels, size)
     put_patch_head(network, outputs, f"mil:{name}")
     return network
 
 
 #: Prefixes of timm's networks: as they are, and with a head on every patch.
-_OF_TIMM = ("timm", "mil")
+OF_TIMM = ("timm", "mil")
 
 #: Library -> what makes a network of a name, with so many outputs and channels, for a size.
 _MAKERS: dict[str, Callable[[str, int, int, int], nn.Module]] = {
@@ -141,7 +139,7 @@ def _require_whole_patches(network: nn.Module, title: str, size: int) -> None:
 
 def _refusal(library: str, name: str, size: int, reason: str) -> str:
     made_for = 224
-    if library in _OF_TIMM:
+    if library in OF_TIMM:
         import timm
 
         known = timm.get_pretrained_cfg(name)
@@ -184,7 +182,7 @@ def published_normalisation(architecture: str) -> tuple[Normalisation, str] | No
     the name (``.dino``) says whose weights.
     """
     library, name = find_architecture(architecture)
-    if library not in _OF_TIMM or patch_sizes.side_of(name) is None:
+    if library not in OF_TIMM or patch_sizes.side_of(name) is None:
         return None
     import timm
 

@@ -21,8 +21,8 @@ from dollmaker.runtime.errors import ModelError
 #: How sharp the soft maximum is: 0 would be the mean, infinity the maximum. Our choice.
 _SHARPNESS = 8.0
 
-#: Standard deviation of the patches' logits to begin with.
-_START = 0.3
+#: Standard deviation of the patches' logits to begin with, and the least that is taken for theirs.
+_START, _LEAST = 0.3, 1e-6
 
 
 class SharedMeanNorm(nn.Module):
@@ -60,11 +60,13 @@ def put_patch_head(network: nn.Module, outputs: int, title: str) -> None:
     """
     from timm.models.vision_transformer import VisionTransformer
 
-    if not isinstance(network, VisionTransformer):
+    # Kinds of it may have heads of their own.
+    if not isinstance(network, VisionTransformer) or type(network) is not VisionTransformer:
         raise ModelError(
             f"{title} has no head on every patch: it is no plain vision transformer of timm; name "
             "one, such as mil:vit_small_patch14_dinov2."
         )
+    network.reset_classifier(0, "")  # the head is given all tokens
     network.head = PatchHead(network.num_features, outputs, network.num_prefix_tokens)
 
 
@@ -107,7 +109,7 @@ def begin(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) 
         axis = torch.linalg.eigh(_moment(some[positive]) - _moment(some[~positive])).eigenvectors
         said = some @ axis[:, -1].float()
         up, down = (auroc(positive.numpy(), (side * said).amax(1).numpy()) for side in (1, -1))
-        weight = axis[:, -1] * (_START / float(said.std()) * (1 if up >= down else -1))
+        weight = axis[:, -1] * (_START / max(float(said.std()), _LEAST) * (1 if up >= down else -1))
         head.linear.weight[k] = weight.to(head.linear.weight)
         head.linear.bias[k] = 0
 

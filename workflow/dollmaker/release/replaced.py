@@ -11,8 +11,8 @@ from dollmaker.config.whole import Config
 from dollmaker.release.labels import recorded
 from dollmaker.release.parts import Tree
 from dollmaker.runtime.errors import ArtifactError
-from dollmaker.store.files import read_json
-from dollmaker.store.sums import checksums
+from dollmaker.store.files import read_json, sha256_file
+from dollmaker.store.sums import CHECKSUMS, checksums
 
 _REMEDY = "raise release.version if anybody has it."
 
@@ -35,7 +35,8 @@ def tell_other_bytes(old: Path, new: Path) -> None:
     version = _version(_recorded(old))
     if version is None or version != _version(_recorded(new)):
         return
-    before, now = (hashlib.sha256(checksums(one).encode()).hexdigest()[:12] for one in (old, new))
+    before = hashlib.sha256(checksums(old).encode()).hexdigest()[:12]
+    now = sha256_file(new / CHECKSUMS)[:12]
     if before != now:
         print(
             f"release: {old} held version {version} with other bytes, and is replaced under the "
